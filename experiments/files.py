@@ -1,0 +1,103 @@
+"""Reading and writing files so that a file that is there is whole, and none can do harm.
+
+`fail` is how every program here ends on bad input; `writing` is how every result is written.
+"""
+import contextlib
+import os
+import sys
+import zipfile
+import zlib
+
+import numpy as np
+
+# An array of a file that a user was handed may unpack to at most so many bytes.
+MAX_ARRAY_BYTES = 64 << 30
+# A ratio that no recording, model or prediction reaches, but every zip bomb does.
+MAX_RATIO = 200
+
+
+class Problem(Exception):
+    """Something is wrong with the input: what, where and what to do, in one line."""
+
+
+def program(main):
+    """Run `main()` as a program: a `Problem` becomes one line on stderr and exit status 1.
+
+    The line names the script. Ctrl-C ends with status 130, a closed pipe with 141, both without a traceback.
+    """
+    name = os.path.basename(sys.argv[0])
+    try:
+        sys.exit(main())
+    except Problem as e:
+        sys.stdout.flush()
+        sys.exit('%s: %s' % (name, ' '.join(str(e).split())))
+    except KeyboardInterrupt:
+        sys.stderr.write('%s: interrupted\n' % name)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as e:
+        where = ' %s' % e.filename if e.filename else ''
+        sys.exit('%s:%s: %s' % (name, where, e.strerror or e))
+
+
+@contextlib.contextmanager
+def writing(filename, mode='wb', **kwargs):
+    """Open a file to be written aside, flushed to disk, and renamed to `filename` when the block ends well.
+
+    If the block fails, what was there before stays and nothing else remains.
+    """
+    filename = os.fspath(filename)
+    folder, base = os.path.split(filename)
+    aside = os.path.join(folder, '.%s.%d.part' % (base, os.getpid()))
+    try:
+        with open(aside, mode, **kwargs) as f:
+            yield f
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(aside, filename)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(aside)
+        raise
+
+
+def save_npz(filename, arrays, compress=False):
+    """Write a dict of arrays as `.npz`: whole or not at all, the same bytes for the same arrays."""
+    for name, value in arrays.items():
+        if np.asarray(value).dtype.hasobject:
+            raise TypeError('%s: %s holds Python objects' % (filename, name))
+    with writing(filename) as f:
+        (np.savez_compressed if compress else np.savez)(f, **arrays)
+
+
+def load_npz(filename, only=None):
+    """Read an `.npz` of plain arrays into a dict, in the order of the file; `only` names those wanted.
+
+    Raises Problem if the file is missing, damaged, holds objects, or unpacks to absurd sizes.
+    """
+    try:
+        with zipfile.ZipFile(filename) as z:
+            for info in z.infolist():
+                if info.file_size > MAX_ARRAY_BYTES or (
+                        info.file_size > 1 << 26 and info.file_size > MAX_RATIO * info.compress_size):
+                    raise Problem('%s: %s would unpack to %.1f GB from %.1f MB; refused. Is it what it claims to be?'
+                                  % (filename, info.filename, info.file_size / 1e9, info.compress_size / 1e6))
+        with np.load(filename, allow_pickle=False) as f:
+            return {k: f[k] for k in f.files if only is None or k in only}
+    except FileNotFoundError:
+        raise Problem('%s: no such file' % filename) from None
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError, NotImplementedError, MemoryError) as e:
+        raise Problem('%s: not a whole .npz of plain arrays (%s); make it anew' % (filename, e)) from None
+
+
+def read_lines(filename):
+    """Lines of a text file without their ends. Raises Problem if it is missing or not UTF-8."""
+    try:
+        with open(filename, encoding='utf-8', newline=None) as f:
+            return f.read().splitlines()
+    except FileNotFoundError:
+        raise Problem('%s: no such file' % filename) from None
+    except UnicodeDecodeError:
+        raise Problem('%s: not UTF-8 text' % filename) from None
