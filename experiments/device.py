@@ -1,0 +1,102 @@
+"""Where networks run, and several processes that train one network together (torchrun)."""
+import os
+
+import torch
+import torch.distributed as dist
+
+from files import Problem
+
+
+def pick(name=None):
+    """The torch.device called `name`; without a name CUDA if there is one, then MPS, else the CPU.
+
+    Under torchrun each process gets the CUDA device of its local rank. Raises Problem if the device is not there.
+    """
+    if not name:
+        name = ('cuda' if torch.cuda.is_available() else
+                'mps' if torch.backends.mps.is_available() else 'cpu')
+    if name == 'cuda' and 'LOCAL_RANK' in os.environ:
+        name = 'cuda:%s' % os.environ['LOCAL_RANK']
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, ValueError) as e:
+        raise Problem('--device %s: not available here (%s); try --device cpu' % (name, str(e).split('\n')[0])) from None
+    if device.type == 'cuda':
+        torch.cuda.set_device(device)
+    return device
+
+
+def deterministic():
+    """Have torch choose kernels that give the same result every time, also on a GPU."""
+    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def describe(device):
+    """The device in words."""
+    return torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type
+
+
+def to_device(batch, device):
+    """The numpy arrays of a batch as tensors on `device`; the copies don't make the host wait."""
+    tensors = {}
+    for key, value in batch.items():
+        tensor = torch.from_numpy(value)
+        if device.type == 'cuda':
+            tensor = tensor.pin_memory()
+        tensors[key] = tensor.to(device, non_blocking=True)
+    return tensors
+
+
+def amp_type(device):
+    """The number format of mixed precision on `device`: bfloat16, or float16 on GPUs that lack it."""
+    if device.type == 'cuda' and not torch.cuda.is_bf16_supported():
+        return torch.float16
+    return torch.bfloat16
+
+
+class Team:
+    """The processes that train one network: this one alone, or those that torchrun started.
+
+    Every process computes its share of each batch; figures are of all shares together.
+    """
+
+    def __init__(self, device):
+        self.size = int(os.environ.get('WORLD_SIZE', 1))
+        self.rank = int(os.environ.get('RANK', 0))
+        if self.size > 1 and not dist.is_initialized():
+            dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
+
+    def share(self, batch):
+        """This process's rows of a batch of arrays, and their part of the whole batch."""
+        if self.size == 1:
+            return batch, 1.
+        total = len(next(iter(batch.values())))
+        if total < self.size:
+            raise Problem('batchsize=%d: too few for %d processes' % (total, self.size))
+        rows = slice(total * self.rank // self.size, total * (self.rank + 1) // self.size)
+        return {k: v[rows] for k, v in batch.items()}, (rows.stop - rows.start) / total
+
+    def sum(self, tensor):
+        """The sum of a tensor over all processes."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def gather(self, value):
+        """The values of all processes, in the order of their ranks."""
+        if self.size == 1:
+            return [value]
+        values = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def wait(self):
+        if self.size > 1:
+            dist.barrier()
+
+    def leave(self):
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
