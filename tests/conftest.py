@@ -46,7 +46,7 @@ def read_golden(case):
         with np.load(fixture) as f:
             if case in f.files:
                 prefix = case + '|'
-                return json.loads(str(f[case])), {k[len(prefix):]: f[k] for k in f.files if k.startswith(prefix)}
+                return json.loads(f[case].tobytes()), {k[len(prefix):]: f[k] for k in f.files if k.startswith(prefix)}
     return None
 
 

@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+"""Reads a table of models and prints for the drivers what to run: names, teachers first, or arguments, one a line.
+
+A table has a line a model: name, presets (vars/PRESET.vars, later ones override earlier ones), teachers
+(SETTING=MODEL[:MODEL], or -) and perhaps a remark, parted by tabs. Models live in experiments/DATASET/.
+"""
+import argparse
+import collections
+import difflib
+import os
+import re
+
+import config
+from files import Problem, program, read_lines
+
+TABLE = os.path.join(config.HERE, 'models.tsv')
+NAME = r'[A-Za-z0-9][A-Za-z0-9_.+-]*'
+TEACHER_SETTINGS = ('ban', 'init_from')
+TRAIN_FLAGS = ['--validate', '--save-errors', '--keep-state']
+
+Model = collections.namedtuple('Model', 'name presets teachers remark settings')
+
+
+def _preset(name, where):
+    filename = os.path.join(config.HERE, 'vars', name + '.vars')
+    if not os.path.exists(filename):
+        known = sorted(f[:-5] for f in os.listdir(os.path.dirname(filename)) if f.endswith('.vars'))
+        raise Problem('%s: no preset %s; %s' % (where, name, _did_you_mean(name, known)))
+    settings = config.read_vars(filename)
+    config.check(settings, filename)
+    return settings
+
+
+def _did_you_mean(name, known):
+    near = difflib.get_close_matches(name, known, 1)
+    return 'did you mean %s?' % near[0] if near else 'there are: %s' % ', '.join(known)
+
+
+def read_table(filename=TABLE, dataset='birdclef'):
+    """The models of a table: dict of name -> Model(name, presets, teachers {setting: [names]}, remark, settings {key: value}).
+
+    `settings` are the presets' overrides in their order, then the teachers as paths DATASET/MODEL.npz.
+    Raises Problem for lines, presets, settings and teachers that can't be, and for models that wait for themselves.
+    """
+    models = {}
+    for number, line in enumerate(read_lines(filename), 1):
+        if not line.strip() or line.startswith('#'):
+            continue
+        where = '%s, line %d' % (filename, number)
+        fields = [field.strip() for field in line.split('\t')]
+        if not 2 <= len(fields) <= 4 or not fields[1]:
+            raise Problem('%s: expected NAME, PRESETS, TEACHERS, REMARK parted by tabs, found %r' % (where, line))
+        name, presets, teachers, remark = fields + [''] * (4 - len(fields))
+        if not re.fullmatch(NAME, name):
+            raise Problem('%s: %r is no name for a model; use letters, digits and _ . + -' % (where, name))
+        if name in models:
+            raise Problem('%s: a second model of the name %s' % (where, name))
+        settings = {}
+        for preset in presets.split():
+            settings.update(_preset(preset, where))
+        by_setting = {}
+        for teacher in teachers.replace('-', '', teachers == '-').split():
+            setting, _, names = teacher.partition('=')
+            if setting not in TEACHER_SETTINGS or not names:
+                raise Problem('%s: teachers are ban=MODEL or init_from=MODEL[:MODEL], not %r' % (where, teacher))
+            by_setting[setting] = names.split(':')
+            settings[setting] = ':'.join('%s/%s.npz' % (dataset, n) for n in by_setting[setting])
+        models[name] = Model(name, presets.split(), by_setting, remark, settings)
+    if not models:
+        raise Problem('%s: no models in it' % filename)
+    for model in models.values():
+        for teacher in teachers_of(model):
+            if teacher not in models:
+                raise Problem('%s: %s needs %s, which is not in the table; %s'
+                              % (filename, model.name, teacher, _did_you_mean(teacher, list(models))))
+    in_order(models, list(models), filename)
+    return models
+
+
+def teachers_of(model):
+    """Names of all models that have to be trained before `model`."""
+    return [name for names in model.teachers.values() for name in names]
+
+
+def in_order(models, names, filename=TABLE):
+    """`names` (all, if empty) in the order of the table, but every teacher before its students.
+
+    Raises Problem for unknown names and for models that wait for themselves.
+    """
+    for name in names:
+        if name not in models:
+            raise Problem('%s: no model %s; %s' % (filename, name, _did_you_mean(name, list(models))))
+    wanted, done = set(names or models), {}
+
+    def visit(name, path):
+        if name in path:
+            raise Problem('%s: %s waits for itself (%s); mend its teachers'
+                          % (filename, name, ' needs '.join(path[path.index(name):] + [name])))
+        if name not in done:
+            for teacher in teachers_of(models[name]):
+                visit(teacher, path + [name])
+            done[name] = True
+
+    for name in models:
+        visit(name, [])
+    return [name for name in done if name in wanted]
+
+
+def kind(model):
+    """'meta' for networks that read no samples, else 'audio' (combined networks, too)."""
+    return 'audio' if model.settings.get('arch', True) else 'meta'
+
+
+def train_arguments(model, dataset):
+    """Arguments of train.py for a model, all but the file to write; run it in experiments/."""
+    arguments = ['--dataset', dataset] + TRAIN_FLAGS
+    for preset in model.presets:
+        arguments += ['--vars', 'vars/%s.vars' % preset]
+    for setting in model.teachers:
+        arguments += ['--var', '%s=%s' % (setting, model.settings[setting])]
+    return arguments
+
+
+def predict_arguments(model, dataset, soundscapes=False):
+    """Arguments of predict.py for a model, all but files and lists; the one place that knows them."""
+    arguments = ['--dataset', dataset]
+    if kind(model) == 'meta':
+        return arguments + ['--vars', 'vars/predict_meta.vars']
+    if soundscapes:
+        return arguments + ['--vars', 'vars/predict_soundscapes.vars']
+    return arguments + ['--vars', 'vars/predict_audio.vars', '--split-pool']
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('what', choices=('list', 'train', 'predict', 'soundscapes'),
+                        help='list: NAME, KIND, TEACHERS parted by tabs, teachers first; train, predict, soundscapes: '
+                        'arguments of train.py, or of predict.py for whole recordings or for soundscapes')
+    parser.add_argument('names', metavar='MODEL', nargs='*', help='models of the table (list: all)')
+    parser.add_argument('--models', metavar='FILE', default=TABLE, help='the table (default: %(default)s)')
+    parser.add_argument('--dataset', metavar='NAME', default='birdclef', help='data set (default: %(default)s)')
+    options = parser.parse_intermixed_args()
+    if not re.fullmatch(NAME, options.dataset):
+        raise Problem('--dataset %s: expected the name of a folder in datasets/' % options.dataset)
+    if options.what != 'list' and len(options.names) != 1:
+        parser.error('%s needs one MODEL' % options.what)
+    models = read_table(options.models, options.dataset)
+    names = in_order(models, options.names, options.models)
+    if options.what == 'list':
+        for name in names:
+            print('\t'.join((name, kind(models[name]), ' '.join(teachers_of(models[name])) or '-')))
+        return
+    model = models[names[0]]
+    arguments = (train_arguments(model, options.dataset) if options.what == 'train' else
+                 predict_arguments(model, options.dataset, options.what == 'soundscapes'))
+    print('\n'.join(arguments))
+
+
+if __name__ == '__main__':
+    program(main)

@@ -1,0 +1,145 @@
+"""The table of published models resolves to the published settings; models.py tells drivers what to run."""
+import subprocess
+import sys
+
+import pytest
+
+import config
+import files
+import models
+
+GOLDEN = ('experiments',)
+
+
+def published(golden):
+    return {e['model'].split('/')[1][:-len('.npz')]: e for e in golden('experiments')[0]}
+
+
+def test_table_holds_the_published_models_in_their_order(golden):
+    assert list(models.read_table()) == list(published(golden))
+
+
+def test_each_line_resolves_to_the_published_settings(golden):
+    table = models.read_table()
+    defaults = config.load()
+    for name, experiment in published(golden).items():
+        settings = experiment['settings']
+        assert dict(defaults, **table[name].settings) == dict(defaults, **settings), name
+        arguments = models.train_arguments(table[name], 'birdclef')
+        assert sorted(a for a in arguments if a in experiment['flags']) == sorted(experiment['flags'])
+        loaded = config.load(*values(arguments))
+        assert loaded == dict(defaults, **settings), name
+        assert {k: type(v) for k, v in loaded.items()} == {k: type(v) for k, v in dict(defaults, **settings).items()}
+
+
+def values(arguments):
+    """Files of --vars and assignments of --var among arguments."""
+    pairs = list(zip(arguments, arguments[1:]))
+    return [b for a, b in pairs if a == '--vars'], [b for a, b in pairs if a == '--var']
+
+
+def test_predictions_are_made_as_published(golden):
+    table = models.read_table()
+    for name, experiment in published(golden).items():
+        theirs = config.parse_assignments(values(experiment['predict'])[1])
+        arguments = models.predict_arguments(table[name], 'birdclef')
+        ours = {}
+        for filename in values(arguments)[0]:
+            ours.update(config.read_vars(config.find(filename)))
+        assert ours == theirs, name
+        assert ('--split-pool' in arguments) == ('--split-pool' in experiment['predict'])
+
+
+def test_soundscapes_get_a_row_every_5_seconds():
+    table = models.read_table()
+    audio, meta = [next(m for m in table.values() if models.kind(m) == kind) for kind in ('audio', 'meta')]
+    arguments = models.predict_arguments(audio, 'birdclef', soundscapes=True)
+    cfg = config.load(*values(arguments))
+    assert (cfg['len_min'], cfg['len_max'], cfg['arch.output']) == (0, 5, 'linear')
+    assert '--split-pool' not in arguments
+    assert models.predict_arguments(meta, 'birdclef', soundscapes=True) == models.predict_arguments(meta, 'birdclef')
+
+
+def test_kept_faults_are_remarked():
+    for name, model in models.read_table().items():
+        faulty = 'noblur_dtenc3' in name
+        assert faulty == bool(model.remark), name
+        if faulty:
+            assert 'input_meta.date_encoding.size' not in model.settings
+
+
+def test_teachers_come_first_and_paths_follow_the_data_set():
+    table = models.read_table(dataset='frogs')
+    for names in ([], list(reversed(list(table)))):
+        order = models.in_order(table, names)
+        assert sorted(order) == sorted(table)
+        for name in order:
+            for teacher in models.teachers_of(table[name]):
+                assert order.index(teacher) < order.index(name)
+    students = [m for m in table.values() if m.teachers]
+    assert len(students) == 10
+    for model in students:
+        for setting, names in model.teachers.items():
+            assert model.settings[setting] == ':'.join('frogs/%s.npz' % n for n in names)
+
+
+def test_every_preset_holds_overrides_that_are_known_and_used():
+    used = {p for m in models.read_table().values() for p in m.presets}
+    folder = models.config.HERE + '/vars'
+    for filename in sorted(models.os.listdir(folder)):
+        settings = config.read_vars(folder + '/' + filename)
+        config.check(settings, filename)
+        assert settings, filename
+        if not filename.startswith(('predict_', 'demo', 'small')):
+            assert filename[:-len('.vars')] in used, filename
+
+
+def write(folder, *lines):
+    path = folder / 'table.tsv'
+    path.write_text(''.join('\t'.join(line) + '\n' for line in lines))
+    return path
+
+
+@pytest.mark.parametrize('lines, word', [
+    ([('a', 'nosuchpreset')], 'no preset nosuchpreset'),
+    ([('a', 'dumy')], 'did you mean dummy'),
+    ([('a',)], 'line 1'),
+    ([('a', 'dummy'), ('a', 'dummy')], 'a second model'),
+    ([('a/b', 'dummy')], 'no name for a model'),
+    ([('a', 'dummy', 'ban=b')], 'needs b'),
+    ([('a', 'dummy', 'teacher=a')], 'teachers are'),
+    ([('a', 'dummy', 'ban=b'), ('b', 'dummy', 'init_from=c'), ('c', 'dummy', 'ban=a')], 'a needs b needs c needs a'),
+    ([], 'no models'),
+])
+def test_tables_that_cannot_be_are_refused_with_a_word(tmp_path, lines, word):
+    with pytest.raises(files.Problem, match=word):
+        models.read_table(str(write(tmp_path, *lines)))
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, config.HERE + '/models.py', *map(str, arguments)],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_program_prints_what_drivers_read(tmp_path):
+    table = write(tmp_path, ('student', 'dummy lme1', 'ban=teacher', 'hm'), ('teacher', 'dummy lme1'), ('m', 'metaonly', '-'))
+    result = run('list', '--models', table, '--dataset', 'demo')
+    assert result.stdout == 'teacher\taudio\t-\nstudent\taudio\tteacher\nm\tmeta\t-\n'
+    result = run('train', '--models', table, '--dataset', 'demo', 'student')
+    assert result.stdout.splitlines() == ['--dataset', 'demo', '--validate', '--save-errors', '--keep-state', '--vars', 'vars/dummy.vars',
+                                         '--vars', 'vars/lme1.vars', '--var', 'ban=demo/teacher.npz']
+    result = run('list', '--models', table, 'm', 'student')
+    assert [line.split('\t')[0] for line in result.stdout.splitlines()] == ['student', 'm']
+
+
+@pytest.mark.parametrize('arguments, word', [
+    (('list', 'studnet'), 'did you mean student'),
+    (('list', '--dataset', '../x'), 'name of a folder'),
+    (('list', '--models', 'nowhere.tsv'), 'no such file'),
+    (('train',), 'needs one MODEL'),
+])
+def test_program_refuses_in_one_line(tmp_path, arguments, word):
+    table = write(tmp_path, ('student', 'dummy'))
+    result = run('--models', table, *arguments)
+    assert result.returncode and word in result.stderr and not result.stdout
+    assert 'Traceback' not in result.stderr
