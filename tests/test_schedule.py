@@ -1,0 +1,79 @@
+"""Learning rate, patience and trials, and the state that a run goes on from."""
+import numpy as np
+import pytest
+
+import config
+import state
+from files import Problem
+from schedule import Schedule
+
+
+def schedule(validate=True, **settings):
+    return Schedule(dict(config.load(), **{k.replace('__', '.'): v for k, v in settings.items()}), validate)
+
+
+def play(plan, values, name='valid_loss'):
+    """Actions and rates until the schedule ends or values run out."""
+    told = []
+    for value in values:
+        if plan.finished:
+            break
+        told.append((plan.advance({name: value}), round(plan.eta, 12)))
+    return told
+
+
+def test_the_rate_decays_every_so_many_epochs():
+    plan = schedule(initial_eta=1, eta_decay=.5, eta_decay_every=2, epochs=5)
+    assert [eta for _, eta in play(plan, [1] * 9)] == [1, .5, .5, .25, .25]
+
+
+def test_the_cycle_of_rates_accumulates():
+    plan = schedule(initial_eta=1, eta_decay=1, eta_cycle='0.5:4', epochs=4)
+    assert [eta for _, eta in play(plan, [1] * 9)] == [.5, 2, 1, 4]
+
+
+def test_patience_goes_back_to_the_best_lowers_the_rate_and_ends_after_its_trials():
+    plan = schedule(initial_eta=1, eta_decay=.1, eta_decay_every='trial_of_patience', patience=2, trials_of_patience=2, epochs=99)
+    assert play(plan, [3, 2, 2, 5, 5, 4, 1, 2, 2, 0]) == [
+        ('keep', 1), ('keep', 1), ('keep', 1), ('', 1), ('back', .1), ('', .1), ('keep', .1), ('', .1), ('back', .01)]
+    assert (plan.best, plan.best_epoch) == (1, 6)
+
+
+def test_the_best_value_survives_a_trial():
+    plan = schedule(patience=1, trials_of_patience=3, eta_decay_every='trial_of_patience', epochs=99)
+    assert [action for action, _ in play(plan, [1, 2, 1.5, 3, 0])] == ['keep', 'back', 'back', 'back']
+
+
+def test_for_map_more_is_better():
+    plan = schedule(patience=2, patience_criterion='valid_map', epochs=99)
+    assert [a for a, _ in play(plan, [.1, .3, .2, .2, 1], 'valid_map')] == ['keep', 'keep', '', 'back']
+
+
+def test_a_criterion_that_needs_validation_is_refused_without():
+    with pytest.raises(Problem, match='--validate'):
+        schedule(validate=False, patience_criterion='valid_map')
+    assert schedule(validate=False).criterion == 'train_loss'
+
+
+def test_a_state_is_read_as_written(tmp_path):
+    file = str(tmp_path / 'm.state')
+    state.save(file, {'net': {'a.b': np.arange(3.)}, 'run': {'errors': np.zeros((0, 4))}}, settings={'epochs': 3, 'bg_threads': 6}, data='x')
+    arrays, description = state.load(file, settings={'epochs': 3, 'bg_threads': 0}, data='x')
+    assert arrays['net']['a.b'].tolist() == [0, 1, 2] and arrays['run']['errors'].shape == (0, 4)
+
+
+@pytest.mark.parametrize('now, words', [(dict(settings={'epochs': 4}, data='x'), 'epochs=3, now 4'),
+                                        (dict(settings={'epochs': 3}, data='y'), 'data was x, now y')])
+def test_a_state_that_does_not_fit_names_what_differs(tmp_path, now, words):
+    file = str(tmp_path / 'm.state')
+    state.save(file, {}, settings={'epochs': 3}, data='x')
+    with pytest.raises(Problem, match=words):
+        state.load(file, **now)
+
+
+def test_a_state_cut_in_half_is_refused(tmp_path):
+    file = tmp_path / 'm.state'
+    state.save(str(file), {'net': {'a': np.zeros(1000)}}, settings={})
+    file.write_bytes(file.read_bytes()[:900])
+    with pytest.raises(Problem, match='m.state'):
+        state.load(str(file), settings={})
