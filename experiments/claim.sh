@@ -1,0 +1,393 @@
+#!/usr/bin/env bash
+# claim.sh: make a result that nobody else may be making, on any machine that shares the folder.
+#
+#   claim.sh RESULT.lock -- COMMAND...   claim RESULT, run COMMAND, publish what it left in $CLAIM_WORK
+#   claim.sh --status RESULT.lock        one line in words; exit status 0 held, 1 free, 3 stale, 4 failed, 5 finished
+#   claim.sh --release [--force] RESULT.lock    free a claim that nobody will come back to
+#   claim.sh --work RESULT.lock          the folder of the latest attempt
+#
+# Exit status: that of COMMAND; 0 also if RESULT is there already; 75 held by another; 76 claim lost, result discarded;
+# 74 the folder doesn't admit it (read-only, full). Settings: CLAIM_BEAT=30, CLAIM_LEASE=600, CLAIM_GRACE=120 seconds.
+#
+# The protocol. RESULT.lock is a folder:
+#   1/ 2/ 3/ ...     attempts. mkdir of the next number is the claim, or the take-over of a stale one: over NFS, too, it
+#                    succeeds for one alone. No number is ever removed by a rival, so there is no moment at which two can
+#                    both believe that they have broken the same stale lock. The highest number holds.
+#   N/owner N/beat   who holds it; touched every beat.
+#   N/released N/failed    the attempt has ended; the next caller goes on from what it left.
+#   N/work.TOKEN/    the attempt's own folder ($CLAIM_WORK), begun as a copy of the one before, so that training resumes.
+#   published/       the first attempt to succeed: its work folder, put here by one rename, which fails for all others.
+# Stale: on the holder's own machine (same boot, process namespace and user) when its process is gone; elsewhere when its
+#   beat is older than the lease, both times read off files touched in this folder, so by the file server's clock alone.
+# The holder's watcher, a process of its own, beats, and ends the command if a higher number appears or this script dies.
+#   Processes of an attempt are known by CLAIM_TOKEN in their environment, whatever sessions they have moved to.
+# Publishing: the rename is the decision. Then all files move beside RESULT, RESULT itself last, then the lock goes. Every
+#   step may be repeated by anyone, so after a crash the next caller completes it. The lock may go because RESULT is in
+#   place by then, and whoever claims anew looks for RESULT after claiming, in a fresh listing (a plain test of a file
+#   may be answered from an NFS client's memory). Folders and hidden files in $CLAIM_WORK are not published.
+set -euo pipefail
+shopt -s nullglob
+
+beat=${CLAIM_BEAT:-30} lease=${CLAIM_LEASE:-600} grace=${CLAIM_GRACE:-120}
+boot=$(</proc/sys/kernel/random/boot_id)
+namespace=$(readlink /proc/self/ns/pid)
+self=$(readlink -f -- "${BASH_SOURCE[0]}")
+
+say() { printf 'claim.sh: %s: %s\n' "$name" "$*" >&2; }
+die() { say "$2"; exit "$1"; }
+now() { printf '%(%F %T %z)T' -1; }
+
+usage() {
+    sed -n '2,11s/^# \{0,1\}//p' "$self"
+    exit "$1"
+}
+
+locate() {  # RESULT.lock: sets the paths
+    [[ ${1%/} == ?*.lock ]] || usage 2 >&2
+    lock=${1%/} name=${1##*/}
+    folder=$(cd -- "$(dirname -- "$lock")" 2>/dev/null && pwd) ||
+        { printf 'claim.sh: %s: no such folder; make it first\n' "$(dirname -- "$lock")" >&2; exit 74; }
+    lock=$folder/$(basename -- "$lock") result=${lock%.lock}
+    lock=$result.lock name=${result##*/}
+}
+
+list() {  # sets latest, the highest number; globbing lists the folder, so an NFS client asks the server
+    local f
+    latest=0
+    for f in "$lock"/[1-9]*; do
+        f=${f##*/}
+        if [[ $f =~ ^[0-9]+$ ]] && ((f > latest)); then latest=$f; fi
+    done
+}
+
+finished() {  # is RESULT in place? From a fresh listing
+    local f
+    for f in "$result"*; do [[ $f != "$result" ]] || return 0; done
+    [[ -e $result ]]
+}
+
+start_of() {  # PID: its start in ticks since boot; fails if there is none, or a dead one not yet collected
+    local fields
+    read -r fields 2>/dev/null <"/proc/$1/stat" || return 1
+    read -ra fields <<<"${fields##*) }"
+    [[ ${fields[0]} != [ZX] ]] && printf '%s' "${fields[19]}"
+}
+
+processes() {  # TOKEN: the attempt's processes on this machine
+    { grep -lzxs -- "CLAIM_TOKEN=$1" /proc/[0-9]*/environ || :; } | cut -d/ -f3
+}
+
+end_processes() {  # TOKEN: kill them all; fails if some can't be
+    local pids i
+    for ((i = 0; i < 50; i++)); do
+        mapfile -t pids < <(processes "$1")
+        ((${#pids[@]})) || return 0
+        kill -KILL "${pids[@]}" 2>/dev/null || :
+        sleep 0.1
+    done
+    return 1
+}
+
+age_of() {  # FILE: seconds since it was touched, by the file server's clock; fails if that can't be told
+    local probe=$lock/.now.$HOSTNAME.$$ touched clock
+    : 2>/dev/null <"$1" || :  # opening fetches the attributes anew
+    touched=$(stat -c %Y -- "$1" 2>/dev/null) && touch -- "$probe" 2>/dev/null || return 1
+    clock=$(stat -c %Y -- "$probe" 2>/dev/null || :)
+    rm -f -- "$probe"
+    [[ $clock ]] && printf '%s' $((clock - touched))
+}
+
+read_owner() {  # NUMBER: sets the table owner
+    local line
+    declare -gA owner=()
+    while IFS= read -r line; do
+        [[ $line != ?*': '* ]] || owner[${line%%: *}]=${line#*: }
+    done 2>/dev/null <"$lock/$1/owner" || :
+}
+
+judge() {  # NUMBER: sets state (free, failed, held, stale) and words
+    local dir=$lock/$1 who age left
+    if [[ -e $dir/failed ]]; then
+        state=failed words="failed $(<"$dir/failed")"; return
+    elif [[ -e $dir/released ]]; then
+        state=free words="free, $(<"$dir/released")"; return
+    fi
+    read_owner "$1"
+    who="${owner[host]:-someone} (process ${owner[process]:-unknown}${owner[gpu]:+, GPU ${owner[gpu]}}"
+    who+="${owner[slurm]:+, Slurm job ${owner[slurm]}}) since ${owner[since]:-an unknown time}"
+    if [[ ${owner[boot]:-} == "$boot" && ${owner[namespace]:-} == "$namespace" && ${owner[user]:-} == "$UID" ]]; then
+        if [[ $(start_of "${owner[process]%% *}") == "${owner[start]}" ]]; then
+            state=held words="held by $who"
+        else
+            mapfile -t left < <(processes "${owner[token]}")
+            state=stale words="stale: was held by $who; that process is gone"
+            ((${#left[@]} == 0)) || words+=", but ${left[*]} of it go on"
+        fi
+        return
+    fi
+    [[ -e $dir/beat ]] && age=$(age_of "$dir/beat") || age=$(age_of "$dir") || age=unknown
+    if [[ $age == unknown ]]; then
+        state=held words="held by $who"
+    elif awk "BEGIN { exit !($age > $lease) }"; then
+        state=stale words="stale: was held by $who; no sign of life for $age s"
+    else
+        state=held words="held by $who, last sign of life $age s ago"
+    fi
+}
+
+mine() {  # is our number still our own? Fails only if it surely isn't
+    local found
+    list
+    ((latest <= number)) || return 1
+    found=$(grep -xs -- "token: $token" "$lock/$number/owner" 2>&1) && return 0
+    found=$(LC_ALL=C stat -- "$lock/$number/owner" 2>&1 >/dev/null) || [[ $found == *'No such file'* || $found == *'Stale file'* ]] || return 0
+    return 1
+}
+
+end_attempt() {  # released|failed WORDS: from now on the next caller may have it
+    ! mine || printf '%s\n' "$2" 2>/dev/null >"$lock/$number/$1" ||
+        say "$lock/$number/$1 could not be written; the claim ends with this process, elsewhere in $lease s"
+}
+
+roll_forward() {  # completes what an attempt has published
+    local f
+    for f in "$lock"/published/*; do
+        [[ -f $f && $f != "$lock/published/$name" ]] || continue
+        mv -fT -- "$f" "$folder/${f##*/}" 2>/dev/null || [[ ! -e $f ]] ||
+            die 74 "$f could not be moved to $folder; call again when that is mended"
+    done
+    sync -- "$folder" || :
+    f=$lock/published/$name
+    mv -fT -- "$f" "$result" 2>/dev/null || [[ ! -e $f ]] || die 74 "$f could not be moved to $folder"
+    sync -- "$folder" || :
+    tidy
+}
+
+tidy() {  # RESULT is in place: the lock goes, at once, and then its contents
+    local f
+    mv -T -- "$lock" "$folder/.$name.lock.$HOSTNAME.$$.old" 2>/dev/null || :
+    for f in "$folder/.$name.lock."*.old; do rm -rf -- "$f" 2>/dev/null || :; done
+}
+
+take() {  # claims, or says why not and ends; sets number, token, dir
+    local reason tries
+    for ((tries = 0; tries < 20; tries++)); do
+        list
+        if [[ -e $lock/published ]]; then roll_forward; continue; fi
+        state=free
+        if ((latest)); then judge "$latest"; fi
+        if finished; then
+            [[ ! -e $lock || $state == held ]] || tidy
+            say 'finished already'
+            exit 0
+        fi
+        if ((latest)); then
+            [[ $state != held ]] || die 75 "$words"
+            [[ $state != stale ]] || end_processes "${owner[token]:-none}" || die 75 "$words and can't be ended"
+        fi
+        reason=$(mkdir -p -- "$lock" 2>&1) || die 74 "can't be claimed: ${reason#mkdir: }"
+        number=$((latest + 1)) dir=$lock/$((latest + 1))
+        if reason=$(mkdir -- "$dir" 2>&1); then break; fi
+        [[ ! -d $dir ]] || die 75 'another was quicker'
+        [[ ! -d $lock ]] || die 74 "can't be claimed: ${reason#mkdir: }"
+        # the lock has just gone: another has finished
+    done
+    ((tries < 20)) || die 75 'others are busy with it'
+    token=${boot%%-*}.$$.$(start_of $$).$RANDOM
+    if ! {
+        printf '%s: %s\n' host "$HOSTNAME" process $$ gpu "${CUDA_VISIBLE_DEVICES:-}" \
+            slurm "${SLURM_JOB_ID:-}${SLURM_RESTART_COUNT:+, restart $SLURM_RESTART_COUNT}" since "$(now)" \
+            boot "$boot" namespace "$namespace" user "$UID" start "$(start_of $$)" token "$token" >"$dir/.owner" &&
+            mv -T -- "$dir/.owner" "$dir/owner" && touch -- "$dir/beat"
+    } 2>/dev/null; then
+        rm -rf -- "$dir"
+        die 74 "can't be claimed: $lock can't be written to; is the disk full?"
+    fi
+    mine || die 75 'another was quicker'
+}
+
+prepare() {  # the attempt's own folder, with what the latest attempt left that had one whole
+    local i f from='' part=$dir/.work.$token
+    work=$dir/work.$token
+    mkdir -- "$part" || return 1
+    for ((i = number - 1; i > 0; i--)); do
+        for f in "$lock/$i"/work.*; do from=$f; done
+        [[ ! $from ]] || break
+    done
+    if [[ $from ]]; then
+        for f in "$from"/*; do  # its holder may live on elsewhere: a file may vanish as we look
+            cp -rp -- "$f" "$part/" 2>/dev/null || [[ ! -e $f ]] || return 1
+        done
+    fi
+    sync -- "$part"/* "$part" && mv -T -- "$part" "$work" || return 1
+    # Copies older than the one just used serve nobody; renamed first, so that none can be published half deleted.
+    while ((--i > 0)); do
+        for f in "$lock/$i"/work.*; do
+            mv -T -- "$f" "$lock/$i/.old" 2>/dev/null && rm -rf -- "$lock/$i/.old" || :
+        done
+    done
+}
+
+publish() {  # the attempt has succeeded: the first rename decides
+    [[ -f $work/$name ]] || { say "the command succeeded, but left no $name in \$CLAIM_WORK"; return 1; }
+    if ! { printf '%s\n' "$token" >"$work/.claim" && sync -- "$work"/.claim "$work"/*; } 2>/dev/null; then
+        say "$work can't be written to; is the disk full?"
+        return 1
+    fi
+    mv -T -- "$work" "$lock/published" 2>/dev/null || :
+    # The note tells who won even where a server's answer got lost; it also keeps the folder from ever being empty.
+    if [[ $(cat -- "$lock/published/.claim" 2>/dev/null) != "$token" ]]; then
+        say 'another attempt has published its result first; this one is discarded'
+        exit 76
+    fi
+    sync -- "$lock" || :
+    roll_forward
+}
+
+keep_log() {  # a failed attempt's log and record, beside where RESULT would be
+    local f aside
+    for f in "$work"/*.log "$work"/*.run.json; do
+        aside=$folder/.${f##*/}.$token
+        { cp -p -- "$f" "$aside" && mv -fT -- "$aside" "$folder/${f##*/}"; } 2>/dev/null || rm -f -- "$aside"
+    done
+}
+
+watch_over() {  # number and token as arguments; the supervisor holds the other end of our stdin
+    local status
+    trap '' INT TERM HUP
+    number=$2 token=$3
+    while :; do
+        status=0
+        read -r -t "$beat" || status=$?
+        if ((status == 0)); then
+            exit 0
+        elif ((status <= 128)); then
+            end_processes "$token" || :
+            end_attempt released "after its supervisor was killed on $HOSTNAME, $(now)"
+            exit 1
+        fi
+        touch -c -- "$lock/$number/beat" 2>/dev/null || :
+        mine || { end_processes "$token"; exit 76; }
+    done
+}
+
+forward() {  # SIGNAL: let the command save its state; a second signal doesn't wait
+    if [[ $signal ]]; then end_processes "$token" || :; fi
+    signal=$1
+    [[ ! ${command:-} ]] || kill -TERM -- "-$command" 2>/dev/null || :
+}
+
+run() {  # COMMAND...: sets status
+    local watcher deadline
+    coproc WATCHER { exec env -u CLAIM_TOKEN setsid "$self" --watch "$lock" "$number" "$token" >/dev/null; }
+    watcher=$WATCHER_PID
+    CLAIM_WORK=$work CLAIM_TOKEN=$token setsid setpriv --pdeathsig KILL "$@" &
+    command=$!
+    [[ ! $signal ]] || kill -TERM -- "-$command" 2>/dev/null || :
+    status=0
+    while start_of "$command" >/dev/null && start_of "$watcher" >/dev/null; do
+        wait -n "$command" "$watcher" 2>/dev/null || :
+    done
+    if ! start_of "$watcher" >/dev/null; then end_processes "$token" || :; fi
+    if [[ $signal ]]; then  # the command itself may be a shell that has left others saving
+        deadline=$((SECONDS + grace))
+        while ((SECONDS < deadline)) && [[ $(processes "$token") ]]; do sleep 0.1; done
+    fi
+    end_processes "$token" || say 'some processes of the command could not be ended'
+    while kill -0 "$command" 2>/dev/null; do wait "$command" || :; done
+    wait "$command" || status=$?
+    { echo end >&"${WATCHER[1]}"; } 2>/dev/null || :
+    wait "$watcher" 2>/dev/null || [[ $? != 76 ]] || status=76
+}
+
+claim() {
+    signal='' command=''
+    take
+    trap 'forward INT' INT
+    trap 'forward TERM' TERM
+    trap 'forward HUP' HUP
+    if finished || [[ -e $lock/published ]]; then
+        roll_forward
+        say 'finished already'
+        return 0
+    fi
+    if ! prepare; then
+        end_attempt released "after $dir could not be filled on $HOSTNAME, $(now)"
+        die 74 "can't be begun: $dir can't be written to; is the disk full?"
+    fi
+    run "$@"
+    if ((status == 0)); then
+        publish || { status=74; keep_log; end_attempt failed "on $HOSTNAME, $(now): its result could not be published"; }
+    elif ! mine; then
+        say 'the claim was lost to another; this attempt is discarded'
+        status=76
+    elif [[ $signal ]]; then
+        end_attempt released "interrupted on $HOSTNAME, $(now); the next attempt goes on from there"
+    else
+        keep_log
+        end_attempt failed "on $HOSTNAME, $(now): exit status $status"
+        say "failed with exit status $status; what it left: $work"
+    fi
+    if [[ $signal ]] && ((status != 0)); then  # die of the same signal, so that a calling script stops, too
+        trap - INT TERM HUP
+        kill -s "$signal" $$
+    fi
+    return "$status"
+}
+
+status() {
+    list
+    if finished; then
+        echo finished
+        return 5
+    elif [[ -e $lock/published ]]; then
+        echo 'finished, but not in place yet: the next caller moves it'
+        return 3
+    elif ((latest == 0)); then
+        echo free
+        return 1
+    else
+        judge "$latest"
+        echo "$words"
+        case $state in held) ;; free) return 1 ;; stale) return 3 ;; failed) return 4 ;; esac
+    fi
+}
+
+release() {
+    local force=$2
+    list
+    number=$latest
+    ((number)) || die 1 'nobody has claimed it'
+    judge "$number"
+    case $state in
+        free | failed) say "$words" ;;
+        held) [[ $force ]] || die 75 "$words; --force releases it all the same, and its holder stops when another takes it" ;;&
+        *)
+            read_owner "$number"
+            printf 'by hand on %s, %s; was held by %s\n' "$HOSTNAME" "$(now)" "${owner[host]:-someone}" >"$lock/$number/released"
+            say released
+            ;;
+    esac
+}
+
+main() {
+    case ${1:-} in
+        --status) (($# == 2)) || usage 2 >&2; locate "$2"; status ;;
+        --work)
+            (($# == 2)) || usage 2 >&2
+            locate "$2"; list
+            printf '%s\n' "$lock/$latest"/work.* ;;
+        --release)
+            if [[ ${2:-} == --force ]]; then (($# == 3)) || usage 2 >&2; locate "$3"; release "$3" force
+            else (($# == 2)) || usage 2 >&2; locate "$2"; release "$2" ''; fi ;;
+        --watch) locate "$2"; watch_over "$2" "$3" "$4" ;;
+        -h | --help) usage 0 ;;
+        *)
+            [[ $# -ge 3 && $2 == -- ]] || usage 2 >&2
+            locate "$1"
+            shift 2
+            claim "$@" ;;
+    esac
+}
+
+main "$@"
