@@ -1,0 +1,88 @@
+"""Figures of merit of scores: mean average precisions, accuracies, and the field's current ones.
+
+Ties are broken by class index everywhere: of classes with equal scores the first comes first, so that a network that
+gives every class the same score gets what guessing gets.
+"""
+import numpy as np
+
+from files import Problem
+
+# Recordings that are compared at once: their scores stay in the cache.
+BLOCK = 64
+
+
+def relevant(truth, background=None):
+    """Pairs (recording, class) that count for the mean average precision, foreground and background classes.
+
+    truth: (N,) class indices; background: list of N lists of class indices, or None. Returns two int64 arrays,
+    sorted by recording; the foreground class comes first in each, no class twice.
+    """
+    truth = np.asarray(truth, np.int64)
+    rows, classes = [], []
+    for i, label in enumerate(truth.tolist()):
+        others = sorted(set(background[i]) - {label}) if background is not None else []
+        rows += [i] * (1 + len(others))
+        classes += [label] + list(others)
+    return np.array(rows, np.int64), np.array(classes, np.int64)
+
+
+def ranks(scores, rows, classes):
+    """Ranks, from 1, of `classes` (P,) among all in `rows` (P,) of scores (N, C); rows must be sorted."""
+    result = np.empty(len(rows), np.int64)
+    index = np.arange(scores.shape[1])
+    bounds = np.searchsorted(rows, np.arange(0, len(scores) + BLOCK, BLOCK))
+    for start, end in zip(bounds[:-1], bounds[1:]):
+        those = scores[rows[start:end]]
+        own = those[np.arange(end - start), classes[start:end]][:, None]
+        result[start:end] = 1 + np.count_nonzero(those > own, axis=1)
+        # Ties other than with itself are rare: only where there are any, their order matters.
+        ties = np.flatnonzero(np.count_nonzero(those == own, axis=1) > 1)
+        if len(ties):
+            result[start + ties] += np.count_nonzero(
+                (those[ties] == own[ties]) & (index < classes[start + ties, None]), axis=1)
+    return result
+
+
+def average_precisions(rows, found, count):
+    """(count,) average precision of each recording, from the pairs' recordings (sorted) and their ranks `found`."""
+    order = np.lexsort((found, rows))
+    starts = np.searchsorted(rows, np.arange(count))
+    nth = np.arange(len(rows)) - starts[rows] + 1
+    return np.add.reduceat(nth / found[order], starts) / np.diff(np.append(starts, len(rows)))
+
+
+def per_recording(scores, truth, background=None):
+    """Each recording's rank of its foreground class (N,) and average precision (N,), or None without background.
+
+    Raises Problem for scores that are NaN and labels that are no class.
+    """
+    scores, truth = np.asarray(scores), np.asarray(truth, np.int64)
+    if scores.ndim != 2 or len(scores) != len(truth) or not len(truth):
+        raise Problem('scores of shape %s do not fit %d recordings' % (scores.shape, len(truth)))
+    if background is not None and len(background) != len(truth):
+        raise Problem('background species of %d recordings, but %d recordings' % (len(background), len(truth)))
+    rows, classes = relevant(truth, background)
+    if classes.min() < 0 or classes.max() >= scores.shape[1]:
+        raise Problem('labels name class %d, but the scores are of %d classes: labels of another data set?'
+                      % (classes.max() if classes.min() >= 0 else classes.min(), scores.shape[1]))
+    if np.isnan(np.min(scores)):
+        raise Problem('scores are not numbers (NaN)')
+    found = ranks(scores, rows, classes)
+    first = found[np.searchsorted(rows, np.arange(len(truth)))]
+    return first, None if background is None else average_precisions(rows, found, len(truth))
+
+
+def evaluate(scores, truth, background=None, top_k=5):
+    """The original's figures, a dict: 'MAP', with background also 'MAP-bg', then 'top-1', 'top-2', ... 'top-K'.
+
+    scores: (N, C), any real numbers; truth: (N,) class indices; background: list of N lists of class indices, or
+    None. 'MAP' is the mean reciprocal rank of the foreground class, 'MAP-bg' the mean over recordings of the average
+    precision over foreground and background classes. Raises Problem if these don't fit each other.
+    """
+    first, precisions = per_recording(scores, truth, background)
+    result = {'MAP': float(np.mean(1 / first))}
+    if precisions is not None:
+        result['MAP-bg'] = float(np.mean(precisions))
+    for k in range(1, min(top_k, np.shape(scores)[1]) + 1):
+        result['top-%d' % k] = float(np.mean(first <= k))
+    return result

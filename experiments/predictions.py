@@ -1,0 +1,464 @@
+"""Predictions of a model for the recordings of a list: reading, writing, and writing across interruptions.
+
+`MODEL.pred.npz` is an uncompressed `.npz` of three arrays: `files` (paths as in the file list), `offsets`
+(int64, one more than files) and `scores` (float32, rows x classes); rows offsets[i]:offsets[i + 1] belong
+to files[i]. The original's `.pred.pkl` are read, too, by a loader that admits arrays alone.
+"""
+import contextlib
+import hashlib
+import json
+import mmap
+import os
+import pickle
+import struct
+import zipfile
+import zlib
+
+import numpy as np
+from numpy.lib import format as npy
+
+from files import Problem, load_npz, writing
+
+CURE = 'make it anew with predict.py'
+# Rows that are copied or checked at once: small enough for the cache, large enough to hide Python.
+BLOCK_BYTES = 1 << 20
+
+
+class Predictions:
+    """Scores of recordings: `.files` (list of keys), `.offsets` (int64), `.scores` (rows, classes).
+
+    `predictions[key]` are the rows of one recording, (n, classes). Scores are float32, or float64 where
+    a file of the original holds those; those of a file of ours are mapped, not read.
+    """
+
+    def __init__(self, files, offsets, scores, filename='predictions'):
+        self.files = list(files)
+        self.offsets = np.asarray(offsets, np.int64)
+        self.scores = scores
+        self.filename = filename
+        self._where = {key: i for i, key in enumerate(self.files)}
+
+    def __len__(self):
+        return len(self.files)
+
+    def __contains__(self, key):
+        return key in self._where
+
+    def __getitem__(self, key):
+        i = self._where[key]
+        return self.scores[self.offsets[i]:self.offsets[i + 1]]
+
+    @property
+    def num_classes(self):
+        return self.scores.shape[1]
+
+    def select(self, files):
+        """Predictions of `files`, in that order.
+
+        Raises Problem if recordings are missing, saying how many and which is the first.
+        """
+        files = list(files)
+        if files == self.files:
+            return self
+        missing = [key for key in files if key not in self._where]
+        if len(missing) == len(files) and files:
+            raise Problem('%s: none of the %d recordings of the list (such as %s) is in it (but %s): predictions of '
+                          'another data set or list; %s' % (self.filename, len(files), files[0],
+                                                            self.files[0] if self.files else 'nothing', CURE))
+        if missing:
+            raise Problem('%s: %d of %d recordings are missing, such as %s; %s with this file list'
+                          % (self.filename, len(missing), len(files), missing[0], CURE))
+        which = np.array([self._where[key] for key in files], np.int64)
+        starts, counts = self.offsets[which], np.diff(self.offsets)[which]
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)
+        return Predictions(files, offsets, self.scores[rows], self.filename)
+
+    def max(self):
+        """(recordings, classes): scores max-pooled over the rows of each recording."""
+        if len(self.scores) == len(self.files):
+            return self.scores
+        return np.maximum.reduceat(self.scores, self.offsets[:-1], axis=0)
+
+    def digest(self):
+        """Text that tells these predictions from others: a checksum of all they hold."""
+        value = zlib.crc32('\n'.join(self.files).encode(), zlib.crc32(self.offsets))
+        for block in _blocks(self.scores):
+            value = zlib.crc32(np.ascontiguousarray(block), value)
+        return '%08x' % value
+
+
+def _blocks(scores):
+    step = max(1, BLOCK_BYTES // max(1, scores.shape[1] * scores.itemsize))
+    for start in range(0, len(scores), step):
+        yield scores[start:start + step]
+
+
+def _checked(files, offsets, scores, filename):
+    """Predictions of arrays that may be anything. Raises Problem, naming `filename`."""
+    offsets = np.asarray(offsets)
+    if scores.ndim != 2 or scores.dtype not in (np.float32, np.float64) or offsets.ndim != 1 or \
+            offsets.dtype.kind not in 'iu' or len(offsets) != len(files) + 1:
+        raise Problem('%s: not predictions: %d files, offsets %s, scores %s %s; %s'
+                      % (filename, len(files), offsets.shape, scores.dtype, scores.shape, CURE))
+    if offsets[0] != 0 or offsets[-1] != len(scores) or len(files) and np.diff(offsets.astype(np.int64)).min() < 1:
+        raise Problem('%s: its offsets do not divide %d rows among %d recordings; %s'
+                      % (filename, len(scores), len(files), CURE))
+    result = Predictions(files, offsets, scores, filename)
+    if len(result._where) < len(files):
+        twice = next(key for i, key in enumerate(files) if result._where[key] != i)
+        raise Problem('%s: %s is in it twice; %s' % (filename, twice, CURE))
+    row, zeros = 0, np.zeros(BLOCK_BYTES // scores.itemsize + scores.shape[1], scores.dtype)
+    for block in _blocks(scores):
+        # A sum of products with 0 is NaN as soon as one factor isn't finite, and quicker than looking at each.
+        if not np.dot(np.ravel(block), zeros[:block.size]) == 0:
+            bad = row + np.argmin(np.isfinite(block).all(axis=1))
+            raise Problem('%s: scores of %s are not finite; the model is broken, or the file is: %s'
+                          % (filename, files[np.searchsorted(offsets, bad, 'right') - 1], CURE))
+        row += len(block)
+    return result
+
+
+def load(filename, num_classes=None):
+    """Read predictions, of ours or of the original, into `Predictions`.
+
+    The scores of a file of ours are mapped, so that only what is used stays in memory. Raises Problem if the
+    file is missing or damaged, has other than `num_classes` classes, or scores that are not finite.
+    """
+    filename = os.fspath(filename)
+    try:
+        with open(filename, 'rb') as f:
+            start = f.read(2)
+            if start == b'PK':
+                result = _load_zip(f, filename)
+            elif start[:1] in (b'\x80', b'(', b'}'):
+                f.seek(0)
+                result = _from_dict(_load_pickle(f, filename), filename)
+            else:
+                raise Problem('%s: neither .npz nor pickled predictions; %s' % (filename, CURE))
+    except FileNotFoundError:
+        raise Problem('%s: no such file' % filename) from None
+    except IsADirectoryError:
+        raise Problem('%s: a folder, not predictions' % filename) from None
+    if num_classes is not None and result.num_classes != num_classes:
+        raise Problem('%s: predictions of %d classes, but the data set has %d; name the --dataset that they are of'
+                      % (filename, result.num_classes, num_classes))
+    return result
+
+
+def _load_zip(f, filename):
+    try:
+        with zipfile.ZipFile(f) as z:
+            members = {info.filename: info for info in z.infolist()}
+            if {'files.npy', 'offsets.npy', 'scores.npy'} <= set(members):
+                scores = members['scores.npy']
+                scores = _mapped(f, scores, filename) if scores.compress_type == zipfile.ZIP_STORED else None
+            else:
+                return _from_dict(load_npz(filename), filename)
+    except (zipfile.BadZipFile, struct.error, ValueError, EOFError, NotImplementedError) as e:
+        raise Problem('%s: not a whole .npz of predictions (%s); %s' % (filename, e, CURE)) from None
+    small = load_npz(filename, only=('files', 'offsets') if scores is not None else None)
+    if small['files'].ndim != 1 or small['files'].dtype.kind not in 'UT':
+        raise Problem('%s: its files are no list of paths; %s' % (filename, CURE))
+    return _checked(small['files'].tolist(), small['offsets'], small['scores'] if scores is None else scores, filename)
+
+
+def _mapped(f, info, filename):
+    """The array of a stored zip member as a read-only map of the file."""
+    f.seek(info.header_offset)
+    header = f.read(30)
+    if len(header) < 30 or header[:4] != b'PK\3\4':
+        raise ValueError('no entry where the directory says')
+    f.seek(sum(struct.unpack('<HH', header[26:])), 1)
+    start = f.tell()
+    version = npy.read_magic(f)
+    shape, fortran, dtype = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(f)
+    if dtype.hasobject:
+        raise ValueError('scores hold Python objects')
+    offset = f.tell()
+    count = int(np.prod(shape, dtype=object))
+    if offset - start + count * dtype.itemsize != info.file_size:
+        raise ValueError('scores are cut off')
+    content = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+    value, view = 0, memoryview(content)
+    for at in range(start, start + info.file_size, BLOCK_BYTES):
+        value = zlib.crc32(view[at:min(at + BLOCK_BYTES, start + info.file_size)], value)
+    if value != info.CRC:
+        raise ValueError('bad checksum of scores')
+    array = np.frombuffer(content, dtype, count, offset).reshape(shape, order='F' if fortran else 'C')
+    return array if array.flags.aligned else array.copy()
+
+
+def _from_dict(arrays, filename):
+    """Predictions of a dict path -> scores (classes) or (rows, classes), as the original stores them."""
+    files, rows = [], []
+    for key, value in arrays.items():
+        value = value[None] if value.ndim == 1 else value
+        if value.ndim != 2 or value.dtype.kind not in 'fiu' or rows and value.shape[1] != rows[0].shape[1]:
+            raise Problem('%s: scores of %s are %s %s, not (classes) or (rows, %s); %s'
+                          % (filename, key, value.dtype, value.shape, rows[0].shape[1] if rows else 'classes', CURE))
+        files.append(key)
+        rows.append(value)
+    if not files:
+        raise Problem('%s: holds no predictions; %s' % (filename, CURE))
+    kind = np.float64 if any(r.dtype.itemsize > 4 for r in rows) else np.float32
+    offsets = np.concatenate([[0], np.cumsum([len(r) for r in rows])])
+    return _checked(files, offsets, np.concatenate(rows).astype(kind, copy=False), filename)
+
+
+# -- The original's pickles --
+
+class _Array:
+    """What `numpy.ndarray` means in a pickle here: its state, made an array by us, never by numpy's unpickling."""
+
+    value = None
+
+    def __setstate__(self, state):
+        _, shape, dtype, fortran, content = state
+        if not isinstance(dtype, _Type) or not isinstance(content, (bytes, bytearray)):
+            raise Problem('arrays of objects')
+        self.value = np.frombuffer(content, dtype.order + dtype.kind).reshape(shape, order='F' if fortran else 'C')
+
+
+class _Type:
+    """What `numpy.dtype` means in a pickle here: a plain number type and its byte order."""
+
+    order = '='
+
+    def __init__(self, kind, *_):
+        self.kind = kind.decode('ascii') if isinstance(kind, bytes) else kind
+        if self.kind not in ('f2', 'f4', 'f8', 'i4', 'i8', 'u1'):
+            raise Problem('arrays of type %s' % self.kind)
+
+    def __setstate__(self, state):
+        order = state[1].decode('ascii') if isinstance(state[1], bytes) else state[1]
+        if order not in '<>|=' or any(state[2:5]):
+            raise Problem('arrays of structures')
+        self.order = order
+
+
+def _reconstruct(kind, shape, letter):
+    if kind is not _Array:
+        raise Problem('arrays of another class')
+    return _Array()
+
+
+def _encode(text, encoding):
+    # Protocol 2 of Python 3 stores bytes as text.
+    if encoding not in ('latin1', b'latin1'):
+        raise Problem('text encoded as %s' % encoding)
+    return text.encode('latin1')
+
+
+ADMITTED = {('numpy', 'ndarray'): _Array, ('numpy', 'dtype'): _Type, ('_codecs', 'encode'): _encode,
+            ('numpy.core.multiarray', '_reconstruct'): _reconstruct,
+            ('numpy._core.multiarray', '_reconstruct'): _reconstruct}
+
+
+# In Python, since the one in C sets aside whatever memory a pickle claims to need.
+class _Unpickler(pickle._Unpickler):
+    # No bytearrays: their memory would be set aside before what they hold is looked at.
+    dispatch = {code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]}
+
+    def find_class(self, module, name):
+        if (module, name) not in ADMITTED:
+            raise Problem('%s.%s' % (module, name))
+        return ADMITTED[module, name]
+
+
+class _Bounded:
+    """A file that refuses to read more than it has, so that a length in it can't claim memory."""
+
+    def __init__(self, f):
+        self.f, self.size = f, os.fstat(f.fileno()).st_size
+
+    def read(self, n):
+        if n > self.size - self.f.tell():
+            raise EOFError('cut off')
+        return self.f.read(n)
+
+    def readinto(self, buffer):
+        return self.f.readinto(buffer)
+
+    def readline(self):
+        return self.f.readline()
+
+
+def _load_pickle(f, filename):
+    try:
+        content = _Unpickler(_Bounded(f), encoding='bytes').load()
+        if type(content) is not dict:
+            raise Problem('a %s instead of a dict' % type(content).__name__)
+        result = {}
+        for key, value in content.items():
+            key = key.decode('utf-8') if isinstance(key, bytes) else key
+            if type(key) is not str or type(value) is not _Array or value.value is None:
+                raise Problem('%s under %.60r' % (type(value).__name__, key))
+            result[key] = value.value
+        return result
+    except Problem as e:
+        raise Problem('%s: refused: it holds %s; only a dict of plain arrays is read. If you trust it, store it '
+                      'again as one' % (filename, e)) from None
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except Exception as e:  # whatever the bytes of a stranger make of the unpickler
+        raise Problem('%s: not a whole pickle of arrays (%s); %s' % (filename, e or type(e).__name__, CURE)) from None
+
+
+# -- Writing --
+
+def _write(filename, files, offsets, blocks, num_classes):
+    """Write a prediction file of ours; `blocks` gives the scores, contiguous float32, in order of the rows."""
+    with writing(filename) as f, zipfile.ZipFile(f, 'w', zipfile.ZIP_STORED, allowZip64=True) as z:
+        for name, value in (('files', np.array(list(files), dtype=str)), ('offsets', offsets)):
+            with z.open(zipfile.ZipInfo(name + '.npy'), 'w', force_zip64=True) as member:
+                npy.write_array(member, value, allow_pickle=False)
+        info = zipfile.ZipInfo('scores.npy')
+        # An extra field pads the local header (30 bytes, the name, 20 bytes for zip64) so that scores can be mapped.
+        padding = -(f.tell() + 30 + len(info.filename) + 20 + 4) % 64
+        info.extra = struct.pack('<HH', 0xd935, padding) + bytes(padding)
+        with z.open(info, 'w', force_zip64=True) as member:
+            npy.write_array_header_1_0(member, {'descr': '<f4', 'fortran_order': False,
+                                                'shape': (int(offsets[-1]), num_classes)})
+            for block in blocks:
+                member.write(memoryview(block).cast('B'))
+
+
+def _float32(scores):
+    limits = np.finfo(np.float32)
+    return np.ascontiguousarray(np.clip(scores, limits.min, limits.max), '<f4')
+
+
+def save(filename, files, rows, offsets=None):
+    """Write predictions, whole or not at all.
+
+    `rows`: list of (classes) or (n_i, classes), one a file; or, with `offsets` (one more than files), all rows
+    joined. Raises Problem if scores are not finite or don't fit the files.
+    """
+    files = list(files)
+    if offsets is None:
+        rows = [np.atleast_2d(r) for r in rows]
+        if len(rows) != len(files):
+            raise Problem('%s: %d files, but scores of %d' % (filename, len(files), len(rows)))
+        if not rows:
+            raise Problem('%s: no recordings to write predictions of; is the file list empty?' % filename)
+        offsets = np.concatenate([[0], np.cumsum([len(r) for r in rows])])
+        rows = np.concatenate(rows)
+    rows = np.asarray(rows)
+    checked = _checked(files, offsets, rows if rows.dtype == np.float64 else rows.astype(np.float32, copy=False), filename)
+    _write(filename, files, checked.offsets, (_float32(b) for b in _blocks(checked.scores)), checked.num_classes)
+
+
+class Writer:
+    """Writes predictions that take long: what is done is journaled, so that a killed program goes on there.
+
+    `files` are all recordings that the result will hold, in its order; `key` is a text that identifies model and
+    settings: a journal of another key, other files or another number of classes is started anew. `.done` is the set
+    of files that need no prediction any more; `.add(file, rows)` in any order; `.finish()` writes `filename`, the same
+    bytes as if nothing had been interrupted, and removes the journal (`.NAME.journal` beside it).
+    """
+
+    # A record: index of the file, number of rows, checksum of these and the scores; then the scores.
+    RECORD = struct.Struct('<qqI')
+
+    def __init__(self, filename, files, num_classes, key=''):
+        self.filename, self.files, self.num_classes = os.fspath(filename), list(files), int(num_classes)
+        self._where = {name: i for i, name in enumerate(self.files)}
+        if len(self._where) < len(self.files):
+            twice = next(name for i, name in enumerate(self.files) if self._where[name] != i)
+            raise Problem('%s: the file list names %s twice; remove one of them' % (self.filename, twice))
+        if not self.files:
+            raise Problem('%s: no recordings to write predictions of; is the file list empty?' % self.filename)
+        folder, base = os.path.split(self.filename)
+        self.journal = os.path.join(folder, '.%s.journal' % base)
+        self._head = json.dumps({'predictions': base, 'key': key, 'classes': self.num_classes, 'files': hashlib.sha256(
+            '\n'.join(self.files).encode()).hexdigest()}).encode() + b'\n'
+        self._at = {}
+        self._open()
+        self.done = {self.files[i] for i in self._at}
+
+    def _open(self):
+        """Open the journal: read what is in it, cut off a torn end; anew if it is of something else."""
+        with contextlib.suppress(FileNotFoundError), open(self.journal, 'rb') as f:
+            end = len(self._head)
+            if f.read(end) != self._head:
+                os.unlink(self.journal)
+            else:
+                record = self._read(f, end)
+                while record is not None:
+                    index, rows = record
+                    self._at[index] = end, len(rows)
+                    end = f.tell()
+                    record = self._read(f, end)
+                os.truncate(self.journal, end)
+        # Appending in one call, so that even two writers of one file can't tear each other's records.
+        self._file = open(self.journal, 'ab+', buffering=0)
+        if os.fstat(self._file.fileno()).st_size == 0:
+            self._file.write(self._head)
+
+    def _read(self, f, at):
+        """(index, rows) of the record at `at`, or None if there is no whole one."""
+        f.seek(at)
+        head = f.read(self.RECORD.size)
+        if len(head) < self.RECORD.size:
+            return None
+        index, count, check = self.RECORD.unpack(head)
+        if not (0 <= index < len(self.files) and 0 < count * self.num_classes * 4 < 1 << 40):
+            return None
+        size = count * self.num_classes * 4
+        if size > os.fstat(f.fileno()).st_size - f.tell():
+            return None
+        content = f.read(size)
+        if len(content) < size or zlib.crc32(content, zlib.crc32(head[:16])) != check:
+            return None
+        return index, np.frombuffer(content, '<f4').reshape(count, self.num_classes)
+
+    def add(self, file, rows):
+        """Journal `rows`, (classes) or (n, classes), of a recording. Raises Problem for scores that are not finite."""
+        rows = np.atleast_2d(rows)
+        if file not in self._where:
+            raise Problem('%s: %s is not in the file list' % (self.filename, file))
+        if file in self.done:
+            raise Problem('%s: %s is in it already' % (self.filename, file))
+        if rows.ndim != 2 or not len(rows) or rows.shape[1] != self.num_classes:
+            raise Problem('%s: scores of %s are %s, not (rows, %d)' % (self.filename, file, rows.shape, self.num_classes))
+        if not np.isfinite(rows).all():
+            raise Problem('%s: scores of %s are not finite: the recording or the model is broken; validate the data set, '
+                          'or train the model anew' % (self.filename, file))
+        content = _float32(rows).tobytes()
+        head = struct.pack('<qq', self._where[file], len(rows))
+        record = head + struct.pack('<I', zlib.crc32(content, zlib.crc32(head))) + content
+        written = self._file.write(record)
+        if written != len(record):
+            # The rest may succeed, or says why not (disk full); a torn record is cut off at the next start.
+            self._file.write(record[written:])
+        self._at[self._where[file]] = self._file.tell() - len(record), len(rows)
+        self.done.add(file)
+
+    def finish(self):
+        """Write the prediction file and remove the journal. Raises Problem if recordings are missing."""
+        missing = [name for name in self.files if name not in self.done]
+        if missing:
+            raise Problem('%s: %d recordings were not predicted, such as %s' % (self.filename, len(missing), missing[0]))
+        offsets = np.concatenate([[0], np.cumsum([self._at[i][1] for i in range(len(self.files))])])
+
+        def blocks():
+            for i in range(len(self.files)):
+                record = self._read(self._file, self._at[i][0])
+                if record is None or record[0] != i:
+                    raise Problem('%s: damaged while it was in use; start again' % self.journal)
+                yield record[1]
+        _write(self.filename, self.files, offsets, blocks(), self.num_classes)
+        self.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.journal)
+
+    def close(self):
+        """Close the journal; what is in it stays for the next time."""
+        self._file.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
