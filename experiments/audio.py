@@ -1,0 +1,211 @@
+"""Recordings and spectrograms: WAV files as memory maps, magnitudes of short-time Fourier transforms, mel filters."""
+import collections
+import functools
+import mmap
+import os
+import struct
+import threading
+
+import numpy as np
+
+from files import Problem
+
+Header = collections.namedtuple('Header', 'sample_rate channels width length offset')
+
+PCM, EXTENSIBLE = 1, 0xFFFE
+DTYPES = {1: np.dtype('u1'), 2: np.dtype('<i2'), 4: np.dtype('<i4')}
+ANEW = 'convert it again (prepare_birdclef.sh does what is missing, so delete it first)'
+
+
+# == WAV files ==
+
+def read_header(filename):
+    """Header of a RIFF WAVE file of integer samples: (sample_rate in Hz, channels, width in bytes of a sample,
+    length in samples per channel, offset of the first sample in bytes).
+
+    Raises Problem if the file is missing, empty, truncated or anything else than integer PCM.
+    """
+    try:
+        with open(filename, 'rb', buffering=0) as f:
+            size = os.fstat(f.fileno()).st_size
+            return _parse_header(f, size)
+    except (FileNotFoundError, NotADirectoryError):
+        raise Problem('%s: no such recording; prepare the data set again' % filename) from None
+    except OSError as e:
+        raise Problem('%s: cannot be read (%s)' % (filename, e.strerror)) from None
+    except ValueError as e:
+        raise Problem('%s: %s; %s' % (filename, e, ANEW)) from None
+
+
+def _parse_header(f, size):
+    start = f.read(512)
+    if not start:
+        raise ValueError('an empty file')
+    if len(start) < 12 or start[:4] != b'RIFF' or start[8:12] != b'WAVE':
+        raise ValueError('not a WAVE file')
+
+    def read(position, count):
+        if position + count <= len(start):
+            return start[position:position + count]
+        f.seek(position)
+        return f.read(count)
+
+    position, form = 12, None
+    while True:
+        head = read(position, 8)
+        if len(head) < 8:
+            raise ValueError('truncated: it ends before its samples')
+        name, length = struct.unpack('<4sI', head)
+        position += 8
+        if name == b'fmt ':
+            body = read(position, min(length, 40))
+            if len(body) < 16:
+                raise ValueError('truncated in its format chunk')
+            tag, channels, rate, _, _, bits = struct.unpack('<HHIIHH', body[:16])
+            if tag == EXTENSIBLE and len(body) >= 26:
+                tag = struct.unpack('<H', body[24:26])[0]
+            if tag != PCM:
+                raise ValueError('samples of format %d, not integer PCM' % tag)
+            if not channels or not rate or not 1 <= bits <= 64:
+                raise ValueError('a broken format chunk (%d channels, %d Hz, %d bits)' % (channels, rate, bits))
+            form = rate, channels, (bits + 7) // 8
+        elif name == b'data':
+            if form is None:
+                raise ValueError('samples without a format')
+            if position + length > size:
+                raise ValueError('truncated: %d of %d bytes of samples' % (size - position, length))
+            rate, channels, width = form
+            return Header(rate, channels, width, length // (channels * width), position)
+        # A chunk of odd length is followed by a byte that does not count.
+        position += length + (length & 1)
+
+
+def check_header(header, filename, sample_rate):
+    """Raises Problem unless `header` is that of a mono 16 bit recording at `sample_rate` Hz."""
+    if header.sample_rate != sample_rate or header.channels != 1 or header.width != 2:
+        raise Problem('%s: %d Hz, %d channel(s), %d bit, expected %d Hz mono 16 bit; prepare the data set again, '
+                      'or set sample_rate' % (filename, header.sample_rate, header.channels, 8 * header.width, sample_rate))
+
+
+class WavFile:
+    """A WAV file: what `read_header` gives as attributes, and `.samples`, a read-only memory map.
+
+    Samples have the shape (length,), or (length, channels) if there are several channels; 8 bit samples are
+    unsigned (0..255), wider ones signed. With `sample_rate`, anything but mono 16 bit at that rate is refused.
+    Raises Problem as `read_header` does, and for 24 bit.
+    """
+    def __init__(self, filename, sample_rate=None):
+        self.filename = filename
+        header = read_header(filename)
+        if sample_rate is not None:
+            check_header(header, filename, sample_rate)
+        for name, value in header._asdict().items():
+            setattr(self, name, value)
+        if self.width not in DTYPES:
+            raise Problem('%s: %d bit samples; convert it to 16 bit' % (filename, 8 * self.width))
+        self.samples = map_samples(filename, header)
+
+
+def map_samples(filename, header):
+    """The samples of a recording as a read-only memory map, without reading its header again."""
+    dtype = DTYPES[header.width]
+    shape = (header.length,) if header.channels == 1 else (header.length, header.channels)
+    if not header.length:
+        return np.zeros(shape, dtype)
+    with open(filename, 'rb') as f:
+        mapped = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+    return np.frombuffer(mapped, dtype, header.length * header.channels, header.offset).reshape(shape)
+
+
+# == Settings ==
+
+def hop(cfg):
+    """Samples between the starts of neighbouring frames."""
+    return int(cfg['sample_rate'] // cfg['fps'])
+
+
+def num_bins(cfg):
+    """Frequency bins that the network needs: all, or those up to mel_max if the filterbank is fixed.
+
+    Raises Problem if mel_max lies above half the sample rate.
+    """
+    bins = cfg['frame_len'] // 2 + 1
+    if cfg['filterbank'] != 'mel':
+        return bins
+    if 2 * cfg['mel_max'] > cfg['sample_rate']:
+        raise Problem('mel_max=%s: must not lie above half of sample_rate=%s' % (cfg['mel_max'], cfg['sample_rate']))
+    return int(bins * 2 * cfg['mel_max'] // cfg['sample_rate'])
+
+
+def num_frames(samples, frame_len, hop):
+    """Frames of a signal of so many samples: those that lie wholly in it."""
+    return 1 + (samples - frame_len) // hop if samples >= frame_len else 0
+
+
+# == Spectrograms ==
+
+FRAMES = 16
+_local = threading.local()
+
+
+@functools.lru_cache(None)
+def window(frame_len):
+    """Symmetric Hann window, float32 (frame_len,)."""
+    w = np.hanning(frame_len).astype(np.float32)
+    w.flags.writeable = False
+    return w
+
+
+def spectrogram(samples, sample_rate, frame_len, fps, bins=None, out=None):
+    """Magnitudes of the Fourier transforms of Hann-windowed frames, float32 (frames, bins).
+
+    `samples` (N,) of any real dtype are taken as they are, without scaling. Frames start every
+    int(sample_rate // fps) samples and lie wholly in the signal: none if it is shorter than `frame_len`.
+    Only the first `bins` frequency bins are kept (default: all frame_len // 2 + 1). `out`, if given, is filled.
+    """
+    samples = np.asarray(samples)
+    if samples.ndim != 1:
+        raise ValueError('expected the samples of one channel, found shape %r' % (samples.shape,))
+    step = int(sample_rate // fps)
+    bins = frame_len // 2 + 1 if bins is None else int(bins)
+    frames = num_frames(len(samples), frame_len, step)
+    if out is None:
+        out = np.empty((frames, bins), np.float32)
+    elif out.shape != (frames, bins) or out.dtype != np.float32:
+        raise ValueError('expected out to be float32 %r, found %s %r' % ((frames, bins), out.dtype, out.shape))
+    _scipy_spectrogram(samples, step, window(frame_len), out)
+    return out
+
+
+def _scipy_spectrogram(samples, step, win, out):
+    from scipy.fft import rfft
+    bins = out.shape[1]
+    framed = np.lib.stride_tricks.sliding_window_view(samples, len(win))[::step] if len(out) else ()
+    for k in range(0, len(out), FRAMES):
+        block = rfft(np.multiply(framed[k:k + FRAMES], win, dtype=np.float32), axis=1, overwrite_x=True)[:, :bins]
+        rows = out[k:k + FRAMES]
+        np.multiply(block.real, block.real, out=rows)
+        rows += block.imag * block.imag
+        np.sqrt(rows, out=rows)
+
+
+# == Filterbank ==
+
+def create_mel_filterbank(sample_rate, frame_len, num_bands, min_freq, max_freq):
+    """Triangular filters on the mel scale 1127 ln(1 + f / 700), float64 (frame_len // 2 + 1 bins, bands).
+
+    Frequencies are in Hz. The `num_bands` + 2 edges and peaks are equally spaced in mel; each slope is a line
+    through its zero in Hz, divided by its width in bins; each filter sums to 1, or is 0 if no bin lies in it.
+    """
+    bins = frame_len // 2 + 1
+    bin_freqs = np.linspace(0, sample_rate / 2, bins)
+    mels = np.linspace(1127 * np.log1p(min_freq / 700), 1127 * np.log1p(max_freq / 700), num_bands + 2)
+    freqs = 700 * np.expm1(mels / 1127)
+    nearest = np.searchsorted(bin_freqs, freqs)
+    filters = np.zeros((bins, num_bands))
+    for band in range(num_bands):
+        (left, top, right), (low, _, high) = nearest[band:band + 3], freqs[band:band + 3]
+        filters[left:top, band] = (bin_freqs[left:top] - low) / max(1, top - left)
+        filters[top:right, band] = (high - bin_freqs[top:right]) / max(1, right - top)
+    total = filters.sum(axis=0)
+    return filters / np.where(total > 0, total, 1)
