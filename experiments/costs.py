@@ -1,0 +1,117 @@
+"""What training minimises, and the validation loss.
+
+A batch is a dict of tensors: 'label' (batch,) int64; in training also 'mixed_label', 'pseudo_label' (batch, classes),
+'label_bg' (batch, classes) bool, 'weight' (batch,).
+"""
+import torch
+import torch.nn.functional as F
+
+from files import Problem
+from layers import full_precision
+
+
+def _clipped(predictions, cfg):
+    clip = float(cfg['pred_clip'])
+    return predictions.clamp(clip, 1 - clip) if clip else predictions
+
+
+def _categorical(targets, log_predictions):
+    # a target of exactly 0 must not meet the logarithm of 0
+    return -torch.where(targets == 0, 0, targets * log_predictions).sum(1)
+
+
+def _binary(predictions, targets):
+    # finite at predictions of exactly 0 and 1 where the target agrees
+    return -(torch.xlogy(targets, predictions) + torch.special.xlog1py(1 - targets, -predictions))
+
+
+def _top_mask(predictions, k):
+    """1 where a prediction is below the k-th highest of its row, else 0; no gradient."""
+    k = min(k, predictions.shape[1])
+    threshold = torch.topk(predictions.detach(), k, 1).values[:, -1:]
+    return (predictions.detach() < threshold).to(predictions.dtype)
+
+
+def cost(name, predictions, targets, cfg, attention=None, logits=None):
+    """The cost `name` of each example: (batch,), or (batch, classes) for ce and ce_bgtopk:K.
+
+    predictions, targets: (batch, classes); for attention_logsoftmax predictions are (batch, classes, time), logarithms, and
+    `attention` (batch, K, time) their attention maps before the softmax. `logits`, if given, are what a softmax
+    turned into predictions: then nothing is lost in small predictions.
+    """
+    kind, _, number = name.partition(':')
+    if kind == 'softmax':
+        if logits is not None and not float(cfg['pred_clip']):
+            return _categorical(targets, torch.log_softmax(logits, 1))
+        return _categorical(targets, torch.log(_clipped(predictions, cfg)))
+    if kind == 'logsoftmax':
+        return _categorical(targets, predictions)
+    if kind == 'attention_logsoftmax':
+        weights = torch.softmax(attention, 2).mean(1)
+        return (_categorical(targets[:, :, None], predictions) * weights).sum(1)
+    if kind == 'ce':
+        return _binary(_clipped(predictions, cfg), targets)
+    if kind == 'ce_bgtopk':
+        mask = torch.maximum(_top_mask(predictions, int(float(number))), targets)
+        return _binary(_clipped(predictions, cfg), targets) * mask
+    raise Problem('cost=%s: there is no such cost' % name)
+
+
+def _outputs(outputs, cfg):
+    """(predictions, logits that a softmax turned into them or None) for the main cost."""
+    predictions = full_precision(outputs['output'])
+    kind = cfg['cost']
+    flat = predictions.ndim == 2
+    if (kind == 'attention_logsoftmax') != (not flat) and kind != 'none':
+        raise Problem('cost=%s does not fit arch.pool=%s: attention_logsoftmax goes with attention_nopool, all others with pooling' %
+                      (kind, cfg['arch.pool']))
+    return predictions, full_precision(outputs['logits']) if cfg['arch.output'] == 'softmax' and 'logits' in outputs else None
+
+
+def _total(outputs, targets, batch, cfg):
+    """Cost of each example: (batch,)."""
+    total = targets.new_zeros(len(targets))
+    if cfg['cost'] != 'none':
+        predictions, logits = _outputs(outputs, cfg)
+        main = cost(cfg['cost'], predictions, targets, cfg, outputs.get('attention'), logits)
+        total = total + (main if main.ndim == 1 else main.mean(1))
+    if cfg['cost_bg'] not in ('', 'none'):
+        if 'output_bg' not in outputs:
+            raise Problem('cost_bg=%s needs a second output; set arch.output_bg=sigmoid' % cfg['cost_bg'])
+        background = full_precision(outputs['output_bg'])
+        total = total + cost(cfg['cost_bg'], background, batch['label_bg'].to(background.dtype), {'pred_clip': 0}).mean(1)
+    return total
+
+
+def _one_hot(outputs, batch):
+    output = full_precision(outputs['output'])
+    return F.one_hot(batch['label'], output.shape[1]).to(output.dtype)
+
+
+def training_targets(outputs, batch, cfg, teacher=None):
+    """(batch, classes): one-hot or mixed labels, plus pseudo-labels or the teacher's output, plus mix_fg_bg x label_bg."""
+    targets = _one_hot(outputs, batch)
+    if 'mixed_label' in batch:
+        targets = batch['mixed_label'].to(targets.dtype)
+    if teacher is not None:
+        targets = targets + teacher.to(targets.dtype)
+    if 'pseudo_label' in batch:
+        targets = targets + batch['pseudo_label'].to(targets.dtype)
+    if float(cfg['mix_fg_bg']):
+        targets = targets + float(cfg['mix_fg_bg']) * batch['label_bg'].to(targets.dtype)
+    return targets
+
+
+def training_cost(outputs, batch, cfg, teacher=None):
+    """Mean cost of a training batch, a scalar; `teacher`: the output of a teacher for this batch (batch, classes)."""
+    with torch.autocast(outputs['output'].device.type, enabled=False):
+        total = _total(outputs, training_targets(outputs, batch, cfg, teacher), batch, cfg)
+        if 'weight' in batch:
+            total = total * batch['weight'].to(total.dtype)
+        return total.mean()
+
+
+def validation_cost(outputs, batch, cfg):
+    """Mean cost of a validation batch against its labels alone, a scalar."""
+    with torch.autocast(outputs['output'].device.type, enabled=False):
+        return _total(outputs, _one_hot(outputs, batch), batch, cfg).mean()

@@ -1,0 +1,704 @@
+"""The layers that the 2018 networks are made of, as torch modules, with the original's arithmetic.
+
+Maps are (batch, channels, time, frequency). Each module that holds arrays has its parameters in the order of the
+original's files, and says by `to_original` and `from_original` how an array is laid out there.
+"""
+import math
+import re
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import nn
+
+import audio
+from files import Problem
+
+# batch normalisation
+EPSILON = 1e-4
+FACTOR = 0.1
+# steps that the smoother of PCEN takes in one matrix product
+SMOOTHER_BLOCK = 32
+
+
+def orthogonal(shape, rng):
+    """A float32 array with orthonormal rows or columns over (shape[0], product of the rest), gain 1.
+
+    `rng` is a numpy generator. Saxe et al. 2013, arXiv:1312.6120, in the layout of lasagne.init.Orthogonal.
+    """
+    flat = shape[0], int(np.prod(shape[1:]))
+    u, _, v = np.linalg.svd(rng.normal(0., 1., flat), full_matrices=False)
+    return np.ascontiguousarray((u if u.shape == flat else v).reshape(shape), dtype=np.float32)
+
+
+def full_precision(x):
+    """x, at least in float32."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+# == Nonlinearities and dropout ==
+
+def reeu(x):
+    """e^x - 1 for x > 0, else 0."""
+    return torch.expm1(F.relu(x))
+
+
+class Nonlinearity(nn.Module):
+    """lrelu (slope 0.01), relu, elu, reeu or linear. Overwrites its input where that saves memory."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x):
+        if self.kind == 'lrelu':
+            return F.leaky_relu(x, .01, inplace=True)
+        if self.kind == 'relu':
+            return F.relu(x, inplace=True)
+        return {'elu': F.elu, 'reeu': reeu, 'linear': lambda x: x}[self.kind](x)
+
+    def extra_repr(self):
+        return self.kind
+
+
+class Dropout(nn.Module):
+    """Dropout with rate `rate`, scaled by 1 / (1 - rate); `kind` says what shares one draw.
+
+    independent: nothing; channels: all positions of a map; bands: channels and time; groups: the `groups` groups of
+    channels each with all positions.
+    """
+
+    def __init__(self, rate, kind='independent', groups=1):
+        super().__init__()
+        self.rate, self.kind, self.groups = float(rate), kind, groups
+
+    def forward(self, x):
+        if not self.training or not self.rate:
+            return x
+        if self.kind == 'independent':
+            return F.dropout(x, self.rate)
+        shape = {'channels': (len(x), x.shape[1], 1, 1), 'bands': (len(x), 1, 1, x.shape[3]),
+                 'groups': (len(x), self.groups, 1, 1)}[self.kind]
+        mask = F.dropout(x.new_ones(shape), self.rate)
+        if self.kind == 'groups':
+            mask = mask.repeat_interleave(x.shape[1] // self.groups, 1)
+        return x * mask
+
+    def extra_repr(self):
+        return '%g, %s' % (self.rate, self.kind)
+
+
+# == Layers with arrays ==
+
+class Convolution(nn.Module):
+    """Weights (filters, channels / groups, time, frequency), as torch correlates them, and a bias if wanted.
+
+    The original stores kernels flipped; those of dilated convolutions as (channels, filters, time, frequency), unflipped.
+    With `meanfree` each kernel has its mean over time and frequency subtracted.
+    """
+
+    def __init__(self, channels, filters, size, rng, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1,
+                 bias=False, meanfree=False):
+        super().__init__()
+        self.stride, self.padding, self.dilation, self.groups = tuple(stride), tuple(padding), tuple(dilation), groups
+        self.meanfree, self.dilated = meanfree, tuple(dilation) != (1, 1)
+        shape = (filters, channels // groups) + tuple(size)
+        initial = orthogonal((shape[1], shape[0]) + shape[2:] if self.dilated else shape, rng)
+        self.weight = nn.Parameter(torch.from_numpy(self.from_original('weight', initial)))
+        self.bias = nn.Parameter(torch.zeros(filters)) if bias else None
+
+    def kernels(self):
+        return self.weight - self.weight.mean((2, 3), keepdim=True) if self.meanfree else self.weight
+
+    def forward(self, x):
+        return F.conv2d(x, self.kernels(), self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def to_original(self, name, array):
+        if name == 'weight':
+            array = array.swapaxes(0, 1) if self.dilated else array[:, :, ::-1, ::-1]
+        return array.copy()
+
+    from_original = to_original
+
+    def extra_repr(self):
+        return 'x'.join(map(str, self.weight.shape))
+
+
+class Dense(nn.Module):
+    """Dense layer on vectors (batch, inputs), or at each time step on all channels and frequencies of maps.
+
+    Weights (units, inputs), stored as (inputs, units) by the original. Maps come out as (batch, units, time, 1).
+    """
+
+    def __init__(self, inputs, units, rng, bias=False):
+        super().__init__()
+        self.weight = nn.Parameter(torch.from_numpy(orthogonal((inputs, units), rng).T.copy()))
+        self.bias = nn.Parameter(torch.zeros(units)) if bias else None
+
+    def forward(self, x):
+        if x.ndim == 2:
+            return F.linear(x, self.weight, self.bias)
+        return F.linear(x.transpose(1, 2).flatten(2), self.weight, self.bias).transpose(1, 2)[..., None]
+
+    def to_original(self, name, array):
+        return array.T.copy()
+
+    from_original = to_original
+
+    def extra_repr(self):
+        return 'x'.join(map(str, self.weight.shape))
+
+
+class Bias(nn.Module):
+    """A bias a channel, in the place of batch normalisation."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x):
+        return x + self.bias.view((-1,) + (1,) * (x.ndim - 2))
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation (Ioffe & Szegedy 2015) that averages the mean and the *inverse standard deviation*.
+
+    Axis 1 is normalised over all others; epsilon 1e-4, biased variance, running averages with factor 0.1.
+    `group`: a process group (True: the default one) over which batches are taken together; each process has its
+    own number of examples.
+    """
+
+    def __init__(self, channels, affine=True):
+        super().__init__()
+        self.beta = nn.Parameter(torch.zeros(channels)) if affine else None
+        self.gamma = nn.Parameter(torch.ones(channels)) if affine else None
+        self.register_buffer('mean', torch.zeros(channels))
+        self.register_buffer('inv_std', torch.ones(channels))
+        self.group = None
+
+    def forward(self, x):
+        if not self.training:
+            return F.batch_norm(x, self.mean, self.inv_std ** -2, self.gamma, self.beta, False, 0., 0.)
+        if self.group is not None:
+            x, mean, inv_std = self._synchronised(x)
+        else:
+            x, mean, inv_std = torch.native_batch_norm(x, self.gamma, self.beta, None, None, True, 0., EPSILON)
+        with torch.no_grad():
+            self.mean.lerp_(mean.to(self.mean.dtype), FACTOR)
+            self.inv_std.lerp_(inv_std.to(self.inv_std.dtype), FACTOR)
+        return x
+
+    def _synchronised(self, x):
+        from torch.distributed.nn.functional import all_reduce
+        group = dist.group.WORLD if self.group is True else self.group
+        dtype, full = x.dtype, full_precision(x)
+        axes = [0] + list(range(2, x.ndim))
+        shape = [1, -1] + [1] * (x.ndim - 2)
+        # The mean first: the mean of squares about it doesn't suffer from cancellation.
+        count = full.new_full((1,), full.numel() // full.shape[1])
+        total = all_reduce(torch.cat([full.sum(axes), count]), group=group)
+        mean = total[:-1] / total[-1]
+        full = full - mean.view(shape)
+        inv_std = torch.rsqrt(all_reduce(full.square().sum(axes), group=group) / total[-1] + EPSILON)
+        full = full * inv_std.view(shape)
+        if self.gamma is not None:
+            full = full * self.gamma.view(shape) + self.beta.view(shape)
+        return full.to(dtype), mean.detach(), inv_std.detach()
+
+    def folded(self):
+        """(scale, shift) of the channels in prediction."""
+        scale = self.inv_std if self.gamma is None else self.gamma * self.inv_std
+        shift = -self.mean * scale
+        return scale, shift if self.beta is None else self.beta + shift
+
+    def extra_repr(self):
+        return str(len(self.mean))
+
+
+class Standardise(BatchNorm):
+    """Batch normalisation of each frequency band over batch and time, without scale and shift; (batch, time, bands)."""
+
+    def __init__(self, bands):
+        super().__init__(bands, affine=False)
+
+    def forward(self, x):
+        # bands become the channels of a map in channels-last order: nothing is copied
+        return super().forward(x[:, None].permute(0, 3, 2, 1)).permute(0, 3, 2, 1)[:, 0]
+
+    def to_original(self, name, array):
+        return array[None]
+
+    def from_original(self, name, array):
+        return array[0] if array.ndim == 2 and len(array) == 1 else array
+
+
+# == Pooling within maps ==
+
+def windows(x, size, stride, dilation=(1, 1)):
+    """View of the windows of maps: (batch, channels, steps, bands, *size)."""
+    for axis in (0, 1):
+        x = x.unfold(2 + axis, (size[axis] - 1) * dilation[axis] + 1, stride[axis])[..., ::dilation[axis]]
+    return x
+
+
+class Pool(nn.Module):
+    """max or mean of windows, or log-mean-exp with sharpness `sharpness`; incomplete windows are dropped.
+
+    A negative size is that of the map plus 1 plus it.
+    """
+
+    def __init__(self, kind, size, stride=None, sharpness=1.):
+        super().__init__()
+        self.kind, self.size, self.stride, self.sharpness = kind, tuple(size), stride and tuple(stride), sharpness
+
+    def forward(self, x, dilation=1):
+        size = [s if s > 0 else x.shape[2 + i] + 1 + s for i, s in enumerate(self.size)]
+        if min(size) < 1:
+            raise Problem('pooling over %s: the map has only %d x %d positions; use longer excerpts' %
+                          ('x'.join(map(str, self.size)), x.shape[2], x.shape[3]))
+        stride = self.stride or size
+        return self.pool(x, size, stride)
+
+    def pool(self, x, size, stride, dilation=(1, 1)):
+        if self.kind == 'max':
+            return F.max_pool2d(x, size, stride, 0, dilation)
+        if self.kind == 'mean' and dilation == (1, 1):
+            return F.avg_pool2d(x, size, stride)
+        x = windows(x, size, stride, dilation)
+        if self.kind == 'mean':
+            return x.mean((-2, -1))
+        x = torch.logsumexp(x * self.sharpness, (-2, -1))
+        return (x - math.log(size[0] * size[1])) / self.sharpness
+
+    def extra_repr(self):
+        return '%s, %s' % (self.kind, 'x'.join(map(str, self.size)))
+
+
+# == Compound layers ==
+
+class ConvLayer(nn.Module):
+    """[dropout], convolution or dense layer, batch normalisation or bias, nonlinearity."""
+
+    def __init__(self, linear, units, batch_norm, nonlin, dropout=None):
+        super().__init__()
+        self.dropout = dropout
+        self.linear = linear
+        self.norm = BatchNorm(units) if batch_norm else None
+        self.nonlin = Nonlinearity(nonlin)
+
+    def forward(self, x):
+        if self.dropout is not None:
+            x = self.dropout(x)
+        x = self.linear(x)
+        if self.norm is not None:
+            x = self.norm(x)
+        return self.nonlin(x)
+
+
+class Activation(nn.Module):
+    """Batch normalisation (or a bias) and relu, as between the layers of residual blocks."""
+
+    def __init__(self, channels, batch_norm):
+        super().__init__()
+        self.norm = BatchNorm(channels) if batch_norm else Bias(channels)
+        self.nonlin = Nonlinearity('relu')
+
+    def forward(self, x):
+        return self.nonlin(self.norm(x))
+
+
+class ResidualUnit(nn.Module):
+    """Pre-activation residual unit (He et al. 2016, arXiv:1603.05027) with 'same' padding.
+
+    The first convolution takes the stride; the second has dilation 2 if `dilated`. Where width or resolution change,
+    the shortcut is a 1x1 convolution with bias (`project`, and whenever the output is narrower), the strided mean
+    of the input, or strided input (`pool`, `slice`), the latter two added into the first channels.
+    """
+
+    def __init__(self, channels, filters, size, rng, stride=(1, 1), leading=True, dilated=False, shortcut='project',
+                 batch_norm=True):
+        super().__init__()
+        same = [s // 2 for s in size]
+        self.stride = tuple(stride)
+        self.leading = Activation(channels, batch_norm) if leading else None
+        self.conv1 = Convolution(channels, filters, size, rng, self.stride, same)
+        self.inner = Activation(filters, batch_norm)
+        dilation = 2 if dilated else 1
+        self.conv2 = Convolution(filters, filters, size, rng, (1, 1), [dilation * s for s in same], (dilation, dilation))
+        self.widen = filters - channels
+        changes = self.widen or self.stride != (1, 1)
+        self.kind = shortcut if changes and self.widen >= 0 else 'project' if changes else 'identity'
+        self.shortcut = (Convolution(channels, filters, (1, 1), rng, self.stride, bias=True)
+                         if self.kind == 'project' else None)
+
+    def forward(self, x):
+        y = x if self.leading is None else self.leading(x)
+        y = self.conv2(self.inner(self.conv1(y)))
+        return self.add(x, y)
+
+    def add(self, x, y):
+        """y plus the shortcut of x."""
+        if self.shortcut is not None:
+            return y + self.shortcut(x)
+        if self.kind == 'pool' and self.stride != (1, 1):
+            x = F.avg_pool2d(x, self.stride, ceil_mode=True)
+        elif self.stride != (1, 1):
+            x = x[:, :, ::self.stride[0], ::self.stride[1]]
+        return y + (F.pad(x, (0, 0, 0, 0, 0, self.widen)) if self.widen else x)
+
+
+class ResidualBlock(nn.Module):
+    """`units` residual units, and one more activation if `end`."""
+
+    def __init__(self, units, channels, filters, size, rng, stride=(1, 1), start=False, end=False, dilated=False,
+                 shortcut='project', act_bug=False, batch_norm=True):
+        super().__init__()
+        self.units = nn.ModuleList(
+            ResidualUnit(filters if u else channels, filters, size, rng, (1, 1) if u else stride,
+                         leading=not act_bug if u else not start, dilated=dilated, shortcut=shortcut,
+                         batch_norm=batch_norm) for u in range(units))
+        self.end = Activation(filters, batch_norm) if end else None
+
+    def forward(self, x):
+        for unit in self.units:
+            x = unit(x)
+        return x if self.end is None else self.end(x)
+
+
+# == Input stage ==
+
+class Magnitudes(nn.Module):
+    """Magnitude spectrograms of samples on their own device: (batch, samples) int16 or float -> (batch, frames, bins).
+
+    Frames of `frame_len` at every hop, symmetric Hann window, no padding, the bins that the settings need, as
+    `audio.spectrogram` computes them.
+    """
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.frame_len, self.hop, self.bins = cfg['frame_len'], audio.hop(cfg), audio.num_bins(cfg)
+        self.register_buffer('window', torch.from_numpy(np.hanning(self.frame_len).astype(np.float32)), persistent=False)
+
+    def forward(self, samples):
+        with torch.autocast(samples.device.type, enabled=False):
+            if samples.shape[-1] < self.frame_len:
+                return self.window.new_zeros(samples.shape[:-1] + (0, self.bins))
+            frames = samples.to(self.window.dtype).unfold(-1, self.frame_len, self.hop) * self.window
+            return torch.fft.rfft(frames)[..., :self.bins].abs()
+
+
+class MelBank(nn.Module):
+    """Fixed triangular mel filterbank, undoing the int16 scale: (batch, frames, bins) -> (batch, frames, bands)."""
+
+    def __init__(self, cfg):
+        super().__init__()
+        bank = audio.create_mel_filterbank(cfg['sample_rate'], cfg['frame_len'], cfg['mel_bands'], cfg['mel_min'], cfg['mel_max'])
+        bank = np.asarray(bank, dtype=np.float64)[:audio.num_bins(cfg)] / 32767
+        self.register_buffer('bank', torch.from_numpy(bank.astype(np.float32)), persistent=False)
+
+    def forward(self, x):
+        return x @ self.bank
+
+
+class LearntMelBank(nn.Module):
+    """Triangular filterbank with learnable peaks; `spaces`: the first peak in mel, then the distances between peaks.
+
+    In training, peaks are multiplied by one factor drawn from 1 +- `spread`.
+    """
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.scale, self.bins = cfg['frame_len'] / cfg['sample_rate'], cfg['frame_len'] // 2 + 1
+        self.spread = cfg['arch.mel_rndspread']
+        low, high = (1127 * np.log1p(f / 700.) for f in (cfg['mel_min'], cfg['mel_max']))
+        spaces = np.full(cfg['mel_bands'] + 2, (high - low) / (cfg['mel_bands'] + 1))
+        spaces[0] = low
+        self.spaces = nn.Parameter(torch.from_numpy(spaces.astype(np.float32)), requires_grad=bool(cfg['arch.mel_trainable']))
+
+    def filterbank(self):
+        """(bins, bands)."""
+        peaks = 700 * torch.expm1(self.spaces.cumsum(0) / 1127) * self.scale
+        if self.training and self.spread:
+            peaks = peaks * torch.empty_like(peaks[:1]).uniform_(1 - self.spread, 1 + self.spread)
+        left, centre, right = peaks[:-2], peaks[1:-1], peaks[2:]
+        bins = torch.arange(self.bins, dtype=peaks.dtype, device=peaks.device)[:, None]
+        return torch.minimum((bins - left) / (centre - left), (bins - right) / (centre - right)).clamp_min(0)
+
+    def forward(self, x):
+        return x @ self.filterbank()
+
+
+class Log(nn.Module):
+    """log(max(1e-7, x)), or log(1 + x)."""
+
+    def __init__(self, plus_one=False):
+        super().__init__()
+        self.plus_one = plus_one
+
+    def forward(self, x):
+        return torch.log1p(x) if self.plus_one else torch.log(x.clamp_min(1e-7))
+
+
+class LearntLog(nn.Module):
+    """log(1 + e^a x)."""
+
+    def __init__(self, initial=0.):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(float(initial)))
+
+    def forward(self, x):
+        return torch.log1p(x * self.scale.exp())
+
+
+def power(x, exponent):
+    """x ** exponent for x >= 0; 0 at x = 0, where the gradient in x is 0, too (it would be infinite)."""
+    if not x.requires_grad:
+        return x ** exponent
+    positive = x > 0
+    return torch.where(positive, torch.where(positive, x, 1) ** exponent, 0)
+
+
+class LearntPower(nn.Module):
+    """x ** sigmoid(a)."""
+
+    def __init__(self, initial=0.):
+        super().__init__()
+        self.exponent = nn.Parameter(torch.tensor(float(initial)))
+
+    def forward(self, x):
+        return power(x, torch.sigmoid(self.exponent))
+
+
+def decayed_sum(x, decay):
+    """y[t] = decay * y[t - 1] + x[t] along axis 1 of (batch, time, bands), decay (bands,), as matrix products of blocks."""
+    batch, steps, bands = x.shape
+    size = min(SMOOTHER_BLOCK, steps)
+    lags = torch.arange(size, device=x.device)
+    lags = lags[:, None] - lags
+    kernel = (decay[:, None, None] ** lags.clamp_min(0)).tril()                                 # bands, out, in
+    blocks = F.pad(x, (0, 0, 0, -steps % size)).view(batch, -1, size, bands)
+    y = torch.matmul(kernel, blocks.permute(3, 2, 0, 1).flatten(2)).view(bands, size, batch, -1)
+    if y.shape[3] > 1:
+        ends = decayed_sum(y[:, -1].permute(1, 2, 0), decay ** size).permute(2, 0, 1)[..., :-1]  # bands, batch, blocks
+        grown = decay[:, None] ** torch.arange(1, size + 1, device=x.device)
+        y = y + grown[:, :, None, None] * F.pad(ends, (1, 0))[:, None]
+    return y.permute(2, 3, 1, 0).reshape(batch, -1, bands)[:, :steps]
+
+
+class PCEN(nn.Module):
+    """Per-channel energy normalisation (Wang et al. 2017, arXiv:1607.05666, eq. 1 and 2), learnt for each band.
+
+    (x / (1e-6 + M) ** alpha + delta) ** r - delta ** r with M the smoothed x, which starts at the first frame.
+    """
+
+    def __init__(self, bands, fix_alpha=False):
+        super().__init__()
+        self.log_s = nn.Parameter(torch.full((bands,), math.log(.025)))
+        self.log_alpha = nn.Parameter(torch.zeros(bands), requires_grad=not fix_alpha)
+        self.log_delta = nn.Parameter(torch.zeros(bands))
+        self.log_r = nn.Parameter(torch.zeros(bands))
+
+    def smooth(self, x):
+        s = self.log_s.exp()
+        return decayed_sum(torch.cat([x[:, :1], x[:, 1:] * s], 1), 1 - s)
+
+    def forward(self, x):
+        alpha, delta, r = self.log_alpha.exp(), self.log_delta.exp(), self.log_r.exp()
+        return (x * (1e-6 + self.smooth(x)) ** -alpha + delta) ** r - delta ** r
+
+
+def make_magnitude_scale(cfg, bands):
+    """The module that `magscale` names, or None."""
+    kind, initial = re.fullmatch(r'(log1p_learn|pow_learn|[a-z0-9]+):?(.*)', cfg['magscale']).groups()
+    return {'log': Log, 'log1p': lambda: Log(True), 'log1p_learn': lambda: LearntLog(initial or 0),
+            'pow_learn': lambda: LearntPower(initial or 0), 'pcen': lambda: PCEN(bands, bool(cfg['pcen_fix_alpha'])),
+            'none': lambda: None}[kind]()
+
+
+class Front(nn.Module):
+    """Filterbank, magnitude scaling and standardisation: (batch, frames, bins) -> (batch, 1, frames, bands).
+
+    Computes in float32, under autocast, too.
+    """
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.bins = audio.num_bins(cfg)
+        self.bands = self.bins if cfg['filterbank'] == 'none' else cfg['mel_bands']
+        self.filterbank = {'mel': MelBank, 'mel_learn': LearntMelBank, 'none': lambda cfg: None}[cfg['filterbank']](cfg)
+        self.scale = make_magnitude_scale(cfg, self.bands)
+        self.standardise = Standardise(self.bands)
+
+    def forward(self, x):
+        if x.ndim != 3 or x.shape[2] != self.bins:
+            raise Problem('spectrograms of shape %s do not fit this network: it takes (batch, frames, %d bins); compute them with '
+                          'its own sample_rate, frame_len, mel_max and filterbank' % ('x'.join(map(str, x.shape)), self.bins))
+        with torch.autocast(x.device.type, enabled=False):
+            x = full_precision(x)
+            if self.filterbank is not None:
+                x = self.filterbank(x)
+            if self.scale is not None:
+                x = self.scale(x)
+            return self.standardise(x)[:, None]
+
+
+# == Pooling of whole maps ==
+
+PREPOOL = {
+    'none': lambda x: x,
+    'sigmoid': torch.sigmoid,
+    'softmax': lambda x: torch.softmax(x, 1),
+    'logsoftmax': lambda x: torch.log_softmax(x, 1),
+}
+OUTPUT = {
+    'linear': lambda x: x,
+    'sigmoid': torch.sigmoid,
+    'softmax': lambda x: torch.softmax(x, 1),
+}
+
+
+class MeanPooling:
+    """Mean of maps that come block by block."""
+
+    def __init__(self):
+        self.total, self.count = 0., 0
+
+    def add(self, maps):
+        """maps: (batch, maps, steps, bands), the next of the recording."""
+        maps = full_precision(maps).flatten(2)
+        self.total = self.total + maps.double().sum(2)
+        self.count += maps.shape[2]
+        self.dtype = maps.dtype
+
+    def result(self):
+        """(batch, classes)."""
+        return (self.total / self.count).to(self.dtype)
+
+
+class MaxPooling:
+    """Maximum of maps that come block by block."""
+    best = None
+
+    def add(self, maps):
+        maps = full_precision(maps).flatten(2).amax(2)
+        self.best = maps if self.best is None else torch.maximum(self.best, maps)
+
+    def result(self):
+        return self.best
+
+
+class NoisyOrPooling:
+    """1 minus the product of 1 - p over maps that come block by block."""
+    none = 1.
+
+    def add(self, maps):
+        maps = full_precision(maps)
+        self.none = self.none * (1 - maps.flatten(2).double()).prod(2)
+        self.dtype = maps.dtype
+
+    def result(self):
+        return (1 - self.none).to(self.dtype)
+
+
+class LogMeanExpPooling:
+    """log(mean(exp(A x))) / A of maps that come block by block."""
+    total, count = None, 0
+
+    def __init__(self, sharpness):
+        self.sharpness = sharpness
+
+    def add(self, maps):
+        maps = full_precision(maps).flatten(2)
+        block = torch.logsumexp(maps.double() * self.sharpness, 2)
+        self.total = block if self.total is None else torch.logaddexp(self.total, block)
+        self.count += maps.shape[2]
+        self.dtype = maps.dtype
+
+    def result(self):
+        return ((self.total - math.log(self.count)) / self.sharpness).to(self.dtype)
+
+
+class AttentionPooling:
+    """Attention pooling of maps that come block by block; the last `attention` maps are the attention's."""
+    peak = None
+
+    def __init__(self, attention):
+        self.attention = attention
+
+    def add(self, maps):
+        maps = full_precision(maps)[..., 0]
+        data, attention = maps[:, :-self.attention].double(), maps[:, -self.attention:].double()
+        peak = attention.amax(2, keepdim=True)
+        if self.peak is not None:
+            peak = torch.maximum(peak, self.peak)
+        weights = (attention - peak).exp()
+        total, weighted = weights.sum(2, keepdim=True), weights @ data.transpose(1, 2)      # batch, attention, classes
+        if self.peak is not None:
+            faded = (self.peak - peak).exp()
+            total, weighted = total + self.total * faded, weighted + self.weighted * faded
+        self.peak, self.total, self.weighted, self.dtype = peak, total, weighted, maps.dtype
+
+    def result(self):
+        return (self.weighted / self.total).mean(1).to(self.dtype)
+
+
+class NoPooling:
+    """Joins maps that come block by block."""
+
+    def __init__(self, attention=0):
+        self.attention, self.blocks = attention, []
+
+    def add(self, maps):
+        maps = full_precision(maps)
+        self.blocks.append(maps[:, :maps.shape[1] - self.attention].flatten(2))
+
+    def result(self):
+        """(batch, classes, steps)."""
+        return torch.cat(self.blocks, 2)
+
+
+class GlobalPool(nn.Module):
+    """Pooling of maps (batch, maps, time, frequency) over time and frequency to (batch, classes), as `arch.pool` says.
+
+    attention:K takes the last K maps for attention, at frequency 0 as the classes; attention_nopool:K leaves them
+    out; it and none give (batch, classes, time * frequency). Computes in float32 under autocast, too.
+    """
+
+    def __init__(self, text):
+        super().__init__()
+        self.text = text
+        self.kind, _, number = text.partition(':')
+        self.number = float(number or 1)
+        self.attention = int(self.number) if self.kind.startswith('attention') else 0
+        if self.kind.startswith('attention') and (self.attention < 1 or self.attention != self.number):
+            raise Problem('arch.pool=%s: the number of attention maps must be a whole number above 0' % text)
+        if self.kind == 'logmeanexp' and not self.number > 0:
+            raise Problem('arch.pool=%s: the sharpness must be above 0' % text)
+
+    def streaming(self):
+        """An object with `add(maps)`, to be called block by block over time, and `result()`."""
+        return {'mean': MeanPooling, 'max': MaxPooling, 'noisy-or': NoisyOrPooling, 'none': NoPooling,
+                'logmeanexp': lambda: LogMeanExpPooling(self.number),
+                'attention': lambda: AttentionPooling(self.attention),
+                'attention_nopool': lambda: NoPooling(self.attention)}[self.kind]()
+
+    def forward(self, maps):
+        with torch.autocast(maps.device.type, enabled=False):
+            maps = full_precision(maps)
+            if self.kind == 'attention':
+                weights = torch.softmax(maps[:, -self.attention:, :, 0], 2).mean(1)
+                return (maps[:, :-self.attention, :, 0] @ weights[:, :, None])[..., 0]
+            maps = maps[:, :maps.shape[1] - self.attention].flatten(2)
+            if self.kind == 'max':
+                return maps.amax(2)
+            if self.kind == 'mean':
+                return maps.mean(2)
+            if self.kind == 'logmeanexp':
+                return (torch.logsumexp(maps * self.number, 2) - math.log(maps.shape[2])) / self.number
+            if self.kind == 'noisy-or':
+                return 1 - (1 - maps).prod(2)
+            return maps
+
+    def extra_repr(self):
+        return self.text
