@@ -222,10 +222,10 @@ class Feed:
             row[self.labels[item]] = True
         return targets
 
-    def batches(self, start=0, stop=None):
-        """Iterates over batch(start)..batch(stop - 1), prepared ahead in bg_threads or bg_processes."""
+    def batches(self, start=0, stop=None, step=1):
+        """Iterates over batch(start)..batch(stop - 1), each step-th, prepared ahead in bg_threads or bg_processes."""
         stop = len(self) if stop is None else stop
-        return feed.run_ahead(self.batch, range(start, stop), int(self.cfg['bg_threads']), int(self.cfg['bg_processes']))
+        return feed.run_ahead(self.batch, range(start, stop, step), int(self.cfg['bg_threads']), int(self.cfg['bg_processes']))
 
 
 class TrainFeed(Feed):
