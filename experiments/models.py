@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Reads a table of models and prints for the drivers what to run: names, teachers first, or arguments, one a line.
+"""Reads a table of models and prints for the drivers what to run, teachers first, a line a model: name, kind (audio or meta), teachers (or -),
+and the arguments of train.py, of predict.py for whole recordings, and of predict.py for soundscapes; parted by tabs.
 
 A table has a line a model: name, presets (vars/PRESET.vars, later ones override earlier ones), teachers
 (SETTING=MODEL[:MODEL], or -) and perhaps a remark, parted by tabs. Models live in experiments/DATASET/.
@@ -57,6 +58,8 @@ def read_table(filename=TABLE, dataset='birdclef'):
             raise Problem('%s: a second model of the name %s' % (where, name))
         settings = {}
         for preset in presets.split():
+            if not re.fullmatch(NAME, preset):
+                raise Problem('%s: %r is no name for a preset; use letters, digits and _ . + -' % (where, preset))
             settings.update(_preset(preset, where))
         by_setting = {}
         for teacher in teachers.replace('-', '', teachers == '-').split():
@@ -133,27 +136,18 @@ def predict_arguments(model, dataset, soundscapes=False):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('what', choices=('list', 'train', 'predict', 'soundscapes'),
-                        help='list: NAME, KIND, TEACHERS parted by tabs, teachers first; train, predict, soundscapes: '
-                        'arguments of train.py, or of predict.py for whole recordings or for soundscapes')
-    parser.add_argument('names', metavar='MODEL', nargs='*', help='models of the table (list: all)')
+    parser.add_argument('names', metavar='MODEL', nargs='*', help='models of the table (default: all)')
     parser.add_argument('--models', metavar='FILE', default=TABLE, help='the table (default: %(default)s)')
     parser.add_argument('--dataset', metavar='NAME', default='birdclef', help='data set (default: %(default)s)')
-    options = parser.parse_intermixed_args()
+    options = parser.parse_args()
     if not re.fullmatch(NAME, options.dataset):
         raise Problem('--dataset %s: expected the name of a folder in datasets/' % options.dataset)
-    if options.what != 'list' and len(options.names) != 1:
-        parser.error('%s needs one MODEL' % options.what)
     models = read_table(options.models, options.dataset)
-    names = in_order(models, options.names, options.models)
-    if options.what == 'list':
-        for name in names:
-            print('\t'.join((name, kind(models[name]), ' '.join(teachers_of(models[name])) or '-')))
-        return
-    model = models[names[0]]
-    arguments = (train_arguments(model, options.dataset) if options.what == 'train' else
-                 predict_arguments(model, options.dataset, options.what == 'soundscapes'))
-    print('\n'.join(arguments))
+    for name in in_order(models, options.names, options.models):
+        model = models[name]
+        print('\t'.join((name, kind(model), ' '.join(teachers_of(model)) or '-', ' '.join(train_arguments(model, options.dataset)),
+                         ' '.join(predict_arguments(model, options.dataset)),
+                         ' '.join(predict_arguments(model, options.dataset, soundscapes=True)))))
 
 
 if __name__ == '__main__':

@@ -7,6 +7,8 @@ where that exists, else from tests/fixtures/*.npz, else the test skips with a re
 import json
 import os
 import pathlib
+import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -66,3 +68,50 @@ def golden_dir():
     if not GOLDEN_DIR.is_dir():
         pytest.skip('needs %s' % GOLDEN_DIR)
     return GOLDEN_DIR
+
+
+class Checkout:
+    """A copy of the project's files to run drivers in, away from what this checkout holds."""
+
+    def __init__(self, path):
+        self.path = path
+        self.experiments = path / 'experiments'
+        self.env = dict(os.environ, VIRTUAL_ENV=sys.prefix)
+        self.env.pop('CONDA_PREFIX', None)
+
+    def copy(self):
+        listing = subprocess.run(['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard', 'datasets', 'experiments',
+                                  'prepare_birdclef.sh', 'requirements.txt'], cwd=ROOT, stdout=subprocess.PIPE)
+        if listing.returncode:
+            pytest.skip('needs a checkout of git')
+        for name in listing.stdout.decode().split('\0'):
+            # a file that somebody is just writing may go away
+            if name and os.path.exists(ROOT / name):
+                (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, self.path / name)
+
+    def start(self, script, *arguments, cwd=None, **env):
+        """A running script of the copy, as subprocess.Popen with its output in pipes."""
+        return subprocess.Popen([str(self.path / script), *map(str, arguments)], cwd=cwd or self.path, env=dict(self.env, **env),
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def run(self, script, *arguments, timeout=120, **kwargs):
+        """A finished script of the copy, as subprocess.CompletedProcess; `.output` is stdout and stderr."""
+        process = self.start(script, *arguments, **kwargs)
+        try:
+            stdout, stderr = process.communicate(timeout=timeout)
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+        result = subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+        result.output = stdout + stderr
+        return result
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of the files of datasets/ and experiments/ that runs in the environment of the tests."""
+    copy = Checkout(tmp_path / 'checkout')
+    copy.copy()
+    return copy

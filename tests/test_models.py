@@ -123,23 +123,23 @@ def run(*arguments):
 
 def test_program_prints_what_drivers_read(tmp_path):
     table = write(tmp_path, ('student', 'dummy lme1', 'ban=teacher', 'hm'), ('teacher', 'dummy lme1'), ('m', 'metaonly', '-'))
-    result = run('list', '--models', table, '--dataset', 'demo')
-    assert result.stdout == 'teacher\taudio\t-\nstudent\taudio\tteacher\nm\tmeta\t-\n'
-    result = run('train', '--models', table, '--dataset', 'demo', 'student')
-    assert result.stdout.splitlines() == ['--dataset', 'demo', '--validate', '--save-errors', '--keep-state', '--vars', 'vars/dummy.vars',
-                                         '--vars', 'vars/lme1.vars', '--var', 'ban=demo/teacher.npz']
-    result = run('list', '--models', table, 'm', 'student')
-    assert [line.split('\t')[0] for line in result.stdout.splitlines()] == ['student', 'm']
+    lines = [line.split('\t') for line in run('--models', table, '--dataset', 'demo').stdout.splitlines()]
+    assert [line[:3] for line in lines] == [['teacher', 'audio', '-'], ['student', 'audio', 'teacher'], ['m', 'meta', '-']]
+    assert lines[1][3] == ('--dataset demo --validate --save-errors --keep-state --vars vars/dummy.vars --vars vars/lme1.vars '
+                           '--var ban=demo/teacher.npz')
+    assert lines[1][4:] == ['--dataset demo --vars vars/predict_audio.vars --split-pool', '--dataset demo --vars vars/predict_soundscapes.vars']
+    assert lines[2][4:] == ['--dataset demo --vars vars/predict_meta.vars'] * 2
+    lines = run('--models', table, 'm', 'student').stdout.splitlines()
+    assert [line.split('\t')[0] for line in lines] == ['student', 'm']
 
 
 @pytest.mark.parametrize('arguments, word', [
-    (('list', 'studnet'), 'did you mean student'),
-    (('list', '--dataset', '../x'), 'name of a folder'),
-    (('list', '--models', 'nowhere.tsv'), 'no such file'),
-    (('train',), 'needs one MODEL'),
+    (('studnet',), 'did you mean student'),
+    (('--dataset', '../x'), 'name of a folder'),
+    (('--models', 'nowhere.tsv'), 'no such file'),
 ])
 def test_program_refuses_in_one_line(tmp_path, arguments, word):
     table = write(tmp_path, ('student', 'dummy'))
     result = run('--models', table, *arguments)
-    assert result.returncode and word in result.stderr and not result.stdout
+    assert result.returncode == 1 and word in result.stderr and not result.stdout
     assert 'Traceback' not in result.stderr

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Prints the figures of all models on the validation list, or of those named.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+usage() {
+    cat <<'END'
+Usage: eval_all.sh [OPTIONS] [FILE...]
+Prints the figures on the validation list of all models in experiments/NAME/, or of FILEs: models, their .npz, .npz.vars
+or prediction files. Models without predictions are named; predict_missing.sh makes these.
+  --dataset NAME       data set in datasets/, whose models are in experiments/NAME/ (birdclef)
+Example: ./eval_all.sh --dataset birdclef birdclef/meta*.npz.vars
+END
+}
+
+# Also what the shell has matched to files: relative to where the user is.
+own_option() {
+    [[ $1 != -* ]] || return 1
+    NAMES+=("$(absolute "$1")")
+}
+
+main() {
+    local file root failed=0 background=()
+    parse_options "$@"
+    ensure_env
+    [[ ! -e ../datasets/$DATASET/labels/bg.tsv ]] || background=(--labelfile-background bg.tsv)
+    if ((${#NAMES[@]} == 0)); then
+        for file in "$DATASET"/*.npz.vars; do
+            [[ ! -e $file ]] || NAMES+=("$file")
+        done
+        ((${#NAMES[@]})) || die "experiments/$DATASET: no trained models; start train_all.sh --dataset $DATASET first"
+    fi
+    for file in "${NAMES[@]}"; do
+        root=${file%.vars} root=${root%.npz}
+        [[ $root == */* ]] || root=$DATASET/$root
+        [[ ! -e $root.npz.vars ]] || file=$root.pred.npz
+        printf '%s: ' "${root##*/}"
+        if [[ ! -e $file ]]; then
+            printf 'no predictions; predict_missing.sh --dataset %s makes them\n' "$DATASET"
+            failed=$((failed + 1))
+        else
+            "$PYTHON" eval.py --dataset "$DATASET" "${background[@]}" "$file" || failed=$((failed + 1))
+        fi
+    done
+    ((failed == 0)) || die "$failed of ${#NAMES[@]} without figures, see above"
+}
+
+main "$@"

@@ -1,0 +1,192 @@
+#!/usr/bin/env bash
+# What the drivers share: messages, the Python environment, options, claims with logs, predictions. To be sourced.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+DATASET=birdclef MODELS=$ROOT/experiments/models.tsv
+NAMES=() SETTINGS=() PREDICT_SETTINGS=() DEVICE=()
+CHILD=
+
+log() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
+die() { log "$@"; exit 1; }
+usage_error() { log "$@"; usage >&2; exit 2; }
+
+# Path of a Python that is new enough, or nothing.
+find_python() {
+    local name
+    for name in python3 python python3.{13,12,11,10,14}; do
+        if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+            command -v "$name"
+            return
+        fi
+    done
+}
+
+# Names of the packages of requirements.txt that the environment of Python $1 lacks.
+missing_packages() {
+    "$1" - "$ROOT/requirements.txt" <<'END'
+import importlib.metadata, re, sys
+if sys.version_info < (3, 10):
+    sys.exit(print('Python 3.10'))
+for line in open(sys.argv[1]):
+    if name := re.match(r'[\w.-]+', line):
+        try:
+            importlib.metadata.version(name.group())
+        except importlib.metadata.PackageNotFoundError:
+            print(name.group(), end=' ')
+END
+}
+
+# Sets PYTHON: that of the active environment, else of .venv, which is made and filled if need be.
+ensure_env() {
+    local active=${VIRTUAL_ENV:-${CONDA_PREFIX:-}} venv=$ROOT/.venv stamp missing base
+    if [[ -n $active && ! $active -ef $venv ]]; then
+        PYTHON=$active/bin/python
+        missing=$(missing_packages "$PYTHON" 2>/dev/null) || missing=Python
+        if [[ -z $missing ]]; then
+            [[ -n ${BIRDCLEF_ENV_SAID:-} ]] || log "using the active environment, $active"
+            export PYTHON BIRDCLEF_ENV_SAID=1
+            return
+        fi
+        log "the active environment, $active, lacks ${missing% }; using .venv instead (to use yours: pip install -r requirements.txt)"
+    fi
+    export PYTHON=$venv/bin/python
+    stamp=$(cksum < "$ROOT/requirements.txt")
+    [[ -x $PYTHON && -f $venv/.installed && $(< "$venv/.installed") == "$stamp" ]] && return
+    base=$(find_python)
+    [[ -n $base ]] || die 'no Python 3.10 or newer found; install one (Debian, Ubuntu: apt-get install python3 python3-venv)'
+    mkdir -p "$venv" || die "$venv: cannot be made; is the folder writable?"
+    exec 9> "$venv/.lock"
+    # Of two that start at once, one installs and the other waits here.
+    "$base" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'
+    if [[ ! -f $venv/.installed || $(< "$venv/.installed") != "$stamp" ]]; then
+        rm -f "$venv/.installed"
+        if ! "$PYTHON" -m pip --version > /dev/null 2>&1; then
+            "$base" -c 'import ensurepip, venv' 2>/dev/null ||
+                die "$base has no module venv; install it (Debian, Ubuntu: apt-get install python3-venv)"
+            log "making a Python environment, .venv, with $("$base" --version)"
+            "$base" -m venv "$venv" >&2 || die "$base -m venv failed, see above; remove $venv and try again"
+        fi
+        log 'installing requirements.txt into .venv (once; some GB for torch, so this takes minutes)'
+        "$PYTHON" -m pip install --disable-pip-version-check --quiet -r "$ROOT/requirements.txt" >&2 ||
+            die 'installing requirements.txt failed, see above; type the same command again to go on'
+        printf '%s\n' "$stamp" > "$venv/.installed"
+        log '.venv is ready'
+    fi
+    exec 9>&-
+}
+
+# Sets DATASET, MODELS, SETTINGS, DEVICE (for train.py and predict.py), NAMES. Options that a driver has beside these go
+# to its function own_option, which sets SHIFT to how many words it took, or fails. Goes to experiments/.
+parse_options() {
+    while (($#)); do
+        case $1 in
+            -h | --help) usage; exit 0 ;;
+            --dataset | --models | --var | --vars | --device)
+                (($# > 1)) || usage_error "$1 needs a value"
+                case $1 in
+                    --dataset) DATASET=$2 ;;
+                    --models) MODELS=$(absolute "$2") ;;
+                    --var) SETTINGS+=(--var "$2") ;;
+                    --vars) SETTINGS+=(--vars "$(absolute "$2")") ;;
+                    --device) DEVICE+=(--device "$2") ;;
+                esac
+                shift 2 ;;
+            --dataset=* | --models=* | --var=* | --vars=* | --device=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
+            --amp) DEVICE+=(--amp); shift ;;
+            *)
+                if SHIFT=1 && own_option "$@"; then
+                    shift "$SHIFT"
+                elif [[ $1 == -* ]]; then
+                    usage_error "unknown option $1"
+                else
+                    NAMES+=("$1"); shift
+                fi ;;
+        esac
+    done
+    [[ $DATASET =~ ^[A-Za-z0-9][A-Za-z0-9_.+-]*$ ]] || usage_error "--dataset $DATASET: expected the name of a folder in datasets/"
+    cd "$ROOT/experiments" || exit
+}
+own_option() { return 1; }
+
+# A file as named from where the user is, else from experiments/.
+absolute() { if [[ $1 == /* || ! -e $1 ]]; then printf '%s\n' "$1"; else printf '%s/%s\n' "$PWD" "$1"; fi; }
+
+# Sets NAMES to those of models.tsv (those given, or all), teachers first, and what models.py knows of each: KIND, TEACHERS, and arguments.
+declare -A KIND=() TEACHERS=() TRAIN=() PREDICT=() SOUNDSCAPES=()
+read_models() {
+    local table name kind teachers train predict soundscapes
+    table=$("$PYTHON" models.py --models "$MODELS" --dataset "$DATASET" "${NAMES[@]}") || exit 1
+    NAMES=()
+    while IFS=$'\t' read -r name kind teachers train predict soundscapes; do
+        NAMES+=("$name") KIND[$name]=$kind TEACHERS[$name]=${teachers#-}
+        TRAIN[$name]=$train PREDICT[$name]=$predict SOUNDSCAPES[$name]=$soundscapes
+    done <<< "$table"
+}
+
+# Ends the script if the data set is not what the programs can work with.
+check_dataset() {
+    [[ -d ../datasets/$DATASET/labels ]] ||
+        die "datasets/$DATASET is not prepared; type ./prepare_birdclef.sh for how to (or ./experiments/demo.sh for a trial)"
+    "$PYTHON" ../datasets/validate.py "$DATASET" --quick >&2 || die "datasets/$DATASET: see above for the cure"
+}
+
+# Runs a command as a child that ends when this script is told to.
+run_child() {
+    local status=0
+    trap 'stop_child 130' INT
+    trap 'stop_child 143' TERM HUP
+    "$@" &
+    CHILD=$!
+    wait "$CHILD" || status=$?
+    CHILD=
+    trap - INT TERM HUP
+    return "$status"
+}
+stop_child() {
+    trap '' INT TERM HUP
+    log 'stopping'
+    kill -TERM "$CHILD" 2>/dev/null
+    wait "$CHILD"
+    exit "$1"
+}
+
+# Runs a command with its output in a log, too; the last line of the log says why it failed.
+logged() {
+    local log=$1 status=0 why
+    shift
+    printf '== %(%F %T)T %s: %s\n' -1 "$HOSTNAME" "$*" >> "$log"
+    # The log has to outlive the signal that ends the command.
+    "$@" 2>&1 | (trap '' INT TERM; exec tee -a "$log") || status=${PIPESTATUS[0]}
+    if ((status)); then
+        why=$(tail -n 1 "$log")
+        printf '%(%F %T)T %s: failed with exit status %d: %s\n' -1 "$HOSTNAME" "$status" "$why" >> "$log"
+    fi
+    return "$status"
+}
+
+# Makes FILE by a command under its claim, with a log beside it: `claimed FILE COMMAND...`, in which {} stands for the attempt's own folder.
+# What the command leaves there is published beside FILE. Exit status 75, 76: someone else has the claim.
+claimed() {
+    local log=${1##*/}
+    export -f logged
+    # shellcheck disable=SC2016  # expands in the claimed shell
+    run_child ./claim.sh "$1.lock" -- bash -c 'set -euo pipefail; logged "${@//\{\}/$CLAIM_WORK}"' claimed "{}/${log%.npz}.log" "${@:2}"
+}
+
+# Who is making a file, in words; fails if nobody is.
+holder() {
+    [[ -e $1.lock ]] && ./claim.sh --status "$1.lock"
+}
+
+# Trains model $1. Exit status as `claimed`.
+train_model() {
+    # shellcheck disable=SC2086  # words without spaces
+    claimed "$DATASET/$1.npz" "$PYTHON" train.py ${TRAIN[$1]} "${SETTINGS[@]}" "${DEVICE[@]}" "{}/$1.npz"
+}
+
+# Predicts with model $1 for lists $2 into folder $3 with arguments $4, those of PREDICT or SOUNDSCAPES. Exit status as `claimed`.
+predict_model() {
+    mkdir -p "$3" || return
+    # shellcheck disable=SC2086  # words without spaces
+    claimed "$3/$1.pred.npz" "$PYTHON" predict.py "$DATASET/$1.npz" "{}/$1.pred.npz" --filelists "$2" $4 "${PREDICT_SETTINGS[@]}" "${DEVICE[@]}"
+}

@@ -1,0 +1,129 @@
+#!/usr/bin/env bash
+# Trains every model of a table that is neither finished nor being trained by someone else, and predicts its validation list.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+ACTION=train
+# seconds between looks at a teacher that is being trained elsewhere
+POLL=${TRAIN_ALL_POLL:-30}
+
+usage() {
+    cat <<'END'
+Usage: train_all.sh [OPTIONS] [MODEL...]
+Trains all models of the table, or those named: teachers before their students, each once, whoever starts this how often.
+Start it on every GPU of every server that shares the folder. What is finished stays; what was interrupted goes on.
+  --dataset NAME       data set in datasets/, whose models are in experiments/NAME/ (birdclef)
+  --models FILE        table of models (experiments/models.tsv)
+  --var KEY=VALUE, --vars FILE    settings for all models trained (repeatable)
+  --device DEVICE, --amp          as for train.py
+  --status             show how far every model is; --watch: the same, again and again
+  --release MODEL      free a claim that nobody will come back to
+Example: ./train_all.sh --dataset birdclef --device cuda:1 --amp
+END
+}
+
+own_option() {
+    case $1 in
+        --status | --watch) ACTION=${1#--} ;;
+        --release)
+            (($# > 1)) || usage_error '--release needs a model'
+            ACTION=release NAMES+=("$2") SHIFT=2 ;;
+        *) return 1 ;;
+    esac
+}
+
+declare -A STATE=() SAID=()
+
+# Sets the state of model $1 (finished, failed, held, waiting, stuck) and says why, once.
+becomes() {
+    STATE[$1]=$2
+    [[ ${SAID[$1]:-} == "$3" ]] || log "$1: $3"
+    SAID[$1]=$3
+}
+
+# Did a training of model $1 fail somewhere since this driver started?
+failed_elsewhere() {
+    local status=0
+    [[ $DATASET/$1.log -nt $STARTED && -e $DATASET/$1.npz.lock ]] || return 1
+    ./claim.sh --status "$DATASET/$1.npz.lock" > /dev/null || status=$?
+    ((status == 4))
+}
+
+# Can model $1 be trained now, as far as its teachers go?
+ready() {
+    local teacher who
+    for teacher in ${TEACHERS[$1]}; do
+        [[ ! -e $DATASET/$teacher.npz ]] || continue
+        if [[ ${STATE[$teacher]:-} == failed ]] || failed_elsewhere "$teacher"; then
+            becomes "$1" failed "skipped: its teacher $teacher failed"
+        elif who=$(holder "$DATASET/$teacher.npz") || [[ ${STATE[$teacher]:-} =~ ^(held|waiting)$ ]]; then
+            becomes "$1" waiting "waiting for $teacher${who:+ ($who)}"
+        else
+            becomes "$1" stuck "waiting for $teacher, which nobody trains; start train_all.sh with it, too"
+        fi
+        return 1
+    done
+    failed_elsewhere "$1" || return 0
+    becomes "$1" failed "skipped: failed just now in another driver, see experiments/$DATASET/$1.log"
+    return 1
+}
+
+# Make file $2 of model $1 by the command that follows, unless it is there, or say why not.
+attempt() {
+    local name=$1 file=$2 what=$3 status=0 who
+    [[ ! -e $file ]] || return 0
+    if who=$(holder "$file"); then
+        becomes "$name" held "skipped: $what is running ($who)"
+        return 1
+    fi
+    log "$name: $what"
+    "${@:4}" || status=$?
+    case $status in
+        0) PROGRESS=1 SAID[$name]=finished ;;
+        75 | 76) becomes "$name" held "skipped: $what is running elsewhere" ;;
+        *) becomes "$name" failed "$what failed with exit status $status, see experiments/${file%.npz}.log" ;;
+    esac
+    return "$status"
+}
+
+# Do what can be done now for model $1.
+advance() {
+    local file=$DATASET/$1
+    [[ -e $file.npz ]] || ready "$1" || return 0
+    attempt "$1" "$file.npz" training train_model "$1" || return 0
+    attempt "$1" "$file.pred.npz" 'prediction of the validation list' predict_model "$1" valid "$DATASET" "${PREDICT[$1]}" || return 0
+    becomes "$1" finished "${SAID[$1]:-finished, skipped}"
+}
+
+main() {
+    local name waiting failed=0
+    parse_options "$@"
+    ensure_env
+    read_models
+    case $ACTION in
+        status) exec "$PYTHON" status.py --dataset "$DATASET" --models "$MODELS" "${NAMES[@]}" ;;
+        watch) exec "$PYTHON" status.py --watch --dataset "$DATASET" --models "$MODELS" "${NAMES[@]}" ;;
+        release) ./claim.sh --release "$DATASET/${NAMES[0]}.npz.lock"; exit ;;
+    esac
+    check_dataset
+    mkdir -p "$DATASET"
+    STARTED=$(mktemp "$DATASET/.train_all.XXXXXX")
+    trap 'rm -f "$STARTED"' EXIT
+    while :; do
+        PROGRESS=0 waiting=0
+        for name in "${NAMES[@]}"; do
+            [[ ${STATE[$name]:-} =~ ^(finished|failed)$ ]] || advance "$name"
+            [[ ${STATE[$name]} != waiting ]] || waiting=1
+        done
+        ((PROGRESS)) && continue
+        ((waiting)) || break
+        sleep "$POLL"
+    done
+    for name in "${NAMES[@]}"; do
+        [[ ! ${STATE[$name]} =~ ^(failed|stuck)$ ]] || failed=$((failed + 1))
+    done
+    ((failed == 0)) || die "$failed of ${#NAMES[@]} models failed or could not start, see above"
+    log "nothing left to do; figures: ./eval_all.sh --dataset $DATASET"
+}
+
+main "$@"

@@ -1,0 +1,290 @@
+"""The drivers, with stand-ins for train.py and predict.py (tests/standins): what is run, in which order, and how it ends."""
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+import predictions
+from conftest import ROOT
+
+CLASSES = ['ant', 'bee', 'cat']
+LISTS = {
+    'train': ['train/2014/LIFECLEF2014_RN%d.wav' % i for i in range(1, 4)],
+    'valid': ['train/2014/LIFECLEF2014_RN4.wav', 'train/2017/LIFECLEF2017_RN5.wav'],
+    'test': ['test/2014/LIFECLEF2014_RN6.wav', 'test/2017/LIFECLEF2017_RN7.wav'],
+    'soundscapes_val': ['soundscapes/val/SSW_RN8.wav'],
+    'soundscapes_test': ['soundscapes/test/SSW_RN9.wav'],
+}
+TABLE = '''# name\tpresets\tteachers
+plain\tpublished dummy lme1
+student\tpublished dummy lme1\tban=plain
+meta\tpublished meta-256-512 metaonly
+both\tpublished resnet1 lme1 meta-256-512 pretrained\tinit_from=plain:meta\tit has two
+'''
+
+
+@pytest.fixture
+def project(checkout):
+    for name in ('train.py', 'predict.py'):
+        shutil.copy2(ROOT / 'tests' / 'standins' / name, checkout.experiments / name)
+    validate = checkout.path / 'datasets' / 'validate.py'
+    validate.write_text('#!/usr/bin/env python3\nimport sys; open("CALLS", "a").write("validate %s\\n" % " ".join(sys.argv[1:]))\n')
+    (checkout.experiments / 'table.tsv').write_text(TABLE)
+    write_dataset(checkout.path / 'datasets' / 'tiny')
+    return checkout
+
+
+def write_dataset(folder):
+    for part in ('filelists', 'labels', 'audio'):
+        (folder / part).mkdir(parents=True)
+    for name, keys in LISTS.items():
+        (folder / 'filelists' / name).write_text(''.join(key + '\n' for key in keys))
+    labelled = LISTS['train'] + LISTS['valid']
+    (folder / 'labels' / 'labelset').write_text('\n'.join(CLASSES) + '\n')
+    (folder / 'labels' / 'labelset_2014').write_text('ant\nbee\n')
+    (folder / 'labels' / 'labelset_2015').write_text('ant\nbee\n')
+    (folder / 'labels' / 'labelset_2017').write_text('\n'.join(CLASSES) + '\n')
+    (folder / 'labels' / 'fg.tsv').write_text(''.join('%s\t%d\n' % (key, i % 3) for i, key in enumerate(labelled)))
+    (folder / 'labels' / 'bg.tsv').write_text(''.join('%s\t\n' % key for key in labelled))
+
+
+def train(project, *arguments, **kwargs):
+    return project.run('experiments/train_all.sh', '--dataset', 'tiny', '--models', 'table.tsv', *arguments, cwd=project.experiments,
+                       **kwargs)
+
+
+def start_training(project, *arguments):
+    return project.start('experiments/train_all.sh', '--dataset', 'tiny', '--models', 'table.tsv', *arguments, cwd=project.experiments,
+                         TRAIN_ALL_POLL='0.1')
+
+
+def calls(project, *kinds):
+    """Names of models in the order in which they were trained (or predicted with)."""
+    try:
+        lines = (project.experiments / 'CALLS').read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    return [line.split()[1] for line in lines if line.split()[0] in (kinds or ('train',))]
+
+
+def gate(project, name):
+    os.mkfifo(project.experiments / (name + '.gate'))
+
+
+def open_gate(project, name):
+    """Wait for the training to be there, and let it go on."""
+    (project.experiments / (name + '.gate')).write_text('go')
+    (project.experiments / (name + '.gate')).unlink()
+
+
+def wait_for(stream, words):
+    """Read what a driver says until `words` come."""
+    heard = ''
+    for line in stream:
+        heard += line
+        if words in line:
+            return heard
+    raise AssertionError('%r never came, but: %s' % (words, heard))
+
+
+def models_of(project):
+    return sorted(p.name for p in (project.experiments / 'tiny').glob('*.npz') if not p.name.endswith('.pred.npz'))
+
+
+def test_all_are_trained_teachers_first_and_predicted(project):
+    result = train(project)
+    assert result.returncode == 0, result.output
+    assert sorted(calls(project)) == ['both', 'meta', 'plain', 'student']
+    assert calls(project).index('student') > calls(project).index('plain')
+    assert calls(project)[-1] == 'both'
+    assert calls(project, 'validate') == ['tiny']
+    for name in calls(project):
+        assert (project.experiments / 'tiny' / (name + '.npz')).read_bytes() == b'model ' + name.encode()
+        assert predictions.load(project.experiments / 'tiny' / (name + '.pred.npz')).files == LISTS['valid']
+        assert 'training' in (project.experiments / 'tiny' / (name + '.log')).read_text()
+    assert not list((project.experiments / 'tiny').glob('*.lock'))
+
+
+def test_second_run_does_nothing_and_says_why(project):
+    train(project)
+    before = calls(project, 'train', 'predict')
+    result = train(project)
+    assert result.returncode == 0
+    assert calls(project, 'train', 'predict') == before
+    for name in before:
+        assert '%s: finished, skipped' % name in result.stderr
+
+
+def test_single_models_and_extra_settings(project):
+    result = train(project, 'plain', '--var', 'epochs=3', '--device', 'cpu')
+    assert result.returncode == 0, result.output
+    assert calls(project, 'train', 'predict') == ['plain', 'plain']
+    trained, predicted = [line for line in (project.experiments / 'CALLS').read_text().splitlines() if 'plain' in line]
+    assert 'epochs=3' in trained and '--device cpu' in trained
+    # Settings of the training reach predictions by way of the model alone.
+    assert 'epochs=3' not in predicted and '--device cpu' in predicted and '--split-pool' in predicted
+
+
+def test_failed_training_is_not_marked_done_predicts_nothing_and_stops_its_students_alone(project):
+    (project.experiments / 'FAIL').write_text('plain')
+    result = train(project)
+    assert result.returncode == 1
+    assert calls(project) == ['plain', 'meta']
+    assert calls(project, 'predict') == ['meta']
+    assert models_of(project) == ['meta.npz']
+    assert 'student: skipped: its teacher plain failed' in result.stderr
+    assert 'both: skipped: its teacher plain failed' in result.stderr
+    log = (project.experiments / 'tiny' / 'plain.log').read_text().splitlines()
+    assert 'failed with exit status 1: train.py: plain: the loss is not finite' in log[-1]
+    # Once the cause is gone, the same command goes on.
+    (project.experiments / 'FAIL').unlink()
+    result = train(project)
+    assert result.returncode == 0, result.output
+    assert sorted(calls(project)) == ['both', 'meta', 'plain', 'plain', 'student']
+    assert 'not finite' in (project.experiments / 'tiny' / 'plain.log').read_text()
+
+
+def test_failed_prediction_shows_and_is_made_up_for(project):
+    (project.experiments / 'FAIL_PREDICT').write_text('plain')
+    result = train(project)
+    assert result.returncode == 1
+    assert 'plain: prediction of the validation list failed with exit status 1' in result.stderr
+    assert not (project.experiments / 'tiny' / 'plain.pred.npz').exists()
+    assert 'student.npz' in models_of(project)
+    (project.experiments / 'FAIL_PREDICT').unlink()
+    assert train(project).returncode == 0
+    assert calls(project).count('plain') == 1
+    assert (project.experiments / 'tiny' / 'plain.pred.npz').exists()
+
+
+def test_drivers_side_by_side_never_train_the_same_model(project):
+    drivers = [start_training(project) for _ in range(4)]
+    for driver in drivers:
+        _, stderr = driver.communicate(timeout=120)
+        assert driver.returncode == 0, stderr
+    assert sorted(calls(project)) == ['both', 'meta', 'plain', 'student']
+    assert sorted(calls(project, 'predict')) == ['both', 'meta', 'plain', 'student']
+
+
+def test_student_waits_for_a_teacher_that_is_trained_elsewhere(project):
+    gate(project, 'plain')
+    first = start_training(project, 'plain')
+    wait_for(first.stdout, 'plain: training')
+    second = start_training(project, 'student')
+    heard = wait_for(second.stderr, 'student: waiting for plain')
+    assert os.uname().nodename in heard
+    assert calls(project) in ([], ['plain'])
+    open_gate(project, 'plain')
+    assert second.wait(60) == 0
+    assert first.wait(60) == 0
+    assert calls(project) == ['plain', 'student']
+    for process in (first, second):
+        process.communicate()
+
+
+def test_what_fails_in_one_driver_is_not_tried_again_by_another_beside_it(project):
+    gate(project, 'plain')
+    (project.experiments / 'FAIL').write_text('plain')
+    first = start_training(project, 'plain')
+    wait_for(first.stdout, 'plain: training')
+    second = start_training(project, 'plain', 'student')
+    wait_for(second.stderr, 'student: waiting for plain')
+    open_gate(project, 'plain')
+    assert second.wait(60) == 1
+    assert first.wait(60) == 1
+    assert calls(project) == ['plain']
+    assert 'plain failed' in second.communicate()[1]
+    first.communicate()
+
+
+def test_student_alone_says_what_it_lacks(project):
+    result = train(project, 'student')
+    assert result.returncode == 1
+    assert 'student: waiting for plain, which nobody trains' in result.stderr
+    assert calls(project) == []
+
+
+def test_stopped_driver_takes_its_training_along_and_leaves_it_free(project):
+    gate(project, 'plain')
+    driver = start_training(project, 'plain')
+    wait_for(driver.stdout, 'plain: training')
+    # The stand-in has the gate open for reading once this returns.
+    end = os.open(project.experiments / 'plain.gate', os.O_WRONLY)
+    driver.terminate()
+    assert driver.wait(60) == 143
+    driver.communicate()
+    os.close(end)
+    (project.experiments / 'plain.gate').unlink()
+    assert models_of(project) == []
+    assert train(project, 'plain').returncode == 0
+    assert calls(project) == ['plain', 'plain']
+
+
+def test_predictions_that_lack_are_made_as_train_all_makes_them(project):
+    train(project)
+    made = {}
+    for path in (project.experiments / 'tiny').glob('*.pred.npz'):
+        made[path.name] = path.read_bytes()
+        path.unlink()
+    lines = [line for line in (project.experiments / 'CALLS').read_text().splitlines() if line.startswith('predict')]
+    result = project.run('experiments/predict_missing.sh', '--dataset=tiny', '--models', 'table.tsv', cwd=project.experiments)
+    assert result.returncode == 0, result.output
+    assert made == {path.name: path.read_bytes() for path in (project.experiments / 'tiny').glob('*.pred.npz')}
+    again = [line for line in (project.experiments / 'CALLS').read_text().splitlines() if line.startswith('predict')]
+    assert sorted(again) == sorted(lines * 2)
+
+
+def test_predict_missing_says_what_it_skips_and_fails_where_a_model_does(project):
+    train(project, 'plain', 'meta')
+    (project.experiments / 'tiny' / 'meta.pred.npz').unlink()
+    (project.experiments / 'FAIL_PREDICT').write_text('meta')
+    result = project.run('experiments/predict_missing.sh', '--dataset', 'tiny', '--models', project.experiments / 'table.tsv')
+    assert result.returncode == 1
+    assert 'plain: finished, skipped' in result.stderr
+    assert 'student: skipped: not trained' in result.stderr
+    assert 'meta: prediction failed' in result.stderr
+
+
+def test_eval_all_prints_a_line_a_model(project):
+    train(project)
+    (project.experiments / 'tiny' / 'both.pred.npz').unlink()
+    result = project.run('experiments/eval_all.sh', '--dataset', 'tiny')
+    assert result.returncode == 1
+    lines = dict(line.split(': ', 1) for line in result.stdout.splitlines())
+    assert sorted(lines) == ['both', 'meta', 'plain', 'student']
+    assert lines['plain'].startswith('MAP: ') and 'MAP-bg' in lines['plain']
+    assert 'no predictions' in lines['both']
+    for spelling in ('plain', 'tiny/plain.npz', 'tiny/plain.npz.vars', 'tiny/plain.pred.npz'):
+        result = project.run('experiments/eval_all.sh', '--dataset', 'tiny', spelling, cwd=project.experiments)
+        assert result.returncode == 0, result.output
+        assert result.stdout.split(': ', 1)[1] == lines['plain'] + '\n'
+
+
+@pytest.mark.parametrize('driver', ['train_all', 'predict_missing', 'eval_all', 'submit_all'])
+@pytest.mark.parametrize('arguments', [['--nonsense'], ['--dataset'], ['--dataset', '../up']])
+def test_wrong_usage_ends_with_a_word_and_does_nothing(project, driver, arguments):
+    result = project.run('experiments/%s.sh' % driver, *arguments)
+    assert result.returncode == 2
+    assert 'Usage' in result.stderr
+    assert calls(project, 'train', 'predict', 'validate') == []
+
+
+@pytest.mark.parametrize('driver', ['train_all', 'predict_missing', 'submit_all'])
+def test_unknown_names_and_data_sets_stop_before_any_work(project, driver):
+    script = 'experiments/%s.sh' % driver
+    for arguments, word in ((['--dataset', 'none', '--models', 'table.tsv'], 'not prepared'),
+                            (['--dataset', 'tiny', '--models', 'none.tsv'], 'none.tsv')):
+        result = project.run(script, *arguments)
+        assert result.returncode == 1 and word in result.stderr, result.output
+    if driver != 'submit_all':
+        result = project.run(script, '--dataset', 'tiny', '--models', 'table.tsv', 'plaim')
+        assert result.returncode == 1 and 'did you mean plain' in result.stderr
+    assert calls(project, 'train', 'predict', 'validate') == []
+
+
+def test_broken_data_set_stops_before_any_work(project):
+    (project.path / 'datasets' / 'validate.py').write_text('import sys; sys.exit("labels/fg.tsv is missing")\n')
+    result = train(project)
+    assert result.returncode == 1 and 'fg.tsv is missing' in result.stderr
+    assert calls(project) == []
