@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# From the organisers' archives, extracted into one folder, to a checked dataset in datasets/. A short driver: each step
+# is a script in datasets/birdclef/ that can be run alone.
+set -euo pipefail
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=experiments/lib.sh
+source "$ROOT/experiments/lib.sh"
+
+usage() {
+    cat <<'END'
+Usage: ./prepare_birdclef.sh SOURCE [--dataset NAME] [--valid-list FILE] [--jobs N]
+
+Converts the recordings in SOURCE, collects their XML, makes the labels and the file lists, and checks the outcome,
+datasets/NAME. Run again, it does only what is missing; interrupt it whenever you like.
+
+  SOURCE             the folder with TrainingSet/, data/, BirdCLEF2018MonophoneTest/, val/data/ and test/, into which
+                     all five archives of BirdCLEF 2018 were extracted; other recordings laid out like that do as well
+  --dataset NAME     what to call the dataset (birdclef)
+  --valid-list FILE  validation recordings, one a line, such as train/2014/LIFECLEF2014_BIRDAMAZON_XC_WAV_RN1.wav
+                     (without: a list is drawn, about 8 % of each species, always the same)
+  --jobs N           threads for the conversion (all cores)
+
+Sizes for BirdCLEF 2018 after conversion: train 2014 12 GiB, 2015 24 GiB, 2017 18 GiB, test 17 GiB, soundscapes 1 GiB;
+72 GiB in all, 48 000 recordings. The source can be removed afterwards.
+No room for that on this disk? Place any folder below datasets/NAME/audio elsewhere, before or between runs:
+  mkdir -p /disk2/birds/2015 datasets/birdclef/audio/train
+  ln -s /disk2/birds/2015 datasets/birdclef/audio/train/2015
+The folders for other disks: train/2014, train/2015, train/2017, test, soundscapes.
+
+Example: ./prepare_birdclef.sh ~/BirdCLEF2018 --valid-list valid_list
+END
+}
+
+main() {
+    local source='' dataset=birdclef scripts=$ROOT/datasets/birdclef split=() convert=()
+    (($#)) || { usage >&2; exit 2; }
+    while (($#)); do
+        case $1 in
+            -h | --help) usage; exit 0 ;;
+            --dataset=* | --valid-list=* | --jobs=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
+            --dataset | --valid-list | --jobs)
+                (($# > 1)) && [[ -n $2 ]] || usage_error "$1 needs a value"
+                case $1 in
+                    --dataset) dataset=$2 ;;
+                    --valid-list) split=(--valid-list "$2") ;;
+                    --jobs) convert=(--jobs "$2") ;;
+                esac
+                shift 2 ;;
+            -*) usage_error "unknown option $1" ;;
+            *)
+                [[ -z $source ]] || usage_error "one SOURCE only, not $source and $1"
+                source=$1; shift ;;
+        esac
+    done
+    [[ -n $source ]] || usage_error 'no SOURCE given'
+    [[ -d $source ]] || die "$source: no such folder; give the one that you extracted the archives into"
+    [[ ${#split[@]} == 0 || -r ${split[1]} ]] || die "${split[1]}: cannot be read"
+    [[ ${#convert[@]} == 0 || ${convert[1]} =~ ^[1-9][0-9]*$ ]] || usage_error "--jobs ${convert[1]}: expected a number above 0"
+    ensure_env
+
+    log "1 of 5: XML of $source"
+    "$PYTHON" "$scripts/xml/collect.py" "$source" --dataset "$dataset"
+    log '2 of 5: labels'
+    "$PYTHON" "$scripts/labels/recreate.py" --dataset "$dataset"
+    log '3 of 5: recordings'
+    "$PYTHON" "$scripts/audio/convert.py" "$source" --dataset "$dataset" "${convert[@]}"
+    log '4 of 5: file lists'
+    "$PYTHON" "$scripts/filelists/split.py" --dataset "$dataset" "${split[@]}"
+    log '5 of 5: checking'
+    "$PYTHON" "$ROOT/datasets/validate.py" "$dataset"
+}
+
+main "$@"
