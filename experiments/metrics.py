@@ -86,3 +86,69 @@ def evaluate(scores, truth, background=None, top_k=5):
     for k in range(1, min(top_k, np.shape(scores)[1]) + 1):
         result['top-%d' % k] = float(np.mean(first <= k))
     return result
+
+
+def line(figures):
+    """One line of the original's figures: 'MAP: 0.754, MAP-bg: 0.677, top-1: 0.68, ...'."""
+    return ', '.join('%s: %.*f' % (name, 2 if name.startswith('top') else 3, value) for name, value in figures.items())
+
+
+# -- The field's current figures --
+
+def class_figures(scores, truth, background=None, padding=5):
+    """Figures of each class over recordings, a dict of (C,) arrays, NaN where a class has no example.
+
+    'AP': average precision of the recordings with the class in foreground or background; 'AP-padded': the same after
+    adding `padding` recordings that have it and come first (the BirdCLEF 2023 challenge, which lets rare classes weigh
+    less; defined for classes without example, too); 'ROC-AUC': area under the receiver operating characteristic, where
+    there are recordings without the class, too. Recordings with equal scores share a threshold, as in scikit-learn.
+    """
+    rows, classes = relevant(truth, background)
+    order = np.argsort(classes, kind='stable')
+    rows, bounds = rows[order], np.searchsorted(classes[order], np.arange(scores.shape[1] + 1))
+    result = {name: np.full(scores.shape[1], np.nan) for name in ('AP', 'AP-padded', 'ROC-AUC')}
+    result['AP-padded'][:] = 1 if padding else np.nan
+    for c, (start, end) in enumerate(zip(bounds[:-1], bounds[1:])):
+        if start == end:
+            continue
+        everything = np.sort(scores[:, c])
+        own = np.sort(scores[rows[start:end], c])
+        positives = len(own) - np.searchsorted(own, own)
+        found = len(everything) - np.searchsorted(everything, own)
+        result['AP'][c] = np.mean(positives / found)
+        result['AP-padded'][c] = (np.sum((positives + padding) / (found + padding)) + padding) / (len(own) + padding)
+        others = len(everything) - len(own)
+        if others:
+            below, upto = (np.searchsorted(everything, own, side) - np.searchsorted(own, own, side)
+                           for side in ('left', 'right'))
+            result['ROC-AUC'][c] = np.mean((below + upto) / 2) / others
+    return result
+
+
+def current(scores, truth, background=None):
+    """'cmAP', 'cmAP-padded', 'ROC-AUC': means over classes of `class_figures`, of those classes that have examples.
+
+    'cmAP-padded' counts all classes (Klinck et al., BirdCLEF 2023); 'ROC-AUC' is BirdCLEF 2024's.
+    """
+    figures = class_figures(np.asarray(scores), truth, background)
+    return {name: float(np.nanmean(figures[key])) if not np.isnan(figures[key]).all() else float('nan')
+            for name, key in (('cmAP', 'AP'), ('cmAP-padded', 'AP-padded'), ('ROC-AUC', 'ROC-AUC'))}
+
+
+def intervals(scores, truth, background=None, top_k=5, samples=1000, seed=0, level=0.95):
+    """Bootstrap intervals of `evaluate`'s figures over recordings: dict of (low, high).
+
+    Recordings are drawn with replacement `samples` times; percentiles (Efron and Tibshirani 1993, ch. 13).
+    """
+    first, precisions = per_recording(scores, truth, background)
+    values = {'MAP': 1 / first}
+    if precisions is not None:
+        values['MAP-bg'] = precisions
+    for k in range(1, min(top_k, np.shape(scores)[1]) + 1):
+        values['top-%d' % k] = first <= k
+    table = np.stack(list(values.values()), axis=1).astype(float)
+    rng, means = np.random.default_rng(seed), np.empty((samples, table.shape[1]))
+    for i in range(samples):
+        means[i] = np.bincount(rng.integers(len(table), size=len(table)), minlength=len(table)) @ table / len(table)
+    bounds = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return {name: (float(low), float(high)) for name, low, high in zip(values, *bounds)}

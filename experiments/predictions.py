@@ -462,3 +462,68 @@ class Writer:
 
     def __exit__(self, *_):
         self.close()
+
+
+# -- Several files --
+
+def parse_weighted(text):
+    """'FILE[:WEIGHT]' -> (FILE, WEIGHT or None). Raises Problem for a weight that is no finite number."""
+    name, colon, weight = text.rpartition(':')
+    if not colon or not name or os.path.exists(text):
+        return text, None
+    try:
+        weight = float(weight)
+    except ValueError:
+        return text, None
+    if not np.isfinite(weight):
+        raise Problem('%s: the weight has to be a finite number' % text)
+    return name, weight
+
+
+def softmax(scores):
+    """Softmax over the last axis, in the precision of `scores`."""
+    result = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    result /= result.sum(axis=-1, keepdims=True)
+    return result
+
+
+def prepared(filename, files, num_classes=None, use_softmax=False, maxpool=True):
+    """Predictions of `files`, in that order, max-pooled over their rows unless told not to, then softmaxed if told to."""
+    chosen = load(filename, num_classes).select(files)
+    offsets, scores = chosen.offsets, chosen.scores
+    if maxpool:
+        offsets, scores = np.arange(len(chosen) + 1), chosen.max()
+    if use_softmax:
+        scores = softmax(scores)
+    return Predictions(chosen.files, offsets, scores, filename)
+
+
+def combine(members, weights):
+    """The weighted mean of `Predictions` of the same files: the sum of weight x scores, divided by their number.
+
+    A member with one row a recording is added to every row of the others. `members` may be a generator, so that only
+    one is in memory at a time. Raises Problem where rows don't fit.
+    """
+    total, count = None, 0
+    for member, weight in zip(members, weights):
+        count += 1
+        if total is None:
+            total = Predictions(member.files, member.offsets, member.scores * weight, member.filename)
+            continue
+        have, more = np.diff(total.offsets), np.diff(member.offsets)
+        wrong = np.flatnonzero((have != more) & (have != 1) & (more != 1))
+        if len(wrong):
+            raise Problem('%s has %d rows for %s, but %s has %d: they were predicted with other settings'
+                          % (total.filename, have[wrong[0]], total.files[wrong[0]], member.filename, more[wrong[0]]))
+        rows = np.maximum(have, more)
+        scores = [_repeated(p.scores, n, rows) for p, n in ((total, have), (member, more))]
+        total = Predictions(total.files, np.concatenate([[0], np.cumsum(rows)]), scores[0] + scores[1] * weight,
+                            total.filename)
+    total.scores /= count
+    return total
+
+
+def _repeated(scores, have, want):
+    """`scores` with the single row of a recording repeated where others have more."""
+    return scores if np.array_equal(have, want) else np.repeat(scores, np.repeat(
+        np.where(have == 1, want, 1), have), axis=0)

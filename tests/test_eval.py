@@ -1,0 +1,250 @@
+"""eval.py: figures and combinations, as the original's command line gives them, and the field's current ones."""
+import json
+import pickle
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import metrics
+import predictions
+from conftest import ROOT
+
+GOLDEN = ('eval/eval_main',)
+
+# The data set that the golden case was recorded on, in the order of its list: key, foreground, background.
+RECORDINGS = [('2017_BIRDAMAZON_XC_WAV_RN30001', 6, '0,1,3'), ('2014_BIRDAMAZON_XC_WAV_RN11', 0, ''),
+              ('2017_BIRDAMAZON_XC_WAV_RN30004', 3, '5,1'), ('2015_BIRDAMAZON_XC_WAV_RN2101', 0, '2,5'),
+              ('2014_BIRDAMAZON_XC_WAV_RN12', 1, '3'), ('2017_BIRDAMAZON_XC_WAV_RN30003', 2, ''),
+              ('2015_BIRDAMAZON_XC_WAV_RN2102', 3, ''), ('2017_BIRDAMAZON_XC_WAV_RN30002', 3, '6')]
+KEYS = ['train/LIFECLEF%s.wav' % name for name, _, _ in RECORDINGS]
+CLASSES = 'aabbcc bbccdd ccddee ddeeff eeffgg ffgghh gghhii'.split()
+EDITIONS = {2014: (0, 1, 3), 2015: (0, 1, 2, 3, 5), 2017: (2, 3, 5, 6)}
+
+
+def write_lines(path, lines):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(''.join(line + '\n' for line in lines))
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A data set's lists and labels; no audio is needed here."""
+    folder = tmp_path / 'set'
+    write_lines(folder / 'filelists/valid', KEYS)
+    write_lines(folder / 'labels/labelset', CLASSES)
+    write_lines(folder / 'labels/labelset_latin', ['Avis %s' % c for c in CLASSES])
+    write_lines(folder / 'labels/fg.tsv', ['%s\t%d' % (key, r[1]) for key, r in zip(KEYS, RECORDINGS)])
+    write_lines(folder / 'labels/bg.tsv', ['%s\t%s' % (key, r[2]) for key, r in zip(KEYS, RECORDINGS)])
+    for year, classes in EDITIONS.items():
+        write_lines(folder / ('labels/labelset_%d' % year), [CLASSES[c] for c in classes])
+    return folder
+
+
+def run(dataset, *args, program='eval.py', cwd=None):
+    return subprocess.run([sys.executable, str(ROOT / 'experiments' / program), '--dataset', str(dataset), *map(str, args)],
+                          capture_output=True, text=True, cwd=cwd or dataset.parent)
+
+
+def output(dataset, *args):
+    done = run(dataset, *args)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def problem(dataset, *args):
+    done = run(dataset, *args)
+    assert done.returncode == 1 and done.stdout == ''
+    assert done.stderr.startswith('eval.py: ') and done.stderr.count('\n') == 1
+    return done.stderr
+
+
+def some_scores(classes=len(CLASSES), seed=0, keys=KEYS, rows=1):
+    rng = np.random.default_rng(seed)
+    return {key: rng.normal(size=(rows, classes)).astype(np.float32) for key in keys}
+
+
+def save(folder, name, scores):
+    predictions.save(folder / name, list(scores), list(scores.values()))
+    return folder / name
+
+
+def test_figures_and_saved_combinations_are_the_originals(golden, dataset, tmp_path):
+    description, arrays = golden('eval/eval_main')
+    for name in ('p1', 'p2', 'p3'):
+        scores = {k.split('|')[1]: v for k, v in arrays.items() if k.startswith(name + '|')}
+        assert sorted(scores) == sorted(KEYS)
+        (tmp_path / (name + '.pkl')).write_bytes(pickle.dumps(scores, 2))
+        np.savez(tmp_path / (name + 'npz.npz'), **scores)
+    for i, case in enumerate(description['cases']):
+        printed = output(dataset, *case['infiles'], *case['options'])
+        if '--birdclef-filter' in case['options']:
+            # Background species of other editions tie, and the original orders ties at random.
+            ours, theirs = (re.sub('MAP-bg: 0.55., ', '', text) for text in (printed, case['stdout']))
+            assert ours == theirs
+        elif case['rc'] == 0:
+            assert printed == case['stdout'], case
+        else:
+            # Where the original fails, rows are evaluated one by one.
+            assert '--no-maxpool' in case['options'] and printed.startswith('MAP: ')
+        assert output(dataset, *case['infiles'], *case['options'], '--save-predictions', 'out.npz') == ''
+        saved = predictions.load(tmp_path / 'out.npz')
+        assert sorted(saved.files) == sorted(case['saved_keys'])
+        for key in saved.files:
+            expected = np.atleast_2d(arrays['out%d|%s' % (i, key)])
+            possible = expected > -1e38
+            np.testing.assert_allclose(saved[key][possible], expected[possible], rtol=1e-6, atol=1e-7)
+            assert (saved[key][~possible] <= -1e30).all()
+
+
+def test_rows_evaluated_one_by_one_are_recordings_of_their_own(dataset, tmp_path):
+    scores = some_scores(rows=3)
+    printed = output(dataset, save(tmp_path, 'p.npz', scores), '--no-maxpool')
+    expected = metrics.evaluate(np.concatenate([scores[k] for k in KEYS]), np.repeat([r[1] for r in RECORDINGS], 3))
+    assert printed == metrics.line(expected) + '\n'
+
+
+def test_one_row_a_recording_is_added_to_every_row_of_others(dataset, tmp_path):
+    audio, meta = some_scores(rows=3), some_scores(seed=1)
+    for order in (1, -1):
+        names = ['%s:2' % save(tmp_path, 'audio.npz', audio), '%s:0.5' % save(tmp_path, 'meta.npz', meta)][::order]
+        output(dataset, *names, '--no-maxpool', '--save-predictions', 'out.npz')
+        saved = predictions.load(tmp_path / 'out.npz')
+        for key in KEYS:
+            np.testing.assert_allclose(saved[key], (2 * audio[key] + .5 * meta[key]) / 2, rtol=1e-6)
+    done = problem(dataset, save(tmp_path, 'a.npz', audio), save(tmp_path, 'b.npz', some_scores(rows=2)), '--no-maxpool')
+    assert 'a.npz has 3 rows' in done and 'b.npz has 2' in done
+
+
+def test_the_filter_leaves_all_classes_to_recordings_without_an_edition(dataset, tmp_path):
+    keys = ['test/LIFECLEF2018_X_RN1.wav', 'test/other_RN2.wav', 'test/LIFECLEF2014_X_RN3.wav']
+    write_lines(dataset / 'filelists/test', keys)
+    scores = some_scores(keys=keys)
+    output(dataset, save(tmp_path, 'p.npz', scores), '--birdclef-filter', '--filelist=test', '--save-predictions=out.npz')
+    saved = predictions.load(tmp_path / 'out.npz')
+    np.testing.assert_array_equal(saved[keys[0]], scores[keys[0]])
+    np.testing.assert_array_equal(saved[keys[1]], scores[keys[1]])
+    assert np.flatnonzero(saved[keys[2]][0] > -1e20).tolist() == list(EDITIONS[2014])
+
+
+def test_a_subset_is_repeatable_and_changes_with_its_seed(dataset, tmp_path):
+    name = save(tmp_path, 'p.npz', some_scores())
+    results = [output(dataset, name, '--subset=0.6', '--subset-seed=%d' % seed) for seed in (1, 1, 2, 3, 4)]
+    assert results[0] == results[1] and len(set(results)) > 1
+    assert '--subset=0.1 of 8 leaves nothing' in problem(dataset, name, '--subset=0.1')
+    assert '--subset=1.5' in problem(dataset, name, '--subset=1.5')
+
+
+def test_a_constant_network_does_not_look_good(dataset, tmp_path):
+    name = save(tmp_path, 'p.npz', {key: np.zeros(len(CLASSES)) for key in KEYS})
+    truth = np.array([r[1] for r in RECORDINGS])
+    assert output(dataset, name).startswith('MAP: %.3f, top-1: %.2f' % (np.mean(1 / (truth + 1)), np.mean(truth == 0)))
+
+
+def test_weights_that_are_no_numbers_belong_to_the_name(dataset, tmp_path):
+    save(tmp_path, 'p:a.npz', some_scores())
+    plain = output(dataset, 'p:a.npz')
+    assert plain == output(dataset, 'p:a.npz:0.5') != output(dataset, 'p:a.npz:-1')
+    assert 'p:a.npz:nan: the weight' in problem(dataset, 'p:a.npz:nan')
+
+
+def test_current_figures_are_those_of_scikit_learn_by_definition():
+    rng = np.random.default_rng(1)
+    scores = rng.integers(6, size=(60, 8)).astype(np.float32)
+    truth = rng.integers(7, size=60)
+    background = [rng.choice(7, rng.integers(3), replace=False).tolist() for _ in truth]
+
+    def average_precision(labels, values):
+        result = 0
+        for threshold in set(values[labels]):
+            chosen = values >= threshold
+            result += np.sum(labels & (values == threshold)) / labels.sum() * labels[chosen].mean()
+        return result
+
+    precisions, padded, areas = [], [], []
+    for c in range(8):
+        labels = np.array([t == c or c in b for t, b in zip(truth, background)])
+        padded.append(average_precision(np.append(labels, [True] * 5), np.append(scores[:, c], [99] * 5)))
+        if labels.any():
+            precisions.append(average_precision(labels, scores[:, c]))
+            pairs = scores[labels, c][:, None] - scores[~labels, c]
+            areas.append(np.mean((pairs > 0) + (pairs == 0) / 2))
+    assert metrics.current(scores, truth, background) == pytest.approx(
+        {'cmAP': np.mean(precisions), 'cmAP-padded': np.mean(padded), 'ROC-AUC': np.mean(areas)})
+
+
+def test_constant_scores_get_chance_in_current_figures():
+    truth = np.arange(40) % 4
+    assert metrics.current(np.zeros((40, 4)), truth) == pytest.approx(
+        {'cmAP': 1 / 4, 'cmAP-padded': (10 * 15 / 45 + 5) / 15, 'ROC-AUC': 1 / 2})
+
+
+def test_json_holds_all_figures(dataset, tmp_path):
+    name = save(tmp_path, 'p.npz', some_scores())
+    printed = output(dataset, '%s:0.5' % name, '--labelfile-background=bg.tsv', '--json=f.json', '--more', '--intervals=200')
+    report = json.loads((tmp_path / 'f.json').read_text())
+    first, second, third = printed.splitlines()
+    figures = {k: v for k, v in report.items() if k.startswith(('MAP', 'top'))}
+    assert metrics.line(figures) == first
+    assert second == 'cmAP: %(cmAP).3f, cmAP-padded: %(cmAP-padded).3f, ROC-AUC: %(ROC-AUC).3f' % report
+    assert third.startswith('95 % intervals of 200 bootstrap samples: MAP: ')
+    assert report['members'] == [[str(name), 0.5]] and report['recordings'] == 8
+    for key, value in figures.items():
+        low, high = report['intervals'][key]
+        assert 0 <= low <= value <= high <= 1
+
+
+def test_intervals_have_the_width_that_theory_gives():
+    rng = np.random.default_rng(0)
+    hits = rng.random(400) < 0.3
+    scores = np.stack([hits, ~hits], axis=1).astype(float)
+    low, high = metrics.intervals(scores, np.zeros(400, int))['top-1']
+    error = np.sqrt(hits.mean() * (1 - hits.mean()) / 400)
+    assert (low, high) == pytest.approx((hits.mean() - 1.96 * error, hits.mean() + 1.96 * error), abs=0.01)
+    assert metrics.intervals(scores, np.zeros(400, int))['top-1'] == (low, high)
+
+
+def test_the_table_of_classes_names_the_most_frequent_confusion(dataset, tmp_path):
+    scores = {key: np.zeros(len(CLASSES)) for key in KEYS}
+    for key, best in zip(KEYS, (6, 0, 2, 0, 1, 2, 3, 2)):
+        scores[key][best] = 1
+    output(dataset, save(tmp_path, 'p.npz', scores), '--per-class=c.tsv')
+    rows = [line.split('\t') for line in (tmp_path / 'c.tsv').read_text().splitlines()]
+    assert rows[0] == ['class', 'species', 'recordings', 'AP', 'mean rank', 'top-1', 'confused with', 'times']
+    table = {row[0]: row[1:] for row in rows[1:]}
+    assert sorted(table) == [CLASSES[c] for c in (0, 1, 2, 3, 6)]
+    assert table['ddeeff'][:2] == ['Avis ddeeff', '3'] and table['ddeeff'][3:] == ['3.0', '0.33', 'ccddee', '2']
+    assert table['aabbcc'] == ['Avis aabbcc', '2', '1.000', '1.0', '1.00', '', '0']
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda s: s.pop(KEYS[3]), '1 of 8 recordings are missing, such as %s' % KEYS[3]),
+    (lambda s: s.update({KEYS[2]: np.full(7, np.nan)}), 'scores of %s are not finite' % KEYS[2]),
+    (lambda s: s.update({k: v[..., :6] for k, v in s.items()}), '6 classes, but the data set has 7'),
+])
+def test_wrong_predictions_are_one_line(dataset, tmp_path, change, message):
+    scores = some_scores()
+    change(scores)
+    (tmp_path / 'p.pkl').write_bytes(pickle.dumps(scores, 2))
+    assert message in problem(dataset, tmp_path / 'p.pkl', '--save-predictions=out.npz')
+    assert not (tmp_path / 'out.npz').exists()
+
+
+def test_missing_labels_and_files_are_one_line(dataset, tmp_path):
+    name = save(tmp_path, 'p.npz', some_scores())
+    assert 'none.npz: no such file' in problem(dataset, 'none.npz')
+    assert 'none' in problem(tmp_path / 'none', name)
+    assert 'filelists/other' in problem(dataset, name, '--filelist=other')
+    assert 'labels/other.tsv' in problem(dataset, name, '--labelfile=other.tsv')
+    write_lines(dataset / 'labels/fg.tsv', ['%s\t0' % KEYS[0]])
+    assert '7 of 8 recordings' in problem(dataset, name)
+
+
+def test_evaluating_needs_no_torch(dataset, tmp_path):
+    name = save(tmp_path, 'p.npz', some_scores())
+    code = ('import sys; sys.argv = ["eval.py", "--dataset", %r, %r]; import eval as program; program.main(); '
+            'print(sorted({"torch", "scipy", "numba", "hyperopt"} & set(sys.modules)))' % (str(dataset), str(name)))
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT / 'experiments')
+    assert done.stdout.splitlines()[-1] == '[]', done.stderr
