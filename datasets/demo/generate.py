@@ -7,7 +7,8 @@ OUT gets TrainingSet/, data/, BirdCLEF2018MonophoneTest/, val/data/ and test/ wi
 that real ones have: empty, truncated and clipped recordings, XML that is missing, incomplete, not well-formed or not
 UTF-8, times and elevations in all spellings, names in disagreement, files named ._*. Each species sings its own song,
 with dialects, individuals, noise and other species in the background, in its own region, season, time of day and
-height. Beside them, for judging results, lies truth.tsv: media id, class id, 'train' or 'test'; for soundscapes
+height. Beside them lie, which the organisers don't ship, valid_list for --valid-list (about a fifth of the training
+recordings) and, for judging results, truth.tsv: media id, class id, 'train', 'valid' or 'test'; for soundscapes
 instead of the latter the start and end in seconds. The same options give the same bytes.
 """
 import argparse
@@ -40,7 +41,7 @@ PLACES = 'Rio Claro', 'Alto Verde', 'Lagoa', 'Cerro Azul', 'São Bento', 'Las Pi
 
 Syllable = collections.namedtuple('Syllable', 'kind ratio seconds width speed')
 Species = collections.namedtuple('Species', 'class_id genus name year pitch dialects place spread elevation day hour')
-Recording = collections.namedtuple('Recording', 'media species test session')
+Recording = collections.namedtuple('Recording', 'media species part session')
 
 
 # == Species ==
@@ -70,7 +71,7 @@ def make_species(seed, count):
         for _ in range(2):
             dialects.append((parts, patterns[rng.integers(len(patterns))], rng.uniform(0.03, 0.15), rng.uniform(0.4, 1.0)))
         result.append(Species(class_id, GENERA[pairs[s] % len(GENERA)], EPITHETS[pairs[s] // len(GENERA)], YEARS[3 * s // count], pitches[s],
-                              dialects, (-30 + 35 * shares[0][s], -78 + 35 * shares[1][s]), rng.uniform(2, 5),
+                              dialects, (-30 + 35 * shares[0][s], -78 + 35 * shares[1][s]), rng.uniform(9, 15),
                               3200 * shares[2][s] ** 1.5, 365 * shares[3][s], (4 + 18 * shares[4][s]) % 24))
     return result
 
@@ -148,7 +149,7 @@ def scene(rng, foreground, others, bird, seconds, rate):
     result = sing(foreground, rng, bird, seconds, rate)
     for other in others:
         result += np.float32(rng.uniform(0.08, 0.25)) * sing(other, rng, individual(rng), seconds, rate, start=rng.uniform(0, seconds / 2))
-    snr = 10 ** (rng.uniform(6, 26) / 20)
+    snr = 10 ** (rng.uniform(2, 24) / 20)
     result += np.float32(0.35 / snr) * noise(rng, len(result), rate)
     return result * np.float32(rng.uniform(0.15, 0.45))
 
@@ -157,11 +158,11 @@ def scene(rng, foreground, others, bird, seconds, rate):
 
 def happening(rng, species):
     """When and where a session takes place: date, hour (with fraction), latitude, longitude, elevation."""
-    day = int(species.day + 35 * rng.standard_normal()) % 365
+    day = int(species.day + 75 * rng.standard_normal()) % 365
     date = datetime.date(int(rng.integers(2005, 2017)), 1, 1) + datetime.timedelta(days=day)
-    hour = (species.hour + 1.8 * rng.standard_normal()) % 24
+    hour = (species.hour + 4 * rng.standard_normal()) % 24
     latitude, longitude = (species.place[i] + species.spread * rng.standard_normal() for i in range(2))
-    return date, hour, latitude, longitude, max(0, int(species.elevation + 250 * rng.standard_normal()))
+    return date, hour, latitude, longitude, max(0, int(species.elevation + 800 * rng.standard_normal()))
 
 
 def xml_text(rows):
@@ -220,16 +221,16 @@ def describe(rng, media, wav, species, when, author, session, others, year):
 # == The folder ==
 
 def plan(seed, species, recordings):
-    """List of Recording: about a fifth for the test; a session (one author, day, place and bird) yields 1 to 3."""
+    """List of Recording: about a fifth each for test and validation; a session (one author, day, place and bird) yields 1 to 3."""
     rng = np.random.default_rng([seed, 2])
     result, session = [], 0
     for s in range(len(species)):
         total = recordings // len(species) + (s < recordings % len(species))
-        test = max(1, round(0.2 * total))
-        for is_test, left in (True, test), (False, total - test):
+        held = max(1, round(0.2 * total))
+        for part, left in ('test', held), ('valid', held), ('train', total - 2 * held):
             while left:
                 size = min(left, int(rng.choice([1, 1, 1, 2, 3])))
-                result += [(s, is_test, session)] * size
+                result += [(s, part, session)] * size
                 left -= size
                 session += 1
     order = rng.permutation(len(result))
@@ -238,22 +239,26 @@ def plan(seed, species, recordings):
 
 def choose_dirt(recordings):
     """Dict media -> what is wrong with that recording: one each, those of the broken kinds from the most frequent species."""
-    kinds = {False: ['zero bytes', 'truncated', 'no xml', 'clipped', 'bad xml', 'latin-1', 'synonym', 'upper case', 'stereo', '48000', '22050', '24 bit',
+    kinds = {'train': ['zero bytes', 'truncated', 'no xml', 'clipped', 'bad xml', 'latin-1', 'synonym', 'upper case', 'stereo', '48000', '22050', '24 bit',
                      '8 bit', 'long'],
-             True: ['zero bytes', 'header only', 'stereo', 'latin-1']}
+             'test': ['zero bytes', 'header only', 'stereo', 'latin-1']}
     result = {}
-    for test, todo in kinds.items():
+    for part, todo in kinds.items():
         pool = collections.defaultdict(list)
         for recording in recordings:
-            if recording.test == test:
+            if recording.part == part:
                 pool[recording.species].append(recording.media)
         # a species keeps at least two clean ones for training, one for the test
-        spare = {s: media[(1 if test else 3):] for s, media in pool.items()}
+        spare = {s: media[(1 if part == 'test' else 2):] for s, media in pool.items()}
         for kind in todo:
             s = max(spare, key=lambda s: (len(spare[s]), -s))
             if spare[s]:
                 result[spare[s].pop()] = kind
     return result
+
+
+def wav_name(species, media):
+    return 'LIFECLEF%s_%s_XC_WAV_RN%d.wav' % (species.year, 'BIRDAMAZON' if species.year < '2017' else 'BIRD', media)
 
 
 def write_wav(path, samples, rate, subtype='PCM_16'):
@@ -272,8 +277,8 @@ def record(seed, one, species, sessions, dirt, out, options):
     rng = np.random.default_rng([seed, 3, one.media])
     mine = species[one.species]
     when, author, bird = sessions[one.session]
-    wav = 'LIFECLEF%s_%s_XC_WAV_RN%d.wav' % (mine.year, 'BIRDAMAZON' if mine.year < '2017' else 'BIRD', one.media)
-    if one.test:
+    wav = wav_name(mine, one.media)
+    if one.part == 'test':
         folder, xml_folder = ('BirdCLEF2018MonophoneTest/data',) * 2
     elif mine.year < '2017':
         folder, xml_folder = 'TrainingSet/wav', 'TrainingSet/xml'
@@ -299,7 +304,7 @@ def record(seed, one, species, sessions, dirt, out, options):
                 f.write(np.stack([samples, np.float32(0.6) * np.roll(samples, 7)], 1) if stereo else samples)
         if dirt == 'truncated':
             os.truncate(path, os.path.getsize(path) * 2 // 3)
-    rows = describe(rng, one.media, wav, None if one.test else mine, when, author, one.session, others, mine.year)
+    rows = describe(rng, one.media, wav, None if one.part == 'test' else mine, when, author, one.session, others, mine.year)
     if dirt == 'synonym':
         rows = [(tag, 'Veteronym' if tag == 'Genus' else value) for tag, value in rows]
     text = xml_text(rows)
@@ -343,10 +348,12 @@ def generate(out, options):
         if one.session not in sessions:
             rng = np.random.default_rng([options.seed, 5, one.session])
             sessions[one.session] = happening(rng, species[one.species]), int(rng.integers(len(AUTHORS))), individual(rng)
-    truth = []
+    truth, valid = [], []
     for one in tqdm(recordings, desc='recordings', disable=None):
         record(options.seed, one, species, sessions, dirt.get(one.media), out, options)
-        truth.append((one.media, species[one.species].class_id, 'test' if one.test else 'train'))
+        truth.append((one.media, species[one.species].class_id, one.part))
+        if one.part == 'valid':
+            valid.append('train/%s/%s' % (species[one.species].year, wav_name(species[one.species], one.media)))
     media = recordings[-1].media
     for folder in ('val/data', 'test'):
         for _ in range(options.soundscapes):
@@ -355,9 +362,10 @@ def generate(out, options):
     # what a Mac leaves in archives
     write_text(os.path.join(out, 'TrainingSet/wav/._LIFECLEF2014_BIRDAMAZON_XC_WAV_RN1.wav'), '\0\5\26\7')
     write_text(os.path.join(out, 'TrainingSet/xml/._LIFECLEF2014_BIRDAMAZON_XC_WAV_RN1.xml'), '\0\5\26\7')
+    write_text(os.path.join(out, 'valid_list'), ''.join(key + '\n' for key in valid))
     write_text(os.path.join(out, 'truth.tsv'), ''.join('\t'.join(map(str, row)) + '\n' for row in truth))
     return '%d recordings of %d species, %d of them for the test, and %d soundscapes' % (
-        len(recordings), len(species), sum(one.test for one in recordings), 2 * options.soundscapes)
+        len(recordings), len(species), sum(one.part == 'test' for one in recordings), 2 * options.soundscapes)
 
 
 def main():
