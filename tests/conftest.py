@@ -115,3 +115,23 @@ def checkout(tmp_path):
     copy = Checkout(tmp_path / 'checkout')
     copy.copy()
     return copy
+
+
+@pytest.fixture(scope='session')
+def tiny_source(tmp_path_factory):
+    """A generated source folder: 4 species, 28 short recordings, 2 soundscapes, the known dirt. Not to be changed."""
+    source = tmp_path_factory.mktemp('tiny') / 'source'
+    subprocess.run([sys.executable, str(ROOT / 'datasets' / 'demo' / 'generate.py'), str(source), '--species=4', '--recordings=28',
+                    '--shortest=1', '--longest=4', '--long=20', '--soundscapes=1', '--soundscape-seconds=15'], check=True)
+    return source
+
+
+@pytest.fixture(scope='session')
+def tiny_dataset(tiny_source, tmp_path_factory):
+    """Folder of the dataset made from `tiny_source`, named tiny_demo. Not to be changed: copy it for that."""
+    dataset = tmp_path_factory.mktemp('tiny_datasets') / 'tiny_demo'
+    scripts = ROOT / 'datasets' / 'birdclef'
+    for script, arguments in (('xml/collect.py', [tiny_source]), ('labels/recreate.py', []), ('audio/convert.py', [tiny_source]),
+                              ('filelists/split.py', ['--valid-list', tiny_source / 'valid_list'])):
+        subprocess.run([sys.executable, str(scripts / script), '--dataset', str(dataset), *map(str, arguments)], check=True)
+    return dataset
