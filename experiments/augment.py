@@ -67,7 +67,7 @@ def mixing_weights(cfg, count, rng):
 
 
 def mix(first, second, weights):
-    """float32: weights x first + (1 - weights) x second, weights (B,) along the first axis of both."""
+    """float32: weights x first + (1 - weights) x second, `weights` (B,) along the first axis of both."""
     weights = np.asarray(weights, np.float32).reshape((-1,) + (1,) * (np.ndim(first) - 1))
     return np.multiply(first, weights, dtype=np.float32) + np.multiply(second, 1 - weights, dtype=np.float32)
 

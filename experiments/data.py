@@ -214,6 +214,11 @@ class Feed:
             self._read(item, start, samples)
             audio.spectrogram(samples, cfg['sample_rate'], cfg['frame_len'], cfg['fps'], self.bins, out=row)
 
+    def _one_hot(self, items):
+        targets = np.zeros((len(items), self.dataset.num_classes), np.float32)
+        targets[np.arange(len(items)), self.labels[items]] = 1
+        return targets
+
     def _background_targets(self, items):
         """Foreground and background classes as a bool (B, classes)."""
         targets = np.zeros((len(items), self.dataset.num_classes), bool)
@@ -236,7 +241,8 @@ class TrainFeed(Feed):
     filters, 'filter' float32 (B, bins), factors for the magnitudes; neither if len_max=0 or there is no arch.
     Stretch and shift need the spectrogram here: then it is 'spect' in any case. 'meta' float32 (B, D); 'label'
     int64 (B,); 'label_bg' bool (B, C); 'pseudo_label', 'mixed_label' float32 (B, C); 'weight' float32 (B,);
-    'item' int64 (B,), places in the file list. Of mixed excerpts the first one gives all but 'mixed_label'.
+    'item' int64 (B,), places in the file list. With mixup, all but the samples stems from the first excerpts; with
+    mixup2, 'label_bg' (then float32), 'pseudo_label' and 'weight' are mixed as 'mixed_label' is.
     """
     def __init__(self, dataset, cfg, filelist='train', on_device=False):
         super().__init__(dataset, cfg, [filelist], on_device)
@@ -275,16 +281,18 @@ class TrainFeed(Feed):
             batch['meta'] = metadata.encode(metadata.distort(self.meta[first], cfg, rng), cfg)
         batch['label'] = self.labels[first]
         if cfg['mixup2'] and weights is not None:
-            batch['mixed_label'] = np.zeros((len(first), self.dataset.num_classes), np.float32)
-            rows = np.arange(len(first))
-            batch['mixed_label'][rows, self.labels[first]] = weights
-            batch['mixed_label'][rows, self.labels[items[self.batchsize:]]] += 1 - weights
+            def target(function):
+                return augment.mix(function(first), function(items[self.batchsize:]), weights)
+            batch['mixed_label'] = target(self._one_hot)
+        else:
+            def target(function):
+                return function(first)
         if self.background is not None:
-            batch['label_bg'] = self._background_targets(first)
+            batch['label_bg'] = target(self._background_targets)
         if self.pseudo is not None:
-            batch['pseudo_label'] = self.pseudo(first)
+            batch['pseudo_label'] = target(self.pseudo)
         if self.weights is not None:
-            batch['weight'] = self.weights[first]
+            batch['weight'] = target(self.weights.__getitem__)
         batch['item'] = first.astype(np.int64)
         return batch
 
@@ -450,12 +458,12 @@ def pseudo_labels(cfg, files, num_classes):
     for name in names.split(','):
         name = config.find(name)
         stored.append(predictions.load(name))
-        known = set(stored[-1].files)
-        lacking = [key for key in files if key not in known]
+        lacking = [key for key in files if key not in stored[-1]]
         if lacking:
             raise Problem('%s: no predictions for %s; predict the training list with that model' % (name, lacking[0]))
-        if stored[-1].scores.shape[-1] != num_classes:
-            raise Problem('%s: %d classes, expected %d' % (name, stored[-1].scores.shape[-1], num_classes))
+        if stored[-1].num_classes != num_classes:
+            raise Problem('%s: %d classes, expected %d; it belongs to another data set' % (
+                name, stored[-1].num_classes, num_classes))
 
     def softmax(items):
         rows = []
