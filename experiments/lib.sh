@@ -113,6 +113,7 @@ absolute() { if [[ $1 == /* || ! -e $1 ]]; then printf '%s\n' "$1"; else printf 
 
 # Sets NAMES to those of models.tsv (those given, or all), teachers first, and what models.py knows of each: KIND, TEACHERS, and arguments.
 declare -A KIND=() TEACHERS=() TRAIN=() PREDICT=() SOUNDSCAPES=()
+# shellcheck disable=SC2034  # the drivers that source this read them
 read_models() {
     local table name kind teachers train predict soundscapes
     table=$("$PYTHON" models.py --models "$MODELS" --dataset "$DATASET" "${NAMES[@]}") || exit 1

@@ -1,11 +1,14 @@
 """The drivers, with stand-ins for train.py and predict.py (tests/standins): what is run, in which order, and how it ends."""
+import datetime
 import os
 import shutil
 
 import numpy as np
 import pytest
 
+import files
 import predictions
+import status as status_module
 from conftest import ROOT
 
 CLASSES = ['ant', 'bee', 'cat']
@@ -288,3 +291,146 @@ def test_broken_data_set_stops_before_any_work(project):
     result = train(project)
     assert result.returncode == 1 and 'fg.tsv is missing' in result.stderr
     assert calls(project) == []
+
+
+def status(project, *arguments):
+    result = project.run('experiments/train_all.sh', '--status', '--dataset', 'tiny', '--models', project.experiments / 'table.tsv', *arguments)
+    assert result.returncode == 0, result.output
+    return dict(line.split(None, 1) for line in result.stdout.splitlines())
+
+
+def test_status_tells_of_every_model(project):
+    states = status(project)
+    assert states['plain'] == states['meta'] == 'free'
+    assert states['student'] == 'waiting      for plain'
+    assert states['both'] == 'waiting      for plain, meta'
+    gate(project, 'plain')
+    driver = start_training(project, 'plain')
+    wait_for(driver.stdout, 'plain: training')
+    assert states['4'] == 'models: 2 free, 2 waiting'
+    words = status(project)['plain']
+    assert words.startswith('running      on %s (' % os.uname().nodename) and 'no epoch finished yet' in words
+    (project.experiments / 'FAIL').write_text('plain')
+    open_gate(project, 'plain')
+    assert driver.wait(60) == 1
+    driver.communicate()
+    words = status(project, 'plain')['plain']
+    assert words.startswith('failed') and 'the loss is not finite' in words and 'plain.log' in words
+    (project.experiments / 'FAIL').unlink()
+    train(project)
+    root = project.experiments / 'tiny' / 'plain'
+    files.save_npz(str(root) + '.err.npz', {'errors': np.array([[2, 1, 1, .125], [1, 2, 1, .5], [1, 2, 1, .25]]),
+                                             'columns': np.array(['train_loss', 'valid_loss', 'valid_error', 'valid_map'])})
+    (project.experiments / 'tiny' / 'plain.run.json').write_text('{"saved_epoch": 2}')
+    (project.experiments / 'tiny' / 'meta.pred.npz').unlink()
+    states = status(project)
+    assert states['plain'] == 'finished     MAP 0.500 after epoch 2 of 3'
+    assert states['meta'] == 'finished     no predictions yet'
+    assert states['4'] == 'models: 4 finished'
+
+
+def test_progress_is_told_from_the_log(tmp_path):
+    (tmp_path / 'm.log').write_text('''== start
+epoch 1: train loss 2.0000, valid map 0.1000, rate 0.001, 50.0 s
+epoch 2: train loss 1.5000, valid map 0.2000, rate 0.001, 60.0 s, back to epoch 1 (trial 1 of 3 ended)
+epoch 3: train loss 1.2500, valid map 0.3000, rate 0.0001, 70.0 s
+''')
+    (tmp_path / 'm.run.json').write_text('{"settings": {"epochs": 33, "patience": 10}}')
+    assert status_module.progress(str(tmp_path / 'm'), datetime.datetime(2026, 1, 1, 23, 45)) == (
+        'epoch 3 (train loss 1.2500, valid map 0.3000), rate 0.0001, 1.0 min an epoch, ends by 2026-01-02 00:15')
+
+
+def test_interrupted_training_is_told_from_a_free_one_and_may_be_released(project):
+    gate(project, 'plain')
+    driver = start_training(project, 'plain')
+    wait_for(driver.stdout, 'plain: training')
+    driver.terminate()
+    assert driver.wait(60) == 143
+    driver.communicate()
+    assert status(project)['plain'].startswith('interrupted')
+    result = project.run('experiments/train_all.sh', '--dataset', 'tiny', '--models', project.experiments / 'table.tsv', '--release', 'plain')
+    assert 'interrupted' in result.output or 'released' in result.output
+
+
+def write_ensembles(project):
+    folder = project.experiments / 'tiny' / 'ensembles'
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'one.tsv').write_text('# plain alone\nplain\t1\n')
+    (folder / 'two.tsv').write_text('# options: --birdclef-filter\nplain\t0.5\nmeta\t2\n')
+
+
+def submit(project, *arguments, **kwargs):
+    return project.run('experiments/submit_all.sh', '--dataset', 'tiny', '--models', project.experiments / 'table.tsv', *arguments, **kwargs)
+
+
+def test_submissions_are_made_of_all_ensembles(project):
+    write_ensembles(project)
+    train(project, 'plain', 'meta')
+    before = len(calls(project, 'predict'))
+    result = submit(project)
+    assert result.returncode == 0, result.output
+    assert [line.split(':')[0] for line in result.stdout.splitlines() if 'MAP' in line] == ['one', 'two']
+    mono, soundscapes = [project.experiments / 'tiny' / 'submissions' / kind for kind in ('mono', 'soundscapes')]
+    for folder in mono, soundscapes:
+        assert sorted(p.name for p in (folder / 'parts').glob('*.npz')) == ['meta.pred.npz', 'plain.pred.npz']
+    assert len(calls(project, 'predict')) == before + 4
+    for run in 'one', 'two':
+        assert predictions.load(mono / (run + '.npz')).files == LISTS['test']
+        assert predictions.load(soundscapes / (run + '.npz')).files == LISTS['soundscapes_test']
+        assert predictions.load(soundscapes / (run + '.val.npz')).files == LISTS['soundscapes_val']
+        assert {line.split(';')[0] for line in (mono / (run + '.csv')).read_text().splitlines()} == {'6', '7'}
+        assert [line.split(';')[1] for line in (soundscapes / (run + '.csv')).read_text().splitlines()][::3] == [
+            '00:00:00-00:00:05', '00:00:05-00:00:10', '00:00:10-00:00:15']
+        assert (soundscapes / (run + '.val.csv')).read_text().startswith('8;')
+    # the filter of the run's options is in what is submitted: no cat in 2014
+    best = [line.split(';')[1] for line in (mono / 'two.csv').read_text().splitlines() if line.endswith(';1')]
+    assert best == ['bee', 'cat']
+    # the row of the metadata network counts for every segment
+    plain, meta = [predictions.load(soundscapes / 'parts' / (n + '.pred.npz'))[LISTS['soundscapes_test'][0]] for n in ('plain', 'meta')]
+    assert plain.shape == (3, 3) and meta.shape == (1, 3)
+    both = predictions.load(soundscapes / 'two.npz')[LISTS['soundscapes_test'][0]]
+    np.testing.assert_allclose(both, (.5 * plain + 2 * meta) / 2)
+
+
+def test_submitting_again_predicts_nothing_and_ends_with_the_same_bytes(project):
+    write_ensembles(project)
+    train(project, 'plain', 'meta')
+    submit(project)
+    folder = project.experiments / 'tiny' / 'submissions'
+    before = {path: path.read_bytes() for path in folder.rglob('*.*')if path.is_file()}
+    counted = len(calls(project, 'predict'))
+    assert submit(project, 'two').returncode == 0
+    assert len(calls(project, 'predict')) == counted
+    assert before == {path: path.read_bytes() for path in folder.rglob('*.*') if path.is_file()}
+
+
+def test_submission_fails_where_a_member_does_and_makes_the_others(project):
+    write_ensembles(project)
+    train(project, 'plain')
+    result = submit(project)
+    assert result.returncode == 1
+    assert 'two: skipped: its member meta is not trained' in result.stderr
+    csv = project.experiments / 'tiny' / 'submissions' / 'mono' / 'one.csv'
+    assert csv.exists() and not (csv.parent / 'two.csv').exists()
+    train(project, 'meta')
+    (project.experiments / 'FAIL_PREDICT').write_text('meta')
+    result = submit(project)
+    assert result.returncode == 1 and 'meta: prediction failed' in result.stderr
+    assert not (csv.parent / 'two.csv').exists()
+    (csv.parent.parent.parent / 'ensembles' / 'two.tsv').write_text('plain\t1\nmeat\t1\n')
+    result = submit(project)
+    assert result.returncode == 1 and 'no model meat' in result.stderr
+    result = submit(project, 'three')
+    assert result.returncode == 1 and 'no ensemble three' in result.stderr
+
+
+def test_two_submitters_share_the_predictions(project):
+    write_ensembles(project)
+    train(project, 'plain', 'meta')
+    before = len(calls(project, 'predict'))
+    drivers = [project.start('experiments/submit_all.sh', '--dataset', 'tiny', '--models', project.experiments / 'table.tsv',
+                             SUBMIT_ALL_POLL='0.1') for _ in range(3)]
+    for driver in drivers:
+        _, stderr = driver.communicate(timeout=120)
+        assert driver.returncode == 0, stderr
+    assert len(calls(project, 'predict')) == before + 4

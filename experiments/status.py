@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+"""Show how far every model of a table is: finished, running, waiting, failed, interrupted or free."""
+import argparse
+import datetime
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+import models as tables
+from config import HERE
+from files import Problem, load_npz, program
+
+# what claim.sh --status says by its exit status
+HELD, FREE, STALE, FAILED, FINISHED = 0, 1, 3, 4, 5
+EPOCH = re.compile(r'epoch (\d+): (.*), rate (\S+), ([0-9.]+) s')
+
+
+def claim(action, result):
+    """(exit status, first line) of claim.sh for a result; free without asking if nobody has ever claimed it."""
+    if not os.path.exists(result + '.lock'):
+        return FREE, 'free'
+    answer = subprocess.run([os.path.join(HERE, 'claim.sh'), action, result + '.lock'], stdout=subprocess.PIPE, text=True)
+    return answer.returncode, (answer.stdout.splitlines() or [''])[0]
+
+
+def last_line(filename):
+    """Last line of a log, or nothing."""
+    try:
+        with open(filename, 'rb') as f:
+            f.seek(max(0, os.path.getsize(filename) - 4096))
+            return (f.read().decode('utf-8', 'replace').strip().splitlines() or [''])[-1]
+    except FileNotFoundError:
+        return ''
+
+
+def read_json(filename):
+    """What a JSON file says, or an empty dict: one that can't be read is no reason to show nothing."""
+    try:
+        with open(filename, encoding='utf-8') as f:
+            return json.load(f)
+    except (OSError, ValueError):
+        return {}
+
+
+def progress(root, now=None):
+    """In words, how far the training is whose files begin with `root`: epochs, figures, rate, pace, expected end."""
+    try:
+        with open(root + '.log', encoding='utf-8', errors='replace') as f:
+            epochs = [found for found in map(EPOCH.match, f) if found]
+    except FileNotFoundError:
+        epochs = []
+    if not epochs:
+        return 'no epoch finished yet'
+    number, figures, rate, _ = epochs[-1].groups()
+    pace = sorted(float(e.group(4)) for e in epochs[-9:])[len(epochs[-9:]) // 2]
+    words = 'epoch %s (%s), rate %s, %s an epoch' % (number, figures, rate, span(pace))
+    settings = read_json(root + '.run.json').get('settings', {})
+    left = settings.get('epochs', 0) - int(number)
+    if left > 0:
+        end = (now or datetime.datetime.now()) + datetime.timedelta(seconds=pace * left)
+        words += ', ends %s %s' % ('by' if settings.get('patience') else 'about', end.strftime('%Y-%m-%d %H:%M'))
+    return words
+
+
+def span(seconds):
+    """90 -> '1.5 min'"""
+    for size, unit in ((3600, 'h'), (60, 'min')):
+        if seconds >= size:
+            return '%.1f %s' % (seconds / size, unit)
+    return '%.1f s' % seconds
+
+
+def reached(root):
+    """In words, the validation MAP of a finished model, as far as its record tells."""
+    try:
+        errors = load_npz(root + '.err.npz')
+        column = errors['columns'].tolist().index('valid_map')
+        epoch = read_json(root + '.run.json').get('saved_epoch') or len(errors['errors'])
+        return ', MAP %.3f after epoch %d of %d' % (errors['errors'][epoch - 1, column], epoch, len(errors['errors']))
+    except (Problem, KeyError, ValueError, IndexError):
+        return ''
+
+
+def state_of(model, folder):
+    """(state, details) of a model in words."""
+    root = os.path.join(folder, model.name)
+    code, words = claim('--status', root + '.npz')
+    if os.path.exists(root + '.npz'):
+        words = reached(root)[2:]
+        if os.path.exists(root + '.pred.npz'):
+            return 'finished', words
+        code, holder = claim('--status', root + '.pred.npz')
+        return 'finished', '; '.join(filter(None, (words, {
+            HELD: 'predictions: ' + holder, FAILED: 'predictions failed: ' + last_line(root + '.pred.log')}.get(
+                code, 'no predictions yet'))))
+    if code == HELD:
+        return 'running', '%s; %s' % (re.sub('^held by ', 'on ', words), progress(attempt(root)))
+    if code == FAILED:
+        return 'failed', '%s; see %s' % (last_line(root + '.log') or words, root + '.log')
+    if code == FINISHED:
+        return 'finished', ''
+    missing = [t for t in tables.teachers_of(model) if not os.path.exists(os.path.join(folder, t + '.npz'))]
+    if missing:
+        return 'waiting', 'for %s' % ', '.join(missing)
+    if words == 'free':
+        return 'free', ''
+    return 'interrupted', '%s; %s' % (words, progress(attempt(root)))
+
+
+def attempt(root):
+    """Like `root`, but in the folder of the latest attempt."""
+    return os.path.join(claim('--work', root + '.npz')[1], os.path.basename(root))
+
+
+def table(models, names, folder):
+    """The lines to show."""
+    states = {name: state_of(models[name], folder) for name in names}
+    width = max(map(len, names))
+    lines = ['%-*s  %-11s  %s' % (width, name, *states[name]) for name in names]
+    counts = {}
+    for state, _ in states.values():
+        counts[state] = counts.get(state, 0) + 1
+    return [line.rstrip() for line in lines] + ['%d models: %s' % (len(names), ', '.join('%d %s' % (n, s) for s, n in counts.items()))]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('names', metavar='MODEL', nargs='*', help='models of the table (default: all)')
+    parser.add_argument('--models', metavar='FILE', default=tables.TABLE, help='the table (default: %(default)s)')
+    parser.add_argument('--dataset', metavar='NAME', default='birdclef', help='data set (default: %(default)s)')
+    parser.add_argument('--watch', metavar='SECONDS', type=float, nargs='?', const=10, help='show it again every so often (%(const)s)')
+    options = parser.parse_args()
+    models = tables.read_table(options.models, options.dataset)
+    names = tables.in_order(models, options.names, options.models)
+    folder = os.path.join(HERE, options.dataset)
+    while True:
+        lines = table(models, names, folder)
+        if options.watch and sys.stdout.isatty():
+            sys.stdout.write('\033[2J\033[H')
+        print('\n'.join(lines), flush=True)
+        if not options.watch:
+            return
+        time.sleep(options.watch)
+
+
+if __name__ == '__main__':
+    program(main)

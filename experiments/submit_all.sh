@@ -1,0 +1,145 @@
+#!/usr/bin/env bash
+# Makes the submissions of ensembles: figures on the validation list, predictions that lack, combinations, CSV files.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+ENSEMBLES=()
+# seconds between looks at predictions that are being made elsewhere
+POLL=${SUBMIT_ALL_POLL:-30}
+
+usage() {
+    cat <<'END'
+Usage: submit_all.sh [OPTIONS] [RUN...]
+For each ensemble, or those named: prints its figures on the validation list, predicts the test recordings and the
+soundscapes with members that have no such predictions yet, and writes the weighted combination and the CSV files into
+experiments/NAME/submissions/mono/ and .../soundscapes/ (RUN.csv, and RUN.val.csv of the soundscapes for validation).
+  --dataset NAME       data set in datasets/, whose models are in experiments/NAME/ (birdclef)
+  --models FILE        table of models (experiments/models.tsv)
+  --ensembles PATH     a table of members and weights, or a folder of such (repeatable; experiments/NAME/ensembles/ if that
+                       exists, else experiments/ensembles/)
+  --var KEY=VALUE, --vars FILE    settings for predictions beside the usual ones (repeatable)
+  --device DEVICE, --amp          as for predict.py
+Example: ./submit_all.sh --dataset birdclef run1 run2
+END
+}
+
+own_option() {
+    case $1 in
+        --ensembles)
+            (($# > 1)) || usage_error "$1 needs a value"
+            ENSEMBLES+=("$(absolute "$2")") SHIFT=2 ;;
+        --ensembles=*) ENSEMBLES+=("$(absolute "${1#*=}")") ;;
+        *) return 1 ;;
+    esac
+}
+
+# Reads ensemble file $1: sets MEMBERS, WEIGHTS and OPTIONS.
+read_ensemble() {
+    local member weight rest
+    MEMBERS=() WEIGHTS=() OPTIONS=()
+    while IFS=$'\t' read -r member weight rest; do
+        case $member in
+            '# options:'*) read -ra OPTIONS <<< "${member#*:}" ;;
+            '#'* | '') ;;
+            *)
+                [[ -v KIND[$member] ]] || die "$1: no model $member in $MODELS; is it the right --models?"
+                [[ -n $weight ]] || die "$1: $member has no weight; a line is MODEL, tab, WEIGHT"
+                MEMBERS+=("$member") WEIGHTS+=("$weight") ;;
+        esac
+    done < "$1"
+    ((${#MEMBERS[@]})) || die "$1: no members in it"
+}
+
+# Makes sure that all members have predictions for lists $2 in folder $1, with arguments of the array named $3.
+predict_members() {
+    local folder=$1 lists=$2 member status waiting
+    local -n arguments=$3
+    while :; do
+        waiting=
+        for member in "${MEMBERS[@]}"; do
+            [[ ! -e $folder/$member.pred.npz ]] || continue
+            if ! holder "$folder/$member.pred.npz" > /dev/null; then
+                log "$member: predicting $lists"
+                status=0
+                predict_model "$member" "$lists" "$folder" "${arguments[$member]}" || status=$?
+                case $status in
+                    0) continue ;;
+                    75 | 76) ;;
+                    *)
+                        log "$member: prediction failed with exit status $status, see experiments/$folder/$member.pred.log"
+                        return 1 ;;
+                esac
+            fi
+            waiting=$member
+        done
+        [[ -n $waiting ]] || return 0
+        log "waiting for predictions of $waiting ($(holder "$folder/$waiting.pred.npz" || echo free))"
+        sleep "$POLL"
+    done
+}
+
+# Combines predictions in folder $1 into $1/../$2.npz and a CSV file, for list $3; the rest are options of eval.py.
+combine() {
+    local out=${1%/parts}/$2 list=$3 mode=mono weighted=() i
+    for i in "${!MEMBERS[@]}"; do weighted+=("$1/${MEMBERS[i]}.pred.npz:${WEIGHTS[i]}"); done
+    [[ $list == test ]] || mode=soundscape
+    "$PYTHON" eval.py --dataset "$DATASET" --filelist "$list" "${@:4}" "${OPTIONS[@]}" --save-predictions "$out.npz" "${weighted[@]}" &&
+        "$PYTHON" submit_csv.py --dataset "$DATASET" --filelist "$list" --mode "$mode" "$out.npz" "$out.csv"
+}
+
+# Everything for ensemble $1 of file $2.
+submit() {
+    local run=$1 member weighted=() lists=() i background=()
+    read_ensemble "$2"
+    for i in "${!MEMBERS[@]}"; do
+        member=${MEMBERS[i]}
+        if [[ ! -e $DATASET/$member.npz ]]; then
+            log "$run: skipped: its member $member is not trained; start train_all.sh --dataset $DATASET first"
+            return 1
+        fi
+        weighted+=("$DATASET/$member.pred.npz:${WEIGHTS[i]}")
+    done
+    [[ ! -e ../datasets/$DATASET/labels/bg.tsv ]] || background=(--labelfile-background bg.tsv)
+    predict_members "$DATASET" valid PREDICT || return
+    printf '%s: ' "$run"
+    "$PYTHON" eval.py --dataset "$DATASET" "${background[@]}" "${OPTIONS[@]}" "${weighted[@]}" || return
+    if [[ -e $LISTS/test ]]; then
+        predict_members "$SUBMISSIONS/mono/parts" test PREDICT && combine "$SUBMISSIONS/mono/parts" "$run" test || return
+    fi
+    [[ ! -e $LISTS/soundscapes_val ]] || lists+=(soundscapes_val)
+    [[ ! -e $LISTS/soundscapes_test ]] || lists+=(soundscapes_test)
+    ((${#lists[@]})) || return 0
+    predict_members "$SUBMISSIONS/soundscapes/parts" "$(IFS=,; echo "${lists[*]}")" SOUNDSCAPES || return
+    for i in "${lists[@]}"; do
+        member=$run
+        [[ $i == soundscapes_test ]] || member+=.val
+        combine "$SUBMISSIONS/soundscapes/parts" "$member" "$i" --no-maxpool || return
+    done
+}
+
+main() {
+    local runs run path file files=() failed=0
+    parse_options "$@"
+    runs=("${NAMES[@]}") NAMES=() PREDICT_SETTINGS=("${SETTINGS[@]}")
+    ensure_env
+    LISTS=../datasets/$DATASET/filelists SUBMISSIONS=$DATASET/submissions
+    if ((${#ENSEMBLES[@]} == 0)); then
+        ENSEMBLES=(ensembles)
+        [[ ! -d $DATASET/ensembles ]] || ENSEMBLES=("$DATASET/ensembles")
+    fi
+    for path in "${ENSEMBLES[@]}"; do
+        if [[ -f $path ]]; then files+=("$path"); else files+=("$path"/*.tsv); fi
+    done
+    ((${#runs[@]})) || for file in "${files[@]}"; do runs+=("$(basename "$file" .tsv)"); done
+    read_models
+    check_dataset
+    for run in "${runs[@]}"; do
+        for file in "${files[@]}"; do [[ ${file##*/} != "$run.tsv" ]] || break; done
+        [[ -e $file && ${file##*/} == "$run.tsv" ]] || die "no ensemble $run in ${ENSEMBLES[*]}; blender.py finds weights for one"
+        submit "$run" "$file" || failed=$((failed + 1))
+    done
+    ((failed == 0)) || die "$failed of ${#runs[@]} submissions failed, see above"
+    log "submissions are in experiments/$SUBMISSIONS"
+}
+
+main "$@"

@@ -1,0 +1,39 @@
+"""Every golden case is covered: named in the tuple GOLDEN of some test module."""
+import ast
+
+from conftest import ROOT
+
+# networks and weights that other cases are about, and lists that are no cases of their own
+PARTS = ('.out64', '.run64')
+
+
+def covered():
+    """Golden case -> names of the test modules that name it."""
+    cases = {}
+    for path in sorted((ROOT / 'tests').glob('test_*.py')):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == 'GOLDEN' for t in node.targets):
+                for case in ast.literal_eval(node.value):
+                    cases.setdefault(case, []).append(path.name)
+    return cases
+
+
+def recorded(golden_dir):
+    return {str(path.relative_to(golden_dir))[:-len('.json')] for path in golden_dir.rglob('*.json')}
+
+
+def test_every_case_is_covered_by_a_test(golden_dir):
+    missing = {case for case in recorded(golden_dir) - set(covered()) if not case.endswith(PARTS)}
+    assert not missing, 'covered by no test: %s' % ', '.join(sorted(missing))
+
+
+def test_no_test_names_a_case_that_is_not_there(golden_dir):
+    unknown = set(covered()) - recorded(golden_dir)
+    assert not unknown, {case: covered()[case] for case in unknown}
+
+
+def test_covered_cases_are_asked_for(golden_dir):
+    for path in sorted((ROOT / 'tests').glob('test_*.py')):
+        text = path.read_text()
+        if '\nGOLDEN' in text:
+            assert 'golden(' in text or 'read_golden(' in text, '%s names golden cases, but reads none' % path.name

@@ -1,0 +1,149 @@
+"""Every shell script is without findings of shellcheck; every driver says how it is used; the environment is made once."""
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+
+
+def tracked():
+    listing = subprocess.run(['git', 'ls-files', '--cached', '--others', '--exclude-standard'], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    return [name for name in listing.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def shell_scripts():
+    found = []
+    for name in tracked():
+        with open(ROOT / name, 'rb') as f:
+            if name.endswith('.sh') or re.match(rb'#!.*\b(ba)?sh\b', f.readline()):
+                found.append(name)
+    return found
+
+
+SCRIPTS = shell_scripts()
+DRIVERS = ['prepare_birdclef.sh', 'tests/run.sh'] + ['experiments/%s.sh' % name for name in (
+    'train_all', 'predict_missing', 'eval_all', 'submit_all', 'demo')]
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_shellcheck_finds_nothing(script):
+    shellcheck = shutil.which('shellcheck', path=os.path.dirname(sys.executable) + os.pathsep + os.environ['PATH'])
+    if not shellcheck:
+        pytest.skip('needs shellcheck')
+    result = subprocess.run([shellcheck, '--external-sources', '--source-path=SCRIPTDIR', script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_scripts_are_strict_and_can_be_parsed(script):
+    text = (ROOT / script).read_text()
+    assert text.startswith('#!/usr/bin/env bash\n')
+    if script != 'experiments/lib.sh':
+        assert 'set -euo pipefail' in text
+        assert os.access(ROOT / script, os.X_OK)
+    assert subprocess.run(['bash', '-n', script], cwd=ROOT).returncode == 0
+
+
+@pytest.mark.parametrize('script', DRIVERS)
+def test_help_shows_usage_and_an_example(script):
+    result = subprocess.run([ROOT / script, '--help'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert result.returncode == 0, result.stderr
+    assert 'Usage' in result.stdout and 'Example' in result.stdout
+
+
+def test_programs_can_be_run_and_modules_cannot():
+    for name in tracked():
+        if name.endswith('.py') and not name.startswith('tests/test_'):
+            text = (ROOT / name).read_text()
+            program = "if __name__ == '__main__':" in text
+            assert program == text.startswith('#!/usr/bin/env python3\n') or name.startswith('tests/standins/'), name
+            assert os.access(ROOT / name, os.X_OK) == text.startswith('#!'), name
+
+
+# What the stand-in for a Python does: make an environment, and note each installation.
+FAKE_PYTHON = '''#!/usr/bin/env bash
+case "$*" in
+    *'-m venv '*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; echo venv >> "$NOTES" ;;
+    *'pip --version'*) exit 0 ;;
+    *'pip install'*) echo install >> "$NOTES"; [[ -z ${PIP_FAILS:-} ]] ;;
+    *) exec @PYTHON@ "$@" ;;
+esac
+'''
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    """A folder with lib.sh and requirements.txt, and a function that starts a script there which calls ensure_env."""
+    (tmp_path / 'experiments').mkdir()
+    (tmp_path / 'bin').mkdir()
+    shutil.copy2(ROOT / 'experiments' / 'lib.sh', tmp_path / 'experiments')
+    (tmp_path / 'requirements.txt').write_text('numpy==1  # arrays\n')
+    (tmp_path / 'bin' / 'python3').write_text(FAKE_PYTHON.replace('@PYTHON@', sys.executable))
+    (tmp_path / 'bin' / 'python3').chmod(0o755)
+    script = tmp_path / 'script.sh'
+    script.write_text('#!/usr/bin/env bash\nset -euo pipefail\n. experiments/lib.sh\nensure_env\necho "$PYTHON"\n')
+    script.chmod(0o755)
+    env = {k: v for k, v in os.environ.items() if k not in ('VIRTUAL_ENV', 'CONDA_PREFIX')}
+
+    def start(**more):
+        return subprocess.Popen([script], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(
+            env, PATH='%s:%s' % (tmp_path / 'bin', os.environ['PATH']), NOTES=str(tmp_path / 'notes'), **more))
+    start.path = tmp_path
+    start.notes = lambda: (tmp_path / 'notes').read_text().split() if (tmp_path / 'notes').exists() else []
+    return start
+
+
+def finish(process):
+    stdout, stderr = process.communicate(timeout=60)
+    return process.returncode, stdout.strip(), stderr
+
+
+def test_environment_is_made_once_and_again_only_if_requirements_change(fresh):
+    code, python, words = finish(fresh())
+    assert code == 0 and python == str(fresh.path / '.venv/bin/python') and 'installing requirements.txt' in words
+    assert fresh.notes() == ['venv', 'install']
+    code, again, words = finish(fresh())
+    assert (code, again, words) == (0, python, '')
+    assert fresh.notes() == ['venv', 'install']
+    (fresh.path / 'requirements.txt').write_text('numpy==2\n')
+    assert finish(fresh())[0] == 0
+    assert fresh.notes() == ['venv', 'install', 'install']
+
+
+def test_two_starts_at_once_install_once(fresh):
+    for process in [fresh() for _ in range(4)]:
+        assert finish(process)[0] == 0
+    assert fresh.notes() == ['venv', 'install']
+
+
+def test_failed_installation_is_not_taken_for_a_done_one(fresh):
+    code, _, words = finish(fresh(PIP_FAILS='1'))
+    assert code == 1 and 'type the same command again' in words
+    assert finish(fresh())[0] == 0
+    assert fresh.notes() == ['venv', 'install', 'install']
+
+
+@pytest.mark.parametrize('variable', ['VIRTUAL_ENV', 'CONDA_PREFIX'])
+def test_active_environment_is_used_if_it_has_all(fresh, variable):
+    code, python, words = finish(fresh(**{variable: sys.prefix}))
+    assert code == 0 and python == sys.prefix + '/bin/python' and 'using the active environment' in words
+    (fresh.path / 'requirements.txt').write_text('numpy==1\nnosuchthing==1\n')
+    code, python, words = finish(fresh(**{variable: sys.prefix}))
+    assert code == 0 and python == str(fresh.path / '.venv/bin/python') and 'lacks nosuchthing' in words
+
+
+def test_missing_python_or_venv_is_told_with_its_cure(fresh):
+    python = fresh.path / 'bin' / 'python3'
+    python.write_text(FAKE_PYTHON.replace('@PYTHON@', sys.executable).replace("    *'pip --version'*", "    *ensurepip*) exit 1 ;;\n    *'pip --version'*"))
+    code, _, words = finish(fresh())
+    assert code == 1 and 'python3-venv' in words
+    for name in ('python', 'python3', *('python3.%d' % i for i in range(10, 16))):
+        (fresh.path / 'bin' / name).write_text('#!/usr/bin/env bash\nexit 1\n')
+        (fresh.path / 'bin' / name).chmod(0o755)
+    code, _, words = finish(fresh())
+    assert code == 1 and 'no Python 3.10 or newer' in words
+    assert fresh.notes() == []
