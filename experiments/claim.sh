@@ -271,33 +271,35 @@ watch_over() {  # number and token as arguments; the supervisor holds the other 
     done
 }
 
-forward() {  # SIGNAL: let the command save its state; a second signal doesn't wait
-    if [[ $signal ]]; then end_processes "$token" || :; fi
+forward() {  # SIGNAL: let the command save its state, then end it; a second signal doesn't wait
+    local deadline=$((SECONDS + grace))
+    [[ ! $signal ]] || deadline=0
     signal=$1
-    [[ ! ${command:-} ]] || kill -TERM -- "-$command" 2>/dev/null || :
+    [[ $command ]] || return 0
+    kill -TERM -- "-$command" 2>/dev/null || :
+    # the command may be a shell that is gone while its child still saves
+    while ((SECONDS < deadline)) && [[ $(processes "$token") ]]; do sleep 0.1; done
+    end_processes "$token" || :
 }
 
-run() {  # COMMAND...: sets status
-    local watcher deadline
+run() {  # COMMAND...: sets status, and why if it isn't the command's own
+    local watcher
+    status=0 why=''
+    # shellcheck disable=SC2034  # what counts is that our end of its stdin closes when we die
     coproc WATCHER { exec env -u CLAIM_TOKEN setsid "$self" --watch "$lock" "$number" "$token" >/dev/null; }
     watcher=$WATCHER_PID
     CLAIM_WORK=$work CLAIM_TOKEN=$token setsid setpriv --pdeathsig KILL "$@" &
     command=$!
-    [[ ! $signal ]] || kill -TERM -- "-$command" 2>/dev/null || :
-    status=0
-    while start_of "$command" >/dev/null && start_of "$watcher" >/dev/null; do
-        wait -n "$command" "$watcher" 2>/dev/null || :
-    done
-    if ! start_of "$watcher" >/dev/null; then end_processes "$token" || :; fi
-    if [[ $signal ]]; then  # the command itself may be a shell that has left others saving
-        deadline=$((SECONDS + grace))
-        while ((SECONDS < deadline)) && [[ $(processes "$token") ]]; do sleep 0.1; done
-    fi
-    end_processes "$token" || say 'some processes of the command could not be ended'
-    while kill -0 "$command" 2>/dev/null; do wait "$command" || :; done
-    wait "$command" || status=$?
-    { echo end >&"${WATCHER[1]}"; } 2>/dev/null || :
-    wait "$watcher" 2>/dev/null || [[ $? != 76 ]] || status=76
+    {  # silent: Bash would tell of each process that was killed
+        [[ ! $signal ]] || forward "$signal"  # it came before the command was there
+        while start_of "$command" && start_of "$watcher"; do wait -n "$command" "$watcher" || :; done
+        start_of "$watcher" || { why=', its watcher was killed'; end_processes "$token" || :; }
+        end_processes "$token" || why=', some of its processes could not be killed'
+        while kill -0 "$command"; do wait "$command" || :; done
+        wait "$command" || status=$?
+        kill -KILL "$watcher" || :
+        wait "$watcher" || :
+    } >/dev/null 2>&1
 }
 
 claim() {
@@ -325,8 +327,8 @@ claim() {
         end_attempt released "interrupted on $HOSTNAME, $(now); the next attempt goes on from there"
     else
         keep_log
-        end_attempt failed "on $HOSTNAME, $(now): exit status $status"
-        say "failed with exit status $status; what it left: $work"
+        end_attempt failed "on $HOSTNAME, $(now): exit status $status$why"
+        say "failed with exit status $status$why; what it left: $work"
     fi
     if [[ $signal ]] && ((status != 0)); then  # die of the same signal, so that a calling script stops, too
         trap - INT TERM HUP
