@@ -1,5 +1,10 @@
 """Random excerpts and their augmentation, as pure functions of a random generator."""
+import warnings
+
 import numpy as np
+
+# What scipy 0.18 changed doesn't concern us, but it says so in every process.
+warnings.filterwarnings('ignore', 'The behavior of affine_transform')
 
 
 # == Excerpts ==
@@ -120,5 +125,5 @@ def stretch_shift(spect, stretch, shift, out, order=2, offset=None):
     from scipy.ndimage import affine_transform
     if offset is None:
         offset = ((len(spect) - 1) - (len(out) - 1) / stretch) / 2
-    affine_transform(spect, np.diag((1 / stretch, 1 / shift)), (offset, 0), out.shape, out, order=order, mode='constant')
+    affine_transform(spect, (1 / stretch, 1 / shift), (offset, 0), out.shape, out, order=order, mode='constant')
     np.maximum(out, 0, out=out)

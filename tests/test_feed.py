@@ -1,0 +1,156 @@
+"""Work ahead in threads and processes."""
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import feed
+import numpy as np
+import pytest
+from files import Problem
+
+WAYS = [{}, {'threads': 1}, {'threads': 3}, {'processes': 1}, {'processes': 3}]
+BACKGROUND = WAYS[1:]
+
+
+def make(k):
+    big = feed.empty((50, 1000), np.float32)
+    big[:] = k
+    return {'big': big, 'small': np.arange(k), 'none': np.empty((2, 0)), 'also big': big[:25], 'name': str(k)}
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_results_come_in_order_however_they_are_made(way):
+    results = list(feed.run_ahead(make, range(20), **way))
+    for k, result in enumerate(results):
+        expected = make(k)
+        assert list(result) == list(expected)
+        for name in ('big', 'small', 'none', 'also big'):
+            np.testing.assert_array_equal(result[name], expected[name])
+            assert result[name].dtype == expected[name].dtype
+        assert result['name'] == str(k)
+        # Batches may be changed in place.
+        result['big'] += 1
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_nothing_to_do(way):
+    assert list(feed.run_ahead(make, [], **way)) == []
+
+
+class Silent(Exception):
+    pass
+
+
+@pytest.mark.parametrize('way', WAYS)
+@pytest.mark.parametrize('error', [ValueError('oops'), Silent(), KeyboardInterrupt(), SystemExit(3), Problem('a file: broken; mend it'), GeneratorExit()])
+def test_exception_reaches_the_consumer_in_its_turn(way, error):
+    def function(k):
+        if k == 5:
+            raise error
+        return k
+    got = []
+    with pytest.raises(type(error)) as caught:
+        for k in feed.run_ahead(function, range(100), **way):
+            got.append(k)
+    assert got == [0, 1, 2, 3, 4]
+    assert caught.value.args == error.args
+
+
+@pytest.mark.parametrize('way', BACKGROUND)
+def test_error_of_the_items_reaches_the_consumer(way):
+    def items():
+        yield 1
+        raise ValueError('no more')
+    with pytest.raises(ValueError, match='no more'):
+        list(feed.run_ahead(make, items(), **way))
+
+
+def test_unportable_exception_is_told_in_words():
+    class Local(Exception):
+        pass
+
+    def function(k):
+        raise Local('within')
+    with pytest.raises(RuntimeError, match='Local: within'):
+        list(feed.run_ahead(function, [1], processes=1))
+
+
+@pytest.mark.parametrize('way', WAYS[1:3])
+def test_memory_is_bounded(way):
+    made = []
+    lock = threading.Lock()
+
+    def function(k):
+        with lock:
+            made.append(k)
+        return k
+    for k in feed.run_ahead(function, range(60), ahead=4, **way):
+        with lock:
+            assert len(made) <= k + 1 + 4
+    assert len(made) == 60
+
+
+@pytest.mark.parametrize('way', [{'processes': 1}, {'processes': 2}])
+def test_memory_of_processes_is_bounded(way, tmp_path):
+    def function(k):
+        with open(tmp_path / 'made', 'ab') as f:
+            f.write(b'.')
+        return k
+    for k in feed.run_ahead(function, range(30), ahead=4, **way):
+        assert os.path.getsize(tmp_path / 'made') <= k + 1 + 4
+
+
+@pytest.mark.parametrize('way', BACKGROUND)
+def test_early_exit_leaves_nobody_behind(way):
+    gc.collect()
+    threads, fds = threading.active_count(), len(os.listdir('/proc/self/fd'))
+    for k in feed.run_ahead(make, range(1000), **way):
+        if k['name'] == '3':
+            break
+    k = None
+    gc.collect()
+    assert threading.active_count() == threads
+    assert len(os.listdir('/proc/self/fd')) == fds
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+@pytest.mark.parametrize('way', [{'processes': 1}, {'processes': 2}])
+def test_killed_process_is_a_problem(way):
+    def function(k):
+        if k == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return k
+    with pytest.raises(Problem, match='died .exit status -9.'):
+        list(feed.run_ahead(function, range(50), **way))
+
+
+SCRIPT = '''
+import sys
+sys.path.insert(0, %r)
+import feed, itertools, os, time
+def function(k):
+    return os.getpid()
+for k, pid in enumerate(feed.run_ahead(function, itertools.count(), %s=2)):
+    if k < 2:
+        print(pid, flush=True)
+    time.sleep(.001)
+'''
+
+
+@pytest.mark.parametrize('kind', ['threads', 'processes'])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGKILL])
+def test_interrupted_or_killed_consumer_takes_its_workers_down(kind, number):
+    run = subprocess.Popen([sys.executable, '-c', SCRIPT % (os.path.dirname(feed.__file__), kind)],
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    for _ in range(2):
+        run.stdout.readline()
+    # Ctrl-C goes to the whole group, as from a terminal.
+    os.killpg(run.pid, number) if number == signal.SIGINT else run.kill()
+    # The pipes close when the last worker has gone.
+    _, error = run.communicate(timeout=60)
+    assert run.returncode == -number or run.returncode == 1
+    assert error.count('Traceback') <= 1
