@@ -1,0 +1,124 @@
+#!/usr/bin/env python3
+"""Many workers on many jobs, some of them killed (kill -9) in the midst of one, and new ones come.
+
+Counts jobs published, lost, published in pieces of two attempts, and overlaps (two attempts at a job running at once);
+ends with status 1 unless all were published and none overlapped. With --without-protocol the workers claim nothing;
+that has to show overlaps, so that this harness is known to see them.
+"""
+import argparse
+import collections
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+CLAIM = HERE.parent.parent / 'experiments' / 'claim.sh'
+KINDS = ('worker', 'supervisor', 'supervisor and watcher', 'command', 'watcher')
+
+
+def tree():
+    """{process: its children} and {process: its command line} of this machine."""
+    children, commands = collections.defaultdict(list), {}
+    for path in pathlib.Path('/proc').glob('[0-9]*'):
+        try:
+            stat = (path / 'stat').read_text().rsplit(') ', 1)[1].split()
+            commands[int(path.name)] = (path / 'cmdline').read_bytes().decode(errors='replace').split('\0')
+        except OSError:
+            continue
+        if stat[0] != 'Z':
+            children[int(stat[1])].append(int(path.name))
+    return children, commands
+
+
+def victims(worker, kind):
+    """Processes to kill of a worker that has a job running; none if it has none."""
+    children, commands = tree()
+
+    def below(pid):
+        return [p for child in children[pid] for p in [child, *below(child)]]
+
+    def runs(pid, what):
+        return any(word.endswith(what) for word in commands.get(pid, ())[:3])
+
+    everything = below(worker)
+    jobs = [p for p in everything if runs(p, 'job.sh')]
+    claims = [p for p in everything if runs(p, 'claim.sh') and '--watch' not in commands[p] and p not in jobs]
+    watchers = [p for p in everything if runs(p, 'claim.sh') and '--watch' in commands[p]]
+    if not jobs:
+        return []
+    return {'worker': [worker, *everything], 'supervisor': [worker, *claims],
+            'supervisor and watcher': [worker, *claims, *watchers], 'command': jobs, 'watcher': watchers}[kind]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--workers', type=int, default=50)
+    parser.add_argument('--jobs', type=int, default=200)
+    parser.add_argument('--kills', type=int, default=25)
+    parser.add_argument('--kill', choices=(*KINDS, 'all'), default='all', help='what of a worker is killed (each in turn)')
+    parser.add_argument('--step', default='0.05', help='seconds of a quarter of a job (%(default)s)')
+    parser.add_argument('--limit', type=float, default=1800, help='seconds after which to give up (%(default)s)')
+    parser.add_argument('--folder', help='where to play, for example on NFS (a temporary folder)')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--without-protocol', action='store_true', help='negative control')
+    args = parser.parse_args()
+    rng = random.Random(args.seed)
+    top = pathlib.Path(tempfile.mkdtemp(dir=args.folder))
+    folder = top / 'jobs'
+    folder.mkdir()
+    events = top / 'events'
+    events.touch()
+    env = dict(os.environ, EVENTS=str(events), STEP_SECONDS=args.step)
+    program = [] if args.without_protocol else [str(CLAIM)]
+
+    def start():
+        return subprocess.Popen([HERE / 'worker.sh', folder, str(args.jobs), *program], env=env,
+                                stderr=subprocess.DEVNULL, start_new_session=True)
+
+    begun = time.monotonic()
+    workers = [start() for _ in range(args.workers)]
+    kills, next_kill = 0, begun + 1
+    while any(w.poll() is None for w in workers) and time.monotonic() - begun < args.limit:
+        time.sleep(0.05)
+        if kills < args.kills and time.monotonic() > next_kill:
+            kind = KINDS[kills % len(KINDS)] if args.kill == 'all' else args.kill
+            worker = rng.choice([w for w in workers if w.poll() is None] or workers)
+            pids = victims(worker.pid, 'worker' if args.without_protocol else kind)
+            for pid in pids:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            if pids:
+                kills += 1
+                next_kill = time.monotonic() + 0.2
+                if worker.pid in pids:
+                    worker.wait()
+                    workers[workers.index(worker)] = start()
+    for w in workers:
+        if w.poll() is None:
+            os.killpg(w.pid, signal.SIGKILL)
+        w.wait()
+    count = collections.Counter(line.split()[0] for line in events.read_text().splitlines())
+    published = mixed = leftovers = 0
+    for number in range(1, args.jobs + 1):
+        result = folder / ('job%d.npz' % number)
+        published += result.exists()
+        mixed += result.exists() and result.read_text() != result.with_name(result.name + '.vars').read_text()
+    leftovers = sum(1 for path in folder.iterdir() if path.suffix not in ('.npz', '.vars'))
+    print('%d workers, %d jobs, %d kills of %s: %d published, %d lost, %d mixed, %d overlaps; %d begun, %d resumed, '
+          '%d ended, %d files left over; %.0f s'
+          % (args.workers, args.jobs, kills, args.kill, published, args.jobs - published, mixed, count['overlap'],
+             count['begin'], count['resume'], count['end'], leftovers, time.monotonic() - begun))
+    shutil.rmtree(top, ignore_errors=True)
+    sys.exit(published < args.jobs or mixed > 0 or count['overlap'] > 0 or leftovers > 0)
+
+
+if __name__ == '__main__':
+    main()
