@@ -161,6 +161,35 @@ class Bias(nn.Module):
         return x + self.bias.view((-1,) + (1,) * (x.ndim - 2))
 
 
+class _Normalise(torch.autograd.Function):
+    """(x normalised, mean, inverse standard deviation) by torch's kernels.
+
+    On the CPU, those for channels-last maps are only good to three digits, and those of the gradient are wrong where
+    the layouts of x and its gradient differ: here the two never meet.
+    """
+
+    @staticmethod
+    def _layout(x):
+        if x.device.type != 'cpu' and x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
+            return torch.channels_last
+        return torch.contiguous_format
+
+    @staticmethod
+    def forward(ctx, x, gamma, beta):
+        x = x.contiguous(memory_format=_Normalise._layout(x))
+        y, mean, inv_std = torch.native_batch_norm(x, gamma, beta, None, None, True, 0., EPSILON)
+        ctx.save_for_backward(x, gamma, mean, inv_std)
+        ctx.mark_non_differentiable(mean, inv_std)
+        return y, mean, inv_std
+
+    @staticmethod
+    def backward(ctx, gradient, *_):
+        x, gamma, mean, inv_std = ctx.saved_tensors
+        gradient = gradient.contiguous(memory_format=_Normalise._layout(x))
+        return torch.ops.aten.native_batch_norm_backward(gradient, x, gamma, None, None, mean, inv_std, True, EPSILON,
+                                                         list(ctx.needs_input_grad))
+
+
 class BatchNorm(nn.Module):
     """Batch normalisation (Ioffe & Szegedy 2015) that averages the mean and the *inverse standard deviation*.
 
@@ -183,7 +212,7 @@ class BatchNorm(nn.Module):
         if self.group is not None:
             x, mean, inv_std = self._synchronised(x)
         else:
-            x, mean, inv_std = torch.native_batch_norm(x, self.gamma, self.beta, None, None, True, 0., EPSILON)
+            x, mean, inv_std = _Normalise.apply(x, self.gamma, self.beta)
         with torch.no_grad():
             self.mean.lerp_(mean.to(self.mean.dtype), FACTOR)
             self.inv_std.lerp_(inv_std.to(self.inv_std.dtype), FACTOR)

@@ -315,8 +315,8 @@ def _slots(net):
 
 
 def original_arrays(net):
-    """The network's arrays as the original stores them: list of float32 arrays, in its order and layout."""
-    return [np.asarray(getattr(module, 'to_original', lambda own, a: a)(own, tensor.detach().cpu().numpy()))
+    """The network's arrays as the original stores them: list of copies, in its order and layout."""
+    return [np.array(getattr(module, 'to_original', lambda own, a: a)(own, tensor.detach().cpu().numpy()))
             for _, module, own, tensor in _slots(net)]
 
 

@@ -356,3 +356,16 @@ def test_magnitudes_equal_the_front_end_on_the_host():
     assert found.shape == (2,) + expected.shape and found.dtype == torch.float32
     np.testing.assert_allclose(found[0].numpy(), expected, rtol=1e-4, atol=.05)
     assert layers.Magnitudes(cfg)(torch.zeros(2, 1023, dtype=torch.int16)).shape == (2, 0, 465)
+
+
+def test_batch_statistics_are_exact_whatever_the_memory_layout():
+    torch.manual_seed(0)
+    x = torch.randn(8, 8, 300, 100) * .1 + 1
+    results = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        norm = layers.BatchNorm(8).train()
+        norm(x.contiguous(memory_format=layout))
+        results.append(norm.inv_std)
+    exact = .9 + .1 / torch.sqrt(x.double().var((0, 2, 3), correction=0) + 1e-4)
+    for result in results:
+        torch.testing.assert_close(result.double(), exact, rtol=1e-6, atol=0)
