@@ -114,16 +114,15 @@ def needed_bins(bins, max_shift, available):
     return available if max_shift >= 1 else min(available, int(np.ceil(bins / (1 - max_shift))) + 1)
 
 
-def stretch_shift(spect, stretch, shift, out, order=2, offset=None):
+def stretch_shift(spect, stretch, shift, out, order=2):
     """Stretches a spectrogram (frames, bins) in time and shifts it in pitch by one affine transform, into `out`.
 
-    `stretch` > 1 makes it longer, `shift` > 1 higher. Of the result, the central frames and the lowest bins that
-    fit `out` are kept; what lies beyond the spectrogram is 0, and so is what the splines of `order` make negative.
-    `offset`: frame that becomes the first, instead. (The original's, (frames / stretch - kept) / 2, only keeps
-    the centre where stretch is 1, and else runs over the end.)
+    `stretch` > 1 makes it longer, `shift` > 1 higher. Of the result, central frames and the lowest bins that fit
+    `out` are kept; what lies beyond the spectrogram is 0, and so is what the splines of `order` make negative.
+    With kept_frames(frames, max_stretch) frames in `out`, nothing lies beyond.
     """
     from scipy.ndimage import affine_transform
-    if offset is None:
-        offset = ((len(spect) - 1) - (len(out) - 1) / stretch) / 2
+    # The original's formula: the middle of the stretched frames, though counted in frames of the excerpt.
+    offset = (len(spect) * stretch - len(out)) / 2
     affine_transform(spect, (1 / stretch, 1 / shift), (offset, 0), out.shape, out, order=order, mode='constant')
     np.maximum(out, 0, out=out)
