@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# The whole main job on synthetic recordings: generate, prepare, train, predict, evaluate, blend, submit.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+DATASET=demo MODELS=demo.tsv
+GENERATE=()
+
+usage() {
+    cat <<'END'
+Usage: demo.sh [OPTIONS] [-- OPTIONS OF datasets/demo/generate.py]
+Runs everything once, from raw recordings to submissions, on a synthetic data set with small networks: some minutes on
+2 cores. Started again, it does only what is missing.
+  --dataset NAME       what to call the data set (demo)
+  --models FILE        table of models (experiments/demo.tsv)
+  --var KEY=VALUE, --vars FILE    settings for all models (repeatable)
+  --device DEVICE, --amp          as for train.py
+Example: ./experiments/demo.sh --dataset tiny --var epochs=2 -- --species 4 --recordings 40
+END
+}
+
+own_option() {
+    [[ $1 == -- ]] || return 1
+    GENERATE=("${@:2}") SHIFT=$#
+}
+
+step() { printf '\n== %d:%02d  %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$*" >&2; }
+
+# The figures of all models, the ensemble's, and where the submissions are.
+summary() {
+    local figures=$1 submitted=$2 out=experiments/$DATASET
+    cat <<END
+
+== $((SECONDS / 60)):$(printf %02d $((SECONDS % 60)))  Done. Figures on the validation list (chance: MAP about $(chance)):
+$(printf '%s\n' "$figures" "$submitted" | awk -F ': ' 'NF > 2 { name = $1; sub(/[^:]*: /, ""); printf "  %-22s %s\n", name, $0 }')
+
+Submissions:
+$(cd "$ROOT" && wc -l "$out"/submissions/*/*.csv | awk '$2 != "total" { printf "  %-48s %6d lines\n", $2, $1 }')
+Weights of the ensemble: $out/ensembles/blend.tsv
+
+Next, the real thing (see README.md for sizes and hours):
+  ./prepare_birdclef.sh FOLDER_OF_THE_ARCHIVES
+  ./experiments/train_all.sh --device cuda     # once on every GPU
+  ./experiments/train_all.sh --status
+  ./experiments/submit_all.sh
+END
+}
+
+# Mean reciprocal rank of a guess among all classes.
+chance() { awk 'END { for (i = 1; i <= NR; i++) sum += 1 / i; printf "%.2f", sum / NR }' "../datasets/$DATASET/labels/labelset"; }
+
+main() {
+    local source common figures submitted predictions weights=$DATASET/ensembles/blend.tsv
+    parse_options "$@"
+    ensure_env
+    export BIRDCLEF_ENV_SAID=1
+    read_models
+    predictions=("${NAMES[@]/#/$DATASET/}")
+    predictions=("${predictions[@]/%/.pred.npz}")
+    source=../datasets/$DATASET/source common=(--dataset "$DATASET" --models "$MODELS")
+    if [[ ! -e $source ]]; then
+        step 'Generating recordings as the organisers of BirdCLEF ship theirs'
+        mkdir -p "${source%/*}"
+        "$PYTHON" ../datasets/demo/generate.py "${GENERATE[@]}" "$source"
+    fi
+    step 'Preparing the data set'
+    ../prepare_birdclef.sh "$source" --dataset "$DATASET" --valid-list "$source/valid_list"
+    step 'Training the models, and predicting the validation list with each'
+    ./train_all.sh "${common[@]}" "${SETTINGS[@]}" "${DEVICE[@]}"
+    step 'Evaluating the models'
+    figures=$(./eval_all.sh --dataset "$DATASET")
+    printf '%s\n' "$figures"
+    if [[ ! -e $weights ]]; then
+        step 'Looking for the best weights of an ensemble'
+        mkdir -p "${weights%/*}"
+        "$PYTHON" blender.py --dataset "$DATASET" --labelfile-background bg.tsv --strategy hyperopt --patience 300 \
+            --output "$weights" "${predictions[@]}"
+    fi
+    step 'Making the submissions'
+    submitted=$(./submit_all.sh "${common[@]}" "${DEVICE[@]}")
+    printf '%s\n' "$submitted"
+    summary "$figures" "$submitted"
+}
+
+main "$@"
