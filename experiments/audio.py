@@ -144,8 +144,8 @@ def num_frames(samples, frame_len, hop):
 
 # == Spectrograms ==
 
-# So many frames and their transforms fit the cache of a core.
-FRAMES = 16
+# Frames that are transformed at once: few fit the cache of a core, scipy takes long for each call.
+FRAMES, SCIPY_FRAMES = 16, 64
 _local = threading.local()
 _planning = threading.Lock()
 
@@ -192,10 +192,10 @@ def _fused_spectrogram(fused, samples, step, frame_len, out):
     if frame_len not in plans:
         plans[frame_len] = _Transform(frame_len)
     plan = plans[frame_len]
-    half = frame_len // 2
+    half, count = frame_len // 2, len(plan.frames)
     inner = min(out.shape[1], half)
-    for k in range(0, len(out), FRAMES):
-        rows = out[k:k + FRAMES]
+    for k in range(0, len(out), count):
+        rows = out[k:k + count]
         fused.cut_frames(samples, k * step, step, plan.window, plan.frames[:len(rows)])
         halves = plan.execute()
         fused.magnitudes(halves, plan.real, plan.imag, plan.cosine, plan.sine, rows[:, :inner])
@@ -204,7 +204,7 @@ def _fused_spectrogram(fused, samples, step, frame_len, out):
 
 
 class _Transform:
-    """Complex transforms of FRAMES frames with all their scratch, for one thread."""
+    """Complex transforms of some frames at once, and all their scratch, for one thread."""
     def __init__(self, frame_len):
         half = frame_len // 2
         angles = np.pi * np.arange(half) / half
@@ -223,21 +223,20 @@ class _Transform:
             self.execute = lambda: plan.execute() or halves
         else:
             from scipy.fft import fft
-            source = np.zeros((FRAMES, half), np.complex64)
+            source = np.zeros((SCIPY_FRAMES, half), np.complex64)
             self.execute = lambda: fft(source, axis=1).view(np.float32)
         self.frames = source.view(np.float32)
 
 
 def _plain_spectrogram(samples, step, win, out):
     from scipy.fft import rfft
-    bins = out.shape[1]
-    framed = np.lib.stride_tricks.sliding_window_view(samples, len(win))[::step]
-    for k in range(0, len(out), FRAMES):
-        block = rfft(np.multiply(framed[k:k + FRAMES], win, dtype=np.float32), axis=1, overwrite_x=True)[:, :bins]
-        rows = out[k:k + FRAMES]
-        np.multiply(block.real, block.real, out=rows)
-        rows += block.imag * block.imag
-        np.sqrt(rows, out=rows)
+    frame_len = len(win)
+    for k in range(0, len(out), SCIPY_FRAMES):
+        rows = out[k:k + SCIPY_FRAMES]
+        # Converting a stretch of samples once is quicker than each of its overlapping frames.
+        part = samples[k * step:(k + len(rows) - 1) * step + frame_len].astype(np.float32)
+        frames = np.lib.stride_tricks.sliding_window_view(part, frame_len)[::step]
+        np.abs(rfft(frames * win, axis=1)[:, :out.shape[1]], out=rows)
 
 
 @functools.lru_cache(None)
