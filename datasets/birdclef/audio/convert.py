@@ -38,6 +38,14 @@ SUFFIXES = tuple('.' + name.lower() for name in soundfile.available_formats() if
     '.aif', '.aifc', '.snd', '.oga', '.opus', '.sph', '.wave', '.sf', '.mpga', '.mp2',
     # not read by libsndfile: taken so that the table tells of them
     '.m4a', '.mp4', '.aac', '.wma', '.webm', '.ape', '.wv')
+# Sizes from here on stand in headers that were written before the length was known.
+STREAMED = 0x7FFF0000
+# By so much libsndfile may overestimate the length of an MP3 that doesn't tell it.
+MP3_SLACK = 2304
+# As small as damage should cost: samples of a FLAC frame.
+SMALL_BLOCK = 1 << 12
+# Amplitude (of 16 bit samples) beyond which something isn't a sound; float formats can hold anything.
+ABSURD = 1e12
 # What libsndfile reads as 16 bit without loss.
 SHORT = ('PCM_16', 'PCM_S8', 'PCM_U8', 'ULAW', 'ALAW', 'IMA_ADPCM', 'MS_ADPCM', 'GSM610')
 
@@ -52,11 +60,11 @@ def wav_header(samples):
                        2 * SAMPLE_RATE, 2, 16, b'data', 2 * samples)
 
 
-def blocks(sound):
+def blocks(sound, size):
     """Mono float32 blocks, in the scale of 16 bit, of an open SoundFile; the last one is shorter, maybe empty."""
     dtype = 'int16' if sound.subtype in SHORT else 'float32'
     channels = sound.channels
-    frames = max(1, BLOCK // channels)
+    frames = max(1, size // channels)
     buffer = np.empty((frames, channels), dtype)
     while True:
         block = sound.read(out=buffer, fill_value=None)
@@ -71,11 +79,11 @@ def blocks(sound):
             return
 
 
-def convert(source, out, stop=None):
+def convert(source, out, stop=None, size=BLOCK):
     """Convert the sound file `source` into the open binary file `out` -> (samples written, clipped samples, problems).
 
     `problems` are those that leave something to use. Raises Unreadable if nothing is,
-    KeyboardInterrupt once the event `stop` is set.
+    KeyboardInterrupt once the event `stop` is set. Decodes `size` samples of all channels at once.
     """
     problems, decoded, clipped, written, strange = [], 0, 0, 0, 0
     try:
@@ -86,8 +94,10 @@ def convert(source, out, stop=None):
     except OSError as e:
         raise Unreadable('cannot be opened: %s' % e.strerror) from None
     except (soundfile.LibsndfileError, TypeError, ValueError) as e:
-        raise Unreadable('cannot be read: %s' % getattr(e, 'error_string', e)) from None
-    with sound:
+        text = str(getattr(e, 'error_string', e))
+        # what libsndfile says of MP3 in which it finds no frame; we have opened it already
+        raise Unreadable('cannot be read: ' + ('no sound file' if 'does not exist' in text else text)) from None
+    with sound, np.errstate(all='ignore'):
         rate, frames = sound.samplerate, sound.frames
         if not MIN_RATE <= rate <= MAX_RATE:
             raise Unreadable('damaged header: %d samples a second' % rate)
@@ -95,22 +105,28 @@ def convert(source, out, stop=None):
             raise Unreadable('longer than a WAV can be, %.0f hours; cut it' % (frames / rate / 3600))
         resampler = None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype='float32', quality='HQ')
         out.write(wav_header(0))
-        source_blocks = blocks(sound)
+        source_blocks = blocks(sound, size)
         last = False
         while not last:
+            if stop and stop.is_set():
+                raise KeyboardInterrupt
             try:
                 mono = next(source_blocks, None)
             except soundfile.LibsndfileError as e:
-                problems.append('damaged after %.2f s: %s' % (decoded / rate, e.error_string))
+                if size > SMALL_BLOCK:
+                    # all of a block is lost where decoding fails in it
+                    out.seek(0)
+                    out.truncate()
+                    return convert(source, out, stop, SMALL_BLOCK)
                 mono = None
+                if decoded < frames:
+                    problems.append('damaged after %.2f s: %s' % (decoded / rate, e.error_string))
             last = mono is None
             if last:
                 mono = np.zeros(0, np.float32)
-            if stop and stop.is_set():
-                raise KeyboardInterrupt
             decoded += len(mono)
-            if not np.isfinite(np.dot(mono, mono)):
-                bad = ~np.isfinite(mono)
+            if not np.dot(mono, mono) < ABSURD ** 2:
+                bad = ~(np.abs(mono) < ABSURD)
                 strange += np.count_nonzero(bad)
                 mono[bad] = 0
             if resampler:
@@ -124,20 +140,20 @@ def convert(source, out, stop=None):
             if written > MAX_SAMPLES:
                 raise Unreadable('longer than a WAV can be, over 27 hours; cut it')
             out.write(mono.astype('<i2').data)
-        short = re.search(r'^\s*(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)', sound.extra_info, re.M)
-    if short and int(short.group(2)) < int(short.group(1)) < 2 ** 31:
+        short = re.search(r'^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)', sound.extra_info, re.M)
+    if short and int(short.group(2)) < int(short.group(1)) < STREAMED:
         problems.append('truncated: %s of %s bytes' % (short.group(2), short.group(1)))
-    elif decoded < frames and not problems:
+    elif decoded < frames - (MP3_SLACK if sound.format == 'MP3' else 0) and not problems:
         problems.append('truncated: %d of %d samples' % (decoded, frames))
     elif decoded > frames:
         problems.append('%d samples where the header says %d' % (decoded, frames))
     if strange:
         problems.append('%d samples are no numbers' % strange)
-    if not written:
+    if not written or problems and written < SILENCE:
         raise Unreadable('; '.join(problems) or 'no samples')
     expected = decoded * SAMPLE_RATE / rate
     if abs(written - expected) > 2:
-        raise AssertionError('%s: %d samples became %d' % (source, decoded, written))
+        raise Unreadable('%d samples became %d, not %d' % (decoded, written, expected))
     out.seek(0)
     out.write(wav_header(written))
     return written, clipped, problems

@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""Conversion of 44.1 kHz stereo to 22.05 kHz mono: datasets/birdclef/audio/convert.py against ffmpeg.
+
+Baseline, the recipe of 2018: `ffmpeg` once a file, 8 at a time. Both convert the same corpus of short and long files
+into an empty folder, start of the programs included, one after the other (A B A B); printed is the median of the
+ratios' times, per format, and the quality of both. The disk is synced before each run.
+"""
+import argparse
+import concurrent.futures
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+import soundfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+CONVERT = os.path.join(ROOT, 'datasets', 'birdclef', 'audio', 'convert.py')
+FORMATS = {'wav': ('WAV', 'PCM_16', 4), 'mp3': ('MP3', 'MPEG_LAYER_III', 1.2), 'flac': ('FLAC', 'PCM_16', 1.2), 'ogg': ('OGG', 'VORBIS', 1.2)}
+RATE, TARGET = 44100, 22050
+LEVEL = 0.9
+PASS = 500, 1000, 3000, 5000, 8000, 9600, 9800, 10000
+STOP = 11600, 12000, 13000, 15000, 17000, 20000
+
+
+def ffmpeg(source, target):
+    subprocess.run(['ffmpeg', '-v', 'error', '-nostdin', '-y', '-i', source, '-ac', '1', '-ar', str(TARGET), '-sample_fmt', 's16', target], check=True)
+
+
+def theirs(source, out):
+    os.makedirs(out)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        folder = os.path.join(source, 'data')
+        list(pool.map(lambda name: ffmpeg(os.path.join(folder, name), os.path.join(out, os.path.splitext(name)[0] + '.wav')), sorted(os.listdir(folder))))
+
+
+def ours(source, out):
+    subprocess.run([sys.executable, CONVERT, source, '--dataset', out], check=True, stdout=subprocess.DEVNULL)
+
+
+def make_corpus(folder, suffix, seconds):
+    kind, subtype, _ = FORMATS[suffix]
+    rng = np.random.default_rng(1)
+    os.makedirs(os.path.join(folder, 'data'))
+    for i, length in enumerate(seconds):
+        t = np.arange(int(length * RATE)) / RATE
+        song = 0.3 * np.sin(2 * np.pi * (3000 * t + 200 * np.sin(2 * np.pi * 7 * t))) * (np.sin(2 * np.pi * 0.7 * t) > 0)
+        samples = song[:, None] + 0.02 * rng.standard_normal((len(t), 2))
+        with soundfile.SoundFile(os.path.join(folder, 'data', 'x%03d.%s' % (i, suffix)), 'w', RATE, 2, subtype, format=kind) as f:
+            for start in range(0, len(samples), 1 << 18):
+                f.write(samples[start:start + (1 << 18)])
+
+
+def measure(convert, work):
+    """Quality of a conversion: (worst SNR of sines of the pass band in dB, worst residue of sines above 11.6 kHz in dB, largest
+    change of level from 9.6 to 10 kHz in dB), each against the sine that went in."""
+    source, out = os.path.join(work, 'tones'), os.path.join(work, 'tones_out')
+    os.makedirs(os.path.join(source, 'data'))
+    rng = np.random.default_rng(2)
+    n = 4 * RATE
+    for f in PASS + STOP:
+        sine = LEVEL * np.sin(2 * np.pi * f * np.arange(n) / RATE + 1)
+        # dithered, as recordings are by their own noise
+        sine += (rng.random(n) - rng.random(n)) / 32768
+        soundfile.write(os.path.join(source, 'data', 'f%05d.wav' % f), np.repeat(sine[:, None], 2, axis=1), RATE, 'PCM_16')
+    convert(source, out)
+    snr, residue, level = [], [], []
+    power = LEVEL ** 2 / 2
+    for f in PASS + STOP:
+        path = os.path.join(out, 'f%05d.wav' % f)
+        if not os.path.exists(path):
+            path = os.path.join(out, 'audio', 'train', 'f%05d.wav' % f)
+        samples = soundfile.read(path)[0]
+        ideal = LEVEL * np.sin(2 * np.pi * f * np.arange(len(samples)) / TARGET + 1)
+        inner = slice(TARGET // 2, -TARGET // 2)
+        if f in PASS:
+            snr.append(10 * np.log10(power / np.mean((samples - ideal)[inner] ** 2)))
+            if f >= 9600:
+                level.append(abs(20 * np.log10(samples[inner] @ ideal[inner] / (ideal[inner] @ ideal[inner]))))
+        else:
+            residue.append(10 * np.log10(np.mean(samples[inner] ** 2) / power + 1e-20))
+    shutil.rmtree(source)
+    shutil.rmtree(out)
+    return min(snr), max(residue), max(level)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--rounds', type=int, default=7, help='runs of each (7)')
+    parser.add_argument('--formats', default=','.join(FORMATS), help='which of %s' % ','.join(FORMATS))
+    parser.add_argument('--folder', default=None, help='where to work (the system\'s temporary folder)')
+    args = parser.parse_args()
+    if not shutil.which('ffmpeg'):
+        print('bench_convert.py: needs ffmpeg for the baseline, which is not installed; nothing measured')
+        return
+    for name in 'OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS':
+        os.environ[name] = '1'
+    seconds = [5] * 20 + [15] * 12 + [40] * 5 + [120] * 2 + [300]
+    print('%d files, %.0f minutes; %d cores for both' % (len(seconds), sum(seconds) / 60, len(os.sched_getaffinity(0))))
+    with tempfile.TemporaryDirectory(dir=args.folder) as work:
+        print('%-8s %10s %10s %8s %8s' % ('format', 'ffmpeg', 'ours', 'ratio', 'target'))
+        for suffix in args.formats.split(','):
+            source = os.path.join(work, suffix)
+            make_corpus(source, suffix, seconds)
+            times = {theirs: [], ours: []}
+            for number in range(args.rounds + 1):
+                for convert in times:
+                    out = os.path.join(work, 'out')
+                    os.sync()
+                    start = time.perf_counter()
+                    convert(source, out)
+                    # the first round only warms up
+                    if number:
+                        times[convert].append(time.perf_counter() - start)
+                    shutil.rmtree(out)
+            ratio = statistics.median(a / b for a, b in zip(times[theirs], times[ours]))
+            print('%-8s %8.2f s %8.2f s %7.2fx %7.1fx' % (
+                suffix, statistics.median(times[theirs]), statistics.median(times[ours]), ratio, FORMATS[suffix][2]), flush=True)
+            shutil.rmtree(source)
+        print('%-30s %10s %10s %10s' % ('quality', 'ffmpeg', 'ours', 'target'))
+        results = zip(('SNR, 0.5 to 10 kHz', 'residue of 11.6 to 20 kHz', 'level, 9.6 to 10 kHz, change'), measure(theirs, work), measure(ours, work),
+                      ('>= 90', '<= -88', '<= 0.1'))
+        for what, a, b, target in results:
+            print('%-30s %7.2f dB %7.2f dB %10s' % (what, a, b, target))
+
+
+if __name__ == '__main__':
+    main()
