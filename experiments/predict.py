@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+"""Compute the predictions of MODEL.npz for the recordings of file lists and write them to OUT (.pred.npz).
+
+The settings are the defaults, overridden by MODEL.npz.vars, then by --vars and --var. Recordings up to len_max seconds
+are processed in one go, longer ones in blocks of len_max that overlap by len_min. An interrupted run goes on where it was.
+"""
+import argparse
+import hashlib
+import json
+import os
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import audio
+import config
+import device as devices
+import model
+from data import Dataset, TestFeed
+from feed import run_ahead
+from files import Problem, program
+from layers import Magnitudes
+from predictions import Writer
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('model', metavar='MODEL.npz', help='a trained network, of this project or of the 2018 system')
+    parser.add_argument('out', metavar='OUT', help='prediction file to write, such as MODEL.pred.npz')
+    parser.add_argument('--dataset', default='birdclef', help='name in datasets/, or path of a data set (%(default)s)')
+    parser.add_argument('--filelists', default='valid', metavar='A,B', help='lists of the data set to predict for (%(default)s)')
+    parser.add_argument('--vars', metavar='FILE', action='append', default=[], help='settings that override those of the model (repeatable)')
+    parser.add_argument('--var', metavar='KEY=VALUE', action='append', default=[], help='a setting that overrides all files (repeatable)')
+    parser.add_argument('--split-pool', action='store_true', help='pool once over a whole recording, not block by block')
+    parser.add_argument('--score-rest', action='store_true', help='score what is left at the end of a recording, too, however short')
+    parser.add_argument('--include-side-outputs', action='store_true',
+                        help='write what else the network computes (background, attention) to OUT with .NAME.npz for .npz')
+    parser.add_argument('--full-resolution', action='store_true', help='scores at every spectrogram frame')
+    parser.add_argument('--window', type=float, default=5, metavar='SECONDS', help='excerpt that --full-resolution scores at each frame (%(default)g)')
+    parser.add_argument('--plot', metavar='FOLDER', nargs='?', const='', help='show spectrogram, top classes and attention; into FOLDER if given')
+    parser.add_argument('--plot-format', choices=('png', 'pdf'), default='png', help='(%(default)s)')
+    parser.add_argument('--saliency', metavar='CLASS', help='write guided gradients of a class (index, id or name) to OUT with .saliency.npz for .npz')
+    parser.add_argument('--device', help='cpu, cuda, cuda:1, mps (default: the best that is there)')
+    parser.add_argument('--amp', action='store_true', help='mixed precision')
+    return parser.parse_args()
+
+
+def cut(frames, longest, overlap, score_rest=False):
+    """Blocks (start, stop) in frames of a recording of so many frames.
+
+    What is left at the end is a block of its own if it has `overlap` frames (`longest` if that is 0), or if `score_rest`.
+    """
+    if frames <= longest or not longest:
+        return [(0, frames)]
+    if overlap >= longest:
+        raise Problem('len_min must be less than len_max, to cut long recordings into blocks')
+    shortest = 1 if score_rest else overlap or longest
+    blocks = ((start, min(start + longest, frames)) for start in range(0, frames, longest - overlap))
+    return [(start, stop) for start, stop in blocks if stop - start >= shortest and (start == 0 or stop - start > (overlap if score_rest else 0))]
+
+
+class Predictor:
+    """A network and how it is applied to recordings."""
+
+    def __init__(self, args, cfg, net, device):
+        self.cfg, self.device, self.split_pool, self.score_rest = cfg, device, args.split_pool, args.score_rest
+        self.amp = args.amp
+        self.net = model.for_inference(net.to(device).eval())
+        self.hop, self.frame_len = audio.hop(cfg), cfg['frame_len']
+        self.longest, self.overlap = round(cfg['len_max'] * cfg['fps']), round(cfg['len_min'] * cfg['fps'])
+        self.on_device = cfg['spectrogram'] == 'device' or cfg['spectrogram'] == 'auto' and device.type == 'cuda'
+        self.magnitudes = Magnitudes(cfg).to(device) if self.on_device and cfg['arch'] else None
+
+    def blocks(self, samples):
+        """Blocks of a recording, (start, stop) in frames; a recording too short for the network is looped by `block`."""
+        return cut(max(1, audio.num_frames(len(samples), self.frame_len, self.hop)), self.longest, self.overlap, self.score_rest)
+
+    def block(self, samples, start, stop):
+        """Samples or spectrogram of a block, at least as long as the network needs."""
+        part = samples[start * self.hop:(stop - 1) * self.hop + self.frame_len]
+        needed = (self.net.min_frames - 1) * self.hop + self.frame_len
+        if len(part) < needed:
+            part = np.resize(part if len(part) else np.zeros(1, np.int16), needed)
+        if self.on_device:
+            return np.ascontiguousarray(part)
+        return audio.spectrogram(part, self.cfg['sample_rate'], self.frame_len, self.cfg['fps'], bins=audio.num_bins(self.cfg))
+
+    def maps(self, block):
+        """Maps of the network before pooling, (1, maps, time, frequency)."""
+        with torch.autocast(self.device.type, devices.amp_type(self.device), enabled=self.amp):
+            tensor = torch.from_numpy(block)[None].to(self.device)
+            return self.net.maps(self.magnitudes(tensor) if self.on_device else tensor).float()
+
+    def finish(self, pooled, meta):
+        """Outputs of the network for pooled maps: dict of (rows, classes); rows of pooled maps over time are unrolled."""
+        if meta is not None:
+            meta = torch.from_numpy(meta)[None].to(self.device)
+        outputs = self.net.finish(pooled, meta)
+        return {name: (o.transpose(1, 2).flatten(0, 1) if o.dim() == 3 else o).float().cpu().numpy()
+                for name, o in outputs.items() if name in ('output', 'output_bg')}
+
+    @torch.no_grad()
+    def predict(self, item, blocks=None):
+        """Dict of outputs (rows, classes) for an item of a TestFeed; `blocks` may be its blocks, computed ahead."""
+        meta = item.get('meta')
+        if not self.cfg['arch']:
+            return self.finish(None, meta)
+        samples = item['samples']
+        pieces = blocks if blocks is not None else (self.block(samples, *b) for b in self.blocks(samples))
+        if self.split_pool:
+            pooling = self.net.pooling()
+            for piece in pieces:
+                pooling.add(self.maps(piece))
+            return self.finish(pooling.result(), meta)
+        rows = [self.finish(self.net.pool(self.maps(piece)), meta) for piece in pieces]
+        return {name: np.concatenate([r[name] for r in rows]) for name in rows[0]}
+
+
+def load_model(filename, cfg, num_meta):
+    """The network stored in a file, built by the settings `cfg`."""
+    net = model.build(cfg, cfg['classes'], num_meta)
+    model.load(net, filename)
+    return net
+
+
+def identify(args, cfg, dataset):
+    """Text that tells predictions of one model, data set and settings from all others: what a journal must match."""
+    digest = hashlib.sha256()
+    with open(args.model, 'rb') as f:
+        while chunk := f.read(1 << 20):
+            digest.update(chunk)
+    relevant = {k: v for k, v in cfg.items() if k not in ('bg_threads', 'bg_processes')}
+    return json.dumps([digest.hexdigest(), dataset.name, relevant, args.split_pool, args.score_rest, args.full_resolution, args.amp], sort_keys=True)
+
+
+def ahead(feed, predictor, todo, threads):
+    """(item, blocks) of the recordings `todo`, computed ahead in background threads; long ones are left to be cut later."""
+    def prepare(i):
+        item = feed.item(i)
+        if 'samples' not in item:
+            return item, None
+        blocks = predictor.blocks(item['samples'])
+        if len(blocks) > 4:
+            return item, None
+        return item, [predictor.block(item['samples'], *b) for b in blocks]
+    return run_ahead(prepare, todo, threads=min(threads, 4))
+
+
+def main():
+    args = parse_arguments()
+    if not os.path.exists(args.model):
+        raise Problem('%s: no such file; train it first' % args.model)
+    if not os.path.exists(args.model + '.vars'):
+        raise Problem('%s.vars: missing; a model and its settings belong together' % args.model)
+    if not args.out.endswith('.npz'):
+        raise Problem('%s: a prediction file must end in .npz' % args.out)
+    cfg = config.load([args.model + '.vars'] + args.vars, args.var)
+    dataset = Dataset(args.dataset)
+    if cfg.setdefault('classes', dataset.num_classes) != dataset.num_classes:
+        raise Problem('%s knows %d classes, data set %s has %d; was it trained on another data set?' %
+                      (args.model, cfg['classes'], dataset.name, dataset.num_classes))
+    device = devices.pick(args.device)
+    devices.deterministic()
+    feed = TestFeed(dataset, cfg, args.filelists.split(','))
+    net = load_model(args.model, cfg, feed.num_meta)
+    if args.full_resolution or args.plot is not None or args.saliency is not None:
+        import inspection
+        return inspection.run(args, cfg, dataset, feed, net, device)
+    predictor = Predictor(args, cfg, net, device)
+    writers = {'output': Writer(args.out, feed.files, dataset.num_classes, key=identify(args, cfg, dataset))}
+    if args.include_side_outputs and cfg['arch.output_bg']:
+        writers['output_bg'] = Writer(args.out[:-4] + '.background.npz', feed.files, dataset.num_classes, key=identify(args, cfg, dataset))
+    todo = [i for i, file in enumerate(feed.files) if not all(file in w.done for w in writers.values())]
+    if len(todo) < len(feed.files):
+        print('going on after %d recordings' % (len(feed.files) - len(todo)))
+    for item, blocks in tqdm(ahead(feed, predictor, todo, cfg['bg_threads']), 'predict', len(todo), disable=None):
+        outputs = predictor.predict(item, blocks)
+        for name, writer in writers.items():
+            if not np.isfinite(outputs[name]).all():
+                raise Problem('%s: the predictions for %s are not finite; is %s whole?' % (args.out, item['file'], args.model))
+            writer.add(item['file'], outputs[name])
+    for writer in writers.values():
+        writer.finish()
+    print('wrote %s: %d recordings, %d classes' % (args.out, len(feed.files), dataset.num_classes))
+
+
+if __name__ == '__main__':
+    program(main)
