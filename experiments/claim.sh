@@ -10,9 +10,10 @@
 # 74 the folder doesn't admit it (read-only, full). Settings: CLAIM_BEAT=30, CLAIM_LEASE=600, CLAIM_GRACE=120 seconds.
 #
 # The protocol. RESULT.lock is a folder:
-#   1/ 2/ 3/ ...     attempts. mkdir of the next number is the claim, or the take-over of a stale one: over NFS, too, it
-#                    succeeds for one alone. No number is ever removed by a rival, so there is no moment at which two can
-#                    both believe that they have broken the same stale lock. The highest number holds.
+#   1/ 2/ 3/ ...     attempts. To claim, or to take over a stale claim, is to rename a folder that holds owner and beat to
+#                    the next number; as no such folder is empty, that succeeds for one alone, over NFS, too. No number is
+#                    ever removed by a rival, so there is no moment at which two can both believe that they have broken
+#                    the same stale claim. The highest number holds.
 #   N/owner N/beat   who holds it; touched every beat.
 #   N/released N/failed    the attempt has ended; the next caller goes on from what it left.
 #   N/work.TOKEN/    the attempt's own folder ($CLAIM_WORK), begun as a copy of the one before, so that training resumes.
@@ -105,8 +106,9 @@ read_owner() {  # NUMBER: sets the table owner
     done 2>/dev/null <"$lock/$1/owner" || :
 }
 
-judge() {  # NUMBER: sets state (free, failed, held, stale) and words
-    local dir=$lock/$1 who age left
+judge() {  # NUMBER: sets state (free, failed, held, stale), words, and left, what goes on here of a dead holder's
+    local dir=$lock/$1 who age
+    left=()
     if [[ -e $dir/failed ]]; then
         state=failed words="failed $(<"$dir/failed")"; return
     elif [[ -e $dir/released ]]; then
@@ -170,40 +172,46 @@ tidy() {  # RESULT is in place: the lock goes, at once, and then its contents
 }
 
 take() {  # claims, or says why not and ends; sets number, token, dir
-    local reason tries
+    local reason tries filled
+    token=${boot%%-*}.$$.$(start_of $$).$RANDOM
     for ((tries = 0; tries < 20; tries++)); do
         list
         if [[ -e $lock/published ]]; then roll_forward; continue; fi
-        state=free
+        state=free left=()
         if ((latest)); then judge "$latest"; fi
         if finished; then
-            [[ ! -e $lock || $state == held ]] || tidy
+            [[ $state == held ]] || tidy
             say 'finished already'
             exit 0
         fi
         if ((latest)); then
             [[ $state != held ]] || die 75 "$words"
-            [[ $state != stale ]] || end_processes "${owner[token]:-none}" || die 75 "$words and can't be ended"
+            ((${#left[@]} == 0)) || end_processes "${owner[token]}" || die 75 "$words and can't be ended"
         fi
         reason=$(mkdir -p -- "$lock" 2>&1) || die 74 "can't be claimed: ${reason#mkdir: }"
-        number=$((latest + 1)) dir=$lock/$((latest + 1))
-        if reason=$(mkdir -- "$dir" 2>&1); then break; fi
+        number=$((latest + 1)) dir=$lock/$((latest + 1)) filled=$lock/.new.$token
+        if ! write_owner "$filled" 2>/dev/null; then
+            rm -rf -- "$filled"
+            [[ ! -d $lock ]] || die 74 "can't be claimed: $lock can't be written to; is the disk full?"
+            continue  # the lock has just gone: another has finished
+        fi
+        mv -T -- "$filled" "$dir" 2>/dev/null || :
+        rm -rf -- "$filled"
+        # What the folder says counts, as a server's answer may get lost.
+        if grep -qxs -- "token: $token" "$dir/owner"; then
+            mine || die 75 'another was quicker'
+            return
+        fi
         [[ ! -d $dir ]] || die 75 'another was quicker'
-        [[ ! -d $lock ]] || die 74 "can't be claimed: ${reason#mkdir: }"
-        # the lock has just gone: another has finished
     done
-    ((tries < 20)) || die 75 'others are busy with it'
-    token=${boot%%-*}.$$.$(start_of $$).$RANDOM
-    if ! {
+    die 75 'others are busy with it'
+}
+
+write_owner() {  # FOLDER: makes it
+    mkdir -- "$1" && touch -- "$1/beat" &&
         printf '%s: %s\n' host "$HOSTNAME" process $$ gpu "${CUDA_VISIBLE_DEVICES:-}" \
             slurm "${SLURM_JOB_ID:-}${SLURM_RESTART_COUNT:+, restart $SLURM_RESTART_COUNT}" since "$(now)" \
-            boot "$boot" namespace "$namespace" user "$UID" start "$(start_of $$)" token "$token" >"$dir/.owner" &&
-            mv -T -- "$dir/.owner" "$dir/owner" && touch -- "$dir/beat"
-    } 2>/dev/null; then
-        rm -rf -- "$dir"
-        die 74 "can't be claimed: $lock can't be written to; is the disk full?"
-    fi
-    mine || die 75 'another was quicker'
+            boot "$boot" namespace "$namespace" user "$UID" start "$(start_of $$)" token "$token" >"$1/owner"
 }
 
 prepare() {  # the attempt's own folder, with what the latest attempt left that had one whole
@@ -218,8 +226,9 @@ prepare() {  # the attempt's own folder, with what the latest attempt left that 
         for f in "$from"/*; do  # its holder may live on elsewhere: a file may vanish as we look
             cp -rp -- "$f" "$part/" 2>/dev/null || [[ ! -e $f ]] || return 1
         done
+        sync -- "$part"/* "$part" || return 1
     fi
-    sync -- "$part"/* "$part" && mv -T -- "$part" "$work" || return 1
+    mv -T -- "$part" "$work" || return 1
     # Copies older than the one just used serve nobody; renamed first, so that none can be published half deleted.
     while ((--i > 0)); do
         for f in "$lock/$i"/work.*; do
@@ -314,6 +323,7 @@ claim() {
         return 0
     fi
     if ! prepare; then
+        rm -rf -- "$dir/.work.$token"
         end_attempt released "after $dir could not be filled on $HOSTNAME, $(now)"
         die 74 "can't be begun: $dir can't be written to; is the disk full?"
     fi
@@ -392,4 +402,4 @@ main() {
     esac
 }
 
-main "$@"
+main "$@"; exit  # on one line, so that a script that is changed meanwhile does no harm

@@ -93,7 +93,7 @@ def main():
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         folder = pathlib.Path(folder)
         (folder / 'gates').mkdir()
-        command, arguments = ('rmdir', '*') if args.without_protocol else ('mkdir', '*"/2 "')
+        command, arguments = ('rmdir', '*') if args.without_protocol else ('mv', '*"/2 "')
         gate = folder / 'gates' / command
         gate.write_text(GATE % (arguments, command))
         gate.chmod(0o755)

@@ -36,9 +36,8 @@ def tree():
     return children, commands
 
 
-def victims(worker, kind):
+def victims(worker, kind, children, commands):
     """Processes to kill of a worker that has a job running; none if it has none."""
-    children, commands = tree()
 
     def below(pid):
         return [p for child in children[pid] for p in [child, *below(child)]]
@@ -62,7 +61,8 @@ def main():
     parser.add_argument('--jobs', type=int, default=200)
     parser.add_argument('--kills', type=int, default=25)
     parser.add_argument('--kill', choices=(*KINDS, 'all'), default='all', help='what of a worker is killed (each in turn)')
-    parser.add_argument('--step', default='0.05', help='seconds of a quarter of a job (%(default)s)')
+    parser.add_argument('--every', type=float, default=0.5, help='seconds between kills (%(default)s)')
+    parser.add_argument('--step', default='0.3', help='seconds of a quarter of a job (%(default)s)')
     parser.add_argument('--limit', type=float, default=1800, help='seconds after which to give up (%(default)s)')
     parser.add_argument('--folder', help='where to play, for example on NFS (a temporary folder)')
     parser.add_argument('--seed', type=int, default=0)
@@ -88,8 +88,10 @@ def main():
         time.sleep(0.05)
         if kills < args.kills and time.monotonic() > next_kill:
             kind = KINDS[kills % len(KINDS)] if args.kill == 'all' else args.kill
-            worker = rng.choice([w for w in workers if w.poll() is None] or workers)
-            pids = victims(worker.pid, 'worker' if args.without_protocol else kind)
+            machine = tree()
+            candidates = [(w, victims(w.pid, 'worker' if args.without_protocol else kind, *machine))
+                          for w in rng.sample(workers, len(workers)) if w.poll() is None]
+            worker, pids = next(((w, pids) for w, pids in candidates if pids), (None, ()))
             for pid in pids:
                 try:
                     os.kill(pid, signal.SIGKILL)
@@ -97,7 +99,7 @@ def main():
                     pass
             if pids:
                 kills += 1
-                next_kill = time.monotonic() + 0.2
+                next_kill = time.monotonic() + args.every
                 if worker.pid in pids:
                     worker.wait()
                     workers[workers.index(worker)] = start()
@@ -117,7 +119,7 @@ def main():
           % (args.workers, args.jobs, kills, args.kill, published, args.jobs - published, mixed, count['overlap'],
              count['begin'], count['resume'], count['end'], leftovers, time.monotonic() - begun))
     shutil.rmtree(top, ignore_errors=True)
-    sys.exit(published < args.jobs or mixed > 0 or count['overlap'] > 0 or leftovers > 0)
+    sys.exit(published < args.jobs or kills < args.kills or mixed > 0 or count['overlap'] > 0 or leftovers > 0)
 
 
 if __name__ == '__main__':

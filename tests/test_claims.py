@@ -1,0 +1,549 @@
+"""The claims (experiments/claim.sh): who may make a result, what becomes of it, whatever dies."""
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CLAIM = ROOT / 'experiments' / 'claim.sh'
+STRESS = ROOT / 'tests' / 'stress'
+HELD, FREE, STALE, FAILED, FINISHED = 0, 1, 3, 4, 5
+# Leaves model x and a companion, tells which attempt made both, and that it ran.
+MAKE = 'echo "$0" >> ran; echo "$0" > "$CLAIM_WORK/x.npz"; echo "$0" > "$CLAIM_WORK/x.npz.vars"'
+
+
+class Place:
+    """A folder with claims in it. Commands run in it; `up` is a pipe by which they say that they have come so far."""
+
+    def __init__(self, path):
+        self.path, self.lock, self.started = path, path / 'x.npz.lock', []
+        os.mkfifo(path / 'up')
+
+    def environment(self, **env):
+        return dict({k: v for k, v in os.environ.items() if not k.startswith(('CLAIM_', 'SLURM_'))}, **env)
+
+    def start(self, script, *args, lock='x.npz.lock', **env):
+        process = subprocess.Popen([CLAIM, lock, '--', 'bash', '-c', script, *args], cwd=self.path, text=True,
+                                   stderr=subprocess.PIPE, env=self.environment(**env))
+        self.started.append(process)
+        return process
+
+    def begin(self, script, *args, **env):
+        """Start a command and wait until it writes a line to the pipe `up`; returns (process, line)."""
+        process = self.start(script, *args, **env)
+        return process, (self.path / 'up').read_text().strip()
+
+    def claim(self, script, *args, **env):
+        process = self.start(script, *args, **env)
+        process.error = process.communicate(timeout=300)[1]
+        return process
+
+    def ask(self, *args, **env):
+        return subprocess.run([CLAIM, *args], cwd=self.path, text=True, capture_output=True, env=self.environment(**env), timeout=300)
+
+    def status(self, **env):
+        result = self.ask('--status', 'x.npz.lock', **env)
+        return result.returncode, result.stdout.strip()
+
+    def owner(self, number=1):
+        text = (self.lock / str(number) / 'owner').read_text()
+        return dict(line.split(': ', 1) for line in text.splitlines())
+
+    def forge(self, age=0, number=1, **changes):
+        """A claim as another would have left it: of another machine, unless `changes` say otherwise, silent for `age` seconds."""
+        folder = self.lock / str(number)
+        folder.mkdir(parents=True, exist_ok=True)
+        owner = dict(host='far', process=1, gpu='', slurm='', since='some time ago', boot='another', namespace=os.readlink('/proc/self/ns/pid'),
+                     user=os.getuid(), start=1, token='far.1')
+        owner.update(changes)
+        (folder / 'owner').write_text(''.join('%s: %s\n' % item for item in owner.items()))
+        (folder / 'beat').touch()
+        os.utime(folder / 'beat', (time.time() - age,) * 2)
+        work = folder / 'work.far.1'
+        work.mkdir(exist_ok=True)
+        return work
+
+    def shim(self, command, script):
+        """Puts `script` before a command on the PATH; in it, "$real" is the command."""
+        folder = self.path / 'shims'
+        folder.mkdir(exist_ok=True)
+        (folder / command).write_text('#!/bin/bash\nPATH=${PATH#*:}\nreal=%s\n%s\n' % (command, script))
+        (folder / command).chmod(0o755)
+        return {'PATH': '%s:%s' % (folder, os.environ['PATH'])}
+
+    def ran(self):
+        return (self.path / 'ran').read_text().split() if (self.path / 'ran').exists() else []
+
+    def visible(self):
+        return sorted(p.name for p in self.path.iterdir() if p.name not in ('up', 'ran', 'shims'))
+
+
+@pytest.fixture
+def place(tmp_path):
+    place = Place(tmp_path)
+    yield place
+    for process in place.started:
+        process.kill()
+        process.wait()
+
+
+def processes_with(token):
+    found = []
+    for path in pathlib.Path('/proc').glob('[0-9]*/environ'):
+        try:
+            if b'CLAIM_TOKEN=' + token.encode() in path.read_bytes().split(b'\0'):
+                found.append(int(path.parent.name))
+        except OSError:
+            pass
+    return found
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, 'never came true'
+        time.sleep(0.01)
+
+
+def watcher_of(process):
+    def find():
+        children = pathlib.Path('/proc/%d/task/%d/children' % (process.pid, process.pid)).read_text().split()
+        return [int(p) for p in children if b'--watch' in pathlib.Path('/proc/%s/cmdline' % p).read_bytes()]
+    wait_until(find)
+    return find()[0]
+
+
+# -- results --
+
+def test_result_and_companions_are_published_and_the_lock_goes(place):
+    assert place.claim(MAKE, 'a').returncode == 0
+    assert place.visible() == ['x.npz', 'x.npz.vars']
+    assert not [p for p in place.path.iterdir() if p.name.startswith('.')]
+    assert place.status() == (FINISHED, 'finished')
+
+
+def test_finished_result_is_not_made_again(place):
+    place.claim(MAKE, 'a')
+    again = place.claim(MAKE, 'b')
+    assert again.returncode == 0 and 'finished already' in again.error
+    assert place.ran() == ['a']
+
+
+def test_names_with_blanks_and_other_folders(place):
+    (place.path / 'a folder').mkdir()
+    result = place.claim('echo 1 > "$CLAIM_WORK/a model.npz"', lock='a folder/a model.npz.lock/')
+    assert result.returncode == 0, result.error
+    assert [p.name for p in (place.path / 'a folder').iterdir()] == ['a model.npz']
+
+
+def test_failure_keeps_the_log_beside_and_the_state_for_the_next(place):
+    failed = place.claim('echo why > "$CLAIM_WORK/x.log"; echo 1 > "$CLAIM_WORK/x.state"; exit 7')
+    assert failed.returncode == 7
+    assert place.visible() == ['x.log', 'x.npz.lock']
+    assert (place.path / 'x.log').read_text() == 'why\n'
+    code, words = place.status()
+    assert code == FAILED and 'exit status 7' in words
+    again = place.claim('cat "$CLAIM_WORK/x.state" > "$CLAIM_WORK/x.npz"; rm "$CLAIM_WORK/x.state"')
+    assert again.returncode == 0, again.error
+    assert (place.path / 'x.npz').read_text() == '1\n'
+    assert place.visible() == ['x.log', 'x.npz']
+
+
+def test_success_without_a_result_is_a_failure(place):
+    result = place.claim('true')
+    assert result.returncode == 74 and 'left no x.npz' in result.error
+    assert place.status()[0] == FAILED
+
+
+def test_unfinished_and_hidden_files_are_not_published(place):
+    assert place.claim(MAKE + '; echo > "$CLAIM_WORK/.x.part"; mkdir "$CLAIM_WORK/journal"', 'a').returncode == 0
+    assert place.visible() == ['x.npz', 'x.npz.vars']
+
+
+def test_what_a_command_leaves_running_is_ended(place):
+    assert place.claim(MAKE + '; setsid sleep 1000 & echo $! > left', 'a').returncode == 0
+    left = int((place.path / 'left').read_text())
+    assert not os.path.exists('/proc/%d/fd/0' % left)
+
+
+# -- holders --
+
+def test_second_caller_is_told_who_holds(place):
+    holder, _ = place.begin('echo > up; read -r < up', CUDA_VISIBLE_DEVICES='3', SLURM_JOB_ID='17')
+    second = place.claim(MAKE, 'b')
+    assert second.returncode == 75 and not place.ran()
+    code, words = place.status()
+    assert code == HELD
+    for text in (second.error, words):
+        assert re.search(r'held by \S+ \(process %d, GPU 3, Slurm job 17\) since \d{4}-' % holder.pid, text)
+    owner = place.owner()
+    assert owner['boot'] == pathlib.Path('/proc/sys/kernel/random/boot_id').read_text().strip()
+    assert owner['start'] == pathlib.Path('/proc/%d/stat' % holder.pid).read_text().rsplit(') ', 1)[1].split()[19]
+
+
+def test_of_many_that_start_at_once_one_runs(place):
+    processes = [place.start(MAKE + '; read -r < up', str(i)) for i in range(8)]
+    wait_until(lambda: sum(p.poll() is not None for p in processes) + len(place.ran()) == 8)
+    assert len(place.ran()) == 1
+    (place.path / 'up').write_text('\n')
+    assert sorted(p.wait() for p in processes) == [0] + 7 * [75]
+
+
+@pytest.mark.parametrize('kind', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_let_the_command_save_and_release_at_once(place, kind):
+    holder, _ = place.begin('trap \'echo 5 > "$CLAIM_WORK/x.state"; exit 1\' TERM; echo > up; while :; do sleep 0.05; done')
+    holder.send_signal(kind)
+    assert holder.wait(timeout=30) == -kind
+    code, words = place.status()
+    assert code == FREE and 'interrupted' in words
+    assert place.claim('mv "$CLAIM_WORK/x.state" "$CLAIM_WORK/x.npz"').returncode == 0
+    assert (place.path / 'x.npz').read_text() == '5\n'
+
+
+def test_child_of_a_shell_that_is_gone_may_still_save(place):
+    saver = '''trap 'sleep 0.3; echo 5 > "$CLAIM_WORK/x.state"; exit' TERM; echo > up; while :; do sleep 0.05; done'''
+    holder, _ = place.begin('bash -c "$0"; true', saver)
+    holder.terminate()
+    holder.wait(timeout=30)
+    assert next(place.lock.glob('1/work.*/x.state')).read_text() == '5\n'
+
+
+def test_second_signal_ends_a_command_that_ignores_the_first(place):
+    holder, _ = place.begin('trap "echo got > got" TERM; echo > up; while :; do sleep 0.05; done')
+    holder.terminate()
+    wait_until((place.path / 'got').exists)
+    holder.terminate()
+    assert holder.wait(timeout=30) == -signal.SIGTERM
+    assert place.status()[0] == FREE
+
+
+def test_killed_supervisor_takes_everything_down_and_frees_the_claim(place):
+    holder, token = place.begin('setsid sleep 1000 & setsid sleep 1000 & echo $CLAIM_TOKEN > up; wait')
+    assert len(processes_with(token)) == 3
+    holder.kill()
+    wait_until(lambda: place.status()[0] == FREE)
+    assert not processes_with(token)
+    assert 'supervisor was killed' in place.status()[1]
+    assert place.claim(MAKE, 'b').returncode == 0
+
+
+def test_processes_that_outlive_supervisor_and_watcher_are_ended_before_a_take_over(place):
+    holder, token = place.begin('echo 3 > "$CLAIM_WORK/x.state"; setsid sleep 1000 & echo $CLAIM_TOKEN > up; wait')
+    os.kill(watcher_of(holder), signal.SIGKILL)
+    holder.kill()
+    holder.wait()
+    wait_until(lambda: len(processes_with(token)) == 1)
+    code, words = place.status()
+    assert code == STALE and 'of it go on' in words
+    assert place.claim('cat "$CLAIM_WORK/x.state" > "$CLAIM_WORK/x.npz"').returncode == 0
+    assert not processes_with(token)
+    assert (place.path / 'x.npz').read_text() == '3\n'
+
+
+def test_holder_whose_watcher_dies_stops(place):
+    holder, token = place.begin('setsid sleep 1000 & echo $CLAIM_TOKEN > up; wait')
+    os.kill(watcher_of(holder), signal.SIGKILL)
+    assert holder.wait(timeout=30) == 137
+    assert 'watcher was killed' in place.status()[1]
+    assert not processes_with(token)
+
+
+def test_claim_in_a_claim_falls_with_it(place):
+    inner = '"$0" y.npz.lock -- bash -c "setsid sleep 1000 & echo \\$CLAIM_TOKEN > up; wait"'
+    holder, token = place.begin(inner, str(CLAIM))
+    assert processes_with(token)
+    holder.kill()
+    wait_until(lambda: not processes_with(token))
+    wait_until(lambda: place.ask('--status', 'y.npz.lock').returncode == FREE)
+
+
+# -- stale claims --
+
+def test_holder_here_is_stale_when_its_process_is_gone_even_if_the_number_is_in_use(place):
+    boot = pathlib.Path('/proc/sys/kernel/random/boot_id').read_text().strip()
+    place.forge(boot=boot, process=os.getpid(), start=1)
+    assert place.status()[0] == STALE
+    start = pathlib.Path('/proc/self/stat').read_text().rsplit(') ', 1)[1].split()[19]
+    place.forge(age=10 ** 6, boot=boot, process=os.getpid(), start=start)
+    assert place.status()[0] == HELD
+    assert place.claim(MAKE, 'b').returncode == 75
+
+
+@pytest.mark.parametrize('changes', [{}, {'namespace': 'pid:[1]'}, {'user': 12345}])
+def test_holder_that_cannot_be_seen_is_stale_after_the_lease(place, changes):
+    boot = pathlib.Path('/proc/sys/kernel/random/boot_id').read_text().strip()
+    if changes:
+        changes['boot'] = boot
+    place.forge(age=550, **changes)
+    code, words = place.status()
+    assert code == HELD and re.search(r'last sign of life 55\d s ago', words)
+    assert place.claim(MAKE, 'b').returncode == 75
+    work = place.forge(age=650, **changes)
+    (work / 'x.state').write_text('4')
+    assert place.status()[0] == STALE
+    assert place.status(CLAIM_LEASE='700')[0] == HELD
+    taken = place.claim('mv "$CLAIM_WORK/x.state" "$CLAIM_WORK/x.npz"')
+    assert taken.returncode == 0, taken.error
+    assert (place.path / 'x.npz').read_text() == '4'
+
+
+@pytest.mark.parametrize('ahead', [3600, -3600])
+def test_only_the_file_servers_clock_counts(place, ahead):
+    # A server whose clock differs by an hour stamps whatever is touched.
+    env = place.shim('touch', '"$real" "$@" && for f; do [[ $f == -* ]] || "$real" -c -d "@$(($(date +%%s) + %d))" "$f"; done' % ahead)
+    place.forge(age=500 - ahead)
+    assert place.status(**env)[0] == HELD
+    assert place.claim(MAKE, 'b', **env).returncode == 75
+    place.forge(age=700 - ahead)
+    assert place.status(**env)[0] == STALE
+    assert place.claim(MAKE, 'b', **env).returncode == 0
+
+
+def test_claim_whose_owner_is_not_written_yet_or_damaged_is_held_until_the_lease_ends(place):
+    (place.lock / '1').mkdir(parents=True)
+    assert place.status()[0] == HELD
+    os.utime(place.lock / '1', (time.time() - 650,) * 2)
+    assert place.status()[0] == STALE
+    place.forge(number=2)
+    (place.lock / '2' / 'owner').write_bytes(b'\0\xff: x\n: \n\nhost')
+    assert place.status()[0] == HELD
+    assert place.claim(MAKE, 'b').returncode == 75
+
+
+def test_holder_that_sees_a_higher_number_stops_without_a_trace(place):
+    holder, token = place.begin('echo no > "$CLAIM_WORK/x.log"; setsid sleep 1000 & echo $CLAIM_TOKEN > up; wait', CLAIM_BEAT='0.05')
+    place.forge(number=2)
+    assert holder.wait(timeout=30) == 76
+    assert not processes_with(token)
+    assert place.visible() == ['x.npz.lock']
+    assert 'lost to another' in holder.stderr.read()
+
+
+def test_holder_whose_lock_was_removed_stops(place):
+    holder, token = place.begin('echo $CLAIM_TOKEN > up; sleep 1000', CLAIM_BEAT='0.05')
+    place.lock.rename(place.path / 'elsewhere')
+    assert holder.wait(timeout=30) == 76
+    assert not processes_with(token)
+
+
+def test_suspended_holder_that_wakes_up_after_a_take_over_changes_nothing(place):
+    holder, token = place.begin('echo $CLAIM_TOKEN > up; read -r < up; ' + MAKE, 'sleeper', CLAIM_BEAT='0.05')
+    everyone = [holder.pid, watcher_of(holder), *processes_with(token)]
+    for pid in everyone:
+        os.kill(pid, signal.SIGSTOP)
+    place.forge(age=650, token=place.owner()['token'])  # as another machine sees it
+    assert place.claim(MAKE, 'other').returncode == 0
+    for pid in everyone:
+        os.kill(pid, signal.SIGCONT)
+    assert holder.wait(timeout=30) == 76
+    assert not processes_with(token)
+    assert place.ran() == ['other']
+    assert (place.path / 'x.npz').read_text() == (place.path / 'x.npz.vars').read_text() == 'other\n'
+    assert place.visible() == ['x.npz', 'x.npz.vars']
+
+
+def test_of_two_that_finish_the_first_wins_and_nothing_is_mixed(place):
+    slow, _ = place.begin('echo > up; read -r < up; ' + MAKE, 'slow')
+    assert place.ask('--release', '--force', 'x.npz.lock').returncode == 0
+    assert place.claim(MAKE, 'quick').returncode == 0
+    (place.path / 'up').write_text('\n')
+    assert slow.wait(timeout=30) == 76
+    assert 'discarded' in slow.stderr.read()
+    assert (place.path / 'x.npz').read_text() == (place.path / 'x.npz.vars').read_text() == 'quick\n'
+    assert place.visible() == ['x.npz', 'x.npz.vars']
+
+
+def test_loser_cannot_publish_while_the_winner_moves_its_files(place):
+    holder, _ = place.begin('echo > up; read -r < up; ' + MAKE, 'loser')
+    (place.lock / 'published').mkdir()
+    (place.lock / 'published' / '.claim').write_text('winner\n')
+    (place.path / 'up').write_text('\n')
+    assert holder.wait(timeout=30) == 76
+    assert place.visible() == ['x.npz.lock']
+
+
+# -- crashes --
+
+def test_published_result_is_moved_into_place_by_the_next_caller(place):
+    published = place.lock / 'published'
+    published.mkdir(parents=True)
+    for name in ('x.npz', 'x.npz.vars', '.claim'):
+        (published / name).write_text('done')
+    (place.lock / '1').mkdir()
+    code, words = place.status()
+    assert code == STALE and 'not in place' in words
+    assert place.claim(MAKE, 'b').returncode == 0
+    assert place.visible() == ['x.npz', 'x.npz.vars'] and not place.ran()
+
+
+def test_removed_result_is_made_again_even_if_its_lock_was_left(place):
+    (place.lock / 'published').mkdir(parents=True)
+    (place.lock / 'published' / '.claim').write_text('done')
+    assert place.claim(MAKE, 'b').returncode == 0
+    assert place.ran() == ['b'] and place.visible() == ['x.npz', 'x.npz.vars']
+
+
+@pytest.mark.parametrize('when', ['before', 'after'])
+@pytest.mark.parametrize('command', ['mv', 'sync', 'rm'])
+def test_supervisor_killed_at_any_step_of_publishing(place, command, when):
+    # The shim kills claim.sh at its n-th call of the command; the watcher is killed as well, as a power cut would.
+    kill = 'kill -KILL $PPID $(</proc/$PPID/task/$PPID/children)'
+    env = place.shim(command, 'n=$(($(cat "$COUNT") - 1)); echo $n > "$COUNT"\n' +
+                     ('((n)) || { %s; }; "$real" "$@"' % kill if when == 'before' else '"$real" "$@"; s=$?; ((n)) || { %s; }; exit $s' % kill))
+    count = place.path / 'shims' / 'count'
+    for n in range(1, 15):
+        count.write_text(str(n))
+        killed = place.claim(MAKE, 'a%d' % n, COUNT=str(count), **env)
+        assert killed.returncode in (0, -signal.SIGKILL)
+        assert not (place.path / 'x.npz').exists() or (place.path / 'x.npz.vars').exists()
+        assert place.claim(MAKE, 'b%d' % n).returncode == 0
+        assert (place.path / 'x.npz').read_text() == (place.path / 'x.npz.vars').read_text()
+        assert place.visible() == ['x.npz', 'x.npz.vars']
+        if killed.returncode == 0:
+            break
+        for name in ('x.npz', 'x.npz.vars'):
+            (place.path / name).unlink()
+    else:
+        pytest.fail('never came through')
+    assert n > 1
+
+
+def test_half_copied_attempt_is_not_resumed_and_old_copies_go(place):
+    for number, step in ((1, 'one'), (2, 'two'), (3, 'three')):
+        (place.forge(number=number, age=10 ** 4) / 'x.state').write_text(step)
+    (place.lock / '4').mkdir()
+    (place.lock / '4' / '.work.half').mkdir()
+    (place.lock / '4' / 'released').write_text('disk full\n')
+    assert place.claim('exit 9').returncode == 9
+    assert [p.read_text() for p in sorted(place.lock.glob('*/work.*/x.state'))] == ['three', 'three']
+    assert sorted(p.parent.name for p in place.lock.glob('*/work.*')) == ['3', '5']
+
+
+# -- folders that don't admit it --
+
+@pytest.fixture
+def disk(place):
+    """A disk of 64 KB, mounted at disk/ in the place."""
+    path = place.path / 'disk'
+    path.mkdir()
+    mount = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=64k', 'none', path], capture_output=True, text=True)
+    if mount.returncode:
+        pytest.skip('needs the right to mount: ' + mount.stderr.strip())
+    yield path
+    for process in place.started:
+        process.kill()
+        process.wait()
+    subprocess.run(['umount', '-l', path], check=True)
+
+
+def fill(path):
+    with open(path / 'filler', 'wb', buffering=0) as f:
+        try:
+            while f.write(b'x' * 4096):
+                pass
+        except OSError:
+            pass
+
+
+def test_full_disk_while_claiming(place, disk):
+    fill(disk)
+    result = place.claim('echo > ran', lock='disk/x.npz.lock')
+    assert result.returncode == 74 and 'is the disk full?' in result.error
+    assert len(result.error.splitlines()) == 1 and not place.ran()
+    (disk / 'filler').unlink()
+    assert place.ask('--status', 'disk/x.npz.lock').returncode == FREE
+    assert place.claim(MAKE, 'a', lock='disk/x.npz.lock').returncode == 0
+
+
+def test_full_disk_while_beginning_keeps_the_state(place, disk):
+    assert place.claim('head -c 20000 /dev/zero > "$CLAIM_WORK/x.state"; exit 9', lock='disk/x.npz.lock').returncode == 9
+    (disk / 'filler').write_bytes(bytes(24000))
+    result = place.claim('echo > ran', lock='disk/x.npz.lock')
+    assert result.returncode == 74 and 'is the disk full?' in result.error and not place.ran()
+    (disk / 'filler').unlink()
+    assert place.claim('mv "$CLAIM_WORK/x.state" "$CLAIM_WORK/x.npz"', lock='disk/x.npz.lock').returncode == 0
+    assert (disk / 'x.npz').stat().st_size == 20000
+
+
+def test_full_disk_while_publishing_keeps_the_result_for_the_next(place, disk):
+    script = 'echo 1 > "$CLAIM_WORK/x.npz"; head -c 100000 /dev/zero > disk/filler; true'
+    result = place.claim(script, lock='disk/x.npz.lock')
+    assert result.returncode == 74 and 'is the disk full?' in result.error
+    assert not (disk / 'x.npz').exists()
+    (disk / 'filler').unlink()
+    assert place.claim('true', lock='disk/x.npz.lock').returncode == 0
+    assert (disk / 'x.npz').read_text() == '1\n'
+
+
+def test_read_only_folder(place, disk):
+    subprocess.run(['mount', '-o', 'remount,ro', disk], check=True)
+    result = place.claim('echo > ran', lock='disk/x.npz.lock')
+    assert result.returncode == 74 and 'Read-only file system' in result.error and not place.ran()
+    assert len(result.error.splitlines()) == 1
+
+
+def test_missing_folder_and_wrong_usage(place):
+    result = place.claim(MAKE, 'a', lock='nowhere/x.npz.lock')
+    assert result.returncode == 74 and 'nowhere: no such folder' in result.error
+    for arguments in ((), ('x.npz', '--', 'true'), ('x.npz.lock', 'true'), ('--status',), ('--release',), ('--nonsense', 'x.lock')):
+        result = place.ask(*arguments)
+        assert result.returncode == 2 and 'claim.sh RESULT.lock -- COMMAND' in result.stderr
+    assert place.ask('--help').returncode == 0
+
+
+# -- by hand --
+
+def test_release_refuses_a_live_holder_and_frees_a_dead_one(place):
+    holder, token = place.begin('echo $CLAIM_TOKEN > up; sleep 1000')
+    refused = place.ask('--release', 'x.npz.lock')
+    assert refused.returncode == 75 and '--force' in refused.stderr
+    assert place.status()[0] == HELD
+    place.forge(age=20)  # now seen from another machine, and silent for a short while
+    assert place.ask('--release', 'x.npz.lock').returncode == 75
+    place.forge(age=2000)
+    assert place.ask('--release', 'x.npz.lock').returncode == 0
+    code, words = place.status()
+    assert code == FREE and 'by hand' in words and 'far' in words
+    assert place.ask('--release', 'x.npz.lock').returncode == 0
+
+
+def test_release_of_nothing(place):
+    result = place.ask('--release', 'x.npz.lock')
+    assert result.returncode == 1 and 'nobody has claimed it' in result.stderr
+    assert place.status() == (FREE, 'free')
+
+
+def test_folder_of_the_running_attempt_is_told(place):
+    holder, work = place.begin('echo "$CLAIM_WORK" > up; sleep 1000')
+    assert place.ask('--work', 'x.npz.lock').stdout.strip() == work
+
+
+# -- stress, in short; the full forms are the same commands without arguments --
+
+def stress(name, *args):
+    return subprocess.run([sys.executable, STRESS / name, *args], text=True, capture_output=True, timeout=3000)
+
+
+def test_rush_on_a_stale_claim_has_one_winner():
+    result = stress('breakrace.py', '--rounds', '6', '--workers', '12')
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_rush_shows_what_common_locks_do():
+    result = stress('breakrace.py', '--rounds', '3', '--workers', '8', '--without-protocol')
+    assert result.returncode == 1 and 'winners' in result.stdout, result.stdout + result.stderr
+
+
+def test_killed_workers_lose_mix_and_overlap_nothing():
+    result = stress('workers.py', '--workers', '8', '--jobs', '16', '--kills', '10', '--every', '0.2', '--step', '0.1')
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_workers_without_claims_are_seen_to_overlap():
+    result = stress('workers.py', '--workers', '8', '--jobs', '10', '--kills', '2', '--every', '0.1', '--step', '0.1', '--without-protocol')
+    assert result.returncode == 1 and ' 0 overlaps' not in result.stdout, result.stdout + result.stderr
