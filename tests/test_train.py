@@ -1,0 +1,162 @@
+"""train.py: reproducible, resumable, on one process or several."""
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import train
+from conftest import ROOT
+from files import Problem, load_npz
+
+SMALL = dict(arch='conv:4x3x3x2x2,pool:3x3,Conv:8x3x-1,Conv:8x1x1', mel_bands=20, epochs=3, epochsize=3, batchsize=4, len_min=1, len_max=2,
+             bg_threads=1, cost='softmax', magscale='pow_learn', first_params_log=2)
+SMALL.update({'arch.pool': 'logmeanexp:1', 'arch.output': 'softmax'})
+
+
+def arguments(dataset, out, *flags, **settings):
+    merged = dict(SMALL, **{k.replace('__', '.'): v for k, v in settings.items()})
+    return ['--dataset', str(dataset), '--device', 'cpu', *flags, *(x for k, v in merged.items() for x in ('--var', '%s=%s' % (k, v))), str(out)]
+
+
+@pytest.fixture
+def call(monkeypatch, tiny_dataset):
+    def run_main(out, *flags, **settings):
+        monkeypatch.setattr(sys, 'argv', ['train.py', *arguments(tiny_dataset, out, *flags, **settings)])
+        train.main()
+    return run_main
+
+
+ALL = '--validate', '--save-errors', '--keep-state'
+
+
+def test_a_run_leaves_model_settings_figures_history_and_record(call, tmp_path):
+    call(tmp_path / 'm.npz', *ALL, seed=5)
+    assert {p.name for p in tmp_path.iterdir()} == {'m.npz', 'm.npz.vars', 'm.err.npz', 'm.hist.npz', 'm.state', 'm.run.json'}
+    errors = load_npz(tmp_path / 'm.err.npz')['errors']
+    assert errors.shape == (3, 4) and np.isfinite(errors).all()
+    assert [v.shape for v in load_npz(tmp_path / 'm.hist.npz').values()] == [(5,)]
+    assert 'classes=' in (tmp_path / 'm.npz.vars').read_text() and 'mel_bands=20' in (tmp_path / 'm.npz.vars').read_text()
+    record = json.loads((tmp_path / 'm.run.json').read_text())
+    assert record['epochs'] == 3 and record['finished'] and record['seed'] == 5 and record['device'] == 'cpu'
+
+
+def test_the_same_seed_gives_the_same_bytes_whatever_the_threads(call, tmp_path):
+    for name, settings in (('a', dict(bg_threads=0)), ('b', dict(bg_threads=3)), ('c', dict(bg_threads=0, seed=1))):
+        call(tmp_path / name / 'm.npz', **settings)
+    a, b, c = ((tmp_path / name / 'm.npz').read_bytes() for name in 'abc')
+    assert a == b != c
+
+
+@pytest.mark.parametrize('settings', [
+    dict(epochs=4), dict(epochs=6, patience=1, trials_of_patience=2, eta_decay_every='trial_of_patience', initial_eta=.1),
+    dict(epochs=4, learn_scheme='nesterov', arch__fulldrop=.5)])
+@pytest.mark.parametrize('dies_in', [1, 2, 3])
+def test_an_interrupted_run_ends_as_an_undisturbed_one(settings, dies_in, call, tmp_path, monkeypatch):
+    call(tmp_path / 'a' / 'm.npz', *ALL, **settings)
+    whole, calls = train.Trainer.epoch, []
+
+    def dying(self, *args):
+        calls.append(1)
+        if len(calls) == dies_in:
+            self.step(next(iter(self.feed.batches(0, 1))))
+            raise RuntimeError('power cut')
+        return whole(self, *args)
+    monkeypatch.setattr(train.Trainer, 'epoch', dying)
+    with pytest.raises(RuntimeError):
+        call(tmp_path / 'b' / 'm.npz', *ALL, **settings)
+    assert not (tmp_path / 'b' / 'm.npz').exists()
+    call(tmp_path / 'b' / 'm.npz', *ALL, **settings)
+    for name in 'm.npz', 'm.err.npz', 'm.hist.npz', 'm.state':
+        assert (tmp_path / 'a' / name).read_bytes() == (tmp_path / 'b' / name).read_bytes(), name
+
+
+def test_a_state_of_other_settings_stops_with_what_differs(call, tmp_path):
+    call(tmp_path / 'm.npz', *ALL, epochs=1)
+    before = (tmp_path / 'm.state').read_bytes()
+    with pytest.raises(Problem, match='batchsize=4, now 5'):
+        call(tmp_path / 'm.npz', *ALL, epochs=1, batchsize=5)
+    assert (tmp_path / 'm.state').read_bytes() == before
+
+
+def test_with_patience_the_best_network_is_saved_else_the_last(call, tmp_path, monkeypatch):
+    losses = iter([3., 1., 2.] * 3)
+    monkeypatch.setattr(train.Trainer, 'validate', lambda self: (next(losses), .5, .5))
+    for name, settings in (('last', {}), ('best', dict(patience=9)), ('chosen', dict(save='best')), ('refused', dict(patience=9, save='last'))):
+        losses = iter([3., 1., 2.])
+        call(tmp_path / name / 'm.npz', '--validate', **settings)
+        assert json.loads((tmp_path / name / 'm.run.json').read_text())['saved_epoch'] == (2 if name in ('best', 'chosen') else 3)
+    read = {name: (tmp_path / name / 'm.npz').read_bytes() for name in ('last', 'best', 'chosen', 'refused')}
+    assert read['best'] == read['chosen'] != read['last'] == read['refused']
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_without_a_model(call, tmp_path):
+    with pytest.raises(Problem, match='not finite'):
+        call(tmp_path / 'm.npz', initial_eta=1e30, epochsize=60, learn_scheme='momentum')
+    assert not (tmp_path / 'm.npz').exists()
+
+
+def test_training_lowers_the_loss(call, tmp_path):
+    call(tmp_path / 'm.npz', '--save-errors', epochs=12, epochsize=15, initial_eta=.01, arch__fulldrop=0, len_buckets=1)
+    losses = load_npz(tmp_path / 'm.err.npz')['errors'][:, 0]
+    assert losses[-1] < .8 * losses[0]
+
+
+def test_a_student_learns_from_its_teacher_and_a_network_starts_from_another(call, tmp_path):
+    call(tmp_path / 't.npz', epochs=1)
+    call(tmp_path / 's.npz', '--save-errors', epochs=1, ban=tmp_path / 't.npz')
+    call(tmp_path / 'i.npz', epochs=0, init_from=tmp_path / 't.npz')
+    assert all((a == b).all() for a, b in zip(load_npz(tmp_path / 'i.npz').values(), load_npz(tmp_path / 't.npz').values()))
+
+
+def test_mixed_precision_stays_close(call, tmp_path):
+    for name, flags in (('a', ()), ('b', ('--amp',))):
+        call(tmp_path / name / 'm.npz', '--save-errors', '--validate', *flags, arch__fulldrop=0)
+    a, b = (load_npz(tmp_path / name / 'm.err.npz')['errors'] for name in 'ab')
+    assert (a != b).any()
+    np.testing.assert_allclose(a[:, :2], b[:, :2], rtol=.05)
+
+
+def test_spectrograms_on_the_device_stay_close(call, tmp_path):
+    for where in 'cpu', 'device':
+        call(tmp_path / where / 'm.npz', '--save-errors', '--validate', spectrogram=where, arch__fulldrop=0)
+    a, b = (load_npz(tmp_path / where / 'm.err.npz')['errors'] for where in ('cpu', 'device'))
+    np.testing.assert_allclose(a, b, rtol=2e-3)
+
+
+def test_the_feed_can_be_timed_and_plotted(call, tmp_path, capsys):
+    call(tmp_path / 'm.npz', benchmark_datafeed=1)
+    assert 'x real time' in capsys.readouterr().out
+    call(tmp_path / 'm.npz', plot_datafeed=1)
+    assert (tmp_path / 'm.feed.png').read_bytes().startswith(b'\x89PNG') and not (tmp_path / 'm.npz').exists()
+
+
+@pytest.mark.parametrize('settings, words', [
+    (dict(ban='nowhere.npz'), 'train that model first'), (dict(arch='conv:4x3x300'), 'arch'), (dict(patience_criterion='valid_map'), '--validate'),
+    (dict(eta_cycle='1:x'), 'eta_cycle'), (dict(arch='', arch_meta='full:4'), 'input_meta')])
+def test_bad_settings_stop_before_anything_is_written(settings, words, call, tmp_path):
+    with pytest.raises(Problem, match=words):
+        call(tmp_path / 'm.npz', *ALL, **settings) if 'patience_criterion' not in settings else call(tmp_path / 'm.npz', **settings)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_is_no_npz_and_a_missing_data_set_are_refused_in_one_line(tmp_path):
+    for args in (['m.txt'], ['--dataset', 'nowhere', str(tmp_path / 'm.npz')]):
+        done = subprocess.run([sys.executable, str(ROOT / 'experiments' / 'train.py'), *args], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 1 and done.stderr.startswith('train.py: ') and done.stderr.count('\n') == 1
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_and_resume(tiny_dataset, tmp_path, call):
+    settings = dict(arch__fulldrop=0, epochs=3)
+    call(tmp_path / 'one' / 'm.npz', *ALL, **settings)
+    launch = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', str(ROOT / 'experiments' / 'train.py')]
+    env = dict(os.environ, OMP_NUM_THREADS='1')
+    subprocess.run(launch + arguments(tiny_dataset, tmp_path / 'two' / 'm.npz', *ALL, **settings), check=True, env=env, capture_output=True)
+    one, two = (load_npz(tmp_path / name / 'm.err.npz')['errors'] for name in ('one', 'two'))
+    np.testing.assert_allclose(two[:, :2], one[:, :2], rtol=2e-3)
+    (tmp_path / 'two' / 'm.npz').unlink()
+    done = subprocess.run(launch + arguments(tiny_dataset, tmp_path / 'two' / 'm.npz', *ALL, **settings), check=True, env=env, capture_output=True, text=True)
+    assert 'going on from' in done.stdout and (tmp_path / 'two' / 'm.npz').exists()
