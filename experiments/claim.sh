@@ -172,7 +172,7 @@ tidy() {  # RESULT is in place: the lock goes, at once, and then its contents
 }
 
 take() {  # claims, or says why not and ends; sets number, token, dir
-    local reason tries filled
+    local reason tries filled f
     token=${boot%%-*}.$$.$(start_of $$).$RANDOM
     for ((tries = 0; tries < 20; tries++)); do
         list
@@ -186,6 +186,10 @@ take() {  # claims, or says why not and ends; sets number, token, dir
         fi
         if ((latest)); then
             [[ $state != held ]] || die 75 "$words"
+            for f in "$lock"/*/work.*/.succeeded; do  # it died just then: the result is as good as published
+                [[ $state == held ]] || mv -T -- "${f%/*}" "$lock/published" 2>/dev/null || :
+            done
+            [[ ! -e $lock/published ]] || continue
             ((${#left[@]} == 0)) || end_processes "${owner[token]}" || die 75 "$words and can't be ended"
         fi
         reason=$(mkdir -p -- "$lock" 2>&1) || die 74 "can't be claimed: ${reason#mkdir: }"
@@ -217,7 +221,7 @@ write_owner() {  # FOLDER: makes it
 prepare() {  # the attempt's own folder, with what the latest attempt left that had one whole
     local i f from='' part=$dir/.work.$token
     work=$dir/work.$token
-    mkdir -- "$part" || return 1
+    mkdir -- "$part" && printf '%s\n' "$token" 2>/dev/null >"$part/.attempt" || return 1
     for ((i = number - 1; i > 0; i--)); do
         for f in "$lock/$i"/work.*; do from=$f; done
         [[ ! $from ]] || break
@@ -239,13 +243,11 @@ prepare() {  # the attempt's own folder, with what the latest attempt left that 
 
 publish() {  # the attempt has succeeded: the first rename decides
     [[ -f $work/$name ]] || { say "the command succeeded, but left no $name in \$CLAIM_WORK"; return 1; }
-    if ! { printf '%s\n' "$token" >"$work/.claim" && sync -- "$work"/.claim "$work"/*; } 2>/dev/null; then
-        say "$work can't be written to; is the disk full?"
-        return 1
-    fi
+    sync -- "$work"/* 2>/dev/null || { say "$work could not be flushed to disk"; return 1; }
+    mv -T -- "$work/.attempt" "$work/.succeeded" || return 1
     mv -T -- "$work" "$lock/published" 2>/dev/null || :
     # The note tells who won even where a server's answer got lost; it also keeps the folder from ever being empty.
-    if [[ $(cat -- "$lock/published/.claim" 2>/dev/null) != "$token" ]]; then
+    if [[ $(cat -- "$lock/published/.succeeded" 2>/dev/null) != "$token" ]]; then
         say 'another attempt has published its result first; this one is discarded'
         exit 76
     fi

@@ -61,7 +61,7 @@ def main():
     parser.add_argument('--jobs', type=int, default=200)
     parser.add_argument('--kills', type=int, default=25)
     parser.add_argument('--kill', choices=(*KINDS, 'all'), default='all', help='what of a worker is killed (each in turn)')
-    parser.add_argument('--every', type=float, default=0.5, help='seconds between kills (%(default)s)')
+    parser.add_argument('--every', type=float, default=0.3, help='seconds between kills (%(default)s)')
     parser.add_argument('--step', default='0.3', help='seconds of a quarter of a job (%(default)s)')
     parser.add_argument('--limit', type=float, default=1800, help='seconds after which to give up (%(default)s)')
     parser.add_argument('--folder', help='where to play, for example on NFS (a temporary folder)')
