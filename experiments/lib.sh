@@ -151,13 +151,13 @@ stop_child() {
     exit "$1"
 }
 
-# Runs a command with its output in a log, too; the last line of the log says why it failed.
+# Runs a command with its output in a log, too; the last line of the log says why it failed. Files in $CLAIM_WORK are called what they become.
 logged() {
     local log=$1 status=0 why
     shift
     printf '== %(%F %T)T %s: %s\n' -1 "$HOSTNAME" "$*" >> "$log"
     # The log has to outlive the signal that ends the command.
-    "$@" 2>&1 | (trap '' INT TERM; exec tee -a "$log") || status=${PIPESTATUS[0]}
+    "$@" 2>&1 | (trap '' INT TERM; sed -u "s|$CLAIM_WORK/|$PUBLISHED/|g" | tee -a "$log") || status=${PIPESTATUS[0]}
     if ((status)); then
         why=$(tail -n 1 "$log")
         printf '%(%F %T)T %s: failed with exit status %d: %s\n' -1 "$HOSTNAME" "$status" "$why" >> "$log"
@@ -170,6 +170,7 @@ logged() {
 claimed() {
     local log=${1##*/}
     export -f logged
+    export PUBLISHED=${1%/*}
     # shellcheck disable=SC2016  # expands in the claimed shell
     run_child ./claim.sh "$1.lock" -- bash -c 'set -euo pipefail; logged "${@//\{\}/$CLAIM_WORK}"' claimed "{}/${log%.npz}.log" "${@:2}"
 }
