@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""The training feed with 1 and 2 background threads: ours against the 2018 recipe, which is written out here.
+
+Recipe: memory maps of all recordings, excerpts cut and looped to one array, a spectrogram of each (as in
+bench_spectrogram.py), stacked to a batch, put into a queue by background threads. Both make the same batches of 16
+excerpts of 5 to 30 seconds, from files in the page cache. Prints times real time and ratios.
+"""
+import argparse
+import os
+import queue
+import sys
+import tempfile
+import threading
+import time
+import wave
+
+os.environ['OMP_NUM_THREADS'] = '1'
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(HERE, '..', '..', 'experiments'), HERE]
+
+import numpy as np
+
+import audio
+import augment
+import config
+import data
+import feed
+from bench_spectrogram import recipe
+
+RATE = 22050
+
+
+def make_dataset(folder, recordings=96):
+    """Recordings of 3 to 60 seconds."""
+    rng = np.random.default_rng(0)
+    for name in ('audio', 'filelists', 'labels'):
+        os.makedirs(os.path.join(folder, name))
+    keys = ['r%d.wav' % i for i in range(recordings)]
+    for key in keys:
+        with wave.open(os.path.join(folder, 'audio', key), 'wb') as f:
+            f.setparams((1, 2, RATE, 0, 'NONE', ''))
+            f.writeframes(rng.integers(-3000, 3000, int(RATE * 3 * 20 ** rng.random())).astype('<i2').tobytes())
+    for name, lines in (('filelists/train', keys), ('labels/labelset', 'ab'), ('labels/fg.tsv', [k + '\t0' for k in keys])):
+        with open(os.path.join(folder, name), 'w') as f:
+            f.writelines(line + '\n' for line in lines)
+    return data.Dataset(folder)
+
+
+class Recipe:
+    """The same batches as a TrainFeed's, made as in 2018."""
+    def __init__(self, ours):
+        self.ours = ours
+        self.maps = [audio.WavFile(ours.dataset.audio_path(key)).samples for key in ours.files]
+        self.local = threading.local()
+
+    def excerpts(self, k):
+        ours = self.ours
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(0, spawn_key=(data.FEED_STREAM, k))))
+        items = augment.draw_items(ours.buckets, ours.batchsize, rng)
+        lengths = ours.index['length'][items]
+        length = augment.excerpt_length(lengths, ours.shortest, ours.longest)
+        starts = augment.draw_starts(lengths, length, rng)
+        result = np.empty((len(items), length), np.int16)
+        for row, item, start in zip(result, items, starts):
+            part = self.maps[item][start:start + length]
+            row[:] = np.tile(part, -(-length // len(part)))[:length]
+        return result
+
+    def batch(self, k):
+        if not hasattr(self.local, 'spectrogram'):
+            self.local.spectrogram = recipe()
+        return np.stack([self.local.spectrogram(row) for row in self.excerpts(k)])
+
+    def batches(self, numbers, threads):
+        done, todo = queue.Queue(threads + 2), iter(list(numbers))
+        lock = threading.Lock()
+
+        def work():
+            while True:
+                with lock:
+                    k = next(todo, None)
+                if k is None:
+                    return
+                done.put((k, self.batch(k)))
+        for _ in range(threads):
+            threading.Thread(target=work, daemon=True).start()
+        for _ in numbers:
+            yield done.get()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--repeats', type=int, default=9, help='rounds of which the median counts (%(default)s)')
+    parser.add_argument('--batches', type=int, default=8, help='batches of a round (%(default)s)')
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = make_dataset(folder)
+        cfg = config.load([], ['mel_max=10000', 'label_file=fg.tsv'])
+        ours, device = data.TrainFeed(dataset, cfg), data.TrainFeed(dataset, cfg, on_device=True)
+        old = Recipe(ours)
+        numbers = range(args.batches)
+        seconds = 0
+        for k in numbers:
+            batch = ours.batch(k)['spect']
+            assert np.abs(batch - old.batch(k)).max() <= 1e-6 * batch.max()
+            seconds += 16 * device.batch(k)['samples'].shape[1] / RATE
+
+        def run_ours(which, threads):
+            return lambda: [batch['label'] for batch in feed.run_ahead(which.batch, numbers, threads)]
+        ways = {}
+        for threads in (1, 2):
+            ways['2018 recipe, %d' % threads] = lambda threads=threads: [k for k, _ in old.batches(numbers, threads)]
+            ways['ours, %d' % threads] = run_ours(ours, threads)
+        ways['ours, samples for the device, 1'] = run_ours(device, 1)
+        times = {name: [] for name in ways}
+        for _ in range(args.repeats):
+            for name, way in ways.items():
+                start = time.perf_counter()
+                way()
+                times[name].append(time.perf_counter() - start)
+    medians = {name: np.median(values) for name, values in times.items()}
+    print('%-34s %14s %16s' % ('feed, threads', 'x real time', 'ratio to recipe'))
+    for name, value in medians.items():
+        reference = medians['2018 recipe, ' + name[-1]]
+        print('%-34s %14.0f %16.2f' % (name, seconds / value, reference / value))
+    for who in ('2018 recipe', 'ours'):
+        print('second core, %s: %.2f' % (who, medians[who + ', 1'] / medians[who + ', 2']))
+    print('(16 excerpts of 5 to 30 s, %.0f s of sound a round; median of %d rounds, interleaved)' % (seconds, args.repeats))
+
+
+if __name__ == '__main__':
+    main()

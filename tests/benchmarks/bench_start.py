@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""Start of training: from the data set's name to the first batch, with the headers of all recordings known.
+
+Recordings are sparse files of 2 to 60 seconds. Each start is a process of its own, without the import of torch.
+The 2018 recipe opens every recording and maps it into memory each time. Prints seconds and peak memory.
+"""
+import argparse
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+os.environ['OMP_NUM_THREADS'] = '1'
+EXPERIMENTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..', 'experiments')
+sys.path.insert(0, EXPERIMENTS)
+
+RATE, CLASSES = 22050, 1500
+
+
+def make_dataset(folder, recordings):
+    for name in ('filelists', 'labels'):
+        os.makedirs(os.path.join(folder, name))
+    keys = ['train/201%d/LIFECLEF201%d_BIRD_XC_WAV_RN%06d.wav' % (4 + i % 4, 4 + i % 4, i) for i in range(recordings)]
+    for year in range(4):
+        os.makedirs(os.path.join(folder, 'audio', 'train', '201%d' % (4 + year)))
+    for i, key in enumerate(keys):
+        size = 2 * RATE * (2 + i * 7919 % 59)
+        with open(os.path.join(folder, 'audio', key), 'wb') as f:
+            f.write(struct.pack('<4sI8sIHHIIHH4sI', b'RIFF', size + 36, b'WAVEfmt ', 16, 1, 1, RATE, 2 * RATE, 2, 16, b'data', size))
+            f.truncate(44 + size)
+    valid = set(keys[::16])
+    tables = {'filelists/train': [key for key in keys if key not in valid], 'filelists/valid': keys[::16],
+              'labels/labelset': ['c%04d' % c for c in range(CLASSES)],
+              'labels/fg.tsv': ['%s\t%d' % (key, i % CLASSES) for i, key in enumerate(keys)],
+              'labels/bg.tsv': ['%s\t%d,%d' % (key, i % 7, i % 31) for i, key in enumerate(keys)],
+              'labels/meta.tsv': ['%s\t2010-05-%d\t06:30:00\t-12.5\t-55.25\t340' % (key, 1 + i % 28) for i, key in enumerate(keys)]}
+    for name, lines in tables.items():
+        with open(os.path.join(folder, name), 'w') as f:
+            f.writelines(line + '\n' for line in lines)
+
+
+OURS = '''
+from data import Dataset, TrainFeed, ValidFeed
+import config
+dataset = Dataset(folder)
+cfg = config.load([], ['mix_fg_bg=1', 'input_meta=date,time,latitude,longitude,elevation'])
+train, valid = TrainFeed(dataset, cfg), ValidFeed(dataset, cfg)
+train.batch(0)
+'''
+RECIPE = '''
+import wave, numpy as np, audio
+tables = [dict(line.rstrip('\\n').split('\\t', 1) for line in open(folder + '/labels/' + name)) for name in ('fg.tsv', 'bg.tsv', 'meta.tsv')]
+maps = []
+for name in ('train', 'valid'):
+    for key in open(folder + '/filelists/' + name).read().split():
+        filename = folder + '/audio/' + key
+        with wave.open(filename) as f:
+            length = f.getnframes()
+        # The map itself would need more maps than Linux admits for more than 65 530 recordings.
+        with open(filename, 'rb') as f:
+            maps.append((length, np.fromfile(f, np.int16, 1, offset=44)))
+samples = np.zeros((16, 30 * 22050), np.int16)
+[audio.spectrogram(row, 22050, 1024, 70, 372) for row in samples]
+'''
+
+
+def start(code, folder):
+    """(seconds, peak memory in MB) of a process that runs `code`."""
+    report = 'import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)'
+    begin = time.perf_counter()
+    done = subprocess.run([sys.executable, '-c', 'folder = %r\n%s\n%s' % (folder, code, report)], check=True, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ, PYTHONPATH=EXPERIMENTS))
+    return time.perf_counter() - begin, int(done.stdout)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--recordings', default='48000,100000', help='numbers of recordings (%(default)s)')
+    parser.add_argument('--repeats', type=int, default=7, help='rounds of which the median counts (%(default)s)')
+    args = parser.parse_args()
+    print('%10s %18s %18s %16s %8s %12s' % ('recordings', 'headers unknown', 'headers known', '2018 recipe', 'ratio', 'peak memory'))
+    for number in map(int, args.recordings.split(',')):
+        with tempfile.TemporaryDirectory() as folder:
+            make_dataset(folder, number)
+            first, _ = start(OURS, folder)
+            rounds = [(start(OURS, folder), start(RECIPE, folder)) for _ in range(args.repeats)]
+            ours, recipe = (sorted(one[i][0] for one in rounds)[len(rounds) // 2] for i in (0, 1))
+            memory = max(one[0][1] for one in rounds)
+            print('%10d %16.1f s %16.2f s %14.2f s %8.1f %9d MB' % (number, first, ours, recipe, recipe / ours, memory))
+    print('(median of %d rounds, interleaved; files in the page cache)' % args.repeats)
+
+
+if __name__ == '__main__':
+    main()
