@@ -60,13 +60,12 @@ def measure(convert, work):
     change of level from 9.6 to 10 kHz in dB), each against the sine that went in."""
     source, out = os.path.join(work, 'tones'), os.path.join(work, 'tones_out')
     os.makedirs(os.path.join(source, 'data'))
-    rng = np.random.default_rng(2)
     n = 4 * RATE
     for f in PASS + STOP:
         sine = LEVEL * np.sin(2 * np.pi * f * np.arange(n) / RATE + 1)
-        # dithered, as recordings are by their own noise
-        sine += (rng.random(n) - rng.random(n)) / 32768
-        soundfile.write(os.path.join(source, 'data', 'f%05d.wav' % f), np.repeat(sine[:, None], 2, axis=1), RATE, 'PCM_16')
+        # rounded here: libsndfile would cut off
+        samples = np.rint(32768 * np.repeat(sine[:, None], 2, axis=1)).astype(np.int16)
+        soundfile.write(os.path.join(source, 'data', 'f%05d.wav' % f), samples, RATE, 'PCM_16')
     convert(source, out)
     snr, residue, level = [], [], []
     power = LEVEL ** 2 / 2

@@ -230,7 +230,7 @@ def run(source, dataset, jobs):
     try:
         for folder in {os.path.dirname(one.key) for one in found}:
             os.makedirs(os.path.join(audio, folder), exist_ok=True)
-    except FileExistsError as e:
+    except (FileExistsError, FileNotFoundError) as e:
         raise Problem('%s: not a folder, or a link to one that is gone; is its disk mounted?' % e.filename) from None
     with open(os.path.join(audio, '.convert.lock'), 'w') as lock:
         try:

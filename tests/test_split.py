@@ -1,0 +1,156 @@
+"""File lists: a given validation list, a drawn one, recordings that leave the lists."""
+import collections
+import random
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+from hypothesis import given, settings, strategies as st
+
+SCRIPTS = ROOT / 'datasets' / 'birdclef'
+sys.path[:0] = [str(SCRIPTS / folder) for folder in ('filelists', 'labels', 'xml')]
+import collect
+import split
+
+
+def run(dataset, *arguments):
+    return subprocess.run([sys.executable, str(SCRIPTS / 'filelists' / 'split.py'), '--dataset', str(dataset), *map(str, arguments)],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def make_dataset(folder, records, unlabelled=(), others=()):
+    """A dataset with audio files (empty: split.py doesn't open them), XML table and labels of `records`: key -> fields."""
+    for key in list(records) + list(unlabelled) + list(others):
+        (folder / 'audio' / key).parent.mkdir(parents=True, exist_ok=True)
+        (folder / 'audio' / key).touch()
+    (folder / 'xml').mkdir()
+    rows = [['path', *collect.FIELDS]] + [[key] + [fields.get(name, '') for name in collect.FIELDS] for key, fields in records.items()]
+    (folder / 'xml' / 'recordings.tsv').write_text(''.join('\t'.join(row) + '\n' for row in rows))
+    (folder / 'labels').mkdir()
+    (folder / 'labels' / 'fg.tsv').write_text(''.join('%s\t%s\n' % (key, fields['ClassId']) for key, fields in records.items()))
+    return folder
+
+
+def lists(folder):
+    return {path.name: path.read_text().splitlines() for path in (folder / 'filelists').iterdir()}
+
+
+def many(seed=0, species=30, sessions=True):
+    """Records of recordings whose species are as uneven as in the challenge."""
+    rng, records = random.Random(seed), {}
+    for s in range(species):
+        for i in range(rng.choice([1, 2, 3, 5, 15, 40])):
+            fields = {'ClassId': str(s)}
+            if sessions and rng.random() < 0.8:
+                fields.update(Author='A%d' % rng.randrange(8), Date='2010-05-%02d' % rng.randrange(1, 29), Locality='L%d' % rng.randrange(3))
+            records['train/2014/LIFECLEF2014_X_RN%d.wav' % (1000 * s + i)] = fields
+    return records
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_a_drawn_list_has_every_species_on_both_sides_and_keeps_sessions_together(tmp_path, seed):
+    records = many(seed)
+    result = run(make_dataset(tmp_path / 'made', records))
+    assert result.returncode == 0, result.stderr
+    made = lists(tmp_path / 'made')
+    assert set(made) == {'train', 'valid'}
+    train, valid = set(made['train']), set(made['valid'])
+    assert train | valid == set(records) and not train & valid
+    counts = collections.Counter(fields['ClassId'] for fields in records.values())
+    sides = [collections.Counter(records[key]['ClassId'] for key in side) for side in (train, valid)]
+    for s, count in counts.items():
+        assert (sides[0][s] and sides[1][s]) if count > 1 else sides[0][s]
+    assert 0.06 * len(records) < len(valid) < 0.16 * len(records)
+    where = collections.defaultdict(set)
+    for key, fields in records.items():
+        if 'Author' in fields:
+            where[fields['Author'], fields['Date'], fields['Locality']].add(key in valid)
+    parted = sum(len(sides) > 1 for sides in where.values())
+    # only a species whose recordings are all of one session may part it
+    assert parted == 0 or '%d sessions' % parted in result.stdout
+    assert parted <= 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5)), min_size=1, max_size=40), st.integers(0, 3))
+def test_any_collection_is_split_with_every_species_on_both_sides(recordings, seed):
+    species = {'k%02d' % i: s for i, (s, _) in enumerate(recordings)}
+    groups = collections.defaultdict(list)
+    for i, (_, group) in enumerate(recordings):
+        groups[group].append('k%02d' % i)
+    valid, parted = split.draw(species, list(groups.values()), seed=seed)
+    counts = collections.Counter(species.values())
+    held = collections.Counter(species[key] for key in valid)
+    for s, count in counts.items():
+        assert 1 <= held[s] < count if count > 1 else held[s] == 0
+    assert parted or all(len({key in valid for key in group}) == 1 for group in groups.values())
+    # whatever the order
+    shuffled = list(species.items())
+    random.Random(1).shuffle(shuffled)
+    assert split.draw(dict(shuffled), [group[::-1] for group in list(groups.values())[::-1]], seed=seed) == (valid, parted)
+
+
+def test_one_place_is_known_by_its_name_or_its_coordinates():
+    base = {name: '' for name in collect.FIELDS}
+    records = {'a': dict(base, Author='A', Date='2010-05-06', Locality='Here', Latitude='1', Longitude='2'),
+               'b': dict(base, Author='A', Date='2010-5-6', Locality='here'),
+               'c': dict(base, Author='A', Date='2010-05-06', Locality='There', Latitude='1', Longitude='2'),
+               'd': dict(base, Author='B', Date='2010-05-06', Locality='Here'),
+               'e': dict(base, Author='A', Date='2010-05-07', Locality='Here'),
+               'f': dict(base, Author='A', Date='2010-05-00', Locality='Here'),
+               'g': dict(base, Date='2010-05-06', Locality='Here'), 'h': dict(base)}
+    assert sorted(map(sorted, split.sessions(sorted(records), records))) == [['a', 'b', 'c'], ['d'], ['e'], ['f'], ['g'], ['h']]
+
+
+def test_a_given_list_is_used_and_kept(tmp_path):
+    records = many(sessions=False)
+    keys = sorted(records)
+    made = make_dataset(tmp_path / 'made', records, unlabelled=['train/2014/no_xml.wav'],
+                        others=['test/2014/t.wav', 'soundscapes/val/v.wav', 'soundscapes/test/w.wav', 'elsewhere/x.wav'])
+    given_file = tmp_path / 'list'
+    given_file.write_text('# comment\n%s\n%s\n\n%s\nRN_unknown.wav\n%s\n' % (keys[3], keys[1], keys[5].split('/')[-1][:-4] + '.xml', keys[1]))
+    result = run(made, '--valid-list', given_file)
+    assert result.returncode == 0, result.stderr
+    assert 'RN_unknown.wav' in result.stdout and 'no_xml' in result.stdout
+    first = lists(made)
+    assert first['valid'] == [keys[3], keys[1], keys[5]]
+    assert first['train'] == sorted(set(keys) - set(first['valid']))
+    assert (first['test'], first['soundscapes_val'], first['soundscapes_test']) == (['test/2014/t.wav'], ['soundscapes/val/v.wav'], ['soundscapes/test/w.wav'])
+    # the list isn't needed again
+    assert 'nothing new' in run(made).stdout and lists(made) == first
+
+
+def test_lists_follow_what_is_there(tmp_path):
+    records = many(sessions=False)
+    made = make_dataset(tmp_path / 'made', records)
+    run(made)
+    first = lists(made)
+    assert 'nothing new' in run(made).stdout
+    gone = first['train'][0]
+    (made / 'audio' / gone).unlink()
+    run(made)
+    assert gone not in lists(made)['train'] + lists(made)['valid']
+    assert run(made, '--seed', 1).returncode == 0
+    assert lists(made)['valid'] != first['valid']
+
+
+@pytest.mark.parametrize('fault, problem', [
+    (lambda made: ['--valid-list', made / 'nowhere'], 'no such file'),
+    (lambda made: (made / 'list').write_text('unknown\n') and ['--valid-list', made / 'list'], 'names no training recording'),
+    (lambda made: (made / 'list').write_text(''.join('train/2014/LIFECLEF2014_X_RN%d.wav\n' % n for n in (1, 2, 3))) and
+     ['--valid-list', made / 'list'], 'none would be left'),
+    (lambda made: shutil.rmtree(made / 'audio') or [], 'no such folder'),
+    (lambda made: (made / 'labels/fg.tsv').unlink() or [], 'recreate.py'),
+    (lambda made: (made / 'labels/fg.tsv').write_text('x\n') and [], 'line 1'),
+    (lambda made: (made / 'xml/recordings.tsv').unlink() or [], 'no such file'),
+    (lambda made: [(made / ('audio/train/2014/LIFECLEF2014_X_RN%d.wav' % n)).unlink() for n in (1, 2)] and [], 'at least 2'),
+    (lambda made: (made / 'audio/train/2014/LIFECLEF2014_X_RN2.wav').unlink() or [], 'no species has two')])
+def test_bad_input_is_one_line_and_leaves_the_lists_alone(tmp_path, fault, problem):
+    records = {'train/2014/LIFECLEF2014_X_RN%d.wav' % n: {'ClassId': str(n // 2)} for n in (1, 2, 3)}
+    made = make_dataset(tmp_path / 'made', records)
+    arguments = fault(made)
+    result = run(made, *arguments)
+    assert result.returncode == 1 and problem in result.stderr and result.stderr.count('\n') == 1
+    assert not (made / 'filelists').exists()
