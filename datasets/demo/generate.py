@@ -238,22 +238,24 @@ def plan(seed, species, recordings):
 
 
 def choose_dirt(recordings):
-    """Dict media -> what is wrong with that recording: one each, those of the broken kinds from the most frequent species."""
-    kinds = {'train': ['zero bytes', 'truncated', 'no xml', 'clipped', 'bad xml', 'latin-1', 'synonym', 'upper case', 'stereo', '48000', '22050', '24 bit',
-                     '8 bit', 'long'],
-             'test': ['zero bytes', 'header only', 'stereo', 'latin-1']}
+    """Dict media -> what is wrong with that recording; the kinds are dealt to the species with most recordings left.
+
+    Those that make a recording useless leave a species two others for training, all but the first one for the test.
+    """
+    kinds = {'train': ('zero bytes', 'no xml', 'truncated', 'clipped', 'bad xml', 'latin-1', 'synonym', 'upper case', 'stereo', '48000', '22050',
+                       '24 bit', '8 bit', 'long'),
+             'test': ('zero bytes', 'header only', 'stereo', 'latin-1')}
+    useless = {'zero bytes': {'train': 2, 'test': 0}, 'no xml': {'train': 2}, 'header only': {'test': 1}}
     result = {}
     for part, todo in kinds.items():
-        pool = collections.defaultdict(list)
+        left = collections.defaultdict(list)
         for recording in recordings:
             if recording.part == part:
-                pool[recording.species].append(recording.media)
-        # a species keeps at least two clean ones for training, one for the test
-        spare = {s: media[(1 if part == 'test' else 2):] for s, media in pool.items()}
+                left[recording.species].append(recording.media)
         for kind in todo:
-            s = max(spare, key=lambda s: (len(spare[s]), -s))
-            if spare[s]:
-                result[spare[s].pop()] = kind
+            s = max(left, key=lambda s: (len(left[s]), -s))
+            if len(left[s]) > useless.get(kind, {}).get(part, 0):
+                result[left[s].pop()] = kind
     return result
 
 

@@ -1,0 +1,91 @@
+"""prepare_birdclef.sh, from a source folder to a checked dataset."""
+import re
+import subprocess
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+import audio
+
+
+def snapshot(folder):
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob('*') if path.is_file()}
+
+
+def prepare(checkout, *arguments, status=0):
+    result = checkout.run('prepare_birdclef.sh', *arguments)
+    assert result.returncode == status, result.output
+    return result
+
+
+def test_a_source_becomes_a_checked_dataset_and_a_second_run_does_nothing(checkout, tiny_source, tmp_path):
+    result = prepare(checkout, tiny_source, '--dataset', 'tiny', '--jobs', 2)
+    made = checkout.path / 'datasets' / 'tiny'
+    assert re.search(r'tiny: 28 recordings, .* 4 classes', result.stdout)
+    lists = {path.name: path.read_text().splitlines() for path in (made / 'filelists').iterdir()}
+    assert set(lists) == {'train', 'valid', 'test', 'soundscapes_val', 'soundscapes_test'}
+    # one training recording is empty, one has no XML
+    assert len(lists['train']) + len(lists['valid']) == 22 and len(lists['test']) == 4
+    assert sum(line.endswith('left out') for line in (made / 'audio/repairs.tsv').read_text().splitlines()) == 1
+    for keys in lists.values():
+        for key in keys:
+            assert audio.WavFile(str(made / 'audio' / key), sample_rate=22050).length
+    # the labels are the truth
+    truth = {row[0]: row[1] for row in (line.split('\t') for line in (tiny_source / 'truth.tsv').read_text().splitlines()) if row[-1] in ('train', 'valid')}
+    labelset = (made / 'labels/labelset').read_text().split()
+    labels = dict(line.split('\t') for line in (made / 'labels/fg.tsv').read_text().splitlines())
+    assert all(labelset[int(labels[key])] == truth[key.split('_RN')[1][:-4]] for key in lists['train'] + lists['valid'])
+    before = snapshot(made)
+    result = prepare(checkout, tiny_source, '--dataset', 'tiny')
+    after = snapshot(made)
+    after.pop('audio/.convert.lock'), before.pop('audio/.convert.lock')
+    assert after == before
+    assert '0 recordings converted' in result.stdout and result.stdout.count('nothing new') == 2
+
+
+def test_a_broken_test_recording_keeps_its_row(checkout, tiny_source):
+    prepare(checkout, tiny_source, '--dataset=tiny')
+    made = checkout.path / 'datasets' / 'tiny'
+    silent = [line.split('\t')[0] for line in (made / 'audio/repairs.tsv').read_text().splitlines() if line.endswith('silence')]
+    assert silent and set(silent) <= set((made / 'filelists/test').read_text().split())
+    assert np.array_equal(audio.WavFile(str(made / 'audio' / silent[0])).samples, np.zeros(2205))
+
+
+def test_a_validation_list_is_used_and_kept(checkout, tiny_source):
+    valid_list = tiny_source / 'valid_list'
+    for arguments in (['--valid-list', valid_list], []):
+        prepare(checkout, tiny_source, '--dataset', 'tiny', *arguments)
+        assert (checkout.path / 'datasets/tiny/filelists/valid').read_text() == valid_list.read_text()
+
+
+def test_each_script_runs_alone_from_anywhere(checkout, tiny_source, tmp_path):
+    python = [checkout.env['VIRTUAL_ENV'] + '/bin/python']
+    for script, arguments in (('birdclef/xml/collect.py', [tiny_source]), ('birdclef/labels/recreate.py', []), ('birdclef/audio/convert.py', [tiny_source]),
+                              ('birdclef/filelists/split.py', []), ('validate.py', None)):
+        given = ['birdclef'] if arguments is None else list(map(str, arguments))
+        subprocess.run(python + [str(checkout.path / 'datasets' / script)] + given, cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+    assert len((checkout.path / 'datasets/birdclef/filelists/train').read_text().split()) > 15
+
+
+def test_usage_is_shown_without_arguments(checkout):
+    result = prepare(checkout, status=2)
+    for part in 'Usage', 'GiB', 'ln -s', '--valid-list', 'Example':
+        assert part in result.stderr
+    assert prepare(checkout, '--help').stdout == result.stderr
+
+
+@pytest.mark.parametrize('arguments, status, problem', [
+    (['/nowhere'], 1, 'no such folder'), (['/tmp', '--valid-list', '/nowhere'], 1, 'cannot be read'), (['/tmp', '--jobs', '0'], 2, '--jobs'),
+    (['/tmp', '--valid-list'], 2, 'needs a value'), (['/tmp', '--nonsense'], 2, 'unknown option'), (['/tmp', '/usr'], 2, 'one SOURCE'), (['--jobs', '2'], 2, 'no SOURCE'),
+    ([ROOT / 'tests'], 1, 'TrainingSet'), (['/tmp', '--dataset', 'a b'], 1, 'not a name')])
+def test_bad_arguments(checkout, arguments, status, problem):
+    result = prepare(checkout, *arguments, status=status)
+    assert problem in result.stderr and 'Traceback' not in result.output
+
+
+def test_a_failing_step_ends_it(checkout, tiny_source):
+    (checkout.path / 'datasets/tiny').mkdir()
+    (checkout.path / 'datasets/tiny/audio').write_text('not a folder')
+    result = prepare(checkout, tiny_source, '--dataset', 'tiny', status=1)
+    assert 'recordings' in result.stderr and 'file lists' not in result.stderr and 'Traceback' not in result.output
