@@ -1,0 +1,316 @@
+"""Quick evaluation of weighted combinations of predictions, for the search of ensemble weights.
+
+Two facts make it quick. A rank is found by counting the classes with higher scores, without sorting. And weights are
+never negative: a class that every model gives a lower score than every relevant class of a recording can't come before
+any of them, whatever the weights, so that it need not be looked at again. What is left lies in memory as recordings x
+models x classes, in the order in which it is used.
+"""
+import numba
+import numpy as np
+
+import metrics
+from files import Problem
+
+# Classes that are summed up at once, so that sums and scores stay in the first-level cache.
+TILE = 256
+# Weight vectors that are evaluated at once: their sums stay in the second-level cache.
+BATCH = 16
+
+
+def _jit(function):
+    try:
+        return numba.njit(cache=True, nogil=True, error_model='numpy')(function)
+    except RuntimeError:  # nowhere to keep the compiled code
+        return numba.njit(nogil=True, error_model='numpy')(function)
+
+
+@_jit
+def _prune(data, count, models, classes, pair_starts, pair_classes, widths, places):
+    """Leave out, in place, classes that never come before a relevant one. Returns the number of values left."""
+    scores = np.empty((models, classes), np.float32)
+    kept = np.empty(classes, np.int64)
+    end = 0
+    for i in range(count):
+        start = i * models * classes
+        for m in range(models):
+            for c in range(classes):
+                scores[m, c] = data[start + m * classes + c]
+        kept[:] = 0
+        for m in range(models):
+            lowest = scores[m, pair_classes[pair_starts[i]]]
+            for p in range(pair_starts[i] + 1, pair_starts[i + 1]):
+                lowest = min(lowest, scores[m, pair_classes[p]])
+            for c in range(classes):
+                kept[c] |= scores[m, c] >= lowest
+        width = 0
+        for c in range(classes):
+            if kept[c]:
+                kept[c] = width
+                width += 1
+                for m in range(models):
+                    scores[m, kept[c]] = scores[m, c]
+        for p in range(pair_starts[i], pair_starts[i + 1]):
+            places[p] = kept[pair_classes[p]]
+        widths[i] = width
+        for m in range(models):
+            for c in range(width):
+                data[end] = scores[m, c]
+                end += 1
+    return end
+
+
+@_jit
+def _precision(found, count):
+    """Average precision for relevant classes at the ranks found[:count]."""
+    total = 0.0
+    for p in range(count):
+        nth = 1
+        for q in range(count):
+            nth += found[q] < found[p]
+        total += nth / found[p]
+    return total / count
+
+
+@_jit
+def _judge(sums, width, places, found):
+    """Reciprocal rank of the first of `places` and average precision of all; sums[:width] are the scores."""
+    for p in range(len(places)):
+        place = places[p]
+        own = sums[place]
+        rank = np.int32(1)
+        for c in range(place):
+            rank += np.int32(sums[c] >= own)
+        for c in range(place + 1, width):
+            rank += np.int32(sums[c] > own)
+        found[p] = rank
+    return 1 / found[0], _precision(found, len(places))
+
+
+@_jit
+def _weigh(data, start, width, weights, sums):
+    """sums[k, :width] = weights[k] @ scores of the recording at data[start:]; the same order of sums for any k."""
+    models = weights.shape[1]
+    for low in range(0, width, TILE):
+        high = min(low + TILE, width)
+        for k in range(len(weights)):
+            own = sums[k, low:high]
+            own[:] = 0
+            m = 0
+            while m + 4 <= models:
+                at = start + m * width + low
+                a, b, c, d = weights[k, m], weights[k, m + 1], weights[k, m + 2], weights[k, m + 3]
+                w, x = data[at:at + high - low], data[at + width:at + width + high - low]
+                y, z = (data[at + 2 * width:at + 2 * width + high - low],
+                        data[at + 3 * width:at + 3 * width + high - low])
+                for j in range(high - low):
+                    own[j] = (((own[j] + a * w[j]) + b * x[j]) + c * y[j]) + d * z[j]
+                m += 4
+            while m < models:
+                at = start + m * width + low
+                a, w = weights[k, m], data[at:at + high - low]
+                for j in range(high - low):
+                    own[j] += a * w[j]
+                m += 1
+
+
+@_jit
+def _evaluate(data, starts, widths, pair_starts, places, recordings, weights, firsts, precisions):
+    sums = np.empty((len(weights), widths.max()), np.float32)
+    found = np.empty(np.diff(pair_starts).max(), np.int32)
+    for r in range(len(recordings)):
+        i = recordings[r]
+        _weigh(data, starts[i], widths[i], weights, sums)
+        for k in range(len(weights)):
+            firsts[k, r], precisions[k, r] = _judge(sums[k], widths[i], places[pair_starts[i]:pair_starts[i + 1]], found)
+
+
+@_jit
+def _sum_up(data, starts, widths, weights, sums):
+    own = np.empty((1, widths.max()), np.float32)
+    for i in range(len(widths)):
+        _weigh(data, starts[i], widths[i], weights, own)
+        at = starts[i] // weights.shape[1]
+        sums[at:at + widths[i]] = own[0, :widths[i]]
+
+
+@_jit
+def _change(data, starts, widths, pair_starts, places, recordings, models, sums, model, delta, firsts, precisions):
+    """As _evaluate, after adding `delta` to one weight of the ensemble with these sums."""
+    own = np.empty(widths.max(), np.float32)
+    found = np.empty(np.diff(pair_starts).max(), np.int32)
+    for r in range(len(recordings)):
+        i = recordings[r]
+        width, at, start = widths[i], starts[i] // models, starts[i] + model * widths[i]
+        before, scores = sums[at:at + width], data[start:start + width]
+        for c in range(width):
+            own[c] = before[c] + delta * scores[c]
+        firsts[r], precisions[r] = _judge(own, width, places[pair_starts[i]:pair_starts[i + 1]], found)
+
+
+@_jit
+def _line(data, starts, widths, pair_starts, places, recordings, models, sums, model, weight, scale, low, step,
+          first, precision):
+    """Mean reciprocal rank and average precision at shares low, low + step, ... of a model in the ensemble.
+
+    Each class overtakes each relevant one, or falls behind, at one share; between, nothing changes. So the ranks at all
+    shares are found by counting, in the first one, and counting what changes from each to the next.
+    """
+    count = len(first)
+    ranks = np.empty((np.diff(pair_starts).max(), count), np.int32)
+    found = np.empty(len(ranks), np.int32)
+    rest, begin, end = np.empty((3, widths.max()), np.float32)
+    crosses = np.empty(widths.max(), np.int8)
+    last = np.float32(low + step * (count - 1))
+    for r in range(len(recordings)):
+        i = recordings[r]
+        width, at, start = widths[i], starts[i] // models, starts[i] + model * widths[i]
+        before, alone = sums[at:at + width], data[start:start + width]
+        for c in range(width):
+            rest[c] = (before[c] - weight * alone[c]) * scale
+            begin[c] = rest[c] + np.float32(low) * (alone[c] - rest[c])
+            end[c] = rest[c] + last * (alone[c] - rest[c])
+        pairs = pair_starts[i + 1] - pair_starts[i]
+        for p in range(pairs):
+            place = places[pair_starts[i] + p]
+            changes = ranks[p]
+            changes[:] = 0
+            own_begin, own_end = begin[place], end[place]
+            rank, crossing = np.int32(1), np.int32(0)
+            for c in range(width):
+                ahead = np.int8((begin[c] > own_begin) | ((begin[c] == own_begin) & (c < place)))
+                later = np.int8((end[c] > own_end) | ((end[c] == own_end) & (c < place)))
+                crosses[c] = later - ahead
+                rank += ahead
+                crossing += ahead ^ later
+            changes[0] = rank
+            if crossing:
+                for c in range(width):
+                    if crosses[c]:
+                        lead = rest[c] - rest[place]
+                        at_step = (lead / (lead - (alone[c] - alone[place])) - low) / step
+                        changes[int(min(max(at_step + 1, 0.), count - 1.))] += crosses[c]
+            for k in range(1, count):
+                changes[k] += changes[k - 1]
+        for k in range(count):
+            for p in range(pairs):
+                # Neighbours may be off by rounding; a rank below 1 can't be.
+                found[p] = max(ranks[p, k], 1)
+            first[k] += 1 / found[0]
+            precision[k] += _precision(found, pairs)
+    first /= len(recordings)
+    precision /= len(recordings)
+
+
+class Ensemble:
+    """Models' scores of the same recordings, ready for the evaluation of many weight vectors.
+
+    members: iterable of `count` arrays (N, C), one a model, each looked at once; truth: (N,) class indices; background:
+    list of N lists of class indices, or None. Weights must not be negative, and are taken as they are (what they sum up
+    to doesn't matter). Without `prune` no classes are left out. Raises Problem if shapes or labels don't fit.
+    """
+
+    def __init__(self, members, truth, background=None, count=None, prune=True):
+        truth = np.asarray(truth, np.int64)
+        self.models = len(members) if count is None else count
+        self.recordings, self.has_background = len(truth), background is not None
+        rows, classes = metrics.relevant(truth, background)
+        self._pair_starts = np.searchsorted(rows, np.arange(len(truth) + 1))
+        data = None
+        for m, scores in enumerate(members):
+            if data is None:
+                shape = scores.shape
+                data = np.empty((len(truth), self.models, shape[1]), np.float32)
+                if classes.min() < 0 or classes.max() >= shape[1]:
+                    raise Problem('labels name class %d, but the scores are of %d classes: labels of another data set?'
+                                  % (classes.max(), shape[1]))
+            if scores.shape != shape or len(scores) != len(truth):
+                raise Problem('scores of shape %s beside those of %s, for %d recordings' % (scores.shape, shape, len(truth)))
+            data[:, m] = scores
+        self._data = data.reshape(-1)
+        self._widths = np.full(len(truth), shape[1], np.int64)
+        self._places = classes.copy()
+        if prune:
+            size = _prune(self._data, len(truth), self.models, shape[1], self._pair_starts, classes,
+                          self._widths, self._places)
+            del data
+            self._data = self._data.base if self._data.base is not None else self._data
+            self._data.resize(size, refcheck=False)
+        self._starts = self.models * np.concatenate([[0], np.cumsum(self._widths)[:-1]])
+
+    @property
+    def nbytes(self):
+        """Bytes of the scores that are kept."""
+        return self._data.nbytes
+
+    def _layout(self, recordings):
+        recordings = np.arange(self.recordings) if recordings is None else np.asarray(recordings, np.int64)
+        return recordings, (self._data, self._starts, self._widths, self._pair_starts, self._places, recordings)
+
+    def each(self, weights, recordings=None):
+        """Reciprocal rank and average precision of each recording (or of those at indices `recordings`).
+
+        weights: (M,) or (K, M), not negative. Returns two float64 arrays (N,) or (K, N). An ensemble without any weight
+        gets 0.
+        """
+        weights = np.asarray(weights, np.float32)
+        several = np.atleast_2d(weights)
+        if several.shape[1] != self.models or not (several >= 0).all():
+            raise Problem('weights %s: expected %d numbers that are not negative' % (weights, self.models))
+        recordings, layout = self._layout(recordings)
+        firsts, precisions = np.empty((2, len(several), len(recordings)))
+        for start in range(0, len(several), BATCH):
+            part = slice(start, start + BATCH)
+            _evaluate(*layout, several[part], firsts[part], precisions[part])
+        empty = ~several.any(axis=1)
+        firsts[empty], precisions[empty] = 0, 0
+        return (firsts, precisions) if weights.ndim == 2 else (firsts[0], precisions[0])
+
+    def evaluate(self, weights, recordings=None):
+        """Mean of `each` over recordings: two numbers, or two arrays (K,), the MAPs of foreground and background."""
+        firsts, precisions = self.each(weights, recordings)
+        return firsts.mean(axis=-1), precisions.mean(axis=-1)
+
+    def walk(self, weights, recordings=None):
+        """A `Walk` that starts at these weights, judged on all or on those `recordings`."""
+        return Walk(self, weights, recordings)
+
+
+class Walk:
+    """An ensemble of which one weight is changed at a time, which is quicker to evaluate than any other change."""
+
+    def __init__(self, ensemble, weights, recordings=None):
+        self.ensemble = ensemble
+        recordings, self._layout = ensemble._layout(recordings)
+        self._firsts, self._precisions = np.empty((2, len(recordings)))
+        self._sums = np.empty(len(ensemble._data) // ensemble.models, np.float32)
+        self.start(weights)
+
+    def start(self, weights):
+        """Go to these weights (M,); sums are made anew, so that no rounding errors pile up."""
+        self.weights = np.array(weights, np.float32)
+        _sum_up(*self._layout[:3], self.weights[None], self._sums)
+
+    def change(self, model, weight):
+        """The two MAPs if the weight of `model` became `weight`."""
+        delta = np.float32(weight) - self.weights[model]
+        if weight == 0 and not np.delete(self.weights, model).any():
+            return 0., 0.
+        _change(*self._layout, self.ensemble.models, self._sums, model, delta, self._firsts, self._precisions)
+        return self._firsts.mean(), self._precisions.mean()
+
+    def line(self, model, low=0., high=1., count=256):
+        """The two MAPs (count,) at shares low, low + (high - low) / count, ... of `model` in the ensemble.
+
+        A share s means a weight of s / (1 - s) times the sum of the others. Raises Problem if all others are 0.
+        """
+        others = float(np.delete(self.weights, model).sum(dtype=np.float64))
+        if not others > 0:
+            raise Problem('no other model has a weight')
+        first, precision = np.zeros((2, count))
+        _line(*self._layout, self.ensemble.models, self._sums, model, self.weights[model], np.float32(1 / others),
+              low, (high - low) / count, first, precision)
+        return first, precision
+
+    def others(self, model):
+        """The sum of the other models' weights."""
+        return float(np.delete(self.weights, model).sum(dtype=np.float64))
