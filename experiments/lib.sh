@@ -175,9 +175,13 @@ claimed() {
     run_child ./claim.sh "$1.lock" -- bash -c 'set -euo pipefail; logged "${@//\{\}/$CLAIM_WORK}"' claimed "{}/${log%.npz}.log" "${@:2}"
 }
 
-# Who is making a file, in words; fails if nobody is.
+# Who is making a file, or that it will be in place in a moment, in words; fails if nobody makes it.
 holder() {
-    [[ -e $1.lock ]] && ./claim.sh --status "$1.lock"
+    local status=0 words
+    [[ -e $1.lock ]] || return 1
+    words=$(./claim.sh --status "$1.lock") || status=$?
+    printf '%s\n' "$words"
+    ((status == 0)) || [[ $words == finished,* ]]
 }
 
 # Trains model $1. Exit status as `claimed`.

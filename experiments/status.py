@@ -5,6 +5,7 @@ import datetime
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -100,11 +101,12 @@ def state_of(model, folder):
         return 'running', '%s; %s' % (re.sub('^held by ', 'on ', words), progress(attempt(root)))
     if code == FAILED:
         return 'failed', '%s; see %s' % (last_line(root + '.log') or words, root + '.log')
-    if code == FINISHED:
+    if code == FINISHED or words.startswith('finished'):
         return 'finished', ''
     missing = [t for t in tables.teachers_of(model) if not os.path.exists(os.path.join(folder, t + '.npz'))]
     if missing:
-        return 'waiting', 'for %s' % ', '.join(missing)
+        return 'waiting', 'for %s' % ', '.join(
+            t + (', which failed' if claim('--status', os.path.join(folder, t + '.npz'))[0] == FAILED else '') for t in missing)
     if words == 'free':
         return 'free', ''
     return 'interrupted', '%s; %s' % (words, progress(attempt(root)))
@@ -115,11 +117,39 @@ def attempt(root):
     return os.path.join(claim('--work', root + '.npz')[1], os.path.basename(root))
 
 
+def slurm_jobs(dataset):
+    """{model: list of its jobs that are not done, in words, the latest last}; empty where there is no Slurm.
+
+    The model of jobs that work for all is 'workers'.
+    """
+    jobs = {}
+    if not shutil.which('squeue'):
+        return jobs
+    answer = subprocess.run(['squeue', '--noheader', '--states=all', '--sort=i', '--Format=' + ','.join(
+        field + ':|' for field in ('JobID', 'Name', 'State', 'NodeList', 'Reason', 'RestartCnt'))],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if answer.returncode:
+        return {'workers': ['not known, squeue says: ' + answer.stderr.strip().replace('\n', ' ')]}
+    for line in answer.stdout.splitlines():
+        number, name, state, nodes, reason, restarts = line.split('|')[:6]
+        folder, _, model = name.rpartition('/')
+        if folder == dataset and state != 'COMPLETED':
+            why = {'PENDING': ' (%s)' % reason, 'RUNNING': ' on ' + nodes}.get(state, '')
+            again = ', requeued %s time%s' % (restarts, '' if restarts == '1' else 's') if restarts != '0' else ''
+            jobs.setdefault(model, []).append('job %s %s%s%s' % (number, state.lower(), why, again))
+    return jobs
+
+
 def table(models, names, folder):
     """The lines to show."""
     states = {name: state_of(models[name], folder) for name in names}
+    jobs = slurm_jobs(os.path.basename(folder))
     width = max(map(len, names))
-    lines = ['%-*s  %-11s  %s' % (width, name, *states[name]) for name in names]
+    lines = ['%-*s  %-11s  %s' % (width, name, state, '; '.join(
+        filter(None, (details, 'Slurm: ' + jobs[name][-1] if name in jobs and state != 'finished' else ''))))
+        for name, (state, details) in states.items()]
+    if 'workers' in jobs:
+        lines.append('Slurm: workers: ' + '; '.join(jobs['workers']))
     counts = {}
     for state, _ in states.values():
         counts[state] = counts.get(state, 0) + 1

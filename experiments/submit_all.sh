@@ -52,13 +52,13 @@ read_ensemble() {
 
 # Makes sure that all members have predictions for lists $2 in folder $1, with arguments of the array named $3.
 predict_members() {
-    local folder=$1 lists=$2 member status waiting
+    local folder=$1 lists=$2 member status waiting who
     local -n arguments=$3
     while :; do
         waiting=
         for member in "${MEMBERS[@]}"; do
             [[ ! -e $folder/$member.pred.npz ]] || continue
-            if ! holder "$folder/$member.pred.npz" > /dev/null; then
+            if ! who=$(holder "$folder/$member.pred.npz") || [[ $who == finished* ]]; then
                 log "$member: predicting $lists"
                 status=0
                 predict_model "$member" "$lists" "$folder" "${arguments[$member]}" || status=$?
@@ -70,10 +70,10 @@ predict_members() {
                         return 1 ;;
                 esac
             fi
-            waiting=$member
+            waiting="$member (${who:-free})"
         done
         [[ -n $waiting ]] || return 0
-        log "waiting for predictions of $waiting ($(holder "$folder/$waiting.pred.npz" || echo free))"
+        log "waiting for predictions of $waiting"
         sleep "$POLL"
     done
 }

@@ -2,6 +2,7 @@
 # Trains every model of a table that is neither finished nor being trained by someone else, and predicts its validation list.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/slurm.sh"
 
 ACTION=train
 # seconds between looks at a teacher that is being trained elsewhere
@@ -18,7 +19,10 @@ Start it on every GPU of every server that shares the folder. What is finished s
   --device DEVICE, --amp          as for train.py
   --status             show how far every model is; --watch: the same, again and again
   --release MODEL      free a claim that nobody will come back to
-Example: ./train_all.sh --dataset birdclef --device cuda:1 --amp
+  --slurm [-- SBATCH OPTIONS]    submit a job a model to Slurm, students after their teachers; --slurm-workers N [-- ...]:
+                       N jobs that each do what is free
+Examples: ./train_all.sh --dataset birdclef --device cuda:1 --amp
+          ./train_all.sh --slurm -- --gres=gpu:1 --time=8:00:00
 END
 }
 
@@ -28,7 +32,7 @@ own_option() {
         --release)
             (($# > 1)) || usage_error '--release needs a model'
             ACTION=release NAMES+=("$2") SHIFT=2 ;;
-        *) return 1 ;;
+        *) slurm_option "$@" ;;
     esac
 }
 
@@ -58,6 +62,8 @@ ready() {
             becomes "$1" failed "skipped: its teacher $teacher failed"
         elif who=$(holder "$DATASET/$teacher.npz") || [[ ${STATE[$teacher]:-} =~ ^(held|waiting)$ ]]; then
             becomes "$1" waiting "waiting for $teacher${who:+ ($who)}"
+        elif [[ -e $DATASET/$teacher.npz ]]; then
+            continue  # it came while we asked
         else
             becomes "$1" stuck "waiting for $teacher, which nobody trains; start train_all.sh with it, too"
         fi
@@ -72,7 +78,7 @@ ready() {
 attempt() {
     local name=$1 file=$2 what=$3 status=0 who
     [[ ! -e $file ]] || return 0
-    if who=$(holder "$file"); then
+    if who=$(holder "$file") && [[ $who != finished* ]]; then
         becomes "$name" held "skipped: $what is running ($who)"
         return 1
     fi
@@ -95,6 +101,33 @@ advance() {
     becomes "$1" finished "${SAID[$1]:-finished, skipped}"
 }
 
+# Submits what is not finished to Slurm.
+submit_models() {
+    local name teacher after options=(--dataset "$DATASET" --models "$MODELS" "${SETTINGS[@]}" "${DEVICE[@]}") failed=0
+    slurm_begin
+    if [[ -n $WORKERS ]]; then
+        slurm_workers ./train_all.sh "${options[@]}" "${NAMES[@]}"
+        return
+    fi
+    for name in "${NAMES[@]}"; do
+        if [[ -e $DATASET/$name.npz && -e $DATASET/$name.pred.npz ]]; then
+            log "$name: finished, skipped"
+            continue
+        fi
+        after=
+        for teacher in ${TEACHERS[$name]}; do
+            after+=" ${QUEUED[$DATASET/$teacher]:-}"
+            [[ -n ${QUEUED[$DATASET/$teacher]:-} || -e $DATASET/$teacher.npz ]] || {
+                log "$name: skipped: waiting for $teacher, which no job trains; submit it, too"
+                failed=1
+                continue 2
+            }
+        done
+        slurm_submit "$name" "$DATASET/$name.pred.npz" "$after" ./train_all.sh "${options[@]}" "$name"
+    done
+    return "$failed"
+}
+
 main() {
     local name waiting failed=0
     parse_options "$@"
@@ -107,6 +140,7 @@ main() {
     esac
     check_dataset
     mkdir -p "$DATASET"
+    [[ -z $SLURM ]] || { submit_models; exit; }
     STARTED=$(mktemp "$DATASET/.train_all.XXXXXX")
     trap 'rm -f "$STARTED"' EXIT
     while :; do

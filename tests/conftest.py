@@ -112,7 +112,7 @@ class Checkout:
 @pytest.fixture
 def checkout(tmp_path):
     """A copy of the files of datasets/ and experiments/ that runs in the environment of the tests."""
-    copy = Checkout(tmp_path / 'checkout')
+    copy = Checkout(tmp_path / 'check out')  # a blank, as in many real paths
     copy.copy()
     return copy
 
