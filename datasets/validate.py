@@ -115,6 +115,8 @@ def check(folder, quick=False):
     if faults.first:
         return list(faults.lines()), []
     labelset = check_labelset(folder, faults)
+    if not labelset:
+        return list(faults.lines()), []
     lists = read_lists(folder, faults)
     indices = {str(i) for i in range(len(labelset))}
 

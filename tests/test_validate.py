@@ -1,0 +1,162 @@
+"""validate.py: what a good dataset shows, and one line with a cure for each kind of fault."""
+import shutil
+import struct
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+from hypothesis import given, strategies as st
+
+SCRIPT = ROOT / 'datasets' / 'validate.py'
+sys.path.insert(0, str(ROOT / 'datasets'))
+import validate
+
+
+def run(dataset, *arguments):
+    return subprocess.run([sys.executable, str(SCRIPT), str(dataset), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def dataset(tiny_dataset, tmp_path):
+    return shutil.copytree(tiny_dataset, tmp_path / 'copy')
+
+
+def lines(path, change):
+    """Change the list of lines of a file in place."""
+    content = path.read_text().splitlines()
+    path.write_text('\n'.join(change(content) or content) + '\n')
+
+
+def test_a_good_dataset_is_described(dataset):
+    result = run(dataset)
+    assert result.returncode == 0 and not result.stderr
+    for part in '28 recordings', '4 classes', 'hours', 'soundscapes_val', 'metadata: date', 'elevation', 'repairs', 'in no list: 1':
+        assert part in result.stdout
+    quick = run(dataset, '--quick')
+    assert (quick.returncode, quick.stdout, quick.stderr) == (0, '', '')
+
+
+def test_only_lists_and_labels_are_required(dataset):
+    for name in 'bg.tsv', 'meta.tsv', 'labelset_latin', 'labelset_2014', 'labelset_2015', 'labelset_2017', 'repairs.tsv':
+        (dataset / 'labels' / name).unlink()
+    for name in 'test', 'soundscapes_val', 'soundscapes_test':
+        (dataset / 'filelists' / name).unlink()
+    shutil.rmtree(dataset / 'xml')
+    result = run(dataset)
+    assert result.returncode == 0, result.stderr
+    assert 'metadata: date 0 %' in result.stdout
+
+
+def first(dataset, name='train'):
+    return dataset / 'audio' / (dataset / 'filelists' / name).read_text().split()[0]
+
+
+def header(**changes):
+    def change(dataset):
+        values = dict(rate=22050, channels=1, width=2, length=None)
+        values.update(changes)
+        path = first(dataset)
+        data = path.read_bytes()[44:44 + 4 * 2000]
+        size = len(data) if values['length'] is None else values['length']
+        frame = values['channels'] * values['width']
+        path.write_bytes(struct.pack('<4sI4s4sIHHIIHH4sI', b'RIFF', 36 + size, b'WAVE', b'fmt ', 16, 1, values['channels'], values['rate'], frame * values['rate'],
+                                     frame, 8 * values['width'], b'data', size) + data[:size])
+    return change
+
+
+def append(name, line):
+    return lambda dataset: lines(dataset / name, lambda content: content + [line(content) if callable(line) else line])
+
+
+def cut(name, field):
+    """Drop the fields from `field` on of the first line."""
+    return lambda dataset: lines(dataset / name, lambda content: ['\t'.join(content[0].split('\t')[:field])] + content[1:])
+
+
+FAULTS = {
+    'no list': (lambda dataset: (dataset / 'filelists/valid').unlink(), 'filelists/valid: missing'),
+    'no labels': (lambda dataset: (dataset / 'labels/fg.tsv').unlink(), 'labels/fg.tsv: missing'),
+    'no audio': (lambda dataset: shutil.rmtree(dataset / 'audio'), 'audio: no such folder'),
+    'empty list': (lambda dataset: (dataset / 'filelists/valid').write_text(''), 'filelists/valid: lists nothing'),
+    'listed twice': (append('filelists/valid', lambda content: content[0]), 'is in filelists/valid already'),
+    'in both lists': (lambda dataset: lines(dataset / 'filelists/valid', lambda content: content + (dataset / 'filelists/train').read_text().split()[:1]),
+                      'is in filelists/train already'),
+    'absolute path': (append('filelists/test', '/etc/passwd'), 'no path below audio/'),
+    'path upwards': (append('filelists/test', '../../x.wav'), 'no path below audio/'),
+    'blank line': (append('filelists/test', ''), 'no path below audio/'),
+    'unlabelled': (lambda dataset: lines(dataset / 'labels/fg.tsv', lambda content: [line for line in content if not line.startswith(
+        (dataset / 'filelists/train').read_text().split()[0])]), 'has no row in labels/fg.tsv'),
+    'class out of range': (append('labels/fg.tsv', 'x.wav\t4'), "x.wav has class '4'; expected 0 to 3"),
+    'class no number': (append('labels/fg.tsv', 'x.wav\t-1'), "x.wav has class '-1'"),
+    'two rows': (append('labels/fg.tsv', lambda content: content[0]), 'has a row already'),
+    'no field': (cut('labels/fg.tsv', 1), 'labels/fg.tsv, line 1: expected 2 fields'),
+    'background out of range': (append('labels/bg.tsv', 'x.wav\t1,9'), "x.wav has classes '1,9'"),
+    'background row missing': (lambda dataset: lines(dataset / 'labels/bg.tsv', lambda content: content[:1]), 'labels/bg.tsv: no row for'),
+    'metadata fields': (cut('labels/meta.tsv', 3), 'labels/meta.tsv, line 1: expected 6 fields'),
+    'date': (append('labels/meta.tsv', 'x.wav\t2010\t\t\t\t'), "has the date '2010'"),
+    'time': (append('labels/meta.tsv', 'x.wav\t\t24:00:00\t\t\t'), "has the time '24:00:00'"),
+    'latitude': (append('labels/meta.tsv', 'x.wav\t\t\tnorth\t\t'), "has the latitude 'north'"),
+    'elevation': (append('labels/meta.tsv', 'x.wav\t\t\t\t\thigh'), "has the elevation 'high'"),
+    'labels unsorted': (lambda dataset: lines(dataset / 'labels/labelset', lambda content: content[::-1]), 'have to be sorted'),
+    'labels twice': (append('labels/labelset', lambda content: content[-1]), 'each once'),
+    'label with semicolon': (append('labels/labelset', 'zz;z'), "'zz;z' can not be a class id"),
+    'no labels at all': (lambda dataset: (dataset / 'labels/labelset').write_text(''), 'no classes'),
+    'names missing': (lambda dataset: lines(dataset / 'labels/labelset_latin', lambda content: content[1:]), '3 names for 4 classes'),
+    'unknown edition class': (append('labels/labelset_2014', 'nobody'), 'nobody is not in labels/labelset'),
+    'recording missing': (lambda dataset: first(dataset).unlink(), 'no such recording'),
+    'recording empty': (lambda dataset: first(dataset).write_bytes(b''), 'an empty file'),
+    'recording truncated': (header(length=8000000), 'truncated'),
+    'recording without samples': (header(length=0), 'has no samples'),
+    'other rate': (header(rate=44100), 'is not mono, 16 bit, 22050 Hz'),
+    'stereo': (header(channels=2), 'is not mono'),
+    '32 bit': (header(width=4), 'is not mono'),
+    'no recording': (lambda dataset: first(dataset).write_text('This is text. ' * 50), 'not a WAVE file')}
+
+
+@pytest.mark.parametrize('fault', FAULTS)
+def test_a_fault_is_one_line_and_status_1(dataset, fault):
+    change, problem = FAULTS[fault]
+    change(dataset)
+    faults, told = validate.check(str(dataset))
+    assert not told and any(problem in line for line in faults)
+    # nothing but what follows from that fault
+    assert len(faults) <= 2
+
+
+def test_faults_end_the_script_with_a_line_each(dataset):
+    run(dataset, '--quick')
+    FAULTS['recording missing'][0](dataset)
+    FAULTS['class out of range'][0](dataset)
+    FAULTS['class out of range'][0](dataset)
+    result = run(dataset)
+    assert result.returncode == 1 and not result.stdout and 'Traceback' not in result.stderr
+    assert len(result.stderr.splitlines()) == 3 and all(line.startswith('validate.py: ') for line in result.stderr.splitlines())
+
+
+def test_faults_of_a_kind_are_counted(dataset):
+    for i in range(5):
+        append('labels/fg.tsv', 'x%d.wav\t77' % i)(dataset)
+    faults, _ = validate.check(str(dataset))
+    assert faults == [line for line in faults if 'x0.wav' in line and '(and 4 more of this kind)' in line] and len(faults) == 1
+
+
+def test_quick_trusts_the_index_and_the_full_check_does_not(dataset):
+    assert run(dataset, '--quick').returncode == 0 and (dataset / 'index.npz').exists()
+    first(dataset).unlink()
+    assert run(dataset, '--quick').returncode == 0
+    result = run(dataset)
+    assert result.returncode == 1 and 'no such recording' in result.stderr
+
+
+@pytest.mark.parametrize('name, problem', [('/nowhere', 'not a dataset'), ('no_such_dataset', 'not a dataset'), ('..', 'not a name'), ('', 'not a name')])
+def test_what_is_no_dataset_is_one_line(name, problem):
+    result = run(name)
+    assert result.returncode == 1 and problem in result.stderr and result.stderr.count('\n') == 1
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=['Cs']), max_size=12), min_size=6, max_size=6))
+def test_any_row_of_metadata_is_judged(fields):
+    row = '\t'.join(fields)
+    good = validate.META_ROW.fullmatch(row)
+    assert not good or row.count('\t') == 4
