@@ -33,7 +33,7 @@ class Dataset:
                           'make it with ./prepare_birdclef.sh, or name another with --dataset' % path)
         self.path = path
         self.name = os.path.basename(os.path.abspath(path))
-        self._labelset = None
+        self._read = {}
 
     def audio_path(self, key):
         """Where the recording `key` lies."""
@@ -50,13 +50,7 @@ class Dataset:
     @property
     def labelset(self):
         """Class ids; the place of an id in the list is its class index."""
-        if self._labelset is None:
-            filename = self._label_path('labelset')
-            ids = [line.strip() for line in read_lines(filename) if line.strip()]
-            if not ids or len(set(ids)) < len(ids):
-                raise Problem('%s: %s; prepare the data set again' % (filename, 'repeated class ids' if ids else 'empty'))
-            self._labelset = ids
-        return self._labelset
+        return self._once('labelset', self._read_labelset)
 
     @property
     def num_classes(self):
@@ -81,22 +75,33 @@ class Dataset:
         """Sorted class indices of the challenge edition that a recording stems from, by the year in its name
         (LIFECLEF2014...); None, for all classes, if there is no label set of that year."""
         found = re.search(r'LIFECLEF(\d{4})', os.path.basename(key))
-        return self._edition(found.group(1)) if found else None
+        if not found:
+            return None
+        name = 'labelset_' + found.group(1)
+        return self._once(name, lambda: self._read_edition(name))
 
-    def _edition(self, year):
-        self._editions = getattr(self, '_editions', {})
-        if year not in self._editions:
-            filename = self._label_path('labelset_' + year)
-            classes = None
-            if os.path.exists(filename):
-                place = {name: i for i, name in enumerate(self.labelset)}
-                ids = [line.strip() for line in read_lines(filename) if line.strip()]
-                unknown = [name for name in ids if name not in place]
-                if unknown:
-                    raise Problem('%s: %s is not in labelset; prepare the data set again' % (filename, unknown[0]))
-                classes = np.array(sorted(place[name] for name in ids), np.int64)
-            self._editions[year] = classes
-        return self._editions[year]
+    def _once(self, name, read):
+        if name not in self._read:
+            self._read[name] = read()
+        return self._read[name]
+
+    def _read_labelset(self):
+        filename = self._label_path('labelset')
+        ids = [line.strip() for line in read_lines(filename) if line.strip()]
+        if not ids or len(set(ids)) < len(ids):
+            raise Problem('%s: %s; prepare the data set again' % (filename, 'repeated class ids' if ids else 'empty'))
+        return ids
+
+    def _read_edition(self, name):
+        filename = self._label_path(name)
+        if not os.path.exists(filename):
+            return None
+        place = {name: i for i, name in enumerate(self.labelset)}
+        ids = [line.strip() for line in read_lines(filename) if line.strip()]
+        unknown = [name for name in ids if name not in place]
+        if unknown:
+            raise Problem('%s: %s is not in labelset; prepare the data set again' % (filename, unknown[0]))
+        return np.array(sorted(place[name] for name in ids), np.int64)
 
     def _label_path(self, name):
         return os.path.join(self.path, 'labels', name)
