@@ -1,0 +1,77 @@
+#!/usr/bin/env python3
+"""The search for ensemble weights: forward against hyperopt_zero, by time and by the figures on recordings not seen.
+
+Synthetic models in four families of differing quality and likeness; half of the recordings to search on, half held out.
+Both strategies use the same quick evaluation, 1 thread, interleaved; with the default 7 problems this takes a while.
+"""
+import argparse
+import os
+import sys
+import time
+
+for name in ('OMP', 'OPENBLAS', 'MKL', 'NUMBA'):
+    os.environ[name + '_NUM_THREADS'] = '1'
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..', 'experiments'))
+
+import numpy as np  # noqa: E402
+
+import blender  # noqa: E402
+import metrics  # noqa: E402
+from ensemble import Ensemble  # noqa: E402
+
+
+def synthetic(models, recordings, classes, seed):
+    """Generator of models' scores, truth, background."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(classes, size=recordings)
+    background = [rng.choice(classes, min(rng.geometric(0.5) - 1, 6), replace=False).tolist() for _ in truth]
+    rows, found = metrics.relevant(truth, background)
+    shape = recordings, classes
+    shared = 0.9 * rng.standard_normal(shape, dtype=np.float32)
+    foreground = np.concatenate([[True], np.diff(rows) > 0])
+    shared[rows, found] += np.where(foreground, 3.6, 1.8) + rng.normal(0, 1.5, len(rows))
+    families = [rng.standard_normal(shape, dtype=np.float32) for _ in range(4)]
+
+    def members():
+        for m in range(models):
+            alike, own, scale = rng.uniform([0.2, 0.2, 0.5], [0.9, 1.2, 3])
+            yield np.float32(scale) * (shared + np.float32(alike) * families[m % 4]
+                                       + np.float32(own) * rng.standard_normal(shape, dtype=np.float32))
+    return members(), truth, background
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--models', type=int, default=36)
+    parser.add_argument('--recordings', type=int, default=6006, help='half to search on, half held out (%(default)s)')
+    parser.add_argument('--classes', type=int, default=1500)
+    parser.add_argument('--trials', type=int, default=1000)
+    parser.add_argument('--problems', type=int, default=7)
+    args = parser.parse_args()
+    half = np.arange(args.recordings) < args.recordings // 2
+    table = {'forward': [], 'hyperopt_zero': []}
+    print('%-8s %-14s %10s %10s %10s' % ('problem', '', 'seconds', 'searched', 'held out'))
+    for problem in range(args.problems):
+        members, truth, background = synthetic(args.models, args.recordings, args.classes, problem)
+        ensemble = Ensemble(members, truth, background, args.models)
+        seen, unseen = np.flatnonzero(half), np.flatnonzero(~half)
+        singles = np.eye(args.models)[np.argmax(sum(ensemble.evaluate(np.eye(args.models), seen)))]
+        for name, weights in (('best single', singles), ('equal weights', np.ones(args.models))):
+            print('%-8d %-14s %10s %10.4f %10.4f' % (problem, name, '', sum(ensemble.evaluate(weights, seen)),
+                                                     sum(ensemble.evaluate(weights, unseen))), flush=True)
+        # What is compiled at the first use is not part of the search.
+        ensemble.walk(singles + 1).line(0, count=2)
+        ensemble.walk(singles + 1).change(0, 1)
+        for strategy, rows in table.items():
+            search = blender.Search(ensemble, 'fg+bg', blender.Trials(None, {}), seen)
+            start = time.perf_counter()
+            weights = blender.run(strategy, search, np.ones(args.models), args.trials if strategy != 'forward' else None, 0)
+            rows.append((time.perf_counter() - start, search.best, sum(ensemble.evaluate(weights, unseen))))
+            print('%-8d %-14s %10.1f %10.4f %10.4f' % (problem, strategy, *rows[-1]), flush=True)
+    ours, theirs = (np.median(rows, axis=0) for rows in table.values())
+    print('medians: forward takes %.3f of the time (1/%.0f), held out %+.4f' % (
+        ours[0] / theirs[0], theirs[0] / ours[0], np.median(np.subtract(table['forward'], table['hyperopt_zero'])[:, 2])))
+
+
+if __name__ == '__main__':
+    main()
