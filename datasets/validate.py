@@ -65,6 +65,7 @@ def check_labelset(folder, faults):
     labelset = read_lines(os.path.join(labels, 'labelset'))
     if not labelset:
         faults.add('labelset', 'labels/labelset: no classes; ' + AGAIN)
+        return labelset
     if len(set(labelset)) < len(labelset) or labelset != sorted(labelset):
         faults.add('labelset', 'labels/labelset: class ids have to be sorted, each once; sort it, and make fg.tsv and bg.tsv anew')
     for class_id in labelset:
