@@ -68,6 +68,22 @@ def test_error_of_the_items_reaches_the_consumer(way):
         list(feed.run_ahead(make, items(), **way))
 
 
+def test_processes_and_consumer_keep_nothing_open():
+    def function(k):
+        feed.empty((1 << 15,), np.float32)
+        return dict(make(k), open=len(os.listdir('/proc/self/fd')))
+    gc.collect()
+    before = len(os.listdir('/proc/self/fd'))
+    counts = []
+    for result in feed.run_ahead(function, range(12), processes=1):
+        counts.append((result['open'], len(os.listdir('/proc/self/fd'))))
+    result = None
+    # Each big array needs descriptors while it is made or used, and no longer.
+    assert len(set(counts[2:])) == 1
+    gc.collect()
+    assert len(os.listdir('/proc/self/fd')) == before
+
+
 def test_unportable_exception_is_told_in_words():
     class Local(Exception):
         pass
