@@ -170,6 +170,16 @@ def test_hyperopt_zero_leaves_models_out_and_log_stays_in_its_range():
     assert np.median(trials['hyperopt_log']) < 0.2
 
 
+def test_hyperopt_learns_from_its_trials():
+    scores, truth, background = problem(models=3, recordings=150)
+    scores[:2] = 3 * np.random.default_rng(1).normal(size=scores[:2].shape)
+    found, values = blender.Search(Ensemble(list(scores), truth, background), 'fg', blender.Trials(None, {})), []
+    consider = found.consider
+    found.consider = lambda weights, figures: values.append(figures[0]) or consider(weights, figures)
+    blender.run('hyperopt', found, np.ones(3), 80, 0)
+    assert np.median(values[-40:]) > np.median(values[1:21]) + 0.05
+
+
 def test_forward_keeps_clear_of_models_that_know_nothing():
     scores, truth, background = problem(models=8, recordings=400)
     scores[:5] = 3 * np.random.default_rng(1).normal(size=scores[:5].shape)

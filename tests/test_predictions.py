@@ -220,7 +220,11 @@ def test_a_journal_with_rubbish_at_its_end_is_used_up_to_there(tmp_path):
         writer.add(FILES[0], rows[0])
     journal = tmp_path / '.p.npz.journal'
     whole = journal.read_bytes()
-    for rubbish in (bytes(1000), b'\xff' * 1000, struct.pack('<qqI', 1, 1 << 60, 0), whole[-30:]):
+    with Writer(tmp_path / 'p.npz', FILES, 5) as writer:
+        writer.add(FILES[1], rows[1])
+    second = bytearray(journal.read_bytes()[len(whole):])
+    second[-1] ^= 1
+    for rubbish in (bytes(second), bytes(1000), b'\xff' * 1000, struct.pack('<qqI', 1, 1 << 60, 0), whole[-30:]):
         journal.write_bytes(whole + rubbish)
         with Writer(tmp_path / 'p.npz', FILES, 5) as writer:
             assert writer.done == {FILES[0]}

@@ -74,6 +74,8 @@ def test_at_most_100_classes_a_recording(dataset):
     assert len(written(dataset, rows)) == 300
     assert len(written(dataset, rows, '--mode=soundscape')) == 300
     assert len(written(dataset, rows, '--max-classes=1000')) == 450
+    alike = written(dataset, list(np.zeros((3, 1, 150))))
+    assert [line[1] for line in alike[:100]] == ['sp%05d' % i for i in range(100)]
 
 
 def test_soundscape_lines_with_probability_0_are_left_out(dataset):
