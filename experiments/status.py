@@ -2,6 +2,7 @@
 """Show how far every model of a table is: finished, running, waiting, failed, interrupted or free."""
 import argparse
 import datetime
+import glob
 import json
 import os
 import re
@@ -117,8 +118,8 @@ def attempt(root):
     return os.path.join(claim('--work', root + '.npz')[1], os.path.basename(root))
 
 
-def slurm_jobs(dataset):
-    """{model: list of its jobs that are not done, in words, the latest last}; empty where there is no Slurm.
+def slurm_jobs(folder):
+    """{model: list of its jobs that are not done, in words, the latest last}, of models in `folder`; empty where there is no Slurm.
 
     The model of jobs that work for all is 'workers'.
     """
@@ -129,11 +130,13 @@ def slurm_jobs(dataset):
         field + ':|' for field in ('JobID', 'Name', 'State', 'NodeList', 'Reason', 'RestartCnt'))],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if answer.returncode:
+        if not glob.glob(os.path.join(glob.escape(folder), '*.slurm.log')):
+            return jobs
         return {'workers': ['not known, squeue says: ' + answer.stderr.strip().replace('\n', ' ')]}
     for line in answer.stdout.splitlines():
         number, name, state, nodes, reason, restarts = line.split('|')[:6]
-        folder, _, model = name.rpartition('/')
-        if folder == dataset and state != 'COMPLETED':
+        dataset, _, model = name.rpartition('/')
+        if dataset == os.path.basename(folder) and state != 'COMPLETED':
             why = {'PENDING': ' (%s)' % reason, 'RUNNING': ' on ' + nodes}.get(state, '')
             again = ', requeued %s time%s' % (restarts, '' if restarts == '1' else 's') if restarts != '0' else ''
             jobs.setdefault(model, []).append('job %s %s%s%s' % (number, state.lower(), why, again))
@@ -143,7 +146,7 @@ def slurm_jobs(dataset):
 def table(models, names, folder):
     """The lines to show."""
     states = {name: state_of(models[name], folder) for name in names}
-    jobs = slurm_jobs(os.path.basename(folder))
+    jobs = slurm_jobs(folder)
     width = max(map(len, names))
     lines = ['%-*s  %-11s  %s' % (width, name, state, '; '.join(
         filter(None, (details, 'Slurm: ' + jobs[name][-1] if name in jobs and state != 'finished' else ''))))

@@ -2,8 +2,9 @@
 # Makes the submissions of ensembles: figures on the validation list, predictions that lack, combinations, CSV files.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/slurm.sh"
 
-ENSEMBLES=()
+ENSEMBLES=() MEMBER=''
 # seconds between looks at predictions that are being made elsewhere
 POLL=${SUBMIT_ALL_POLL:-30}
 
@@ -19,6 +20,9 @@ experiments/NAME/submissions/mono/ and .../soundscapes/ (RUN.csv, and RUN.val.cs
                        exists, else experiments/ensembles/)
   --var KEY=VALUE, --vars FILE    settings for predictions beside the usual ones (repeatable)
   --device DEVICE, --amp          as for predict.py
+  --member MODEL       only predict with this member, write no submission
+  --slurm [-- SBATCH OPTIONS]    submit a job a member to Slurm, and one for each run after them; --slurm-workers N [-- ...]:
+                       N jobs that each do what is free
 Example: ./submit_all.sh --dataset birdclef run1 run2
 END
 }
@@ -29,7 +33,10 @@ own_option() {
             (($# > 1)) || usage_error "$1 needs a value"
             ENSEMBLES+=("$(absolute "$2")") SHIFT=2 ;;
         --ensembles=*) ENSEMBLES+=("$(absolute "${1#*=}")") ;;
-        *) return 1 ;;
+        --member)
+            (($# > 1)) || usage_error "$1 needs a value"
+            MEMBER=$2 SHIFT=2 ;;
+        *) slurm_option "$@" ;;
     esac
 }
 
@@ -82,6 +89,7 @@ predict_members() {
 combine() {
     local out=${1%/parts}/$2 list=$3 mode=mono weighted=() i
     for i in "${!MEMBERS[@]}"; do weighted+=("$1/${MEMBERS[i]}.pred.npz:${WEIGHTS[i]}"); done
+    [[ -z $MEMBER ]] || return 0
     [[ $list == test ]] || mode=soundscape
     "$PYTHON" eval.py --dataset "$DATASET" --filelist "$list" "${@:4}" "${OPTIONS[@]}" --save-predictions "$out.npz" "${weighted[@]}" &&
         "$PYTHON" submit_csv.py --dataset "$DATASET" --filelist "$list" --mode "$mode" "$out.npz" "$out.csv"
@@ -91,6 +99,10 @@ combine() {
 submit() {
     local run=$1 member weighted=() lists=() i background=()
     read_ensemble "$2"
+    if [[ -n $MEMBER ]]; then
+        [[ " ${MEMBERS[*]} " == *" $MEMBER "* ]] || return 0
+        MEMBERS=("$MEMBER")
+    fi
     for i in "${!MEMBERS[@]}"; do
         member=${MEMBERS[i]}
         if [[ ! -e $DATASET/$member.npz ]]; then
@@ -101,8 +113,10 @@ submit() {
     done
     [[ ! -e ../datasets/$DATASET/labels/bg.tsv ]] || background=(--labelfile-background bg.tsv)
     predict_members "$DATASET" valid PREDICT || return
-    printf '%s: ' "$run"
-    "$PYTHON" eval.py --dataset "$DATASET" "${background[@]}" "${OPTIONS[@]}" "${weighted[@]}" || return
+    if [[ -z $MEMBER ]]; then
+        printf '%s: ' "$run"
+        "$PYTHON" eval.py --dataset "$DATASET" "${background[@]}" "${OPTIONS[@]}" "${weighted[@]}" || return
+    fi
     if [[ -e $LISTS/test ]]; then
         predict_members "$SUBMISSIONS/mono/parts" test PREDICT && combine "$SUBMISSIONS/mono/parts" "$run" test || return
     fi
@@ -117,8 +131,36 @@ submit() {
     done
 }
 
+# Does member $1 have all predictions?
+predicted() {
+    [[ -e $DATASET/$1.pred.npz ]] && [[ ! -e $LISTS/test || -e $SUBMISSIONS/mono/parts/$1.pred.npz ]] &&
+        [[ ! -e $LISTS/soundscapes_val && ! -e $LISTS/soundscapes_test || -e $SUBMISSIONS/soundscapes/parts/$1.pred.npz ]]
+}
+
+# Submits runs to Slurm: first what their members lack, then the submissions.
+submit_jobs() {
+    local run member after options
+    options=(--dataset "$DATASET" --models "$MODELS" "${ENSEMBLES[@]/#/--ensembles=}" "${SETTINGS[@]}" "${DEVICE[@]}")
+    slurm_begin
+    if [[ -n $WORKERS ]]; then
+        slurm_workers ./submit_all.sh "${options[@]}" "$@"
+        return
+    fi
+    for run in "$@"; do
+        read_ensemble "${FILE[$run]}"
+        after=
+        for member in "${MEMBERS[@]}"; do
+            ! predicted "$member" || continue
+            slurm_submit "predict-$member" '' '' ./submit_all.sh "${options[@]}" --member "$member" "$@"
+            after+=${after:+:}${QUEUED[$DATASET/predict-$member]}
+        done
+        slurm_submit "submit-$run" '' "$after" ./submit_all.sh "${options[@]}" "$run"
+    done
+}
+
 main() {
     local runs run path file files=() failed=0
+    declare -A FILE=()
     parse_options "$@"
     runs=("${NAMES[@]}") NAMES=() PREDICT_SETTINGS=("${SETTINGS[@]}")
     ensure_env
@@ -136,8 +178,10 @@ main() {
     for run in "${runs[@]}"; do
         for file in "${files[@]}"; do [[ ${file##*/} != "$run.tsv" ]] || break; done
         [[ -e $file && ${file##*/} == "$run.tsv" ]] || die "no ensemble $run in ${ENSEMBLES[*]}; blender.py finds weights for one"
-        submit "$run" "$file" || failed=$((failed + 1))
+        FILE[$run]=$file
     done
+    [[ -z $SLURM ]] || { submit_jobs "${runs[@]}"; exit; }
+    for run in "${runs[@]}"; do submit "$run" "${FILE[$run]}" || failed=$((failed + 1)); done
     ((failed == 0)) || die "$failed of ${#runs[@]} submissions failed, see above"
     log "submissions are in experiments/$SUBMISSIONS"
 }

@@ -48,7 +48,7 @@ becomes() {
 # Did a training of model $1 fail somewhere since this driver started?
 failed_elsewhere() {
     local status=0
-    [[ $DATASET/$1.log -nt $STARTED && -e $DATASET/$1.npz.lock ]] || return 1
+    [[ -e $DATASET/$1.npz.lock && -e $DATASET/$1.log && $(stat -c %.9Y "$DATASET/$1.log") > $STARTED ]] || return 1
     ./claim.sh --status "$DATASET/$1.npz.lock" > /dev/null || status=$?
     ((status == 4))
 }
@@ -103,7 +103,7 @@ advance() {
 
 # Submits what is not finished to Slurm.
 submit_models() {
-    local name teacher after options=(--dataset "$DATASET" --models "$MODELS" "${SETTINGS[@]}" "${DEVICE[@]}") failed=0
+    local name teacher id after options=(--dataset "$DATASET" --models "$MODELS" "${SETTINGS[@]}" "${DEVICE[@]}") failed=0
     slurm_begin
     if [[ -n $WORKERS ]]; then
         slurm_workers ./train_all.sh "${options[@]}" "${NAMES[@]}"
@@ -116,8 +116,9 @@ submit_models() {
         fi
         after=
         for teacher in ${TEACHERS[$name]}; do
-            after+=" ${QUEUED[$DATASET/$teacher]:-}"
-            [[ -n ${QUEUED[$DATASET/$teacher]:-} || -e $DATASET/$teacher.npz ]] || {
+            id=${QUEUED[$DATASET/$teacher]:-}
+            after+=${id:+${after:+:}$id}
+            [[ -n $id || -e $DATASET/$teacher.npz ]] || {
                 log "$name: skipped: waiting for $teacher, which no job trains; submit it, too"
                 failed=1
                 continue 2
@@ -129,7 +130,7 @@ submit_models() {
 }
 
 main() {
-    local name waiting failed=0
+    local name stamp waiting failed=0
     parse_options "$@"
     ensure_env
     read_models
@@ -141,8 +142,10 @@ main() {
     check_dataset
     mkdir -p "$DATASET"
     [[ -z $SLURM ]] || { submit_models; exit; }
-    STARTED=$(mktemp "$DATASET/.train_all.XXXXXX")
-    trap 'rm -f "$STARTED"' EXIT
+    # by the clock of the file server, since other hosts write there, too
+    stamp=$(mktemp "$DATASET/.train_all.XXXXXX")
+    STARTED=$(stat -c %.9Y "$stamp")
+    rm -f "$stamp"
     while :; do
         PROGRESS=0 waiting=0
         for name in "${NAMES[@]}"; do

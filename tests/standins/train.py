@@ -21,12 +21,17 @@ def main():
             for teacher in argument.partition('=')[2].split(':'):
                 if not os.path.exists(HERE / teacher):
                     sys.exit('train.py: %s: no such file' % teacher)
+    state = pathlib.Path(str(out)[:-len('.npz')] + '.state')
+    if state.exists():
+        print('%s: going on' % name, flush=True)
+    state.touch()
     if (HERE / (name + '.gate')).exists():
         with open(HERE / (name + '.gate')) as gate:
             gate.read()
     if (HERE / 'FAIL').exists() and name in (HERE / 'FAIL').read_text().split():
         sys.exit('train.py: %s: the loss is not finite' % name)
     pathlib.Path(str(out) + '.vars').write_text('classes=3\n')
+    state.unlink()
     out.write_bytes(b'model ' + name.encode())
 
 
