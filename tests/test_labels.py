@@ -154,6 +154,11 @@ def test_xml_is_read_with_its_dirt(data, date, problem):
     assert problem in problems[0] if problem else not problems
 
 
+def test_bytes_that_are_not_utf8_are_read_as_a_windows_machine_wrote_them():
+    fields, _ = collect.parse(b'<?xml version="1.0" encoding="UTF-8"?><Audio><Author>Jos\xe9 \x96 P\xe9rez</Author></Audio>')
+    assert fields['Author'] == 'José – Pérez'
+
+
 BOMB = ('<?xml version="1.0"?><!DOCTYPE lolz [<!ENTITY a "aaaaaaaaaa">%s]><Audio><ClassId>&j;</ClassId></Audio>' % ''.join(
     '<!ENTITY %s "%s">' % (b, ('&%s;' % a) * 10) for a, b in zip('abcdefghi', 'bcdefghij'))).encode()
 READS_FILE = b'<!DOCTYPE Audio [<!ENTITY x SYSTEM "file:///etc/passwd">]><Audio><ClassId>&x;</ClassId></Audio>'
@@ -163,11 +168,11 @@ def test_entities_are_never_expanded(tmp_path):
     source = write_xml(tmp_path / 'source', {
         'TrainingSet/LIFECLEF2014_X_RN1.xml': xml(ClassId='abc'), 'TrainingSet/LIFECLEF2014_X_RN2.xml': BOMB,
         'TrainingSet/LIFECLEF2014_X_RN3.xml': READS_FILE, 'TrainingSet/LIFECLEF2014_X_RN4.xml': BOMB.replace(b'</Audio>', b''),
-        'TrainingSet/LIFECLEF2014_X_RN5.xml': b'<Audio>' + b'<Date>' * (1 << 20)})
+        'TrainingSet/LIFECLEF2014_X_RN6.xml': b'&' + BOMB, 'TrainingSet/LIFECLEF2014_X_RN5.xml': b'<Audio>' + b'<Date>' * (1 << 20)})
     make_labels(source, tmp_path / 'made')
     assert (tmp_path / 'made/labels/labelset').read_text() == 'abc\n'
     lines = (tmp_path / 'made/xml/repairs.tsv').read_text().splitlines()
-    assert [line.split('\t')[0][-7:] for line in lines] == ['RN2.wav', 'RN3.wav', 'RN4.wav', 'RN5.wav']
+    assert [line.split('\t')[0][-7:] for line in lines] == ['RN2.wav', 'RN3.wav', 'RN4.wav', 'RN5.wav', 'RN6.wav']
 
 
 def test_recordings_without_class_get_no_label_and_names_are_tied_by_majority(tmp_path):
