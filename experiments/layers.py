@@ -271,6 +271,18 @@ def windows(x, size, stride, dilation=(1, 1)):
     return x
 
 
+def pool(x, kind, size, stride, dilation=(1, 1), sharpness=1.):
+    """Windows of maps to their max, mean or log-mean-exp."""
+    if kind == 'max':
+        return F.max_pool2d(x, size, stride, 0, dilation)
+    if kind == 'mean' and tuple(dilation) == (1, 1):
+        return F.avg_pool2d(x, size, stride)
+    x = windows(x, size, stride, dilation)
+    if kind == 'mean':
+        return x.mean((-2, -1))
+    return (torch.logsumexp(x * sharpness, (-2, -1)) - math.log(size[0] * size[1])) / sharpness
+
+
 class Pool(nn.Module):
     """max or mean of windows, or log-mean-exp with sharpness `sharpness`; incomplete windows are dropped.
 
@@ -281,24 +293,12 @@ class Pool(nn.Module):
         super().__init__()
         self.kind, self.size, self.stride, self.sharpness = kind, tuple(size), stride and tuple(stride), sharpness
 
-    def forward(self, x, dilation=1):
+    def forward(self, x):
         size = [s if s > 0 else x.shape[2 + i] + 1 + s for i, s in enumerate(self.size)]
         if min(size) < 1:
             raise Problem('pooling over %s: the map has only %d x %d positions; use longer excerpts' %
                           ('x'.join(map(str, self.size)), x.shape[2], x.shape[3]))
-        stride = self.stride or size
-        return self.pool(x, size, stride)
-
-    def pool(self, x, size, stride, dilation=(1, 1)):
-        if self.kind == 'max':
-            return F.max_pool2d(x, size, stride, 0, dilation)
-        if self.kind == 'mean' and dilation == (1, 1):
-            return F.avg_pool2d(x, size, stride)
-        x = windows(x, size, stride, dilation)
-        if self.kind == 'mean':
-            return x.mean((-2, -1))
-        x = torch.logsumexp(x * self.sharpness, (-2, -1))
-        return (x - math.log(size[0] * size[1])) / self.sharpness
+        return pool(x, self.kind, size, self.stride or size, sharpness=self.sharpness)
 
     def extra_repr(self):
         return '%s, %s' % (self.kind, 'x'.join(map(str, self.size)))
@@ -528,13 +528,18 @@ class PCEN(nn.Module):
         self.log_delta = nn.Parameter(torch.zeros(bands))
         self.log_r = nn.Parameter(torch.zeros(bands))
 
-    def smooth(self, x):
+    def smooth(self, x, before=None):
+        """Smoothed x (batch, time, bands); `before`: what came out for the frame before x (batch, bands), if any."""
         s = self.log_s.exp()
-        return decayed_sum(torch.cat([x[:, :1], x[:, 1:] * s], 1), 1 - s)
+        first = x[:, :1] if before is None else x[:, :1] * s + before[:, None] * (1 - s)
+        return decayed_sum(torch.cat([first, x[:, 1:] * s], 1), 1 - s)
+
+    def normalise(self, x, smooth):
+        alpha, delta, r = self.log_alpha.exp(), self.log_delta.exp(), self.log_r.exp()
+        return (x * (1e-6 + smooth) ** -alpha + delta) ** r - delta ** r
 
     def forward(self, x):
-        alpha, delta, r = self.log_alpha.exp(), self.log_delta.exp(), self.log_r.exp()
-        return (x * (1e-6 + self.smooth(x)) ** -alpha + delta) ** r - delta ** r
+        return self.normalise(x, self.smooth(x))
 
 
 def make_magnitude_scale(cfg, bands):
@@ -587,6 +592,11 @@ OUTPUT = {
 }
 
 
+def _accurate(x):
+    """x in double precision where the device has it."""
+    return x if x.device.type == 'mps' else x.double()
+
+
 class MeanPooling:
     """Mean of maps that come block by block."""
 
@@ -596,7 +606,7 @@ class MeanPooling:
     def add(self, maps):
         """maps: (batch, maps, steps, bands), the next of the recording."""
         maps = full_precision(maps).flatten(2)
-        self.total = self.total + maps.double().sum(2)
+        self.total = self.total + _accurate(maps).sum(2)
         self.count += maps.shape[2]
         self.dtype = maps.dtype
 
@@ -623,7 +633,7 @@ class NoisyOrPooling:
 
     def add(self, maps):
         maps = full_precision(maps)
-        self.none = self.none * (1 - maps.flatten(2).double()).prod(2)
+        self.none = self.none * (1 - _accurate(maps.flatten(2))).prod(2)
         self.dtype = maps.dtype
 
     def result(self):
@@ -639,7 +649,7 @@ class LogMeanExpPooling:
 
     def add(self, maps):
         maps = full_precision(maps).flatten(2)
-        block = torch.logsumexp(maps.double() * self.sharpness, 2)
+        block = torch.logsumexp(_accurate(maps) * self.sharpness, 2)
         self.total = block if self.total is None else torch.logaddexp(self.total, block)
         self.count += maps.shape[2]
         self.dtype = maps.dtype
@@ -657,7 +667,7 @@ class AttentionPooling:
 
     def add(self, maps):
         maps = full_precision(maps)[..., 0]
-        data, attention = maps[:, :-self.attention].double(), maps[:, -self.attention:].double()
+        data, attention = _accurate(maps[:, :-self.attention]), _accurate(maps[:, -self.attention:])
         peak = attention.amax(2, keepdim=True)
         if self.peak is not None:
             peak = torch.maximum(peak, self.peak)
