@@ -25,8 +25,10 @@ PATIENCE = {'greedy': 10, 'forward': 5, 'hyperopt': 1000, 'hyperopt_zero': 1000,
 STARTUP_TRIALS = 20
 # Halves of the recordings on which forward selects.
 BAGS = 5
-# Steps of a line search, and rounds of narrowing it down.
-LINE_STEPS, LINE_ROUNDS = 64, 2
+# Steps of a search along a weight, which reaches from none to so many times its share of the ensemble.
+LINE_STEPS, LINE_REACH = 64, 4
+# A round of all weights that gains less than this ends the search: more would be learnt by heart.
+LEAST_GAIN = 1e-4
 # The check that was made by hand in 2018: the winner is who wins most often on 50 subsets of 10 %.
 SUBSETS, SUBSET_SHARE = 50, 0.1
 # The candidate that nobody searched for.
@@ -223,7 +225,7 @@ def select(search, patience):
     walk, waited = search.ensemble.walk(counts, search.recordings), 0
     while waited < patience:
         before = search.best
-        steps = search.trials.step(lambda: [[float(f) for f in walk.change(m, counts[m] + 1)] for m in range(models)])
+        steps = search.trials.step(lambda: np.stack(walk.changes(range(models), counts + 1), axis=1).tolist())
         counts = counts + np.eye(models)[np.argmax(
             [search.consider(counts + w, figures) for w, figures in zip(np.eye(models), steps)])]
         walk.start(counts)
@@ -232,10 +234,10 @@ def select(search, patience):
 
 
 def ascend(search, walk, best, rng):
-    """Coordinate ascent: search along one weight after the other until none of them improves."""
-    improved = True
-    while improved:
-        improved = False
+    """Coordinate ascent: search along one weight after the other, until a round of all gains nearly nothing."""
+    before = -np.inf
+    while best > before + LEAST_GAIN:
+        before = best
         for model in rng.permutation(len(walk.weights)):
             others = walk.others(model)
             if not others > 0:
@@ -247,25 +249,21 @@ def ascend(search, walk, best, rng):
             weights[model] = weight
             value = search.consider(weights, figures)
             if value > best + EPSILON:
-                improved, best = True, value
+                best = value
                 walk.start(weights / weights.max())
 
 
 def best_share(search, walk, model):
-    """The share of a model in the ensemble with the best value: the middle of the widest best stretch, narrowed down."""
-    low, high = 0., 1.
-    for _ in range(LINE_ROUNDS):
-        curves = search.trials.step(lambda: [curve.tolist() for curve in walk.line(model, low, high, LINE_STEPS)])
-        values = search.value(np.array(curves))
-        top = values >= values.max() - EPSILON
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], top, [0]])))
-        starts, ends = edges[::2], edges[1::2]
-        longest = np.argmax(ends - starts)
-        step = (high - low) / LINE_STEPS
-        first, last = low + starts[longest] * step, low + (ends[longest] - 1) * step
-        low, high = max(first - step, 0.), min(last + step, 1.)
+    """The best share of a model in the ensemble: the middle of the longest stretch with the highest value."""
+    weight = float(walk.weights[model])
+    high = min(LINE_REACH * max(weight / (weight + walk.others(model)), 1 / len(walk.weights)), 1)
+    curves = search.trials.step(lambda: [curve.tolist() for curve in walk.line(model, 0, high, LINE_STEPS)])
+    values = search.value(np.array(curves))
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], values >= values.max() - EPSILON, [0]])))
+    longest = np.argmax(edges[1::2] - edges[::2])
+    first, last = edges[2 * longest], edges[2 * longest + 1] - 1
     # Left out entirely is simpler than nearly.
-    return 0. if first == 0 else (first + last) / 2
+    return 0. if first == 0 else (first + last) / 2 * high / LINE_STEPS
 
 
 def hyperopt(search, start, patience, seed, kind):

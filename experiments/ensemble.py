@@ -5,6 +5,8 @@ never negative: a class that every model gives a lower score than every relevant
 any of them, whatever the weights, so that it need not be looked at again. What is left lies in memory as recordings x
 models x classes, in the order in which it is used.
 """
+import functools
+
 import numba
 import numpy as np
 
@@ -17,11 +19,11 @@ TILE = 256
 BATCH = 16
 
 
-def _jit(function):
+def _jit(function, **options):
     try:
-        return numba.njit(cache=True, nogil=True, error_model='numpy')(function)
+        return numba.njit(cache=True, nogil=True, error_model='numpy', **options)(function)
     except RuntimeError:  # nowhere to keep the compiled code
-        return numba.njit(nogil=True, error_model='numpy')(function)
+        return numba.njit(nogil=True, error_model='numpy', **options)(function)
 
 
 @_jit
@@ -71,18 +73,28 @@ def _precision(found, count):
     return total / count
 
 
+# Counting in floats, whose sums may be reordered here (they are exact), takes half the time of integers.
+@functools.partial(_jit, fastmath={'reassoc', 'nsz'})
+def _count(sums, width, own):
+    """How many of sums[:width] are higher than `own`, and how many equal it."""
+    above, alike = np.float32(0), np.float32(0)
+    for c in range(width):
+        above += np.float32(sums[c] > own)
+        alike += np.float32(sums[c] == own)
+    return above, alike
+
+
 @_jit
 def _judge(sums, width, places, found):
     """Reciprocal rank of the first of `places` and average precision of all; sums[:width] are the scores."""
     for p in range(len(places)):
-        place = places[p]
-        own = sums[place]
-        rank = np.int32(1)
-        for c in range(place):
-            rank += np.int32(sums[c] >= own)
-        for c in range(place + 1, width):
-            rank += np.int32(sums[c] > own)
-        found[p] = rank
+        own = sums[places[p]]
+        above, alike = _count(sums, width, own)
+        # Ties are rare: only where there are any, their order matters.
+        if alike > 1:
+            for c in range(places[p]):
+                above += sums[c] == own
+        found[p] = 1 + int(above)
     return 1 / found[0], _precision(found, len(places))
 
 
@@ -134,17 +146,20 @@ def _sum_up(data, starts, widths, weights, sums):
 
 
 @_jit
-def _change(data, starts, widths, pair_starts, places, recordings, models, sums, model, delta, firsts, precisions):
-    """As _evaluate, after adding `delta` to one weight of the ensemble with these sums."""
+def _changes(data, starts, widths, pair_starts, places, recordings, models, sums, which, deltas, firsts, precisions):
+    """As _evaluate, for ensembles that differ in one weight each, which[k] by deltas[k], from that with these sums."""
     own = np.empty(widths.max(), np.float32)
     found = np.empty(np.diff(pair_starts).max(), np.int32)
     for r in range(len(recordings)):
         i = recordings[r]
-        width, at, start = widths[i], starts[i] // models, starts[i] + model * widths[i]
-        before, scores = sums[at:at + width], data[start:start + width]
-        for c in range(width):
-            own[c] = before[c] + delta * scores[c]
-        firsts[r], precisions[r] = _judge(own, width, places[pair_starts[i]:pair_starts[i + 1]], found)
+        width, at = widths[i], starts[i] // models
+        before, relevant = sums[at:at + width], places[pair_starts[i]:pair_starts[i + 1]]
+        for k in range(len(which)):
+            start, delta = starts[i] + which[k] * width, deltas[k]
+            scores = data[start:start + width]
+            for c in range(width):
+                own[c] = before[c] + delta * scores[c]
+            firsts[k, r], precisions[k, r] = _judge(own, width, relevant, found)
 
 
 @_jit
@@ -281,7 +296,6 @@ class Walk:
     def __init__(self, ensemble, weights, recordings=None):
         self.ensemble = ensemble
         recordings, self._layout = ensemble._layout(recordings)
-        self._firsts, self._precisions = np.empty((2, len(recordings)))
         self._sums = np.empty(len(ensemble._data) // ensemble.models, np.float32)
         self.start(weights)
 
@@ -292,11 +306,18 @@ class Walk:
 
     def change(self, model, weight):
         """The two MAPs if the weight of `model` became `weight`."""
-        delta = np.float32(weight) - self.weights[model]
-        if weight == 0 and not np.delete(self.weights, model).any():
-            return 0., 0.
-        _change(*self._layout, self.ensemble.models, self._sums, model, delta, self._firsts, self._precisions)
-        return self._firsts.mean(), self._precisions.mean()
+        first, precision = self.changes([model], [weight])
+        return first[0], precision[0]
+
+    def changes(self, models, weights):
+        """The two MAPs (K,) of ensembles in which one weight is another each: models[k] has weights[k]."""
+        models, weights = np.asarray(models, np.int64), np.asarray(weights, np.float32)
+        firsts, precisions = np.empty((2, len(models), len(self._layout[-1])))
+        _changes(*self._layout, self.ensemble.models, self._sums, models, weights - self.weights[models], firsts, precisions)
+        for k in np.flatnonzero(weights == 0):
+            if not np.delete(self.weights, models[k]).any():
+                firsts[k], precisions[k] = 0, 0
+        return firsts.mean(axis=1), precisions.mean(axis=1)
 
     def line(self, model, low=0., high=1., count=256):
         """The two MAPs (count,) at shares low, low + (high - low) / count, ... of `model` in the ensemble.
@@ -308,7 +329,7 @@ class Walk:
             raise Problem('no other model has a weight')
         first, precision = np.zeros((2, count))
         _line(*self._layout, self.ensemble.models, self._sums, model, self.weights[model], np.float32(1 / others),
-              low, (high - low) / count, first, precision)
+              float(low), (high - low) / count, first, precision)
         return first, precision
 
     def others(self, model):

@@ -2,7 +2,8 @@
 """The search for ensemble weights: forward against hyperopt_zero, by time and by the figures on recordings not seen.
 
 Synthetic models in four families of differing quality and likeness; half of the recordings to search on, half held out.
-Both strategies use the same quick evaluation, 1 thread, interleaved; with the default 7 problems this takes a while.
+Both strategies use the same quick evaluation, 1 thread (seconds are of the processor), interleaved; the default 7 problems
+take half an hour.
 """
 import argparse
 import os
@@ -62,11 +63,12 @@ def main():
         # What is compiled at the first use is not part of the search.
         ensemble.walk(singles + 1).line(0, count=2)
         ensemble.walk(singles + 1).change(0, 1)
+        from hyperopt import tpe  # noqa: F401
         for strategy, rows in table.items():
             search = blender.Search(ensemble, 'fg+bg', blender.Trials(None, {}), seen)
-            start = time.perf_counter()
+            start = time.process_time()
             weights = blender.run(strategy, search, np.ones(args.models), args.trials if strategy != 'forward' else None, 0)
-            rows.append((time.perf_counter() - start, search.best, sum(ensemble.evaluate(weights, unseen))))
+            rows.append((time.process_time() - start, search.best, sum(ensemble.evaluate(weights, unseen))))
             print('%-8d %-14s %10.1f %10.4f %10.4f' % (problem, strategy, *rows[-1]), flush=True)
     ours, theirs = (np.median(rows, axis=0) for rows in table.values())
     print('medians: forward takes %.3f of the time (1/%.0f), held out %+.4f' % (
