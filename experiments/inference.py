@@ -32,7 +32,7 @@ FUSED = {'linear': ('none', [], ''), 'lrelu': ('leaky_relu', [.01], ''), 'relu':
 
 # == Compiling ==
 
-def _fold(weight, bias, norm):
+def fold(weight, bias, norm):
     """Weight and bias of a layer with the batch normalisation (or bias) after it."""
     if isinstance(norm, layers.Bias):
         return weight, norm.bias if bias is None else bias + norm.bias
@@ -45,10 +45,10 @@ def _fold(weight, bias, norm):
 def _convolution(module, norm, activation, dilation, dense, bands=1):
     """The operation of a Convolution or Dense layer, what normalises it, and a nonlinearity."""
     if isinstance(module, layers.Dense):
-        weight, bias = _fold(module.weight, module.bias, norm)
+        weight, bias = fold(module.weight, module.bias, norm)
         return dict(kind='conv', weight=weight.reshape(len(weight), -1, 1, bands), bias=bias, groups=1, activation=activation,
                     stride=(1, 1), padding=(0, 0), dilation=(1, 1))
-    weight, bias = _fold(module.kernels(), module.bias, norm)
+    weight, bias = fold(module.kernels(), module.bias, norm)
     return dict(kind='conv', weight=weight, bias=bias, groups=module.groups, activation=activation,
                 stride=(1 if dense else module.stride[0], module.stride[1]),
                 padding=(module.padding[0] * dilation, module.padding[1]),

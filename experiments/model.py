@@ -170,7 +170,7 @@ class AudioSide(nn.Module):
         self.dropout = layers.Dropout(cfg['arch.fulldrop' if cfg['arch.lastdrop'] == '' else 'arch.lastdrop'])
         self.head = layers.Convolution(chain.channels, classes + attention, (1, 1), rng, bias=True)
         self.classes, self.prepool = classes, cfg['arch.prepool']
-        self.min_frames = chain.min_frames()
+        self.steps, self.min_frames = chain.steps, chain.min_frames()
         self.frame_step = int(np.prod([s for _, s, _ in chain.steps], dtype=np.int64)) if chain.steps else 1
 
     def forward(self, spect):
@@ -230,6 +230,12 @@ class Network(nn.Module):
     def frame_step(self):
         """Frames between two positions of the maps; 0 if there are none."""
         return self.audio.frame_step if self.audio else 0
+
+    def positions(self, frames):
+        """Positions along time of the maps of an excerpt of so many frames."""
+        for size, stride, padded in self.audio.steps:
+            frames = -(-frames // stride) if padded else (frames - size) // stride + 1
+        return frames
 
     def maps(self, spect):
         """Spectrogram (batch, frames, bins) -> maps before arch.pool, after arch.prepool: (batch, maps, time, frequency).

@@ -16,6 +16,8 @@ from tqdm import tqdm
 import audio
 import config
 import device as devices
+import inference
+import inspection
 import model
 from data import Dataset, TestFeed
 from feed import run_ahead
@@ -66,7 +68,8 @@ class Predictor:
     def __init__(self, args, cfg, net, device):
         self.cfg, self.device, self.split_pool, self.score_rest = cfg, device, args.split_pool, args.score_rest
         self.amp = args.amp
-        self.net = model.for_inference(net.to(device).eval())
+        self.plain = net.to(device).eval()
+        self.net = inference.for_inference(self.plain)
         self.hop, self.frame_len = audio.hop(cfg), cfg['frame_len']
         self.longest, self.overlap = round(cfg['len_max'] * cfg['fps']), round(cfg['len_min'] * cfg['fps'])
         self.on_device = cfg['spectrogram'] == 'device' or cfg['spectrogram'] == 'auto' and device.type == 'cuda'
@@ -78,13 +81,21 @@ class Predictor:
 
     def block(self, samples, start, stop):
         """Samples or spectrogram of a block, at least as long as the network needs."""
+        if not self.on_device:
+            return self.spectrogram(samples, start, stop)
+        return np.ascontiguousarray(self._part(samples, start, stop))
+
+    def spectrogram(self, samples, start, stop):
+        """Spectrogram (frames, bins) of a block."""
+        part = self._part(samples, start, stop)
+        return audio.spectrogram(part, self.cfg['sample_rate'], self.frame_len, self.cfg['fps'], bins=audio.num_bins(self.cfg))
+
+    def _part(self, samples, start, stop):
         part = samples[start * self.hop:(stop - 1) * self.hop + self.frame_len]
         needed = (self.net.min_frames - 1) * self.hop + self.frame_len
         if len(part) < needed:
             part = np.resize(part if len(part) else np.zeros(1, np.int16), needed)
-        if self.on_device:
-            return np.ascontiguousarray(part)
-        return audio.spectrogram(part, self.cfg['sample_rate'], self.frame_len, self.cfg['fps'], bins=audio.num_bins(self.cfg))
+        return part
 
     def maps(self, block):
         """Maps of the network before pooling, (1, maps, time, frequency)."""
@@ -164,13 +175,12 @@ def main():
     devices.deterministic()
     feed = TestFeed(dataset, cfg, args.filelists.split(','))
     net = load_model(args.model, cfg, feed.num_meta)
-    if args.full_resolution or args.plot is not None or args.saliency is not None:
-        import inspection
-        return inspection.run(args, cfg, dataset, feed, net, device)
     predictor = Predictor(args, cfg, net, device)
+    if args.full_resolution or args.plot is not None or args.saliency is not None:
+        return inspection.run(args, cfg, dataset, feed, net, predictor, device)
     writers = {'output': Writer(args.out, feed.files, dataset.num_classes, key=identify(args, cfg, dataset))}
     if args.include_side_outputs and cfg['arch.output_bg']:
-        writers['output_bg'] = Writer(args.out[:-4] + '.background.npz', feed.files, dataset.num_classes, key=identify(args, cfg, dataset))
+        writers['output_bg'] = Writer(inspection.side_file(args.out, 'background'), feed.files, dataset.num_classes, key=identify(args, cfg, dataset))
     todo = [i for i, file in enumerate(feed.files) if not all(file in w.done for w in writers.values())]
     if len(todo) < len(feed.files):
         print('going on after %d recordings' % (len(feed.files) - len(todo)))

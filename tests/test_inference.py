@@ -87,7 +87,7 @@ def test_blocks_join_without_a_seam(name, block):
     program.block = 1000
     whole = program(spect)
     program.block = block
-    torch.testing.assert_close(program(spect), whole, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(program(spect), whole, rtol=1e-4, atol=3e-5)
     with torch.no_grad():
         torch.testing.assert_close(whole, net.maps(spect), rtol=1e-4, atol=1e-4)
 

@@ -1,0 +1,258 @@
+"""Fully convolutional networks: class scores at every frame of a recording, of any length in constant memory.
+
+A score belongs to a window: it is what the trained network says of an excerpt of that length that begins there, but
+the layers are computed once for all windows, with strides in time turned into dilations (Long et al. 2015,
+arXiv:1411.4038; dilated pooling: Sercu & Goel 2016, arXiv:1604.01792), and pooling slides.
+"""
+import json
+import math
+
+import numpy as np
+import torch
+
+import audio
+import files
+import inference
+import layers
+from files import Problem
+
+# frames of a recording whose spectrogram is computed at a time
+READ_FRAMES = 4200
+# settings that a converted network needs to know
+SETTINGS = 'sample_rate', 'fps', 'frame_len', 'mel_max', 'filterbank', 'arch.pool', 'arch.output', 'arch.output_bg', 'arch_meta.weight', 'input_meta'
+
+
+def slide(x, count, spacing, combine):
+    """combine(x[t], x[t + spacing], ..., `count` of them) for each t along the last axis, by doubling."""
+    length = x.shape[-1] - (count - 1) * spacing
+    result, done, width = None, 0, 1
+    while True:
+        if count & width:
+            part = x[..., done * spacing:done * spacing + length]
+            result = part if result is None else combine(result, part)
+            done += width
+        if 2 * width > count:
+            return result
+        x = combine(x[..., :-width * spacing], x[..., width * spacing:])
+        width *= 2
+
+
+class SlidingPool:
+    """`arch.pool` over sliding windows of `count` positions that are `spacing` rows apart, of maps that come block by block."""
+
+    def __init__(self, pool, count, spacing):
+        self.pool, self.spacing = pool, spacing
+        self.count = 1 if pool.kind in ('none', 'attention_nopool') else count
+        self.rest, self.emitted = None, False
+
+    def push(self, maps):
+        """Maps (batch, maps, rows, bands) -> (batch, classes, rows) of the windows that are complete now, or None."""
+        if self.rest is not None:
+            maps = torch.cat([self.rest, maps], 2)
+        rows = maps.shape[2] - (self.count - 1) * self.spacing
+        self.rest = maps[:, :, max(0, rows):]
+        if rows < 1:
+            return None
+        self.emitted = True
+        return self._slide(maps)
+
+    def end(self):
+        """What there is, pooled, if the recording is shorter than a window; else None."""
+        if self.emitted or self.rest is None or not self.rest.shape[2]:
+            return None
+        maps = self.rest[:, :, ::self.spacing]
+        self.count = maps.shape[2]
+        return SlidingPool(self.pool, maps.shape[2], 1)._slide(maps)
+
+    def _slide(self, maps):
+        kind, attention = self.pool.kind, self.pool.attention
+        if kind == 'attention':
+            return self._attend(maps[..., 0])
+        x = maps[:, :maps.shape[1] - attention]
+        bands, sharpness = x.shape[3], self.pool.number
+        if kind in ('none', 'attention_nopool'):
+            return x.flatten(2)
+        if kind == 'max':
+            return slide(x.amax(3), self.count, self.spacing, torch.maximum)
+        if kind == 'mean':
+            return slide(x.mean(3), self.count, self.spacing, torch.add) / self.count
+        if kind == 'noisy-or':
+            return 1 - slide((1 - x).prod(3), self.count, self.spacing, torch.mul)
+        x = slide(torch.logsumexp(x * sharpness, 3), self.count, self.spacing, torch.logaddexp)
+        return (x - math.log(self.count * bands)) / sharpness
+
+    def _attend(self, maps):
+        data, attention = maps[:, :-self.pool.attention], maps[:, -self.pool.attention:]
+        rows = maps.shape[2] - (self.count - 1) * self.spacing
+        weights = torch.softmax(attention.unfold(2, (self.count - 1) * self.spacing + 1, 1)[..., ::self.spacing], 3).mean(1)
+        total = 0
+        for i in range(self.count):
+            total = total + weights[:, None, :, i] * data[:, :, i * self.spacing:i * self.spacing + rows]
+        return total
+
+
+class Scores:
+    """A recording on its way: `push` blocks of its spectrogram (batch, frames, bins) in order, then `end`.
+
+    Both return a dict of 'output' (and 'output_bg') (batch, scores, classes), or None if there is nothing yet.
+    """
+
+    def __init__(self, fcn, meta):
+        self.fcn, self.extra = fcn, fcn.metadata(meta)
+        self.stream = fcn.program.stream()
+        self.pool = SlidingPool(fcn.pool, fcn.count, fcn.spacing)
+
+    def _finish(self, parts):
+        parts = [p for p in parts if p is not None]
+        if not parts:
+            return None
+        logits = torch.cat(parts, 2)
+        if self.extra is not None:
+            logits = logits + self.extra
+        outputs = {'output': layers.OUTPUT[self.fcn.settings['arch.output']](logits)}
+        if self.fcn.settings['arch.output_bg']:
+            outputs['output_bg'] = torch.sigmoid(logits)
+        return {k: v.transpose(1, 2) for k, v in outputs.items()}
+
+    def _pooled(self, maps):
+        return None if maps is None else self.pool.push(layers.full_precision(maps))
+
+    @torch.no_grad()
+    def push(self, spect):
+        spect = layers.full_precision(spect).to(self.fcn.program.device)
+        return self._finish([self._pooled(self.stream.push(block)) for block in spect.split(self.fcn.program.block, 1)])
+
+    @torch.no_grad()
+    def end(self):
+        return self._finish([self._pooled(self.stream.end()), self.pool.end()])
+
+
+class FullyConvolutional:
+    """A converted network.
+
+    step: frames from one score to the next; window: frames that a score looks at; least: frames that the network needs
+    at least; margin: frames at both ends of a recording where padding reaches what padded layers put out, 0 without such.
+    """
+
+    def __init__(self, operations, meta, settings, window, least, count, margin, network_step, step, device='cpu'):
+        self.operations, self.meta, self.settings = operations, meta, settings
+        self.pool, self.count = layers.GlobalPool(settings['arch.pool']), count
+        self.least, self.step, self.network_step = least, step, network_step
+        self.spacing = network_step // step
+        self.window = least + (1 if self.pool.kind in ('none', 'attention_nopool') else count) * network_step - network_step
+        self.excerpt = window
+        self.margin = margin
+        self.program = inference.Program(operations, device)
+        self.hop = audio.hop(settings)
+
+    def metadata(self, meta):
+        """What metadata (1, values) add to the logits, (1, classes, 1), or None."""
+        if self.meta is None:
+            return None
+        wanted = self.meta[0]['weight'].shape[1]
+        if meta is None or meta.shape[-1] != wanted:
+            raise Problem('the network takes %d metadata values, not %s' % (wanted, 'none' if meta is None else meta.shape[-1]))
+        x = layers.full_precision(meta).to(self.meta[0]['weight'].device)
+        for op in self.meta:
+            x = inference.ACTIVATIONS[op['activation']](torch.nn.functional.linear(x, op['weight'], op['bias']))
+        return (float(self.settings['arch_meta.weight']) * x)[:, :, None].to(self.program.device)
+
+    def stream(self, meta=None):
+        """A Scores for one recording, with its metadata (1, values) if the network takes such."""
+        return Scores(self, meta)
+
+    def times(self, first, count):
+        """Seconds of the middles of the windows of `count` scores from number `first` on."""
+        middle = ((self.window - 1) * self.hop + self.settings['frame_len']) / 2
+        return ((first + np.arange(count)) * self.step * self.hop + middle) / self.settings['sample_rate']
+
+    def recording(self, samples, meta=None):
+        """Scores of a recording, block by block: yields (number of the first, dict of arrays (scores, classes)).
+
+        samples: int16 or float32 (N,), a memory map may be. Recordings that are too short for the network are looped.
+        """
+        frame_len, rate = self.settings['frame_len'], self.settings['sample_rate']
+        needed = (self.least - 1) * self.hop + frame_len
+        if len(samples) < needed:
+            samples = np.resize(samples if len(samples) else np.zeros(1, np.int16), needed)
+        frames = audio.num_frames(len(samples), frame_len, self.hop)
+        stream, first = self.stream(meta), 0
+        for start in list(range(0, frames, READ_FRAMES)) + [None]:
+            if start is None:
+                scores = stream.end()
+            else:
+                stop = min(start + READ_FRAMES, frames)
+                spect = audio.spectrogram(samples[start * self.hop:(stop - 1) * self.hop + frame_len], rate, frame_len,
+                                          self.settings['fps'], bins=audio.num_bins(self.settings))
+                scores = stream.push(torch.from_numpy(np.asarray(spect))[None])
+            if scores is not None:
+                scores = {k: v[0].cpu().numpy() for k, v in scores.items()}
+                yield first, scores
+                first += len(scores['output'])
+
+    def save(self, filename):
+        """Write the converted network: plain arrays, and a description of the operations as JSON."""
+        arrays = {}
+
+        def describe(value, name):
+            if torch.is_tensor(value):
+                arrays[name] = value.detach().cpu().numpy()
+                return {'array': name}
+            if isinstance(value, dict):
+                return {k: describe(v, '%s.%s' % (name, k)) for k, v in value.items()}
+            if isinstance(value, (list, tuple)):
+                return [describe(v, '%s.%d' % (name, i)) for i, v in enumerate(value)]
+            return value
+        description = {'operations': describe(self.operations, 'operations'), 'meta': describe(self.meta, 'meta'), 'settings': self.settings,
+                       'window': self.excerpt, 'least': self.least, 'count': self.count, 'margin': self.margin, 'network_step': self.network_step, 'step': self.step}
+        files.save_npz(filename, dict(description=np.array(json.dumps(description)), **arrays))
+
+
+def load(filename, device='cpu'):
+    """A converted network from a file that `FullyConvolutional.save` wrote."""
+    arrays = files.load_npz(filename)
+
+    def restore(value):
+        if isinstance(value, dict):
+            return torch.from_numpy(arrays[value['array']]) if 'array' in value else {k: restore(v) for k, v in value.items()}
+        return [restore(v) for v in value] if isinstance(value, list) else value
+    try:
+        return FullyConvolutional(device=device, **restore(json.loads(str(arrays['description']))))
+    except (KeyError, ValueError, TypeError):
+        raise Problem('%s: not a converted network; make one by model_to_fcn.py' % filename) from None
+
+
+@torch.no_grad()
+def to_fcn(net, window=5., step=1):
+    """The FullyConvolutional form of a trained network.
+
+    window: seconds of the excerpts whose scores it gives; step: frames from score to score, 1 or the network's own
+    step (`net.frame_step`), which is cheaper. Metadata are the same all over a recording; PCEN smooths from the start of
+    the recording, not of the window.
+    Raises Problem for a network on metadata alone, one with a layer that needs its excerpt whole, or too short a window.
+    """
+    net.eval()
+    cfg = net.cfg
+    if net.audio is None:
+        raise Problem('a network on metadata alone has nothing to say about single frames; choose one with a spectrogram side')
+    if step not in (1, net.frame_step):
+        raise Problem("a step of %s frames: it must be 1 or the network's own, %d" % (step, net.frame_step))
+    frames = audio.num_frames(round(window * cfg['sample_rate']), cfg['frame_len'], audio.hop(cfg))
+    if frames < net.min_frames:
+        least = ((net.min_frames - 1) * audio.hop(cfg) + cfg['frame_len']) / cfg['sample_rate']
+        raise Problem('a window of %g s has %d frames, the network needs %d: take at least %.2f s' % (window, frames, net.min_frames, math.ceil(least * 100) / 100))
+    operations = dense = inference.compile_network(net, dense=True)
+    if step > 1:
+        operations = inference.compile_network(net)
+    # a multiple of the network's step, so that an excerpt that is longer by it is cut in the same places
+    margin = -(-inference.padding_reach(dense) // net.frame_step) * net.frame_step
+    device = next(net.parameters()).device
+    meta = None
+    if net.meta is not None:
+        parts = [(layer.linear, layer.norm, layer.nonlin.kind) for layer in net.meta.layers] + [(net.meta.head, None, 'linear')]
+        meta = []
+        for linear, norm, activation in parts:
+            weight, bias = inference.fold(linear.weight, linear.bias, norm)
+            meta.append(dict(weight=weight.detach(), bias=bias.detach(), activation=activation))
+    return FullyConvolutional(operations, meta, {k: cfg[k] for k in SETTINGS}, frames, net.min_frames, net.positions(frames),
+                              margin, net.frame_step, step, device)

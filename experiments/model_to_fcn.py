@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""Turn a trained network into a fully convolutional one, which gives class scores at every frame of a recording.
+
+A score is what the network says of an excerpt of --window seconds that begins there. Strided layers become dilated
+ones, so that all windows share the work. OUT.npz holds plain arrays and a description of what to do with them; fcn.load
+reads it. For the scores of recordings no such file is needed: predict.py --full-resolution converts on its own.
+"""
+import argparse
+import os
+
+import numpy as np
+import torch
+
+import config
+import metadata
+import model
+from fcn import to_fcn  # noqa: F401: users import it from here
+from files import Problem, program
+
+# offsets at which the converted network is compared with the original
+CHECKS = 5
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('model', metavar='MODEL.npz', help='the trained network, with its MODEL.npz.vars')
+    parser.add_argument('out', metavar='OUT.npz', help='file to write')
+    parser.add_argument('--window', type=float, default=5, metavar='SECONDS', help='length of the excerpts whose scores it gives (%(default)s)')
+    parser.add_argument('--own-step', action='store_true', help="scores at the network's own step instead of every frame: faster")
+    parser.add_argument('--vars', metavar='FILE', action='append', default=[], help="settings that override the model's (repeatable)")
+    parser.add_argument('--var', metavar='KEY=VALUE', action='append', default=[], help='a setting that overrides all files (repeatable)')
+    return parser.parse_args()
+
+
+def compare(net, converted):
+    """Largest difference to the network at a few offsets, where padding does not reach, and the largest score there."""
+    generator = torch.Generator().manual_seed(0)
+    margin, excerpt = converted.margin, converted.excerpt
+    frames = excerpt + 2 * margin + 40 * CHECKS
+    # what the input stage is used to, so that no nonlinearity is saturated
+    spect = torch.rand(1, frames, net.audio.front.bins, generator=generator) ** 3 * 1e5
+    meta = torch.zeros(1, net.num_meta) if net.num_meta else None
+    stream = converted.stream(meta)
+    scores = torch.cat([s['output'] for s in (stream.push(spect), stream.end()) if s is not None], 1)[0]
+    worst = 0.
+    for number in np.linspace(0, (frames - excerpt - 2 * margin) // converted.step, CHECKS).astype(int):
+        start = number * converted.step
+        with torch.no_grad():
+            maps = net.maps(spect[:, start:start + excerpt + 2 * margin])
+            first = margin // net.frame_step
+            expected = net.finish(net.pool(maps[:, :, first:first + converted.count]), meta)['output'][0]
+        found = scores[number + margin // converted.step]
+        if expected.ndim == 2:
+            expected = expected[:, 0]
+        worst = max(worst, (found - expected).abs().max().item())
+    return worst, scores.abs().max().item()
+
+
+def main():
+    args = parse_arguments()
+    for filename in (args.model, args.model + '.vars'):
+        if not os.path.exists(filename):
+            raise Problem('%s: no such file; a model and its settings belong together' % filename)
+    if not args.out.endswith('.npz'):
+        raise Problem('%s: the file to write must end in .npz' % args.out)
+    if os.path.realpath(args.out) == os.path.realpath(args.model):
+        raise Problem('%s: would overwrite the model; name another file' % args.out)
+    cfg = config.load([args.model + '.vars'] + args.vars, args.var)
+    if 'classes' not in cfg:
+        raise Problem('%s.vars: does not say classes=; it must be the file that was written beside the model' % args.model)
+    net = model.build(cfg, cfg['classes'], metadata.size(cfg))
+    model.load(net, args.model)
+    converted = to_fcn(net, args.window, net.frame_step if args.own_step else 1)
+    rate = cfg['sample_rate'] / converted.hop
+    print('a score every %d frame%s (%.1f ms), for windows of %d frames (%.2f s); the network alone looks at %d frames' %
+          (converted.step, 's' * (converted.step > 1), 1e3 * converted.step / rate, converted.window,
+           ((converted.window - 1) * converted.hop + cfg['frame_len']) / cfg['sample_rate'], converted.least))
+    if converted.margin:
+        print('padded layers: equal to the network on excerpts that are longer by a margin of %d frames (%.2f s) on both sides; '
+              'so far from the ends of a recording, padding does not reach' % (converted.margin, converted.margin / rate))
+    if cfg['magscale'] == 'pcen':
+        print('magscale=pcen: its smoother starts with the recording, not with each window; scores differ by what that changes')
+    else:
+        worst, scale = compare(net, converted)
+        print('compared at %d offsets of noise: differs by %.1g at most, of %.1f' % (CHECKS, worst, scale))
+        if not worst <= 1e-3 * max(1, scale):
+            raise Problem('%s: the converted network differs by %.2g; nothing was written. Are all its values finite?' % (args.model, worst))
+    converted.save(args.out)
+    print('wrote %s' % args.out)
+
+
+if __name__ == '__main__':
+    program(main)

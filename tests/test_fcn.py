@@ -1,0 +1,222 @@
+"""Fully convolutional networks: at every offset the score of the excerpt network, in blocks, in constant memory."""
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import audio
+import config
+import fcn
+import layers
+import model
+from conftest import ROOT
+from files import Problem
+from test_inference import BASE, NETWORKS, build, random_spectrogram
+
+WINDOW = 1.5
+
+
+def scores_of(converted, spect, meta=None, block=None):
+    stream = converted.stream(meta)
+    parts = [stream.push(part) for part in spect.split(block or spect.shape[1], 1)] + [stream.end()]
+    return torch.cat([p['output'] for p in parts if p is not None], 1)
+
+
+def excerpt_score(net, spect, offset, converted, meta=None):
+    """What the network says of the excerpt, made longer by the margin on both sides, of whose maps only its own are pooled."""
+    first = converted.margin // net.frame_step
+    with torch.no_grad():
+        maps = net.maps(spect[:, offset - converted.margin:offset + converted.excerpt + converted.margin])
+        output = net.finish(net.pool(maps[:, :, first:first + converted.count]), meta)['output']
+    return output if output.ndim == 2 else output[:, :, 0]
+
+
+POOLS = ['max', 'mean', 'logmeanexp:2', 'noisy-or', 'attention:3', 'attention_nopool:2', 'none']
+
+
+@pytest.mark.parametrize('name', [n for n in NETWORKS if n != 'pcen'])
+def test_every_offset_has_the_score_of_the_excerpt_network(name):
+    net = build(name)
+    converted = fcn.to_fcn(net, WINDOW)
+    assert bool(converted.margin) == ('residual' in name or name == 'no_batch_norm')
+    spect = random_spectrogram(net, converted.excerpt + 2 * converted.margin + 40)
+    scores = scores_of(converted, spect)
+    assert scores.shape == (1, spect.shape[1] - converted.window + 1, 3)
+    for offset in range(converted.margin, converted.margin + 40, 1 if converted.margin < 50 else 3):
+        torch.testing.assert_close(scores[:, offset], excerpt_score(net, spect, offset, converted), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('pool', POOLS)
+@pytest.mark.parametrize('own_step', [False, True])
+def test_all_kinds_of_pooling_slide(pool, own_step):
+    net = build('plain', 'arch.pool=' + pool, 'arch.prepool=sigmoid')
+    converted = fcn.to_fcn(net, WINDOW, net.frame_step if own_step else 1)
+    spect = random_spectrogram(net, 180, batch=2)
+    scores = scores_of(converted, spect)
+    assert scores.shape[1] == (180 - converted.window) // converted.step + 1
+    for number in (0, 1, 5):
+        torch.testing.assert_close(scores[:, number], excerpt_score(net, spect, number * converted.step, converted), rtol=1e-4, atol=1e-4)
+
+
+def test_excerpts_are_as_the_network_alone_sees_them():
+    net = build('plain')
+    converted = fcn.to_fcn(net, WINDOW)
+    spect = random_spectrogram(net, 170)
+    with torch.no_grad():
+        direct = net(spect[:, 23:23 + converted.excerpt])['output']
+    torch.testing.assert_close(scores_of(converted, spect)[:, 23], direct, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('count', range(1, 20))
+@pytest.mark.parametrize('spacing', [1, 3])
+def test_sliding_by_doubling_equals_sliding(count, spacing):
+    x = torch.randn(2, 3, 80)
+    expected = torch.stack([x[..., t:t + (count - 1) * spacing + 1:spacing].sum(-1) for t in range(80 - (count - 1) * spacing)], -1)
+    torch.testing.assert_close(fcn.slide(x, count, spacing, torch.add), expected)
+
+
+@pytest.mark.parametrize('name', ['plain', 'wide', 'residual', 'strided_residual', 'attention', 'residual_pool', 'pcen'])
+@pytest.mark.parametrize('block', [1, 10, 97])
+def test_blocks_join_without_a_seam(name, block):
+    net = build(name)
+    converted = fcn.to_fcn(net, WINDOW)
+    spect = random_spectrogram(net, 250)
+    torch.testing.assert_close(scores_of(converted, spect, block=block), scores_of(converted, spect), rtol=1e-4, atol=3e-5)
+
+
+def test_what_is_kept_of_a_recording_does_not_grow():
+    net = build('residual', 'arch.pool=attention:3')
+    stream = fcn.to_fcn(net, WINDOW).stream()
+
+    def kept(value, seen):
+        if id(value) in seen:
+            return 0
+        seen.add(id(value))
+        if torch.is_tensor(value):
+            return value.untyped_storage().nbytes()
+        if isinstance(value, dict):
+            return sum(kept(v, seen) for v in value.values())
+        if isinstance(value, (list, tuple)):
+            return sum(kept(v, seen) for v in value)
+        return kept(vars(value), seen) if hasattr(value, '__dict__') and not callable(value) else 0
+    sizes = []
+    for number in range(40):
+        stream.push(random_spectrogram(net, 50, seed=number))
+        sizes.append(kept([stream.stream, stream.pool], set()))
+    assert max(sizes[20:]) <= max(sizes[5:20])
+
+
+def test_metadata_are_constant_over_the_recording():
+    net = build('plain', 'arch_meta=full:4,full:5', 'arch_meta.weight=0.3', 'arch_meta.batch_norm=1', 'arch.output=softmax', num_meta=3)
+    converted = fcn.to_fcn(net, WINDOW)
+    spect, meta = random_spectrogram(net, 130), torch.tensor([[.5, -1, 2]])
+    scores = scores_of(converted, spect, meta)
+    for offset in (0, 11):
+        torch.testing.assert_close(scores[:, offset], excerpt_score(net, spect, offset, converted, meta), rtol=1e-4, atol=1e-4)
+    with pytest.raises(Problem, match='3 metadata values, not none'):
+        converted.stream()
+
+
+def test_second_output():
+    net = build('plain', 'arch.output_bg=sigmoid')
+    stream = fcn.to_fcn(net, WINDOW).stream()
+    outputs = stream.push(random_spectrogram(net, 400))
+    torch.testing.assert_close(outputs['output_bg'], torch.sigmoid(outputs['output']))
+
+
+def test_what_cannot_be_converted_is_refused():
+    with pytest.raises(Problem, match='metadata alone'):
+        fcn.to_fcn(model.build(config.load([], ['arch=', 'arch_meta=full:4']), 3, 2))
+    with pytest.raises(Problem, match='pools over all the time'):
+        fcn.to_fcn(model.build(config.load([], BASE + ['arch=conv:4x3x3,pool:-1x2']), 3))
+    net = build('plain')
+    with pytest.raises(Problem, match='must be 1 or the network.s own, 9'):
+        fcn.to_fcn(net, step=3)
+    with pytest.raises(Problem, match='take at least') as e:
+        fcn.to_fcn(net, .1)
+    least = float(str(e.value).split()[-2])
+    assert fcn.to_fcn(net, least).count == 1
+    with pytest.raises(Problem):
+        fcn.to_fcn(net, least - .02)
+
+
+def test_recordings_are_read_block_by_block(monkeypatch):
+    net = build('plain', 'frame_len=128', 'mel_bands=30')
+    converted = fcn.to_fcn(net, WINDOW)
+    samples = np.random.default_rng(0).normal(0, 3000, 22050 * 4).astype(np.int16)
+    settings = converted.settings
+    spect = torch.from_numpy(np.asarray(audio.spectrogram(samples, 22050, 128, 70, bins=audio.num_bins(settings))))[None]
+    whole = scores_of(converted, spect)[0].numpy()
+    for frames in (4200, 50, 33):
+        monkeypatch.setattr(fcn, 'READ_FRAMES', frames)
+        parts = list(converted.recording(samples))
+        np.testing.assert_allclose(np.concatenate([s['output'] for _, s in parts]), whole, rtol=1e-4, atol=3e-5)
+        assert [first for first, _ in parts] == list(np.cumsum([0] + [len(s['output']) for _, s in parts[:-1]]))
+    times = converted.times(0, 2)
+    assert times[0] == pytest.approx(((converted.window - 1) * 315 + 128) / 2 / 22050)
+    assert times[1] - times[0] == pytest.approx(315 / 22050)
+
+
+@pytest.mark.parametrize('seconds', [0, .001, .5, 1])
+def test_recordings_shorter_than_a_window_have_one_score(seconds):
+    net = build('plain', 'frame_len=128')
+    converted = fcn.to_fcn(net, WINDOW)
+    samples = np.random.default_rng(0).normal(0, 3000, int(22050 * seconds)).astype(np.int16)
+    (first, scores), = converted.recording(samples)
+    assert first == 0 and scores['output'].shape == (1, 3)
+    if seconds == 1:
+        spect = torch.from_numpy(np.asarray(audio.spectrogram(samples, 22050, 128, 70, bins=audio.num_bins(converted.settings))))[None]
+        with torch.no_grad():
+            np.testing.assert_allclose(scores['output'], net(spect)['output'].numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('name', ['plain', 'residual', 'strided_residual', 'pcen', 'attention', 'log1p'])
+def test_converted_networks_are_written_and_read(tmp_path, name):
+    net = build(name, 'arch_meta=full:4', num_meta=2)
+    converted = fcn.to_fcn(net, WINDOW)
+    converted.save(tmp_path / 'fcn.npz')
+    again = fcn.load(str(tmp_path / 'fcn.npz'))
+    spect, meta = random_spectrogram(net, 200), torch.ones(1, 2)
+    assert torch.equal(scores_of(again, spect, meta), scores_of(converted, spect, meta))
+    assert (again.window, again.excerpt, again.margin, again.step) == (converted.window, converted.excerpt, converted.margin, converted.step)
+    model.save(net, tmp_path / 'net.npz')
+    with pytest.raises(Problem, match='not a converted network'):
+        fcn.load(str(tmp_path / 'net.npz'))
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, str(ROOT / 'experiments' / 'model_to_fcn.py'), *map(str, arguments)],
+                          capture_output=True, text=True, cwd='/', env=dict(os.environ, OMP_NUM_THREADS='1'))
+
+
+def write(tmp_path, name, *settings):
+    net = build(name, *settings)
+    model.save(net, tmp_path / 'net.npz')
+    config.write_vars(tmp_path / 'net.npz.vars', net.cfg)
+    return net
+
+
+def test_the_program_says_what_it_made(tmp_path):
+    net = write(tmp_path, 'residual', 'classes=3')
+    done = run(tmp_path / 'net.npz', tmp_path / 'fcn.npz', '--window', WINDOW)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    expected = fcn.to_fcn(net, WINDOW)
+    assert 'margin of %d frames' % expected.margin in done.stdout and 'compared at 5 offsets' in done.stdout
+    assert done.stdout.splitlines()[-1] == 'wrote %s' % (tmp_path / 'fcn.npz')
+    spect = random_spectrogram(net, 200)
+    assert torch.equal(scores_of(fcn.load(str(tmp_path / 'fcn.npz')), spect), scores_of(expected, spect))
+
+
+def test_the_program_ends_in_one_line_on_bad_input(tmp_path):
+    write(tmp_path, 'plain')
+    for arguments, message in (((tmp_path / 'none.npz', tmp_path / 'fcn.npz'), 'no such file'),
+                               ((tmp_path / 'net.npz', tmp_path / 'fcn'), 'must end in .npz'),
+                               ((tmp_path / 'net.npz', tmp_path / 'net.npz'), 'overwrite'),
+                               ((tmp_path / 'net.npz', tmp_path / 'fcn.npz'), 'classes='),
+                               ((tmp_path / 'net.npz', tmp_path / 'fcn.npz', '--var', 'classes=3', '--window', '.01'), 'take at least')):
+        done = run(*arguments)
+        assert done.returncode == 1 and message in done.stderr and done.stderr.count('\n') == 1
+        assert not (tmp_path / 'fcn.npz').exists()
