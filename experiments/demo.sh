@@ -50,14 +50,14 @@ END
 chance() { awk 'END { for (i = 1; i <= NR; i++) sum += 1 / i; printf "%.2f", sum / NR }' "../datasets/$DATASET/labels/labelset"; }
 
 main() {
-    local source common figures submitted predictions weights=$DATASET/ensembles/blend.tsv
+    local source common figures submitted predictions weights
     parse_options "$@"
     ensure_env
     export BIRDCLEF_ENV_SAID=1
     read_models
     predictions=("${NAMES[@]/#/$DATASET/}")
     predictions=("${predictions[@]/%/.pred.npz}")
-    source=../datasets/$DATASET/source common=(--dataset "$DATASET" --models "$MODELS")
+    weights=$DATASET/ensembles/blend.tsv source=../datasets/$DATASET/source common=(--dataset "$DATASET" --models "$MODELS")
     if [[ ! -e $source ]]; then
         step 'Generating recordings as the organisers of BirdCLEF ship theirs'
         mkdir -p "${source%/*}"
