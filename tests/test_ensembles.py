@@ -1,10 +1,9 @@
 """The 4 submissions of 2018: members, weights, options and figures as published."""
-import json
-
 import pytest
 
-from conftest import GOLDEN_DIR, ROOT
+from conftest import ROOT
 
+GOLDEN = ('ensembles',)
 FOLDER = ROOT / 'experiments/ensembles'
 
 
@@ -15,8 +14,8 @@ def read(run):
     return [line for line in lines if line.startswith('#')], [[name, float(weight)] for name, weight in members]
 
 
-def test_the_submissions_are_the_published_ones(golden_dir):
-    published = json.loads((GOLDEN_DIR / 'ensembles.json').read_text())
+def test_the_submissions_are_the_published_ones(golden):
+    published, _ = golden('ensembles')
     assert sorted(run['run'] + '.tsv' for run in published) == sorted(p.name for p in FOLDER.iterdir())
     for run in published:
         comments, members = read(run['run'])

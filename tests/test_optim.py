@@ -92,8 +92,13 @@ def test_training_stays_as_close_to_the_original_as_float32_can(golden, golden_d
     np.testing.assert_allclose(found[0][:4], expected['train_loss'][:4], rtol=3e-4 if name == 'adam_mel_learn' else 5e-5)
     if name == 'adam_meta':
         compare(found, expected, 1e-5, 1e-5, 1e-5, 1e-4)
-    else:
+    elif name.startswith('nesterov'):
         compare(found, expected, 1e-2, 2e-2, 1e-3, 2e-2)
+    else:
+        # Where a gradient is nearly zero, its sign is chance, and Adam's steps are off by up to twice the rate, 0.001, each.
+        compare(found, expected, 1e-2, 2e-2, 2e-3, 2 * 20 * 1e-3)
+        off = np.concatenate([np.abs(array - expected['step1_param%d' % i]).ravel() for i, array in enumerate(found[2])])
+        assert np.quantile(off, .95) < 1e-5
 
 
 def parameters(*shapes):
