@@ -5,6 +5,7 @@ Prints each improvement (stderr) and at the end FILE:WEIGHT lines that eval.py t
 search with the best weights so far.
 """
 import argparse
+import fcntl
 import hashlib
 import json
 import os
@@ -83,8 +84,12 @@ class Trials:
         if not filename:
             return
         head = json.dumps(key, sort_keys=True)
-        end = self._read(head, renew) if os.path.exists(filename) else 0
         self._file = open(filename, 'ab', buffering=0)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Problem('%s: another search is writing there; wait for it, or name another file' % filename) from None
+        end = self._read(head, renew)
         self._file.truncate(end)
         if not end:
             self._append(head)

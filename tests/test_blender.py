@@ -1,4 +1,5 @@
 """blender.py and its quick evaluation: the figures of eval.py, weights worth having, and the same ones after any interruption."""
+import fcntl
 import pickle
 import signal
 import subprocess
@@ -303,6 +304,14 @@ def test_a_search_goes_on_wherever_its_trials_were_cut_off(dataset, options, tmp
     damaged[ends[1] + 3] ^= 1
     trials.write_bytes(damaged)
     assert printed() == undisturbed
+
+
+def test_two_searches_do_not_mix_their_trials(dataset):
+    with open(dataset.parent / 't', 'wb') as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        done = blend(dataset, *INPUTS[:3], '--trials=t', '--patience=5')
+    assert done.returncode == 1 and 't: another search is writing there' in done.stderr
+    assert (dataset.parent / 't').read_bytes() == b''
 
 
 def test_trials_of_another_search_are_not_used(dataset):
