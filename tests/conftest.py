@@ -4,6 +4,7 @@ A test module names the golden cases that it covers in a literal tuple GOLDEN; i
 `golden('layers/arch_conv')` -> (description dict, dict of arrays). The cases are read from ../shared/golden
 where that exists, else from tests/fixtures/*.npz, else the test skips with a reason.
 """
+import functools
 import json
 import os
 import pathlib
@@ -35,21 +36,35 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(pytest.mark.skip(reason='slow: tests/run.sh --all'))
 
 
+@functools.lru_cache(None)
+def condensed():
+    """Golden case -> the fixture that holds it, for where ../shared isn't there (fixtures/make_golden.py)."""
+    cases = {}
+    for fixture in sorted((ROOT / 'tests' / 'fixtures').glob('golden_*.npz')):
+        with np.load(fixture) as f:
+            cases.update((name, fixture) for name in f.files if '|' not in name)
+    return cases
+
+
+def read_condensed(case):
+    """(description, arrays) of what a fixture holds of a golden case or network, or None."""
+    if case not in condensed():
+        return None
+    with np.load(condensed()[case]) as f:
+        prefix = case + '|'
+        return json.loads(f[case].tobytes()), {k[len(prefix):]: f[k] for k in f.files if k.startswith(prefix)}
+
+
 def read_golden(case):
     """(description, arrays) of a golden case, or None if it is nowhere to be found."""
     path = GOLDEN_DIR / (case + '.json')
-    if path.exists():
-        arrays = {}
-        if path.with_suffix('.npz').exists():
-            with np.load(path.with_suffix('.npz')) as f:
-                arrays = dict(f)
-        return json.loads(path.read_text()), arrays
-    for fixture in sorted((ROOT / 'tests' / 'fixtures').glob('golden_*.npz')):
-        with np.load(fixture) as f:
-            if case in f.files:
-                prefix = case + '|'
-                return json.loads(f[case].tobytes()), {k[len(prefix):]: f[k] for k in f.files if k.startswith(prefix)}
-    return None
+    if not path.exists():
+        return read_condensed(case)
+    arrays = {}
+    if path.with_suffix('.npz').exists():
+        with np.load(path.with_suffix('.npz')) as f:
+            arrays = dict(f)
+    return json.loads(path.read_text()), arrays
 
 
 @pytest.fixture
@@ -60,6 +75,23 @@ def golden(request):
         if found is None:
             pytest.skip('golden case %s is neither in %s nor in tests/fixtures' % (case, GOLDEN_DIR))
         return found
+    return get
+
+
+@pytest.fixture
+def golden_net(tmp_path):
+    """Name of a network of the original's -> its file, with its settings beside it."""
+    def get(name):
+        path = GOLDEN_DIR / (name + '.npz')
+        if path.exists():
+            return str(path)
+        found = read_condensed(name)
+        if found is None:
+            pytest.skip('golden network %s is neither in %s nor in tests/fixtures' % (name, GOLDEN_DIR))
+        path = tmp_path / (name.replace('/', '_') + '.npz')
+        np.savez(path, **found[1])
+        path.with_name(path.name + '.vars').write_text(found[0])
+        return str(path)
     return get
 
 

@@ -1,5 +1,4 @@
 """Networks against the original's own files: outputs, reading and writing, initialisation, the 37 published ones."""
-import json
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ NETS = ('attention_nopool', 'combined', 'dummy_att16', 'dummy_lme1', 'ismir2016'
         'mel_learn_pow', 'meta_bn_drop', 'meta_date12_time3', 'meta_dtenc12', 'meta_dtenc3', 'meta_nodate_dtenc3',
         'noisy_or', 'output_bg', 'resnet1_att16', 'resnet1_lme1')
 GOLDEN = (
+    'experiments',
     'nets/attention_nopool.out', 'nets/attention_nopool.out64', 'nets/combined.out', 'nets/combined.out64',
     'nets/dummy_att16.out', 'nets/dummy_att16.out64', 'nets/dummy_lme1.out', 'nets/dummy_lme1.out64', 'nets/input_spect',
     'nets/ismir2016.out', 'nets/ismir2016.out64', 'nets/log1p_learn_groups.out', 'nets/log1p_learn_groups.out64',
@@ -31,15 +31,13 @@ SMALL = ['arch=conv:4x3x3,pool:3x3,conv:5x3x-Shift,pool:3xShift,Conv:Fullx3x-1',
          'arch.pool=logmeanexp:1', 'arch.output=softmax']
 
 
-def load_original(golden_dir, name, arrays, **overrides):
+def load_original(golden, filename, arrays, **overrides):
     """A network of the original's, ready to predict, and the inputs that it takes."""
-    filename = str(golden_dir / 'nets' / (name + '.npz'))
     cfg = dict(config.load([filename + '.vars']), **overrides)
     meta = torch.from_numpy(arrays['meta']) if 'meta' in arrays else None
     net = model.build(cfg, cfg['classes'], 0 if meta is None else meta.shape[1])
     model.load(net, filename)
-    with np.load(golden_dir / 'nets' / 'input_spect.npz') as f:
-        spect = torch.from_numpy(f['spect'])[:, :, :net.audio.front.bins] if net.audio else None
+    spect = torch.from_numpy(golden('nets/input_spect')[1]['spect'])[:, :, :net.audio.front.bins] if net.audio else None
     return net.eval(), spect, meta
 
 
@@ -48,11 +46,10 @@ def small(*settings, classes=3, num_meta=0):
 
 
 @pytest.mark.parametrize('name', NETS)
-def test_outputs_equal_the_originals(golden, golden_dir, name):
+def test_outputs_equal_the_originals(golden, golden_net, name):
     _, arrays = golden('nets/%s.out' % name)
-    golden('nets/input_spect')
     tolerance = TOLERANCE.get(name, 8e-6)
-    net, spect, meta = load_original(golden_dir, name, arrays)
+    net, spect, meta = load_original(golden, golden_net('nets/' + name), arrays)
     with torch.no_grad():
         for output in ('linear', 'sigmoid', 'softmax'):
             if 'out_' + output not in arrays:
@@ -72,10 +69,10 @@ def test_outputs_equal_the_originals(golden, golden_dir, name):
 
 
 @pytest.mark.parametrize('name', NETS)
-def test_outputs_in_double_precision_equal_the_originals(golden, golden_dir, name):
+def test_outputs_in_double_precision_equal_the_originals(golden, golden_net, name):
     _, arrays = golden('nets/%s.out' % name)
     _, precise = golden('nets/%s.out64' % name)
-    net, spect, meta = load_original(golden_dir, name, arrays, **{'arch.output': 'linear'})
+    net, spect, meta = load_original(golden, golden_net('nets/' + name), arrays, **{'arch.output': 'linear'})
     net.double()
     with torch.no_grad():
         outputs = net(None if spect is None else spect.double(), None if meta is None else meta.double())
@@ -85,11 +82,11 @@ def test_outputs_in_double_precision_equal_the_originals(golden, golden_dir, nam
 
 
 @pytest.mark.parametrize('name', NETS)
-def test_files_of_the_original_are_written_as_they_were_read(golden, golden_dir, tmp_path, name):
+def test_files_of_the_original_are_written_as_they_were_read(golden, golden_net, tmp_path, name):
     _, arrays = golden('nets/%s.out' % name)
-    net, _, _ = load_original(golden_dir, name, arrays)
+    net, _, _ = load_original(golden, golden_net('nets/' + name), arrays)
     model.save_original(net, tmp_path / 'copy.npz')
-    original, copy = (files.load_npz(f) for f in (golden_dir / 'nets' / (name + '.npz'), tmp_path / 'copy.npz'))
+    original, copy = (files.load_npz(f) for f in (golden_net('nets/' + name), tmp_path / 'copy.npz'))
     assert list(copy) == ['param%d' % i for i in range(len(original))]
     for key in original:
         np.testing.assert_array_equal(copy[key], original[key])
@@ -293,10 +290,10 @@ def test_batch_normalisation_over_processes_equals_that_of_one(tmp_path):
             np.testing.assert_allclose(ours, expected.numpy(), rtol=1e-4, atol=1e-4)
 
 
-def published(golden_dir):
+def published(golden):
     """The different networks among the 37 models: settings by architecture."""
     unique = {}
-    for experiment in json.loads((golden_dir / 'experiments.json').read_text()):
+    for experiment in golden('experiments')[0]:
         settings = experiment['settings']
         key = tuple((k, v) for k, v in settings.items() if k.startswith('arch') or k in ('input_meta', 'magscale', 'mel_max')
                     or 'size' in k)
@@ -305,10 +302,10 @@ def published(golden_dir):
 
 
 @pytest.mark.slow
-def test_all_37_published_networks_can_be_built_and_pass_a_batch(golden_dir, monkeypatch):
+def test_all_37_published_networks_can_be_built_and_pass_a_batch(golden, monkeypatch):
     # random matrices are as good here, and orthogonal ones take seconds each
     monkeypatch.setattr(layers, 'orthogonal', lambda shape, rng: rng.normal(0, .03, shape).astype(np.float32))
-    networks = published(golden_dir)
+    networks = published(golden)
     assert sum(len(models) for _, models in networks) == 37
     for settings, _ in networks:
         cfg = config.load([], ['%s=%s' % item for item in settings.items()])

@@ -27,13 +27,12 @@ def load_original(filename, classes, num_meta, precise, **overrides):
     return net.double() if precise else net, cfg
 
 
-def run(golden_dir, name, description, batches, precise):
+def run(golden_net, name, description, batches, precise):
     """Train as the original did: (training losses, validation losses, arrays after step 1, arrays after step 20)."""
-    filename = str(golden_dir / 'train' / name)
     has_meta = 'input_meta=' in description['config']
     num_meta = batches['meta'].shape[-1] if has_meta else 0
-    net, cfg = load_original(filename + '.init.npz', 7, num_meta, precise)
-    teacher = load_original(filename + '.ban.npz', 7, num_meta, precise)[0].eval() if name.endswith('_ban') else None
+    net, cfg = load_original(golden_net('train/%s.init' % name), 7, num_meta, precise)
+    teacher = load_original(golden_net('train/%s.ban' % name), 7, num_meta, precise)[0].eval() if name.endswith('_ban') else None
     optimiser = optim.make_optimiser(net, cfg)
     dtype = torch.float64 if precise else torch.float32
 
@@ -73,20 +72,19 @@ def compare(found, expected, train, valid, first, last):
 
 
 @pytest.mark.parametrize('name', RUNS)
-def test_training_in_double_precision_follows_the_original_step_by_step(golden, golden_dir, name):
-    description, _ = golden('train/%s.run' % name)
-    _, expected = golden('train/%s.run64' % name)
+def test_training_in_double_precision_follows_the_original_step_by_step(golden, golden_net, name):
+    description, expected = golden('train/%s.run64' % name)
     _, batches = golden('train/batches')
-    found = run(golden_dir, name, description, batches, True)
+    found = run(golden_net, name, description, batches, True)
     # the fixed filterbank is kept in float32
     compare(found, expected, 1e-6, 1e-5, 2e-6, 1e-4)
 
 
 @pytest.mark.parametrize('name', RUNS)
-def test_training_stays_as_close_to_the_original_as_float32_can(golden, golden_dir, name):
+def test_training_stays_as_close_to_the_original_as_float32_can(golden, golden_net, name):
     description, expected = golden('train/%s.run' % name)
     _, batches = golden('train/batches')
-    found = run(golden_dir, name, description, batches, False)
+    found = run(golden_net, name, description, batches, False)
     # Rounding sooner or later moves the maximum of a pooling window, and with it a gradient: a jump that double precision
     # doesn't have, at another step on each machine. Metadata networks have no such windows.
     np.testing.assert_allclose(found[0][:4], expected['train_loss'][:4], rtol=3e-4 if name == 'adam_mel_learn' else 5e-5)
