@@ -358,8 +358,9 @@ class Writer:
     bytes as if nothing had been interrupted, and removes the journal (`.NAME.journal` beside it).
     """
 
-    # A record: index of the file, number of rows, checksum of these and the scores; then the scores.
-    RECORD = struct.Struct('<qqI')
+    # A record: index of the file (~index if more of it follow), number of its rows before, number of rows, checksum of these
+    # and the scores; then the scores.
+    RECORD = struct.Struct('<qqqI')
 
     def __init__(self, filename, files, num_classes, key=''):
         self.filename, self.files, self.num_classes = os.fspath(filename), list(files), int(num_classes)
@@ -373,9 +374,8 @@ class Writer:
         self.journal = os.path.join(folder, '.%s.journal' % base)
         self._head = json.dumps({'predictions': base, 'key': key, 'classes': self.num_classes, 'files': hashlib.sha256(
             '\n'.join(self.files).encode()).hexdigest()}).encode() + b'\n'
-        self._at = {}
+        self._records, self.done = {}, set()
         self._open()
-        self.done = {self.files[i] for i in self._at}
 
     def _open(self):
         """Open the journal: read what is in it, cut off a torn end; anew if it is of something else."""
@@ -386,8 +386,7 @@ class Writer:
             else:
                 record = self._read(f, end)
                 while record is not None:
-                    index, rows = record
-                    self._at[index] = end, len(rows)
+                    self._note(end, *record)
                     end = f.tell()
                     record = self._read(f, end)
                 os.truncate(self.journal, end)
@@ -396,58 +395,83 @@ class Writer:
         if os.fstat(self._file.fileno()).st_size == 0:
             self._file.write(self._head)
 
+    def _note(self, at, index, before, rows):
+        """Remember the record at `at`; one that doesn't go on where the last one ended is of an attempt that was given up."""
+        more = index < 0
+        index = ~index if more else index
+        if not before:
+            self._records[index] = []
+        records = self._records.get(index, [])
+        if before == sum(count for _, count in records):
+            records.append((at, len(rows)))
+            if not more:
+                self.done.add(self.files[index])
+
     def _read(self, f, at):
-        """(index, rows) of the record at `at`, or None if there is no whole one."""
+        """(index or ~index, rows before, rows) of the record at `at`, or None if there is no whole one."""
         f.seek(at)
         head = f.read(self.RECORD.size)
         if len(head) < self.RECORD.size:
             return None
-        index, count, check = self.RECORD.unpack(head)
-        if not (0 <= index < len(self.files) and 0 < count * self.num_classes * 4 < 1 << 40):
+        index, before, count, check = self.RECORD.unpack(head)
+        if not (-len(self.files) <= index < len(self.files) and before >= 0 and 0 < count * self.num_classes * 4 < 1 << 40):
             return None
         size = count * self.num_classes * 4
         if size > os.fstat(f.fileno()).st_size - f.tell():
             return None
         content = f.read(size)
-        if len(content) < size or zlib.crc32(content, zlib.crc32(head[:16])) != check:
+        if len(content) < size or zlib.crc32(content, zlib.crc32(head[:24])) != check:
             return None
-        return index, np.frombuffer(content, '<f4').reshape(count, self.num_classes)
+        return index, before, np.frombuffer(content, '<f4').reshape(count, self.num_classes)
 
     def add(self, file, rows):
-        """Journal `rows`, (classes) or (n, classes), of a recording. Raises Problem for scores that are not finite."""
-        rows = np.atleast_2d(rows)
+        """Journal `rows` of a recording, (classes) or (n, classes), or an iterator over such, so that not all of them need
+        be in memory. Raises Problem for scores that are not finite."""
         if file not in self._where:
             raise Problem('%s: %s is not in the file list' % (self.filename, file))
         if file in self.done:
             raise Problem('%s: %s is in it already' % (self.filename, file))
+        parts = rows if hasattr(rows, '__next__') else iter([rows])
+        part, before = next(parts), 0
+        for following in parts:
+            before += self._add(~self._where[file], before, part)
+            part = following
+        self._add(self._where[file], before, part)
+
+    def _add(self, index, before, rows):
+        """Journal a record; returns its number of rows."""
+        rows = np.atleast_2d(rows)
+        file = self.files[max(index, ~index)]
         if rows.ndim != 2 or not len(rows) or rows.shape[1] != self.num_classes:
             raise Problem('%s: scores of %s are %s, not (rows, %d)' % (self.filename, file, rows.shape, self.num_classes))
         if not np.isfinite(rows).all():
             raise Problem('%s: scores of %s are not finite: the recording or the model is broken; validate the data set, '
                           'or train the model anew' % (self.filename, file))
         content = _float32(rows).tobytes()
-        head = struct.pack('<qq', self._where[file], len(rows))
+        head = struct.pack('<qqq', index, before, len(rows))
         record = head + struct.pack('<I', zlib.crc32(content, zlib.crc32(head))) + content
         written = self._file.write(record)
         if written != len(record):
             # The rest may succeed, or says why not (disk full); a torn record is cut off at the next start.
             self._file.write(record[written:])
-        self._at[self._where[file]] = self._file.tell() - len(record), len(rows)
-        self.done.add(file)
+        self._note(self._file.tell() - len(record), index, before, rows)
+        return len(rows)
 
     def finish(self):
         """Write the prediction file and remove the journal. Raises Problem if recordings are missing."""
         missing = [name for name in self.files if name not in self.done]
         if missing:
             raise Problem('%s: %d recordings were not predicted, such as %s' % (self.filename, len(missing), missing[0]))
-        offsets = np.concatenate([[0], np.cumsum([self._at[i][1] for i in range(len(self.files))])])
+        counts = [sum(count for _, count in self._records[i]) for i in range(len(self.files))]
 
         def blocks():
             for i in range(len(self.files)):
-                record = self._read(self._file, self._at[i][0])
-                if record is None or record[0] != i:
-                    raise Problem('%s: damaged while it was in use; start again' % self.journal)
-                yield record[1]
+                for at, _ in self._records[i]:
+                    record = self._read(self._file, at)
+                    if record is None or i not in (record[0], ~record[0]):
+                        raise Problem('%s: damaged while it was in use; start again' % self.journal)
+                    yield record[2]
+        offsets = np.concatenate([[0], np.cumsum(counts)])
         _write(self.filename, self.files, offsets, blocks(), self.num_classes)
         self.close()
         with contextlib.suppress(FileNotFoundError):

@@ -190,12 +190,15 @@ def test_the_writer_writes_what_save_writes(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ['p.npz', 'saved.npz']
 
 
-def test_a_writer_goes_on_wherever_its_journal_was_cut_off(tmp_path):
+@pytest.mark.parametrize('whole', (True, False), ids=('whole', 'in parts'))
+def test_a_writer_goes_on_wherever_its_journal_was_cut_off(tmp_path, whole):
+    def given(values):
+        return values if whole else iter(np.atleast_2d(values)[:, None])
     rows = some_rows()
     save(tmp_path / 'saved.npz', FILES, rows)
     first = Writer(tmp_path / 'p.npz', FILES, 5, key='model')
     for name, values in zip(FILES[:2], rows):
-        first.add(name, values)
+        first.add(name, given(values))
     first.close()
     journal = tmp_path / '.p.npz.journal'
     content = journal.read_bytes()
@@ -207,11 +210,27 @@ def test_a_writer_goes_on_wherever_its_journal_was_cut_off(tmp_path):
             assert writer.done == set(FILES[:len(writer.done)])
             for name, values in zip(FILES, rows):
                 if name not in writer.done:
-                    writer.add(name, values)
+                    writer.add(name, given(values))
             writer.finish()
         assert (tmp_path / 'p.npz').read_bytes() == (tmp_path / 'saved.npz').read_bytes()
         assert not journal.exists()
     assert seen == {0, 1, 2}
+
+
+def test_a_recording_that_was_left_halfway_begins_anew(tmp_path):
+    def parts():
+        yield np.ones(3)
+        yield np.ones(3)
+        yield np.ones((2, 3))
+        raise KeyboardInterrupt
+    for _ in range(2):
+        with Writer(tmp_path / 'p.npz', ['a'], 3) as writer, pytest.raises(KeyboardInterrupt):
+            writer.add('a', parts())
+    with Writer(tmp_path / 'p.npz', ['a'], 3) as writer:
+        assert not writer.done
+        writer.add('a', iter([np.zeros(3), np.zeros((4, 3))]))
+        writer.finish()
+    assert_holds(load(tmp_path / 'p.npz'), ['a'], [np.zeros((5, 3))])
 
 
 def test_a_journal_with_rubbish_at_its_end_is_used_up_to_there(tmp_path):
@@ -224,7 +243,7 @@ def test_a_journal_with_rubbish_at_its_end_is_used_up_to_there(tmp_path):
         writer.add(FILES[1], rows[1])
     second = bytearray(journal.read_bytes()[len(whole):])
     second[-1] ^= 1
-    for rubbish in (bytes(second), bytes(1000), b'\xff' * 1000, struct.pack('<qqI', 1, 1 << 60, 0), whole[-30:]):
+    for rubbish in (bytes(second), bytes(1000), b'\xff' * 1000, struct.pack('<qqqI', 1, 0, 1 << 60, 0), whole[-30:]):
         journal.write_bytes(whole + rubbish)
         with Writer(tmp_path / 'p.npz', FILES, 5) as writer:
             assert writer.done == {FILES[0]}
