@@ -162,6 +162,9 @@ class Feed:
             table = dataset.metadata()
             self.meta = metadata.numbers([table.get(key, {}) for key in self.files], self.sources)
         if labelled:
+            if self.with_audio and not self.index['length'].all():
+                raise Problem('%s: %s has no samples; delete it from the list, or prepare the data set again'
+                              % (self.list_path, self.files[int(self.index['length'].argmin())]))
             self.labels = self._labels()
             self.background = dataset.background() if cfg['cost_bg'] or cfg['mix_fg_bg'] else None
 
