@@ -117,6 +117,15 @@ def map_samples(filename, header):
     return np.frombuffer(mapped, dtype, header.length * header.channels, header.offset).reshape(shape)
 
 
+def release(samples):
+    """Have what was read of a recording that `map_samples` mapped count as memory no more; it is read again where needed."""
+    while isinstance(samples, np.ndarray):
+        samples = samples.base
+    samples = getattr(samples, 'obj', samples)
+    if isinstance(samples, mmap.mmap) and hasattr(samples, 'madvise'):
+        samples.madvise(mmap.MADV_DONTNEED)
+
+
 # == Settings ==
 
 def hop(cfg):

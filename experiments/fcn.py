@@ -4,6 +4,7 @@ A score belongs to a window: it is what the trained network says of an excerpt o
 the layers are computed once for all windows, with strides in time turned into dilations (Long et al. 2015,
 arXiv:1411.4038; dilated pooling: Sercu & Goel 2016, arXiv:1604.01792), and pooling slides.
 """
+import itertools
 import json
 import math
 
@@ -20,6 +21,22 @@ from files import Problem
 READ_FRAMES = 4200
 # settings that a converted network needs to know
 SETTINGS = 'sample_rate', 'fps', 'frame_len', 'mel_max', 'filterbank', 'arch.pool', 'arch.output', 'arch.output_bg', 'arch_meta.weight', 'input_meta'
+
+
+def spectrograms(samples, cfg, least):
+    """Yields the spectrogram of a recording in blocks, float32 (frames, bins) with no seam; looped to `least` frames if shorter.
+
+    samples: int16 or float32 (N,), a memory map may be.
+    """
+    frame_len, hop = cfg['frame_len'], audio.hop(cfg)
+    needed = (least - 1) * hop + frame_len
+    if len(samples) < needed:
+        samples = np.resize(samples if len(samples) else np.zeros(1, np.int16), needed)
+    frames = audio.num_frames(len(samples), frame_len, hop)
+    for start in range(0, frames, READ_FRAMES):
+        part = samples[start * hop:(min(start + READ_FRAMES, frames) - 1) * hop + frame_len]
+        yield audio.spectrogram(part, cfg['sample_rate'], frame_len, cfg['fps'], bins=audio.num_bins(cfg))
+        audio.release(samples)
 
 
 def slide(x, count, spacing, combine):
@@ -157,6 +174,19 @@ class FullyConvolutional:
             x = inference.ACTIVATIONS[op['activation']](torch.nn.functional.linear(x, op['weight'], op['bias']))
         return (float(self.settings['arch_meta.weight']) * x)[:, :, None].to(self.program.device)
 
+    def describe(self):
+        """What the scores are, for users: one or two lines."""
+        rate, frame_len = self.settings['sample_rate'], self.settings['frame_len']
+        text = 'a score every %d frame%s (%.1f ms), for windows of %d frames (%.2f s); the network alone looks at %d frames' % (
+            self.step, 's' * (self.step > 1), 1e3 * self.step * self.hop / rate, self.window,
+            ((self.window - 1) * self.hop + frame_len) / rate, self.least)
+        if self.margin:
+            text += ('\npadded layers: equal to the network on excerpts that are longer by a margin of %d frames (%.2f s) on both sides; so '
+                     'far from the ends of a recording, padding does not reach' % (self.margin, self.margin * self.hop / rate))
+        if any(op['kind'] == 'pcen' for op in self.operations[0]['main']):
+            text += '\nmagscale=pcen: its smoother starts with the recording, not with each window; scores differ by what that changes'
+        return text
+
     def stream(self, meta=None):
         """A Scores for one recording, with its metadata (1, values) if the network takes such."""
         return Scores(self, meta)
@@ -169,22 +199,11 @@ class FullyConvolutional:
     def recording(self, samples, meta=None):
         """Scores of a recording, block by block: yields (number of the first, dict of arrays (scores, classes)).
 
-        samples: int16 or float32 (N,), a memory map may be. Recordings that are too short for the network are looped.
+        samples: as for `spectrograms`. A recording shorter than a window has one score.
         """
-        frame_len, rate = self.settings['frame_len'], self.settings['sample_rate']
-        needed = (self.least - 1) * self.hop + frame_len
-        if len(samples) < needed:
-            samples = np.resize(samples if len(samples) else np.zeros(1, np.int16), needed)
-        frames = audio.num_frames(len(samples), frame_len, self.hop)
         stream, first = self.stream(meta), 0
-        for start in list(range(0, frames, READ_FRAMES)) + [None]:
-            if start is None:
-                scores = stream.end()
-            else:
-                stop = min(start + READ_FRAMES, frames)
-                spect = audio.spectrogram(samples[start * self.hop:(stop - 1) * self.hop + frame_len], rate, frame_len,
-                                          self.settings['fps'], bins=audio.num_bins(self.settings))
-                scores = stream.push(torch.from_numpy(np.asarray(spect))[None])
+        for spect in itertools.chain(spectrograms(samples, self.settings, self.least), [None]):
+            scores = stream.end() if spect is None else stream.push(torch.from_numpy(spect)[None])
             if scores is not None:
                 scores = {k: v[0].cpu().numpy() for k, v in scores.items()}
                 yield first, scores

@@ -1,32 +1,21 @@
 """What a network hears in recordings: scores at every frame, plots, and the bins that speak for a class."""
+import difflib
 import os
-import tempfile
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 import audio
 import inference
-import predictions
-from fcn import to_fcn
-from files import Problem, read_lines
+from fcn import spectrograms, to_fcn
+from files import Problem, read_lines, writing
 
 # columns of a plot; longer recordings are reduced to so many
 COLUMNS = 1600
 # classes with a curve of their own
 TOP = 5
-
-
-def find_class(text, dataset):
-    """Index of a class given by index, class id or Latin name. Raises Problem if there is none."""
-    latin = os.path.join(dataset.path, 'labels', 'labelset_latin')
-    for names in (dataset.labelset, read_lines(latin) if os.path.exists(latin) else []):
-        if text in names:
-            return names.index(text)
-    if text.isdigit() and int(text) < dataset.num_classes:
-        return int(text)
-    raise Problem('--saliency %s: neither a class of %s nor an index below %d' % (text, dataset.name, dataset.num_classes))
+# decibels that the colours of a spectrogram span at least, from its median on
+DECIBELS = 30
 
 
 def class_names(dataset):
@@ -35,161 +24,158 @@ def class_names(dataset):
     return read_lines(latin) if os.path.exists(latin) else dataset.labelset
 
 
-def side_file(out, name):
-    return '%s.%s.npz' % (out[:-len('.npz')], name)
+def find_class(text, dataset):
+    """Index of a class given by class id, Latin name, or index. Raises Problem if there is none."""
+    known = [name.lower() for name in list(dataset.labelset) + list(class_names(dataset))]
+    if text.lower() in known:
+        return known.index(text.lower()) % dataset.num_classes
+    if text.isdecimal() and int(text) < dataset.num_classes:
+        return int(text)
+    near = difflib.get_close_matches(text.lower(), known, 1)
+    raise Problem('--saliency %s: neither a class of %s nor an index below %d%s' % (
+        text, dataset.name, dataset.num_classes, '; did you mean %s?' % class_names(dataset)[known.index(near[0]) % dataset.num_classes] if near else ''))
 
 
-class RowFile:
-    """Rows of recordings that may not fit into memory: collected in a file without a name, then written as predictions."""
+def full_resolution(predictor, window, own_step):
+    """Function of an item: {'output': iterator over its scores (n, classes) at every frame}, of which row i is what the network
+    says of the `window` seconds that begin at frame i, or at i times the network's own step."""
+    converted = to_fcn(predictor.plain, window, predictor.plain.frame_step if own_step else 1)
+    print(converted.describe())
 
-    def __init__(self, filename, width):
-        self.filename, self.width, self.files, self.offsets = filename, width, [], [0]
-        self.file = tempfile.TemporaryFile(dir=os.path.dirname(os.path.abspath(filename)))
-
-    def add(self, file, parts):
-        """Rows (n, width) of a recording, in parts."""
-        rows = 0
-        for part in parts:
-            self.file.write(np.ascontiguousarray(part, np.float32).tobytes())
-            rows += len(part)
-        self.files.append(file)
-        self.offsets.append(self.offsets[-1] + rows)
-
-    def save(self):
-        self.file.flush()
-        rows = np.memmap(self.file, np.float32, 'r', shape=(self.offsets[-1], self.width))
-        predictions.save(self.filename, self.files, rows, np.array(self.offsets))
-        print('wrote %s: %d recordings, %d rows' % (self.filename, len(self.files), self.offsets[-1]))
+    def outputs(item, _=None):
+        return {'output': (scores['output'] for _, scores in converted.recording(item['samples'], predictor.meta(item)))}
+    return outputs
 
 
-def full_resolution(args, dataset, feed, net, device):
-    """Write class scores at every frame of each recording: row i is what the network says of the excerpt that begins at frame i."""
-    converted = to_fcn(net.to(device).eval(), args.window)
-    rate = net.cfg['sample_rate'] / audio.hop(net.cfg)
-    print('a score every %.1f ms, each of %.2f s%s' % (1e3 * converted.step / rate, converted.window / rate, '; exact from %.2f s away from the ends '
-                                                       'of a recording' % (converted.margin / rate) if converted.margin else ''))
-    out = RowFile(args.out, dataset.num_classes)
-    for i in tqdm(range(len(feed)), 'full resolution', disable=None):
-        item = feed.item(i)
-        meta = torch.from_numpy(item['meta'])[None].to(device) if 'meta' in item else None
-        out.add(item['file'], (scores['output'] for _, scores in converted.recording(item['samples'], meta)))
-    out.save()
+class Columns:
+    """Rows at frames of a recording, reduced to the maxima in at most COLUMNS columns."""
+
+    def __init__(self, frames):
+        self.share = max(1, frames / COLUMNS)
+        self.rows = {}
+
+    def add(self, rows, frames):
+        """rows: (n, width); frames: (n,), ascending."""
+        if not len(rows):
+            return
+        columns = (frames // self.share).astype(int)
+        starts = np.flatnonzero(np.diff(columns, prepend=-1))
+        for column, row in zip(columns[starts].tolist(), np.maximum.reduceat(rows, starts)):
+            self.rows[column] = np.maximum(self.rows[column], row) if column in self.rows else row
+
+    def result(self):
+        """(frames (columns,) of the middles of the columns that hold something, rows (columns, width))."""
+        columns = sorted(self.rows)
+        return (np.array(columns) + .5) * self.share, np.array([self.rows[c] for c in columns])
 
 
-def explain(predictor, item, index):
-    """(scores (rows, classes), guided gradients (frames, bins)) of a recording for a class, block by block without overlap."""
-    samples, net = item['samples'], predictor.plain
-    meta = torch.from_numpy(item['meta'])[None].to(predictor.device) if 'meta' in item else None
-    frames = max(1, audio.num_frames(len(samples), predictor.frame_len, predictor.hop))
-    longest = predictor.longest or frames
-    scores, gradients = [], []
-    for start in range(0, frames, longest):
-        spect = torch.from_numpy(np.asarray(predictor.spectrogram(samples, start, min(start + longest, frames))))[None].to(predictor.device)
-        outputs, gradient = inference.saliency(net, spect, index, meta)
-        output = outputs['output'].cpu().numpy()
-        scores.append(output if output.ndim == 2 else output[0].T)
-        gradients.append(gradient[0, :min(longest, frames - start)].cpu().numpy())
-    return np.concatenate(scores), np.concatenate(gradients)
+class Inspector:
+    """Predicts as `predictor` does, and plots, and computes guided gradients for class number `index` unless it is None."""
 
+    def __init__(self, predictor, dataset, index=None, folder=None, kind='png'):
+        self.predictor, self.index, self.folder, self.kind = predictor, index, folder, kind
+        self.names = class_names(dataset)
+        if folder is not None:
+            import matplotlib
+            if folder:
+                matplotlib.use('Agg')
+                os.makedirs(folder, exist_ok=True)
+            elif matplotlib.get_backend().lower() == 'agg':
+                raise Problem('--plot: no display here; name a folder to write the plots to: --plot FOLDER')
 
-def listen(predictor, item):
-    """Spectrogram (frames, bins), class maps over time (steps, classes) and attention (steps,) or None of a recording,
-    reduced to at most COLUMNS columns."""
-    samples, net = item['samples'], predictor.plain
-    frames = max(1, audio.num_frames(len(samples), predictor.frame_len, predictor.hop))
-    longest = predictor.longest or frames
-    spects, curves, attentions = [], [], []
-    with torch.no_grad():
-        for start in range(0, frames, longest):
-            spect = np.asarray(predictor.spectrogram(samples, start, min(start + longest, frames)))
-            maps = net.maps(torch.from_numpy(spect)[None].to(predictor.device))[0].float()
-            share = max(1, COLUMNS * len(spect) // max(frames, COLUMNS))
-            spects.append(_reduce(spect, share))
-            curves.append(_reduce(maps[:net.classes].amax(2).T.cpu().numpy(), share))
-            if len(maps) > net.classes:
-                attentions.append(_reduce(maps[net.classes:, :, 0].T.cpu().numpy(), share))
-    attention = None
-    if attentions:
-        logits = np.concatenate(attentions)
-        weights = np.exp(logits - logits.max(0))
-        attention = (weights / weights.sum(0)).mean(1)
-    return np.concatenate(spects), np.concatenate(curves), attention
+    def __call__(self, item, blocks=None):
+        """As `Predictor.predict`, with 'saliency', an iterator over guided gradients (frames, bins), if there is a class.
 
+        The plot is made before the function returns, or before that iterator ends.
+        """
+        outputs = self.predictor.predict(item, blocks)
+        if self.index is not None:
+            outputs['saliency'] = self._gradients(item, outputs['output'])
+        elif self.folder is not None:
+            self._plot(item, outputs['output'])
+        return outputs
 
-def _reduce(rows, count):
-    """At most `count` rows, each the maximum of those that it stands for."""
-    if len(rows) <= count:
-        return rows
-    return np.maximum.reduceat(rows, np.arange(count) * len(rows) // count)
+    def _gradients(self, item, scores):
+        strength, first = Columns(self.predictor.frames(item['samples'])), 0
+        for start, stop in self.predictor.blocks(item['samples'], overlap=False):
+            spect = torch.from_numpy(self.predictor.spectrogram(item['samples'], start, stop))[None].to(self.predictor.device)
+            _, gradient = inference.saliency(self.predictor.plain, spect, self.index, self.predictor.meta(item))
+            gradient = gradient[0, :stop - start].cpu().numpy()
+            strength.add(np.abs(gradient), first + np.arange(len(gradient)))
+            first += len(gradient)
+            yield gradient
+        if self.folder is not None:
+            self._plot(item, scores, strength)
 
+    def _listen(self, samples):
+        """Columns of the spectrogram (bins), of the class maps (classes), and of the attention maps (K) of a recording."""
+        predictor = self.predictor
+        spect, logits, attention = (Columns(predictor.frames(samples)) for _ in range(3))
+        step, classes = predictor.plain.frame_step, predictor.plain.classes
+        middle, first = _first_middle(predictor.plain), 0
+        for block in spectrograms(samples, predictor.cfg, 1):
+            spect.add(block, first + np.arange(len(block)))
+            first += len(block)
+        for first, maps in predictor.all_maps(samples):
+            maps = maps[0].cpu().numpy()
+            frames = np.minimum(middle + first + step * np.arange(maps.shape[1]), predictor.frames(samples) - 1)
+            logits.add(maps[:classes].max(2).T, frames)
+            attention.add(maps[classes:, :, 0].T, frames)
+        return spect, logits, attention
 
-def plot(predictor, item, names, scores, gradients=None, label=''):
-    """A figure of one recording: spectrogram, the classes with the highest scores over time, attention, saliency."""
-    import matplotlib.pyplot as plt
-    spect, curves, attention = listen(predictor, item)
-    seconds = len(item['samples']) / predictor.cfg['sample_rate']
-    top = np.argsort(-scores, kind='stable')[:TOP]
-    panels = 2 + (attention is not None) + (gradients is not None)
-    figure, axes = plt.subplots(panels, 1, sharex=True, figsize=(12, 2.6 * panels), layout='constrained')
-    highest = spect.shape[1] * predictor.cfg['sample_rate'] / predictor.frame_len / 1000
-    picture = dict(origin='lower', aspect='auto', extent=(0, seconds, 0, highest), interpolation='nearest')
-    axes[0].imshow(20 * np.log10(np.maximum(spect, 1)).T, cmap='magma', **picture)
-    axes[0].set(title=item['file'], ylabel='kHz')
-    middle = (np.arange(len(curves)) + .5) * seconds / len(curves)
-    for rank, index in enumerate(top):
-        axes[1].plot(middle, curves[:, index], label='%s (%.2f)' % (names[index], scores[index]), linewidth=1 if rank else 2)
-    axes[1].set(ylabel='logit', xlim=(0, seconds))
-    axes[1].legend(loc='center left', bbox_to_anchor=(1, .5), frameon=False)
-    panel = 2
-    if attention is not None:
-        axes[panel].fill_between(middle, attention * len(attention), step='mid', alpha=.6)
-        axes[panel].axhline(1, color='grey', linewidth=.5)
-        axes[panel].set(ylabel='attention\n(1: even)', ylim=(0, None))
-        panel += 1
-    if gradients is not None:
-        strength = _reduce(np.abs(gradients), COLUMNS)
-        axes[panel].imshow(strength.T, cmap='Greys', vmax=np.quantile(strength, .999) or 1, **picture)
-        axes[panel].set(ylabel='saliency, kHz', title=label)
-    axes[-1].set(xlabel='seconds')
-    return figure
-
-
-def run(args, cfg, dataset, feed, net, predictor, device):
-    """What predict.py does with --full-resolution, --saliency and --plot."""
-    if not cfg['arch']:
-        raise Problem('%s: knows metadata alone, so there is nothing to see over time; take --full-resolution, --plot and --saliency away' % args.model)
-    if args.full_resolution:
-        return full_resolution(args, dataset, feed, net, device)
-    index = None if args.saliency is None else find_class(args.saliency, dataset)
-    names = class_names(dataset)
-    if args.plot is not None:
-        import matplotlib
-        if args.plot:
-            matplotlib.use('Agg')
-            os.makedirs(args.plot, exist_ok=True)
-        elif matplotlib.get_backend().lower() == 'agg':
-            raise Problem('--plot: no display here; name a folder to write the plots to: --plot FOLDER')
+    def _plot(self, item, scores, strength=None):
+        """Spectrogram, the classes with the highest scores over time, attention and saliency as far as there are such."""
         import matplotlib.pyplot as plt
-    rows = RowFile(args.out, dataset.num_classes)
-    salient = RowFile(side_file(args.out, 'saliency'), audio.num_bins(cfg)) if index is not None else None
-    for i in tqdm(range(len(feed)), 'look', disable=None):
-        item, gradients = feed.item(i), None
-        if index is None:
-            scores = predictor.predict(item)['output']
+        cfg, samples = self.predictor.cfg, item['samples']
+        spect, logits, attention = (columns.result() for columns in self._listen(samples))
+        scores = scores.max(0)
+        shown = list(np.argsort(-scores, kind='stable')[:TOP])
+        if self.index is not None and self.index not in shown:
+            shown.append(self.index)
+        with_attention = attention[1].shape[1] > 0
+        panels = 2 + with_attention + (strength is not None)
+        figure, axes = plt.subplots(panels, 1, sharex=True, figsize=(12, 2.4 * panels + .4), layout='constrained')
+        rate, frame_len = cfg['sample_rate'], cfg['frame_len']
+        seconds = max(len(samples), frame_len) / rate
+
+        def times(frames):
+            return (frames * audio.hop(cfg) + frame_len / 2) / rate
+        picture = dict(origin='lower', aspect='auto', extent=(0, seconds, 0, spect[1].shape[1] * rate / frame_len / 1000), interpolation='nearest')
+        decibels = 20 * np.log10(np.maximum(spect[1], 1)).T
+        floor = np.median(decibels)
+        axes[0].imshow(decibels, cmap='magma', vmin=floor, vmax=max(floor + DECIBELS, np.quantile(decibels, .999)), **picture)
+        axes[0].set(title=item['file'], ylabel='frequency (kHz)')
+        for index in shown:
+            axes[1].plot(times(logits[0]), logits[1][:, index], linewidth=2 if index == shown[0] else 1,
+                         color='black' if index == self.index and index not in shown[:TOP] else None,
+                         label='%s (%.3g)' % (self.names[index], scores[index]))
+        axes[1].set(ylabel='class map\n(before pooling)')
+        axes[1].legend(loc='center left', bbox_to_anchor=(1, .5), frameon=False, title='highest score')
+        if with_attention:
+            weights = np.exp(attention[1] - attention[1].max(0))
+            weights = (weights / weights.sum(0)).mean(1)
+            axes[2].fill_between(times(attention[0]), weights * len(weights), step='mid', alpha=.6)
+            axes[2].axhline(1, color='grey', linewidth=.5)
+            axes[2].set(ylabel='attention\n(1: even)', ylim=(0, None))
+        if strength is not None:
+            strength = strength.result()[1]
+            axes[-1].imshow(strength.T, cmap='Greys', vmin=0, vmax=np.quantile(strength, .999) or 1, **picture)
+            axes[-1].set(ylabel='frequency (kHz)', title='guided gradients for %s' % self.names[self.index])
+        axes[-1].set(xlabel='time (s)' if seconds < 120 else 'time (h:mm:ss)', xlim=(0, seconds))
+        if seconds >= 120:
+            axes[-1].xaxis.set_major_formatter(lambda x, _: '%d:%02d:%02d' % (x // 3600, x // 60 % 60, x % 60))
+        if self.folder:
+            name = os.path.splitext(item['file'])[0].replace('/', '_')
+            with writing(os.path.join(self.folder, '%s.%s' % (name, self.kind))) as f:
+                figure.savefig(f, format=self.kind, dpi=110)
         else:
-            scores, gradients = explain(predictor, item, index)
-            salient.add(item['file'], [gradients])
-        rows.add(item['file'], [scores])
-        if args.plot is not None:
-            label = '' if index is None else 'what speaks for or against %s' % names[index]
-            figure = plot(predictor, item, names, scores.max(0), gradients, label)
-            if args.plot:
-                figure.savefig(os.path.join(args.plot, '%s.%s' % (os.path.splitext(item['file'])[0].replace('/', '_'), args.plot_format)), dpi=110)
-            else:
-                plt.show()
-            plt.close(figure)
-    rows.save()
-    if salient:
-        salient.save()
-    if args.plot:
-        print('wrote %d plots to %s' % (len(feed), args.plot))
+            plt.show()
+        plt.close(figure)
+
+
+def _first_middle(net):
+    """The frame in the middle of what the first position of the maps looks at."""
+    middle, step = 0, 1
+    for size, stride, padded in net.audio.steps:
+        middle, step = middle + (0 if padded else (size - 1) / 2 * step), step * stride
+    return middle

@@ -71,16 +71,8 @@ def main():
     net = model.build(cfg, cfg['classes'], metadata.size(cfg))
     model.load(net, args.model)
     converted = to_fcn(net, args.window, net.frame_step if args.own_step else 1)
-    rate = cfg['sample_rate'] / converted.hop
-    print('a score every %d frame%s (%.1f ms), for windows of %d frames (%.2f s); the network alone looks at %d frames' %
-          (converted.step, 's' * (converted.step > 1), 1e3 * converted.step / rate, converted.window,
-           ((converted.window - 1) * converted.hop + cfg['frame_len']) / cfg['sample_rate'], converted.least))
-    if converted.margin:
-        print('padded layers: equal to the network on excerpts that are longer by a margin of %d frames (%.2f s) on both sides; '
-              'so far from the ends of a recording, padding does not reach' % (converted.margin, converted.margin / rate))
-    if cfg['magscale'] == 'pcen':
-        print('magscale=pcen: its smoother starts with the recording, not with each window; scores differ by what that changes')
-    else:
+    print(converted.describe())
+    if cfg['magscale'] != 'pcen':
         worst, scale = compare(net, converted)
         print('compared at %d offsets of noise: differs by %.1g at most, of %.1f' % (CHECKS, worst, scale))
         if not worst <= 1e-3 * max(1, scale):

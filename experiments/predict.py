@@ -6,6 +6,7 @@ are processed in one go, longer ones in blocks of len_max that overlap by len_mi
 """
 import argparse
 import hashlib
+import itertools
 import json
 import os
 
@@ -20,6 +21,7 @@ import inference
 import inspection
 import model
 from data import Dataset, TestFeed
+from fcn import spectrograms
 from feed import run_ahead
 from files import Problem, program
 from layers import Magnitudes
@@ -38,8 +40,9 @@ def parse_arguments():
     parser.add_argument('--score-rest', action='store_true', help='score what is left at the end of a recording, too, however short')
     parser.add_argument('--include-side-outputs', action='store_true',
                         help='write what else the network computes (background, attention) to OUT with .NAME.npz for .npz')
-    parser.add_argument('--full-resolution', action='store_true', help='scores at every spectrogram frame')
+    parser.add_argument('--full-resolution', action='store_true', help='scores at every spectrogram frame, in float32')
     parser.add_argument('--window', type=float, default=5, metavar='SECONDS', help='excerpt that --full-resolution scores at each frame (%(default)g)')
+    parser.add_argument('--own-step', action='store_true', help="have --full-resolution score at the network's own step instead of every frame: smaller")
     parser.add_argument('--plot', metavar='FOLDER', nargs='?', const='', help='show spectrogram, top classes and attention; into FOLDER if given')
     parser.add_argument('--plot-format', choices=('png', 'pdf'), default='png', help='(%(default)s)')
     parser.add_argument('--saliency', metavar='CLASS', help='write guided gradients of a class (index, id or name) to OUT with .saliency.npz for .npz')
@@ -75,9 +78,16 @@ class Predictor:
         self.on_device = cfg['spectrogram'] == 'device' or cfg['spectrogram'] == 'auto' and device.type == 'cuda'
         self.magnitudes = Magnitudes(cfg).to(device) if self.on_device and cfg['arch'] else None
 
-    def blocks(self, samples):
-        """Blocks of a recording, (start, stop) in frames; a recording too short for the network is looped by `block`."""
-        return cut(max(1, audio.num_frames(len(samples), self.frame_len, self.hop)), self.longest, self.overlap, self.score_rest)
+    def frames(self, samples):
+        """Frames of a recording; 1 if it is shorter."""
+        return max(1, audio.num_frames(len(samples), self.frame_len, self.hop))
+
+    def blocks(self, samples, overlap=True):
+        """Blocks of a recording, (start, stop) in frames; without overlap, all of it is in some block.
+
+        A recording too short for the network is looped by `block`.
+        """
+        return cut(self.frames(samples), self.longest, self.overlap if overlap else 0, self.score_rest or not overlap)
 
     def block(self, samples, start, stop):
         """Samples or spectrogram of a block, at least as long as the network needs."""
@@ -103,10 +113,29 @@ class Predictor:
             tensor = torch.from_numpy(block)[None].to(self.device)
             return self.net.maps(self.magnitudes(tensor) if self.on_device else tensor).float()
 
+    @torch.no_grad()
+    def all_maps(self, samples):
+        """Yields (first frame, maps (1, maps, time, frequency)) all over a recording, without a seam if the network has none."""
+        program = getattr(self.net, 'program', None)
+        if program is None:
+            for start, stop in self.blocks(samples, overlap=False):
+                yield start, self.net.maps(torch.from_numpy(self.spectrogram(samples, start, stop))[None].to(self.device)).float()
+            return
+        stream, first = program.stream(), 0
+        for spect in itertools.chain(spectrograms(samples, self.cfg, self.net.min_frames), [None]):
+            blocks = [None] if spect is None else torch.from_numpy(spect)[None].to(self.device).split(program.block, 1)
+            for block in blocks:
+                maps = stream.end() if block is None else stream.push(block)
+                if maps is not None:
+                    yield first, maps.float()
+                    first += maps.shape[2] * self.net.frame_step
+
+    def meta(self, item):
+        """Metadata (1, values) of an item of a TestFeed, or None."""
+        return torch.from_numpy(item['meta'])[None].to(self.device) if 'meta' in item else None
+
     def finish(self, pooled, meta):
         """Outputs of the network for pooled maps: dict of (rows, classes); rows of pooled maps over time are unrolled."""
-        if meta is not None:
-            meta = torch.from_numpy(meta)[None].to(self.device)
         outputs = self.net.finish(pooled, meta)
         return {name: (o.transpose(1, 2).flatten(0, 1) if o.dim() == 3 else o).float().cpu().numpy()
                 for name, o in outputs.items() if name in ('output', 'output_bg')}
@@ -114,11 +143,11 @@ class Predictor:
     @torch.no_grad()
     def predict(self, item, blocks=None):
         """Dict of outputs (rows, classes) for an item of a TestFeed; `blocks` may be its blocks, computed ahead."""
-        meta = item.get('meta')
+        meta = self.meta(item)
         if not self.cfg['arch']:
             return self.finish(None, meta)
         samples = item['samples']
-        pieces = blocks if blocks is not None else (self.block(samples, *b) for b in self.blocks(samples))
+        pieces = blocks if blocks is not None else self._cut(samples)
         if self.split_pool:
             pooling = self.net.pooling()
             for piece in pieces:
@@ -126,6 +155,11 @@ class Predictor:
             return self.finish(pooling.result(), meta)
         rows = [self.finish(self.net.pool(self.maps(piece)), meta) for piece in pieces]
         return {name: np.concatenate([r[name] for r in rows]) for name in rows[0]}
+
+    def _cut(self, samples):
+        for block in self.blocks(samples):
+            yield self.block(samples, *block)
+            audio.release(samples)
 
 
 def load_model(filename, cfg, num_meta):
@@ -142,14 +176,31 @@ def identify(args, cfg, dataset):
         while chunk := f.read(1 << 20):
             digest.update(chunk)
     relevant = {k: v for k, v in cfg.items() if k not in ('bg_threads', 'bg_processes')}
-    return json.dumps([digest.hexdigest(), dataset.name, relevant, args.split_pool, args.score_rest, args.full_resolution, args.amp], sort_keys=True)
+    options = {k: v for k, v in vars(args).items() if k not in ('model', 'out', 'dataset', 'vars', 'var', 'device')}
+    return json.dumps([digest.hexdigest(), dataset.name, relevant, options], sort_keys=True)
 
 
-def ahead(feed, predictor, todo, threads):
+def side_file(out, name):
+    return '%s.%s.npz' % (out[:-len('.npz')], name)
+
+
+def check(args, cfg):
+    """Raises Problem for options and settings that don't go together."""
+    wanted = [option for option, given in (('--full-resolution', args.full_resolution), ('--plot', args.plot is not None),
+                                           ('--saliency', args.saliency is not None)) if given]
+    if wanted and not cfg['arch']:
+        raise Problem('%s: knows metadata alone, so there is nothing to see over time; leave out %s' % (args.model, ' and '.join(wanted)))
+    if args.full_resolution and (len(wanted) > 1 or args.include_side_outputs):
+        raise Problem('--full-resolution goes without --plot, --saliency and --include-side-outputs; run predict.py once more for these')
+    if cfg['arch'] and not cfg['len_max'] > 0:
+        raise Problem('len_max=%s: the network needs recordings; set it to the seconds of a block' % cfg['len_max'])
+
+
+def ahead(feed, predictor, todo, threads, cut_up=True):
     """(item, blocks) of the recordings `todo`, computed ahead in background threads; long ones are left to be cut later."""
     def prepare(i):
         item = feed.item(i)
-        if 'samples' not in item:
+        if 'samples' not in item or not cut_up:
             return item, None
         blocks = predictor.blocks(item['samples'])
         if len(blocks) > 4:
@@ -167,6 +218,7 @@ def main():
     if not args.out.endswith('.npz'):
         raise Problem('%s: a prediction file must end in .npz' % args.out)
     cfg = config.load([args.model + '.vars'] + args.vars, args.var)
+    check(args, cfg)
     dataset = Dataset(args.dataset)
     if cfg.setdefault('classes', dataset.num_classes) != dataset.num_classes:
         raise Problem('%s knows %d classes, data set %s has %d; was it trained on another data set?' %
@@ -176,23 +228,32 @@ def main():
     feed = TestFeed(dataset, cfg, args.filelists.split(','))
     net = load_model(args.model, cfg, feed.num_meta)
     predictor = Predictor(args, cfg, net, device)
-    if args.full_resolution or args.plot is not None or args.saliency is not None:
-        return inspection.run(args, cfg, dataset, feed, net, predictor, device)
-    writers = {'output': Writer(args.out, feed.files, dataset.num_classes, key=identify(args, cfg, dataset))}
+    widths, outputs_of = {'output': dataset.num_classes}, predictor.predict
+    if args.full_resolution:
+        outputs_of = inspection.full_resolution(predictor, args.window, args.own_step)
+    elif args.plot is not None or args.saliency is not None:
+        index = None if args.saliency is None else inspection.find_class(args.saliency, dataset)
+        outputs_of = inspection.Inspector(predictor, dataset, index, args.plot, args.plot_format)
+        if index is not None:
+            widths['saliency'] = audio.num_bins(cfg)
     if args.include_side_outputs and cfg['arch.output_bg']:
-        writers['output_bg'] = Writer(inspection.side_file(args.out, 'background'), feed.files, dataset.num_classes, key=identify(args, cfg, dataset))
+        widths['output_bg'] = dataset.num_classes
+    key = identify(args, cfg, dataset)
+    filenames = {'output': args.out, 'output_bg': side_file(args.out, 'background'), 'saliency': side_file(args.out, 'saliency')}
+    writers = {name: Writer(filenames[name], feed.files, width, key) for name, width in widths.items()}
     todo = [i for i, file in enumerate(feed.files) if not all(file in w.done for w in writers.values())]
     if len(todo) < len(feed.files):
         print('going on after %d recordings' % (len(feed.files) - len(todo)))
-    for item, blocks in tqdm(ahead(feed, predictor, todo, cfg['bg_threads']), 'predict', len(todo), disable=None):
-        outputs = predictor.predict(item, blocks)
+    for item, blocks in tqdm(ahead(feed, predictor, todo, cfg['bg_threads'], not args.full_resolution), 'predict', len(todo), disable=None):
+        outputs = outputs_of(item, blocks)
         for name, writer in writers.items():
-            if not np.isfinite(outputs[name]).all():
-                raise Problem('%s: the predictions for %s are not finite; is %s whole?' % (args.out, item['file'], args.model))
-            writer.add(item['file'], outputs[name])
-    for writer in writers.values():
+            if item['file'] not in writer.done:
+                writer.add(item['file'], outputs[name])
+    for name, writer in writers.items():
         writer.finish()
-    print('wrote %s: %d recordings, %d classes' % (args.out, len(feed.files), dataset.num_classes))
+        print('wrote %s: %d recordings, %d %s' % (writer.filename, len(feed.files), writer.num_classes, 'bins' if name == 'saliency' else 'classes'))
+    if args.plot:
+        print('wrote plots of %d recordings to %s' % (len(feed.files), args.plot))
 
 
 if __name__ == '__main__':
