@@ -3,7 +3,7 @@
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 DATASET=birdclef MODELS=$ROOT/experiments/models.tsv
-NAMES=() SETTINGS=() PREDICT_SETTINGS=() DEVICE=()
+NAMES=() SETTINGS=() PREDICT_SETTINGS=() DEVICE=() GPUS=1
 CHILD=
 
 log() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
@@ -41,7 +41,10 @@ ensure_env() {
     local active=${VIRTUAL_ENV:-${CONDA_PREFIX:-}} venv=$ROOT/.venv stamp missing base
     if [[ -n $active && ! $active -ef $venv ]]; then
         PYTHON=$active/bin/python
-        missing=$(missing_packages "$PYTHON" 2>/dev/null) || missing=Python
+        missing=$(missing_packages "$PYTHON" 2>/dev/null) || {
+            (($? <= 128)) || die "could not look into $active: $PYTHON was killed; type the same command again"
+            missing=Python
+        }
         if [[ -z $missing ]]; then
             [[ -n ${BIRDCLEF_ENV_SAID:-} ]] || log "using the active environment, $active"
             export PYTHON BIRDCLEF_ENV_SAID=1
@@ -159,7 +162,9 @@ logged() {
     # The log has to outlive the signal that ends the command.
     "$@" 2>&1 | (trap '' INT TERM; sed -u "s|$CLAIM_WORK/|$PUBLISHED/|g" | tee -a "$log") || status=${PIPESTATUS[0]}
     if ((status)); then
-        why=$(tail -n 1 "$log")
+        # What a program says of its end, before what is said of the program; else the last line.
+        why=$(awk '/^== / { why = "" } /^[a-z_]+\.py: / { why = $0 } { last = $0 } END { print why == "" ? last : why }' "$log")
+        ((status <= 128)) || why="ended by SIG$(kill -l "$status"), after: $why"
         printf '%(%F %T)T %s: failed with exit status %d: %s\n' -1 "$HOSTNAME" "$status" "$why" >> "$log"
     fi
     return "$status"
@@ -186,8 +191,11 @@ holder() {
 
 # Trains model $1. Exit status as `claimed`.
 train_model() {
+    local launch=("$PYTHON")
+    # A process that dies is no failure yet: all of them start again, from the last epoch.
+    ((GPUS == 1)) || launch=(env OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" "$PYTHON" -m torch.distributed.run --standalone --nproc-per-node="$GPUS" --max-restarts=3)
     # shellcheck disable=SC2086  # words without spaces
-    claimed "$DATASET/$1.npz" "$PYTHON" train.py ${TRAIN[$1]} "${SETTINGS[@]}" "${DEVICE[@]}" "{}/$1.npz"
+    claimed "$DATASET/$1.npz" "${launch[@]}" train.py ${TRAIN[$1]} "${SETTINGS[@]}" "${DEVICE[@]}" "{}/$1.npz"
 }
 
 # Predicts with model $1 for lists $2 into folder $3 with arguments $4, those of PREDICT or SOUNDSCAPES. Exit status as `claimed`.

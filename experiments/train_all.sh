@@ -4,7 +4,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/slurm.sh"
 
-ACTION=train
+ACTION=train FORCE=()
 # seconds between looks at a teacher that is being trained elsewhere
 POLL=${TRAIN_ALL_POLL:-30}
 
@@ -17,8 +17,9 @@ Start it on every GPU of every server that shares the folder. What is finished s
   --models FILE        table of models (experiments/models.tsv)
   --var KEY=VALUE, --vars FILE    settings for all models trained (repeatable)
   --device DEVICE, --amp          as for train.py
+  --gpus-per-model N   train each model on N GPUs (by torchrun; which: CUDA_VISIBLE_DEVICES=0,1,...), or by N processes on the CPU
   --status             show how far every model is; --watch: the same, again and again
-  --release MODEL      free a claim that nobody will come back to
+  --release MODEL      free a claim that nobody will come back to; --force: even if its holder may be alive
   --slurm [-- SBATCH OPTIONS]    submit a job a model to Slurm, students after their teachers; --slurm-workers N [-- ...]:
                        N jobs that each do what is free
 Examples: ./train_all.sh --dataset birdclef --device cuda:1 --amp
@@ -29,9 +30,13 @@ END
 own_option() {
     case $1 in
         --status | --watch) ACTION=${1#--} ;;
+        --gpus-per-model)
+            [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || usage_error '--gpus-per-model needs a number'
+            GPUS=$2 SHIFT=2 ;;
         --release)
             (($# > 1)) || usage_error '--release needs a model'
             ACTION=release NAMES+=("$2") SHIFT=2 ;;
+        --force) FORCE=(--force) ;;
         *) slurm_option "$@" ;;
     esac
 }
@@ -103,7 +108,8 @@ advance() {
 
 # Submits what is not finished to Slurm.
 submit_models() {
-    local name teacher id after options=(--dataset "$DATASET" --models "$MODELS" "${SETTINGS[@]}" "${DEVICE[@]}") failed=0
+    local name teacher id after failed=0
+    local options=(--dataset "$DATASET" --models "$MODELS" "${SETTINGS[@]}" "${DEVICE[@]}" --gpus-per-model "$GPUS")
     slurm_begin
     if [[ -n $WORKERS ]]; then
         slurm_workers ./train_all.sh "${options[@]}" "${NAMES[@]}"
@@ -129,6 +135,22 @@ submit_models() {
     return "$failed"
 }
 
+# Frees the claims of NAMES.
+release() {
+    local name lock status=0
+    for name in "${NAMES[@]}"; do
+        lock=$DATASET/$name.npz.lock
+        [[ -e $lock ]] || lock=$DATASET/$name.pred.npz.lock
+        if [[ -e $lock ]]; then
+            ./claim.sh --release "${FORCE[@]}" "$lock" || status=$?
+        else
+            log "$name: nobody has claimed it"
+            status=1
+        fi
+    done
+    return "$status"
+}
+
 main() {
     local name stamp waiting failed=0
     parse_options "$@"
@@ -137,7 +159,7 @@ main() {
     case $ACTION in
         status) exec "$PYTHON" status.py --dataset "$DATASET" --models "$MODELS" "${NAMES[@]}" ;;
         watch) exec "$PYTHON" status.py --watch --dataset "$DATASET" --models "$MODELS" "${NAMES[@]}" ;;
-        release) ./claim.sh --release "$DATASET/${NAMES[0]}.npz.lock"; exit ;;
+        release) release; exit ;;
     esac
     check_dataset
     mkdir -p "$DATASET"

@@ -1,14 +1,11 @@
 """The drivers, with stand-ins for train.py and predict.py (tests/standins): what is run, in which order, and how it ends."""
-import datetime
 import os
 import shutil
 
 import numpy as np
 import pytest
 
-import files
 import predictions
-import status as status_module
 from conftest import ROOT
 
 CLASSES = ['ant', 'bee', 'cat']
@@ -27,15 +24,20 @@ both\tpublished resnet1 lme1 meta-256-512 pretrained\tinit_from=plain:meta\tit h
 '''
 
 
-@pytest.fixture
-def project(checkout):
+def with_standins(checkout, table=TABLE):
+    """Put stand-ins for what takes long, a data set called tiny, and table.tsv into a copy of the project."""
     for name in ('train.py', 'predict.py'):
         shutil.copy2(ROOT / 'tests' / 'standins' / name, checkout.experiments / name)
     validate = checkout.path / 'datasets' / 'validate.py'
     validate.write_text('#!/usr/bin/env python3\nimport sys; open("CALLS", "a").write("validate %s\\n" % " ".join(sys.argv[1:]))\n')
-    (checkout.experiments / 'table.tsv').write_text(TABLE)
+    (checkout.experiments / 'table.tsv').write_text(table)
     write_dataset(checkout.path / 'datasets' / 'tiny')
     return checkout
+
+
+@pytest.fixture
+def project(checkout):
+    return with_standins(checkout)
 
 
 def write_dataset(folder):
@@ -293,63 +295,20 @@ def test_broken_data_set_stops_before_any_work(project):
     assert calls(project) == []
 
 
-def status(project, *arguments):
-    result = project.run('experiments/train_all.sh', '--status', '--dataset', 'tiny', '--models', project.experiments / 'table.tsv', *arguments)
-    assert result.returncode == 0, result.output
-    return dict(line.split(None, 1) for line in result.stdout.splitlines())
+def test_killed_look_at_the_environment_makes_no_other_one(project, tmp_path):
+    (tmp_path / 'bin').mkdir()
+    (tmp_path / 'bin' / 'python').write_text('#!/bin/sh\nkill -KILL $$\n')
+    (tmp_path / 'bin' / 'python').chmod(0o755)
+    result = train(project, VIRTUAL_ENV=str(tmp_path))
+    assert result.returncode == 1 and 'type the same command again' in result.stderr
+    assert not (project.path / '.venv').exists()
 
 
-def test_status_tells_of_every_model(project):
-    states = status(project)
-    assert states['plain'] == states['meta'] == 'free'
-    assert states['student'] == 'waiting      for plain'
-    assert states['both'] == 'waiting      for plain, meta'
-    gate(project, 'plain')
-    driver = start_training(project, 'plain')
-    wait_for(driver.stdout, 'plain: training')
-    assert states['4'] == 'models: 2 free, 2 waiting'
-    words = status(project)['plain']
-    assert words.startswith('running      on %s (' % os.uname().nodename) and 'no epoch finished yet' in words
-    (project.experiments / 'FAIL').write_text('plain')
-    open_gate(project, 'plain')
-    assert driver.wait(60) == 1
-    driver.communicate()
-    words = status(project, 'plain')['plain']
-    assert words.startswith('failed') and 'the loss is not finite' in words and 'plain.log' in words
-    (project.experiments / 'FAIL').unlink()
-    train(project)
-    root = project.experiments / 'tiny' / 'plain'
-    files.save_npz(str(root) + '.err.npz', {'errors': np.array([[2, 1, 1, .125], [1, 2, 1, .5], [1, 2, 1, .25]]),
-                                             'columns': np.array(['train_loss', 'valid_loss', 'valid_error', 'valid_map'])})
-    (project.experiments / 'tiny' / 'plain.run.json').write_text('{"saved_epoch": 2}')
-    (project.experiments / 'tiny' / 'meta.pred.npz').unlink()
-    states = status(project)
-    assert states['plain'] == 'finished     MAP 0.500 after epoch 2 of 3'
-    assert states['meta'] == 'finished     no predictions yet'
-    assert states['4'] == 'models: 4 finished'
-
-
-def test_progress_is_told_from_the_log(tmp_path):
-    (tmp_path / 'm.log').write_text('''== start
-epoch 1: train loss 2.0000, valid map 0.1000, rate 0.001, 50.0 s
-epoch 2: train loss 1.5000, valid map 0.2000, rate 0.001, 60.0 s, back to epoch 1 (trial 1 of 3 ended)
-epoch 3: train loss 1.2500, valid map 0.3000, rate 0.0001, 70.0 s
-''')
-    (tmp_path / 'm.run.json').write_text('{"settings": {"epochs": 33, "patience": 10}}')
-    assert status_module.progress(str(tmp_path / 'm'), datetime.datetime(2026, 1, 1, 23, 45)) == (
-        'epoch 3 (train loss 1.2500, valid map 0.3000), rate 0.0001, 1.0 min an epoch, ends by 2026-01-02 00:15')
-
-
-def test_interrupted_training_is_told_from_a_free_one_and_may_be_released(project):
-    gate(project, 'plain')
-    driver = start_training(project, 'plain')
-    wait_for(driver.stdout, 'plain: training')
-    driver.terminate()
-    assert driver.wait(60) == 143
-    driver.communicate()
-    assert status(project)['plain'].startswith('interrupted')
-    result = project.run('experiments/train_all.sh', '--dataset', 'tiny', '--models', project.experiments / 'table.tsv', '--release', 'plain')
-    assert 'interrupted' in result.output or 'released' in result.output
+def test_log_of_what_was_killed_ends_with_the_signal(project):
+    (project.experiments / 'train.py').write_text('import os; print("epoch 1", flush=True); os.kill(os.getpid(), 9)')
+    assert train(project, 'plain').returncode == 1
+    log = (project.experiments / 'tiny' / 'plain.log').read_text().splitlines()
+    assert log[-1].endswith('failed with exit status 137: ended by SIGKILL, after: epoch 1')
 
 
 def write_ensembles(project):

@@ -1,0 +1,205 @@
+#!/usr/bin/env python3
+"""Servers that share a folder, with drivers on each: some die for good, some sleep for longer than the lease, their clocks differ by an hour.
+
+A server is a process namespace with a host name of its own: nothing of it can be seen from another one. Programs that train
+and predict are stand-ins. Ends with status 1 unless every model is there, trained in whole steps, by one attempt at the end,
+though servers died and slept.
+"""
+import argparse
+import collections
+import contextlib
+import os
+import pathlib
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+# Begins a process namespace; what it starts ends with it.
+BOOT = ['unshare', '--pid', '--fork', '--kill-child', '--mount-proc', '--uts', 'bash', '-c',
+        'echo "$HOSTNAME" > /proc/sys/kernel/hostname; "$@"; exit', 'boot']
+# The local clock of a program, not the one by which files are stamped.
+CLOCK = '''#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <sys/time.h>
+#include <time.h>
+int clock_gettime(clockid_t id, struct timespec *t) {
+    int (*real)(clockid_t, struct timespec *) = dlsym(RTLD_NEXT, "clock_gettime"), status = real(id, t);
+    if (!status && id == CLOCK_REALTIME) t->tv_sec += atol(getenv("CLOCK_AHEAD"));
+    return status;
+}
+time_t time(time_t *t) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return t ? (*t = now.tv_sec) : now.tv_sec;
+}
+int gettimeofday(struct timeval *t, void *zone) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    t->tv_sec = now.tv_sec, t->tv_usec = now.tv_nsec / 1000;
+    return 0;
+}
+'''
+TRAIN = '''#!/usr/bin/env python3
+import os, pathlib, sys, time
+out = pathlib.Path(sys.argv[-1])
+state, aside = out.with_suffix('.state'), out.with_name('.state')
+steps = state.read_text().split() if state.exists() else []
+while len(steps) < 5:
+    time.sleep(float(os.environ['STEP_SECONDS']))
+    steps.append(os.environ['HOSTNAME'])
+    aside.write_text(' '.join(steps))
+    aside.replace(state)
+token = os.environ['CLAIM_TOKEN']
+pathlib.Path(str(out) + '.vars').write_text(token)
+state.unlink()
+out.write_text(' '.join([*steps, token]))
+'''
+
+
+def obstacle():
+    """Why there can be no servers here, or nothing."""
+    if not shutil.which('cc'):
+        return 'needs a C compiler, cc'
+    trial = subprocess.run([*BOOT, 'true'], env=dict(os.environ, HOSTNAME='trial'), stderr=subprocess.PIPE, text=True)
+    return trial.returncode and 'needs the right to make namespaces: ' + trial.stderr.strip()
+
+
+def build_clock(folder):
+    """A library for LD_PRELOAD that shifts a program's clock by CLOCK_AHEAD seconds."""
+    library = folder / 'clock.so'
+    subprocess.run(['cc', '-shared', '-fPIC', '-x', 'c', '-', '-o', library, '-ldl'], input=CLOCK, text=True, check=True)
+    return library
+
+
+class Server:
+    """A machine called `name` whose clock is `ahead`; runs one command, its words go to the file `said`."""
+
+    def __init__(self, name, command, said, clock, ahead=0, **env):
+        self.name = name
+        env = dict(os.environ, HOSTNAME=name, LD_PRELOAD=str(clock), CLOCK_AHEAD=str(ahead), **env)
+        with open(said, 'a') as f:
+            self.process = subprocess.Popen([*BOOT, *map(str, command)], env=env, stdin=subprocess.DEVNULL, stdout=f, stderr=f)
+
+    def processes(self):
+        found = {}
+        for path in pathlib.Path('/proc').glob('[0-9]*'):
+            with contextlib.suppress(OSError):
+                if b'HOSTNAME=' + self.name.encode() in (path / 'environ').read_bytes().split(b'\0'):
+                    found[int(path.name)] = (path / 'stat').read_text().rpartition(') ')[2][0]
+        return found
+
+    def suspend(self):
+        while awake := [pid for pid, state in self.processes().items() if state not in 'TZ']:
+            for pid in awake:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+
+    def wake(self):
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    def die(self):
+        self.process.kill()
+        self.process.wait()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--models', type=int, default=40)
+    parser.add_argument('--servers', type=int, default=3, help='at a time (%(default)s)')
+    parser.add_argument('--drivers', type=int, default=2, help='on each (%(default)s)')
+    parser.add_argument('--events', type=int, default=20, help='deaths and sleeps, in turn (%(default)s)')
+    parser.add_argument('--lease', type=float, default=4, help='seconds (%(default)s)')
+    parser.add_argument('--step', default='0.5', help='seconds of a fifth of a training (%(default)s)')
+    parser.add_argument('--limit', type=float, default=1200, help='seconds after which to give up (%(default)s)')
+    parser.add_argument('--seed', type=int, default=0)
+    args = parser.parse_args()
+    why = obstacle()
+    if why:
+        raise SystemExit('servers.py: ' + why)
+    from conftest import Checkout
+    from test_drivers import with_standins
+
+    rng = random.Random(args.seed)
+    top = pathlib.Path(tempfile.mkdtemp())
+    checkout = Checkout(top / 'project')
+    checkout.copy()
+    names = ['m%d' % i for i in range(args.models)]
+    with_standins(checkout, ''.join('%s\tpublished dummy lme1\t-\n' % name for name in names))
+    (checkout.experiments / 'train.py').write_text(TRAIN)
+    folder = checkout.experiments / 'tiny'
+    clock = build_clock(top)
+    drive = ['bash', '-c', 'for i in $(seq %d); do ( until "$@"; do sleep 0.2; done ) & done; wait' % args.drivers, 'drive',
+             checkout.experiments / 'train_all.sh', '--dataset', 'tiny', '--models', checkout.experiments / 'table.tsv']
+    booted, counts = 0, collections.Counter()
+
+    def boot():
+        nonlocal booted
+        booted += 1
+        return Server('server%d' % booted, drive, top / 'said', clock, (0, 3600, -3600)[booted % 3], VIRTUAL_ENV=sys.prefix, CLAIM_BEAT='0.2',
+                      CLAIM_LEASE=str(args.lease), STEP_SECONDS=args.step, TRAIN_ALL_POLL='0.5')
+
+    def done():
+        return sum((folder / (name + suffix)).exists() for name in names for suffix in ('.npz', '.pred.npz')) == 2 * args.models
+
+    begun = time.monotonic()
+    servers, asleep = [boot() for _ in range(args.servers)], {}
+    next_event = begun + args.lease
+    try:
+        while not (done() and not asleep) and time.monotonic() - begun < args.limit:
+            time.sleep(0.1)
+            now = time.monotonic()
+            for server in [server for server, until in asleep.items() if now > until]:
+                server.wake()
+                del asleep[server]
+            for i, server in enumerate(servers):
+                # Those that saw all models in others' hands have ended; they come again until there is nothing left.
+                if server.process.poll() is not None and not done():
+                    servers[i] = boot()
+            if sum(counts.values()) < args.events and now > next_event and len(asleep) < args.servers - 1 and not done():
+                server = rng.choice([server for server in servers if server not in asleep])
+                if counts['death'] <= counts['sleep']:
+                    counts['death'] += 1
+                    server.die()
+                else:
+                    counts['sleep'] += 1
+                    server.suspend()
+                    asleep[server] = now + 1.5 * args.lease
+                next_event = now + rng.uniform(0.3, 0.7) * args.lease
+        for server in servers:
+            server.process.wait(timeout=args.limit)
+    finally:
+        for server in servers:
+            server.wake()
+            server.die()
+    said = (top / 'said').read_text()
+    counts['noticed'] = len(re.findall('lost to another|discarded', said))
+    for name in names:
+        result, companion = folder / (name + '.npz'), folder / (name + '.npz.vars')
+        *steps, token = result.read_text().split() if result.exists() else ['']
+        counts['lost'] += not token
+        counts['unwhole'] += bool(token) and len(steps) != 5
+        counts['mixed'] += bool(token) and companion.read_text() != token
+        counts['moved'] += len(set(steps)) > 1
+    left = [path.name for path in folder.iterdir() if path.name.startswith('.') or path.suffix == '.lock']
+    print('%d models, %d servers of %d drivers, %d booted, %d died, %d slept: %d lost, %d not whole, %d mixed, %d files left over; %d trained on '
+          'more than one server, %d attempts discarded; %.0f s' % (
+              args.models, args.servers, args.drivers, booted, counts['death'], counts['sleep'], counts['lost'], counts['unwhole'], counts['mixed'],
+              len(left), counts['moved'], counts['noticed'], time.monotonic() - begun))
+    if left:
+        print('left over: ' + ' '.join(left))
+    shutil.rmtree(top, ignore_errors=True)
+    sys.exit(bool(counts['lost'] or counts['unwhole'] or counts['mixed'] or left or counts['death'] + counts['sleep'] < args.events))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,123 @@
+"""Whole runs under faults: the stress programs in short, and two servers that share a folder, step by step."""
+import os
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from conftest import ROOT
+from stress import servers
+from test_drivers import calls, gate, models_of, project  # noqa: F401 (project is a fixture)
+
+TRAIN = 'experiments/train_all.sh', '--dataset', 'tiny', '--models', 'experiments/table.tsv'
+
+
+def stress(name, *args):
+    done = subprocess.run([sys.executable, ROOT / 'tests' / 'stress' / name, *map(str, args)], text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, timeout=1000)
+    print(done.stdout)
+    return done
+
+
+@pytest.mark.slow
+def test_killed_processes_and_a_full_disk_change_no_byte_of_the_results(tmp_path):
+    table = tmp_path / 'two.tsv'
+    table.write_text('cnn\tdemo demo_cnn\t-\ncnn_ban1\tdemo demo_cnn\tban=cnn\n')
+    done = stress('chaos.py', '--kills=8', '--drivers=2', '--epochs=2', '--recordings=15', '--soundscapes=0', '--models', table)
+    assert done.returncode == 0
+
+
+@pytest.mark.slow
+def test_servers_that_die_and_sleep_lose_and_mix_nothing():
+    if why := servers.obstacle():
+        pytest.skip(why)
+    assert stress('servers.py', '--models=8', '--servers=2', '--drivers=1', '--events=4').returncode == 0
+
+
+@pytest.fixture
+def boot(project, tmp_path):
+    """Starts a driver on a server of its own: boot(name, driver's arguments..., ahead=clock); its words: server.said()."""
+    if why := servers.obstacle():
+        pytest.skip(why)
+    clock, booted = servers.build_clock(tmp_path), []
+
+    def start(name, *arguments, **env):
+        path = tmp_path / (name + '.said')
+        path.unlink(missing_ok=True)
+        server = servers.Server(name, [project.path / TRAIN[0], *TRAIN[1:3], '--models', project.experiments / 'table.tsv', *arguments], path, clock,
+                                VIRTUAL_ENV=sys.prefix, **env)
+        server.said = path.read_text
+        booted.append(server)
+        return server
+    yield start
+    for server in booted:
+        server.die()
+
+
+def begin(project, boot, name, **env):
+    """A server that trains `plain` and stays in the midst of it."""
+    gate(project, 'plain')
+    server = boot(name, 'plain', **env)
+    # Open for writing, the gate tells that the training reads.
+    server.gate = os.open(project.experiments / 'plain.gate', os.O_WRONLY)
+    (project.experiments / 'plain.gate').unlink()
+    return server
+
+
+def let_lease_pass(project):
+    hour_ago = time.time() - 3600
+    os.utime(project.experiments / 'tiny' / 'plain.npz.lock' / '1' / 'beat', (hour_ago, hour_ago))
+
+
+def end(server):
+    """What a server said until its driver ended well."""
+    assert server.process.wait(timeout=60) == 0, server.said()
+    return server.said()
+
+
+@pytest.mark.parametrize('ahead', [3600, -3600])
+def test_clocks_an_hour_apart_change_nothing(project, boot, ahead):
+    first = begin(project, boot, 'first', ahead=ahead, CLAIM_BEAT='0.1')
+    said = end(boot('second', 'plain'))
+    owner = re.search(r'skipped: training is running \(held by first \(process \d+\) since (\S+ \S+ \S+), last sign of life \d s ago\)', said)
+    assert owner, said
+    since = time.mktime(time.strptime(owner.group(1)[:19], '%Y-%m-%d %H:%M:%S'))
+    assert abs(since - time.time() - ahead) < 600, 'the clock was not moved'
+    os.close(first.gate)
+    end(first)
+    assert calls(project) == ['plain'] and models_of(project) == ['plain.npz']
+
+
+def test_server_that_never_comes_back_holds_its_claim_for_the_lease(project, boot):
+    first = begin(project, boot, 'first', ahead=3600)
+    first.die()
+    assert 'held by first' in end(boot('second', 'plain'))
+    refused = boot('second', '--release', 'plain')
+    assert refused.process.wait(timeout=60) == 75 and '--force' in refused.said()
+    let_lease_pass(project)
+    assert 'plain: going on' in end(boot('second', 'plain'))
+    assert calls(project) == ['plain', 'plain'] and models_of(project) == ['plain.npz']
+
+
+def test_claim_of_a_server_that_never_comes_back_can_be_released_before(project, boot):
+    begin(project, boot, 'first').die()
+    assert 'released' in end(boot('second', '--release', 'plain', '--force'))
+    assert 'plain: going on' in end(boot('second', 'plain'))
+    assert calls(project) == ['plain', 'plain'] and models_of(project) == ['plain.npz']
+
+
+def test_server_that_sleeps_beyond_the_lease_finds_its_work_done(project, boot):
+    first = begin(project, boot, 'first', CLAIM_BEAT='0.1')
+    first.suspend()
+    let_lease_pass(project)
+    end(boot('second', 'plain'))
+    assert calls(project) == ['plain', 'plain']
+    made = {path.name: path.read_bytes() for path in (project.experiments / 'tiny').glob('plain.*')}
+    os.close(first.gate)
+    first.wake()
+    said = end(first)
+    assert re.search('lost to another|discarded', said), said
+    assert made == {path.name: path.read_bytes() for path in (project.experiments / 'tiny').glob('plain.*')}
+    assert not [path.name for path in (project.experiments / 'tiny').iterdir() if path.name.endswith('.lock') or path.name.startswith('.')]

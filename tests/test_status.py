@@ -1,0 +1,134 @@
+"""train_all.sh --status, --watch and --release: what each state of a model looks like."""
+import datetime
+import os
+import re
+import signal
+
+import numpy as np
+
+import files
+import status as status_module
+from test_drivers import gate, open_gate, project, start_training, train, wait_for  # noqa: F401 (project is a fixture)
+
+def status(project, *arguments):
+    result = project.run('experiments/train_all.sh', '--status', '--dataset', 'tiny', '--models', project.experiments / 'table.tsv', *arguments)
+    assert result.returncode == 0, result.output
+    return dict(line.split(None, 1) for line in result.stdout.splitlines())
+
+
+def test_status_tells_of_every_model(project):
+    states = status(project)
+    assert states['plain'] == states['meta'] == 'free'
+    assert states['student'] == 'waiting      for plain'
+    assert states['both'] == 'waiting      for plain, meta'
+    gate(project, 'plain')
+    driver = start_training(project, 'plain')
+    wait_for(driver.stdout, 'plain: training')
+    assert states['4'] == 'models: 2 free, 2 waiting'
+    words = status(project)['plain']
+    assert words.startswith('running      on %s (' % os.uname().nodename) and 'no epoch finished yet' in words
+    (project.experiments / 'FAIL').write_text('plain')
+    open_gate(project, 'plain')
+    assert driver.wait(60) == 1
+    driver.communicate()
+    words = status(project, 'plain')['plain']
+    assert words.startswith('failed') and 'the loss is not finite' in words and 'plain.log' in words
+    (project.experiments / 'FAIL').unlink()
+    train(project)
+    root = project.experiments / 'tiny' / 'plain'
+    files.save_npz(str(root) + '.err.npz', {'errors': np.array([[2, 1, 1, .125], [1, 2, 1, .5], [1, 2, 1, .25]]),
+                                             'columns': np.array(['train_loss', 'valid_loss', 'valid_error', 'valid_map'])})
+    (project.experiments / 'tiny' / 'plain.run.json').write_text('{"saved_epoch": 2}')
+    (project.experiments / 'tiny' / 'meta.pred.npz').unlink()
+    states = status(project)
+    assert states['plain'] == 'finished     MAP 0.500 after epoch 2 of 3'
+    assert states['meta'] == 'finished     no predictions yet'
+    assert states['4'] == 'models: 4 finished'
+
+
+def test_progress_is_told_from_the_log(tmp_path):
+    (tmp_path / 'm.log').write_text('''== start
+epoch 1: train loss 2.0000, valid map 0.1000, rate 0.001, 50.0 s
+epoch 2: train loss 1.5000, valid map 0.2000, rate 0.001, 60.0 s, back to epoch 1 (trial 1 of 3 ended)
+epoch 3: train loss 1.2500, valid map 0.3000, rate 0.0001, 70.0 s
+''')
+    (tmp_path / 'm.run.json').write_text('{"settings": {"epochs": 33, "patience": 10}}')
+    assert status_module.progress(str(tmp_path / 'm'), datetime.datetime(2026, 1, 1, 23, 45)) == (
+        'epoch 3 (train loss 1.2500, valid map 0.3000), rate 0.0001, 1.0 min an epoch, ends by 2026-01-02 00:15')
+
+
+def work_of(project, name):
+    return next((project.experiments / 'tiny' / (name + '.npz.lock')).glob('1/work.*'))
+
+
+def test_running_training_shows_its_epoch_rate_and_end(project):
+    gate(project, 'plain')
+    driver = start_training(project, 'plain')
+    wait_for(driver.stdout, 'plain: training')
+    work = work_of(project, 'plain')
+    with open(work / 'plain.log', 'a') as log:
+        log.write('epoch 1: train loss 2.5000, valid map 0.1250, rate 0.001, 90.0 s\n')
+    (work / 'plain.run.json').write_text('{"settings": {"epochs": 2}}')
+    end = datetime.datetime.now() + datetime.timedelta(seconds=90)
+    words = status(project, 'plain')['plain']
+    assert re.search(r'on \S+ \(process \d+\) since \d{4}-.*; epoch 1 \(train loss 2.5000, valid map 0.1250\), rate 0.001, 1.5 min an epoch, '
+                     r'ends about %d-' % end.year, words), words
+    open_gate(project, 'plain')
+    assert driver.wait(60) == 0
+    driver.communicate()
+
+
+def test_student_of_a_failed_teacher_and_failing_predictions(project):
+    (project.experiments / 'FAIL').write_text('plain')
+    (project.experiments / 'FAIL_PREDICT').write_text('meta')
+    train(project)
+    states = status(project)
+    assert states['student'] == 'waiting      for plain, which failed'
+    assert states['both'] == 'waiting      for plain, which failed'
+    assert re.match('finished +predictions failed: .*out of memory', states['meta'])
+
+
+def test_killed_driver_shows_as_interrupted(project):
+    gate(project, 'plain')
+    driver = start_training(project, 'plain')
+    wait_for(driver.stdout, 'plain: training')
+    supervisor = int(re.search(r'process: (\d+)', (project.experiments / 'tiny' / 'plain.npz.lock' / '1' / 'owner').read_text()).group(1))
+    driver.kill()
+    os.kill(supervisor, signal.SIGKILL)
+    driver.communicate()
+    words = status(project, 'plain')['plain']
+    assert re.match('interrupted  (stale: was held by|free, after its supervisor was killed)', words), words
+
+
+def test_watch_shows_it_again_and_again(project):
+    watch = project.start('experiments/status.py', '--watch', '0.01', '--dataset', 'tiny', '--models', project.experiments / 'table.tsv', 'meta')
+    assert [watch.stdout.readline() for _ in range(4)] == 2 * ['meta  free\n', '1 models: 1 free\n']
+    watch.terminate()
+    watch.communicate()
+
+
+def release(project, *names):
+    return project.run('experiments/train_all.sh', '--dataset', 'tiny', '--models', project.experiments / 'table.tsv', '--release', *names)
+
+
+def test_released_training_goes_on_with_the_next_driver(project):
+    gate(project, 'plain')
+    driver = start_training(project, 'plain')
+    wait_for(driver.stdout, 'plain: training')
+    refused = release(project, 'plain')
+    assert refused.returncode == 75 and 'held by' in refused.stderr and '--force' in refused.stderr
+    assert status(project)['plain'].startswith('running')
+    driver.terminate()
+    assert driver.wait(60) == 143
+    driver.communicate()
+    (project.experiments / 'plain.gate').unlink()
+    assert status(project)['plain'].startswith('interrupted')
+    assert release(project, 'plain').returncode == 0
+    result = train(project, 'plain')
+    assert result.returncode == 0 and 'plain: going on' in result.stdout
+
+
+def test_release_of_what_nobody_holds_and_of_unknown_models(project):
+    for name, words in (('plain', 'nobody has claimed it'), ('plaim', 'did you mean plain')):
+        result = release(project, name)
+        assert result.returncode == 1 and words in result.stderr
