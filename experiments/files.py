@@ -4,7 +4,9 @@
 """
 import contextlib
 import os
+import struct
 import sys
+import tokenize
 import zipfile
 import zlib
 
@@ -72,12 +74,26 @@ def save_npz(filename, arrays, compress=False):
         (np.savez_compressed if compress else np.savez)(f, **arrays)
 
 
+@contextlib.contextmanager
+def reading_archive(filename, of, cure='make it anew'):
+    """Whatever zipfile and numpy raise on a damaged archive becomes a Problem; `of` says what it should hold."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise Problem('%s: no such file' % filename) from None
+    except (OSError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, ValueError, EOFError, KeyError,
+            RuntimeError, MemoryError) as e:
+        if getattr(e, 'filename', None):  # the system's word on the file itself: a folder, not to be read
+            raise
+        raise Problem('%s: not a whole .npz of %s (%s); %s' % (filename, of, e, cure)) from None
+
+
 def load_npz(filename, only=None):
     """Read an `.npz` of plain arrays into a dict, in the order of the file; `only` names those wanted.
 
     Raises Problem if the file is missing, damaged, holds objects, or unpacks to absurd sizes.
     """
-    try:
+    with reading_archive(filename, 'plain arrays'):
         with zipfile.ZipFile(filename) as z:
             for info in z.infolist():
                 if info.file_size > MAX_ARRAY_BYTES or (
@@ -86,10 +102,6 @@ def load_npz(filename, only=None):
                                   % (filename, info.filename, info.file_size / 1e9, info.compress_size / 1e6))
         with np.load(filename, allow_pickle=False) as f:
             return {k: f[k] for k in f.files if only is None or k in only}
-    except FileNotFoundError:
-        raise Problem('%s: no such file' % filename) from None
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError, NotImplementedError, MemoryError) as e:
-        raise Problem('%s: not a whole .npz of plain arrays (%s); make it anew' % (filename, e)) from None
 
 
 def read_lines(filename):

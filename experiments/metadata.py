@@ -9,6 +9,8 @@ from files import Problem, read_lines
 SOURCES = ('date', 'time', 'latitude', 'longitude', 'elevation')
 DAYS_BEFORE = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)
 RANGE = re.compile(r'[-+]?[0-9.]+ *- *([-+]?[0-9.]+)')
+# No day, minute, degree or metre is as large.
+IMPOSSIBLE = 1e6
 CIRCLES = {'date': 365, 'time': 24 * 60}
 
 
@@ -59,9 +61,11 @@ def read_table(filename):
         for source, text in zip(SOURCES, fields):
             if text:
                 try:
-                    item[source] = float(READERS[source](text))
-                except ValueError:
-                    pass
+                    value = float(READERS[source](text))
+                except (ValueError, OverflowError):
+                    continue
+                if abs(value) < IMPOSSIBLE:
+                    item[source] = value
     return table
 
 

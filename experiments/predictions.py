@@ -17,7 +17,7 @@ import zlib
 import numpy as np
 from numpy.lib import format as npy
 
-from files import Problem, load_npz, writing
+from files import Problem, load_npz, reading_archive, writing
 
 CURE = 'make it anew with predict.py'
 # Rows that are copied or checked at once: small enough for the cache, large enough to hide Python.
@@ -147,16 +147,12 @@ def load(filename, num_classes=None):
 
 
 def _load_zip(f, filename):
-    try:
-        with zipfile.ZipFile(f) as z:
-            members = {info.filename: info for info in z.infolist()}
-            if {'files.npy', 'offsets.npy', 'scores.npy'} <= set(members):
-                scores = members['scores.npy']
-                scores = _mapped(f, scores, filename) if scores.compress_type == zipfile.ZIP_STORED else None
-            else:
-                return _from_dict(load_npz(filename), filename)
-    except (zipfile.BadZipFile, struct.error, ValueError, EOFError, NotImplementedError) as e:
-        raise Problem('%s: not a whole .npz of predictions (%s); %s' % (filename, e, CURE)) from None
+    with reading_archive(filename, 'predictions', CURE), zipfile.ZipFile(f) as z:
+        members = {info.filename: info for info in z.infolist()}
+        if not {'files.npy', 'offsets.npy', 'scores.npy'} <= set(members):
+            return _from_dict(load_npz(filename), filename)
+        scores = members['scores.npy']
+        scores = _mapped(f, scores, filename) if scores.compress_type == zipfile.ZIP_STORED else None
     small = load_npz(filename, only=('files', 'offsets') if scores is not None else None)
     if small['files'].ndim != 1 or small['files'].dtype.kind not in 'UT':
         raise Problem('%s: its files are no list of paths; %s' % (filename, CURE))
