@@ -66,6 +66,8 @@ def _front(front):
     """The operation of the input stage, and those that it consists of."""
     steps = []
     bank, scale = front.filterbank, front.scale
+    if front.centre:
+        raise Problem('band_centre=1: the mean of a band is known at the end of a recording, so there is no streaming through this network')
     if bank is not None:
         steps.append(dict(kind='matrix', matrix=bank.filterbank() if isinstance(bank, layers.LearntMelBank) else bank.bank))
     if isinstance(scale, layers.Log):

@@ -562,6 +562,7 @@ class Front(nn.Module):
         self.bands = self.bins if cfg['filterbank'] == 'none' else cfg['mel_bands']
         self.filterbank = {'mel': MelBank, 'mel_learn': LearntMelBank, 'none': lambda cfg: None}[cfg['filterbank']](cfg)
         self.scale = make_magnitude_scale(cfg, self.bands)
+        self.centre = bool(cfg['band_centre'])
         self.standardise = Standardise(self.bands)
 
     def forward(self, x):
@@ -574,6 +575,8 @@ class Front(nn.Module):
                 x = self.filterbank(x)
             if self.scale is not None:
                 x = self.scale(x)
+            if self.centre:
+                x = x - x.mean(1, keepdim=True)
             return self.standardise(x)[:, None]
 
 
