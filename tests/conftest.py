@@ -118,7 +118,7 @@ class Checkout:
             pytest.skip('needs a checkout of git')
         for name in listing.stdout.decode().split('\0'):
             # a file that somebody is just writing may go away
-            if name and os.path.exists(ROOT / name):
+            if name and os.path.isfile(ROOT / name):
                 (self.path / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, self.path / name)
 
