@@ -1,0 +1,49 @@
+#!/usr/bin/env python3
+"""Scores over time, one thread: the excerpt network slid over a recording against the fully convolutional one.
+
+Excerpts of 5 s of the published network, at its own step of 9 frames, and at every frame. The slid network is measured at
+some of the offsets, and their time is multiplied. Prints seconds, ratios, and the largest difference of the scores.
+"""
+import argparse
+
+from bench_predict import interleaved, network, spectrogram     # which sets the number of threads and the path
+
+import numpy as np
+import torch
+
+import fcn
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--repeats', type=int, default=7, help='rounds of which the median counts (%(default)s)')
+    parser.add_argument('--seconds', type=float, default=30, help='length of the recording (%(default)g)')
+    parser.add_argument('--offsets', type=int, default=4, help='at how many the slid network is measured (%(default)s)')
+    parser.add_argument('--classes', type=int, default=1500, help='(%(default)s)')
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    net = network(args.classes)
+    spect = spectrogram(net, args.seconds, np.random.default_rng(1))
+    for step, target in ((net.frame_step, 4), (1, 20)):
+        converted = fcn.to_fcn(net, 5, step)
+        count = (spect.shape[1] - converted.window) // step + 1
+        chosen = np.linspace(0, count - 1, args.offsets).astype(int)
+
+        @torch.no_grad()
+        def slid():
+            return torch.cat([net(spect[:, i * step:i * step + converted.excerpt])['output'] for i in chosen])
+
+        def ours():
+            stream = converted.stream()
+            return torch.cat([s['output'] for s in (stream.push(spect), stream.end()) if s is not None], 1)[0]
+        difference = (ours()[chosen] - slid()).abs().max().item()
+        part, whole = interleaved([slid, ours], args.repeats)
+        plain = part * count / len(chosen)
+        print('step %d: slid %.1f s (%d offsets, from %d measured), converted %.2f s, ratio %.1f (target %d); scores differ by %.1g' % (
+            step, plain, count, len(chosen), whole, plain / whole, target, difference))
+        assert difference <= 1e-4
+    print('(a recording of %g s; median of %d rounds, interleaved, 1 thread)' % (args.seconds, args.repeats))
+
+
+if __name__ == '__main__':
+    main()

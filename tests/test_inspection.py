@@ -1,0 +1,264 @@
+"""predict.py --full-resolution, --saliency and --plot: what a network hears, and where."""
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import audio
+import config
+import fcn
+import inference
+import inspection
+import layers
+import metadata
+import model
+import predict
+from data import Dataset
+from files import Problem
+from predictions import load
+
+GOLDEN = ('predict/saliency',)
+RECORDING = 'train/LIFECLEF2015_BIRDAMAZON_XC_WAV_RN2101.wav'
+SETTINGS = ['len_min=1', 'len_max=2', 'mel_bands=20', 'frame_len=256', 'mel_max=8000', 'bg_threads=1', 'arch.pool=logmeanexp:1', 'arch.output=softmax']
+NETWORKS = {
+    'plain': ['arch=conv:4x3x3,pool:3x3,Conv:8x3x-1'],
+    'residual': ['arch=conv:4x3x3,resblock_start_end:1x4x3x3,pool:3x3,Conv:8x3x-1'],
+    'attention': ['arch=conv:4x3x3,pool:3x3,Conv:8x3x-1', 'arch.pool=attention:2'],
+    'whole': ['arch=conv:4x3x3,pool:-1x3,Conv:8x1x-1'],
+    'combined': ['arch=conv:4x3x3,pool:3x3,Conv:8x3x-1', 'arch_meta=full:4', 'input_meta=date,elevation'],
+    'metadata': ['arch=', 'arch_meta=full:4', 'input_meta=date,elevation'],
+}
+
+
+@pytest.fixture
+def call(monkeypatch):
+    def run_main(*args):
+        monkeypatch.setattr(sys, 'argv', ['predict.py', *map(str, args), '--device', 'cpu'])
+        predict.main()
+    return run_main
+
+
+@pytest.fixture
+def dataset(tiny_dataset):
+    return Dataset(str(tiny_dataset))
+
+
+def network(folder, name, *settings):
+    """A network of random weights and its file."""
+    cfg = config.load([], SETTINGS + NETWORKS[name] + ['classes=4'] + list(settings))
+    net = model.build(cfg, 4, metadata.size(cfg)).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(.3 * torch.rand(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())))
+    model.save(net, folder / (name + '.npz'))
+    config.write_vars(folder / (name + '.npz.vars'), cfg)
+    return net, folder / (name + '.npz')
+
+
+def samples_of(dataset, file):
+    return soundfile.read(dataset.audio_path(file), dtype='int16')[0]
+
+
+# == Saliency ==
+
+def guided_by_hooks(net, spect, index):
+    """Guided backpropagation for leaky relus: what autograd passes on, where it passes all of it and that is positive."""
+    class Leaky(torch.nn.Module):
+        def forward(self, x):
+            return torch.nn.functional.leaky_relu(x, .01)
+    for layer in net.audio.layers:
+        if isinstance(layer, layers.ConvLayer) and layer.nonlin.kind == 'lrelu':
+            layer.nonlin = Leaky()
+            layer.nonlin.register_full_backward_hook(lambda module, given, got: (given[0].clamp_min(0) * (given[0] == got[0]),))
+    spect = spect.clone().requires_grad_()
+    gradient, = torch.autograd.grad(net(spect)['logits'][:, index].sum(), spect)
+    return gradient.numpy()
+
+
+def test_saliency_of_the_originals_network(golden, golden_dir, tmp_path, call):
+    _, expected = golden('predict/saliency')
+    shutil.copytree(golden_dir / 'dataset', tmp_path / 'dataset')
+    name = golden_dir / 'nets/dummy_lme1.npz'
+    settings = ['len_min=0', 'len_max=30', 'arch.output=linear']
+    call(name, tmp_path / 'out.npz', '--dataset', tmp_path / 'dataset', '--filelists', 'one', '--saliency', 2, *(x for s in settings for x in ('--var', s)))
+    np.testing.assert_allclose(load(tmp_path / 'out.npz')[RECORDING], expected['pred'], atol=1e-4)
+    found = load(tmp_path / 'out.saliency.npz')[RECORDING]
+    cfg = config.load([str(name) + '.vars'], settings)
+    net = predict.load_model(str(name), cfg, 0).eval()
+    samples, _ = soundfile.read(tmp_path / 'dataset/audio' / RECORDING, dtype='int16')
+    spect = torch.from_numpy(audio.spectrogram(samples, 22050, 1024, 70, bins=465))[None]
+    _, plain = inference.saliency(net, spect, 2, guided=False)
+    scale = np.abs(expected['plain']).max()
+    np.testing.assert_allclose(plain, expected['plain'], atol=1e-4 * scale)
+    # what the original called guided is the plain gradient; ours is guided
+    np.testing.assert_allclose(expected['saliency'], expected['plain'], atol=1e-4 * scale)
+    assert np.abs(found - expected['plain'][0]).max() > .1 * scale
+    np.testing.assert_allclose(found, guided_by_hooks(net, spect, 2)[0], atol=1e-4 * scale)
+
+
+def test_saliency_has_a_row_for_each_frame_of_long_recordings_too(tiny_dataset, dataset, tmp_path, call):
+    net, name = network(tmp_path, 'plain')
+    call(name, tmp_path / 'out.npz', '--dataset', tiny_dataset, '--filelists', 'soundscapes_val', '--saliency', 0)
+    call(name, tmp_path / 'without.npz', '--dataset', tiny_dataset, '--filelists', 'soundscapes_val')
+    assert (tmp_path / 'out.npz').read_bytes() == (tmp_path / 'without.npz').read_bytes()
+    found = load(tmp_path / 'out.saliency.npz')
+    for file in found.files:
+        spect = audio.spectrogram(samples_of(dataset, file), 22050, 256, 70, bins=audio.num_bins(net.cfg))
+        assert found[file].shape == spect.shape
+        _, second = inference.saliency(net, torch.from_numpy(spect[140:280])[None], 0)
+        np.testing.assert_allclose(found[file][140:280], second[0].numpy(), atol=1e-6 * second.abs().max().item(), rtol=1e-4)
+
+
+def test_classes_are_found_by_index_id_and_latin_name(dataset):
+    names = inspection.class_names(dataset)
+    for index in range(4):
+        for text in (str(index), dataset.labelset[index], names[index], names[index].upper()):
+            assert inspection.find_class(text, dataset) == index
+    for text in ('4', '-1', '1.5', 'Parus major'):
+        with pytest.raises(Problem, match='neither a class of tiny_demo nor an index below 4'):
+            inspection.find_class(text, dataset)
+    with pytest.raises(Problem, match='did you mean %s' % names[2]):
+        inspection.find_class(names[2][:-1], dataset)
+
+
+# == Full resolution ==
+
+@pytest.mark.parametrize('name, options', [('plain', ()), ('plain', ('--own-step',)), ('residual', ()), ('combined', ()), ('attention', ())])
+def test_full_resolution_gives_the_score_of_each_window(name, options, tiny_dataset, dataset, tmp_path, call, monkeypatch, capsys):
+    net, filename = network(tmp_path, name)
+    monkeypatch.setattr(fcn, 'READ_FRAMES', 100)
+    call(filename, tmp_path / 'out.npz', '--dataset', tiny_dataset, '--full-resolution', '--window', .8, *options)
+    found = load(tmp_path / 'out.npz')
+    converted = fcn.to_fcn(net, .8, net.frame_step if options else 1)
+    assert converted.describe() in capsys.readouterr().out
+    feed = predict.TestFeed(dataset, net.cfg)
+    assert found.files == feed.files
+    for i in range(0, len(feed), 3):
+        item = feed.item(i)
+        spect = torch.from_numpy(audio.spectrogram(item['samples'], 22050, 256, 70, bins=audio.num_bins(net.cfg)))[None]
+        meta = torch.from_numpy(item['meta'])[None] if 'meta' in item else None
+        rows = found[item['file']]
+        assert len(rows) == (spect.shape[1] - converted.window) // converted.step + 1
+        before = converted.margin
+        for row in range(before // converted.step, len(rows) - before, 17):
+            start = row * converted.step - before
+            with torch.no_grad():
+                maps = net.maps(spect[:, start:start + converted.excerpt + 2 * before])[:, :, before // net.frame_step:][:, :, :converted.count]
+                np.testing.assert_allclose(rows[row], net.finish(net.pool(maps), meta)['output'][0], atol=1e-4)
+
+
+# == Plots ==
+
+@pytest.mark.parametrize('name, kind', [('plain', 'pdf'), ('attention', 'png'), ('whole', 'png')])
+def test_plots_are_written(name, kind, tiny_dataset, dataset, tmp_path, call):
+    _, filename = network(tmp_path, name)
+    call(filename, tmp_path / 'out.npz', '--dataset', tiny_dataset, '--filelists', 'soundscapes_val', '--plot', tmp_path / 'plots', '--plot-format', kind,
+         '--saliency', inspection.class_names(dataset)[3])
+    files = sorted((tmp_path / 'plots').iterdir())
+    assert [p.name for p in files] == sorted('%s.%s' % (f[:-4].replace('/', '_'), kind) for f in dataset.filelist('soundscapes_val'))
+    assert all(p.read_bytes().startswith(dict(png=b'\x89PNG', pdf=b'%PDF')[kind]) for p in files)
+
+
+def drawn(tmp_path, name, dataset, samples, monkeypatch, **options):
+    """The figure of a recording."""
+    import matplotlib.pyplot as plt
+    net, filename = network(tmp_path, name)
+    monkeypatch.setattr(sys, 'argv', ['predict.py', str(filename), 'out.npz'])
+    predictor = predict.Predictor(predict.parse_arguments(), net.cfg, net, torch.device('cpu'))
+    monkeypatch.setattr(plt, 'close', lambda figure: None)
+    outputs = inspection.Inspector(predictor, dataset, folder=str(tmp_path), **options)({'file': 'a/b.wav', 'samples': samples})
+    if 'saliency' in outputs:
+        assert sum(map(len, outputs['saliency'])) == predictor.frames(samples)
+    figure = plt.gcf()
+    monkeypatch.undo()
+    plt.close(figure)
+    return net, outputs, figure
+
+
+def test_curves_are_where_the_sound_is(dataset, tmp_path, monkeypatch):
+    samples = np.zeros(22050 * 10, np.int16)
+    samples[22050 * 7:22050 * 7 + 200] = 10000
+    net, outputs, figure = drawn(tmp_path, 'attention', dataset, samples, monkeypatch, index=1)
+    spectrogram, curves, attention, saliency = figure.axes
+    best = np.argsort(-outputs['output'].max(0), kind='stable')[0]
+    assert curves.lines[0].get_label().startswith(inspection.class_names(dataset)[best] + ' (')
+    for line in curves.lines:
+        x, y = line.get_data()
+        assert abs(x[np.argmax(np.abs(y - np.median(y)))] - 7) < .2
+    for axes in (spectrogram, saliency):
+        image = axes.images[0]
+        assert image.get_extent()[1] == 10 and image.get_extent()[3] == pytest.approx(8, abs=.1)
+    loudest = spectrogram.images[0].get_array().sum(0).argmax() / spectrogram.images[0].get_array().shape[1]
+    assert loudest == pytest.approx(.7, abs=.01)
+    assert [axes.get_ylabel() for axes in figure.axes] == ['frequency (kHz)', 'class map\n(before pooling)', 'attention\n(1: even)', 'frequency (kHz)']
+
+
+@pytest.mark.parametrize('seconds', [0, .01, 1, 121])
+def test_recordings_of_any_length_and_silence_are_plotted(seconds, dataset, tmp_path, monkeypatch):
+    _, _, figure = drawn(tmp_path, 'plain', dataset, np.zeros(int(22050 * seconds), np.int16), monkeypatch)
+    assert all(axes.images[0].get_array().shape[1] <= inspection.COLUMNS for axes in figure.axes if axes.images)
+    assert figure.axes[-1].get_xlabel() == ('time (h:mm:ss)' if seconds > 120 else 'time (s)')
+
+
+def test_columns_hold_the_maxima_however_the_rows_come():
+    rows = np.random.default_rng(0).normal(size=(5000, 3))
+    results = []
+    for size in (1, 7, 5000):
+        columns = inspection.Columns(5000)
+        for start in range(0, 5000, size):
+            columns.add(rows[start:start + size], start + np.arange(len(rows[start:start + size])))
+        results.append(columns.result())
+    for frames, values in results:
+        assert len(frames) == inspection.COLUMNS
+        np.testing.assert_array_equal(frames, results[0][0])
+        np.testing.assert_array_equal(values, results[0][1])
+    np.testing.assert_array_equal(results[0][1].max(0), rows.max(0))
+
+
+# == Interruptions and bad input ==
+
+@pytest.mark.parametrize('options, after', [(('--full-resolution', '--window', 1), 3), (('--saliency', 0, '--plot', 'PLOTS'), 13)])
+def test_an_interrupted_inspection_goes_on(options, after, tiny_dataset, dataset, tmp_path, call, monkeypatch, capsys):
+    _, name = network(tmp_path, 'plain')
+    options = [tmp_path / 'plots' if o == 'PLOTS' else o for o in options]
+    call(name, tmp_path / 'whole.npz', '--dataset', tiny_dataset, *options)
+    plain, calls = audio.spectrogram, []
+
+    def interrupted(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == after:
+            raise KeyboardInterrupt
+        return plain(*args, **kwargs)
+    monkeypatch.setattr(audio, 'spectrogram', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        call(name, tmp_path / 'out.npz', '--dataset', tiny_dataset, '--var', 'bg_threads=0', *options)
+    assert not (tmp_path / 'out.npz').exists()
+    capsys.readouterr()
+    call(name, tmp_path / 'out.npz', '--dataset', tiny_dataset, *options)
+    assert 'going on after' in capsys.readouterr().out
+    assert (tmp_path / 'out.npz').read_bytes() == (tmp_path / 'whole.npz').read_bytes()
+    if '--saliency' in options:
+        assert (tmp_path / 'out.saliency.npz').read_bytes() == (tmp_path / 'whole.saliency.npz').read_bytes()
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith('.')]
+
+
+@pytest.mark.parametrize('name, options, words', [
+    ('metadata', ('--full-resolution',), 'knows metadata alone.*leave out --full-resolution'),
+    ('metadata', ('--plot', 'x', '--saliency', 0), 'leave out --plot and --saliency'),
+    ('plain', ('--full-resolution', '--saliency', 0), 'goes without --plot, --saliency'),
+    ('plain', ('--full-resolution', '--window', .01), 'take at least'),
+    ('whole', ('--full-resolution',), 'pools over all the time'),
+    ('plain', ('--saliency', 'Parus major'), 'neither a class'),
+    ('plain', ('--plot',), 'no display here'),
+    ('plain', ('--var', 'len_max=0'), 'len_max=0.*needs recordings'),
+])
+def test_what_cannot_be_is_one_line_and_nothing_is_written(name, options, words, tiny_dataset, tmp_path, call):
+    _, filename = network(tmp_path, name)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(Problem, match=words) as caught:
+        call(filename, tmp_path / 'out.npz', '--dataset', tiny_dataset, *options)
+    assert '\n' not in str(caught.value)
+    assert sorted(tmp_path.iterdir()) == before
