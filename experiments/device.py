@@ -15,7 +15,10 @@ def pick(name=None):
     if not name:
         name = ('cuda' if torch.cuda.is_available() else
                 'mps' if torch.backends.mps.is_available() else 'cpu')
-    if name == 'cuda' and 'LOCAL_RANK' in os.environ:
+    if name.startswith('cuda') and 'LOCAL_RANK' in os.environ:
+        if name != 'cuda':
+            raise Problem('--device %s: torchrun gives each process a device of its own; say --device cuda, and which ones by '
+                          'CUDA_VISIBLE_DEVICES' % name)
         name = 'cuda:%s' % os.environ['LOCAL_RANK']
     try:
         device = torch.device(name)

@@ -1,6 +1,7 @@
 """train.py: reproducible, resumable, on one process or several."""
 import json
-import os
+import shutil
+import socket
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 
 import train
 from conftest import ROOT
-from files import Problem, load_npz
+from files import Problem, load_npz, save_npz
 
 SMALL = dict(arch='conv:4x3x3x2x2,pool:3x3,Conv:8x3x-1,Conv:8x1x1', mel_bands=20, epochs=3, epochsize=3, batchsize=4, len_min=1, len_max=2,
              bg_threads=1, cost='softmax', magscale='pow_learn', first_params_log=2)
@@ -41,6 +42,8 @@ def test_a_run_leaves_model_settings_figures_history_and_record(call, tmp_path):
     assert 'classes=' in (tmp_path / 'm.npz.vars').read_text() and 'mel_bands=20' in (tmp_path / 'm.npz.vars').read_text()
     record = json.loads((tmp_path / 'm.run.json').read_text())
     assert record['epochs'] == 3 and record['finished'] and record['seed'] == 5 and record['device'] == 'cpu'
+    assert record['settings']['mel_bands'] == 20 and record['command'][-1] == str(tmp_path / 'm.npz') and record['host'] == socket.gethostname()
+    assert record['packages']['torch'] and record['revision'] and record['started'] <= record['written'] and record['peak_memory_MB'] > 0
 
 
 def test_the_same_seed_gives_the_same_bytes_whatever_the_threads(call, tmp_path):
@@ -79,6 +82,28 @@ def test_a_state_of_other_settings_stops_with_what_differs(call, tmp_path):
     with pytest.raises(Problem, match='batchsize=4, now 5'):
         call(tmp_path / 'm.npz', *ALL, epochs=1, batchsize=5)
     assert (tmp_path / 'm.state').read_bytes() == before
+
+
+def test_a_state_of_other_data_or_of_another_format_stops_with_what_differs(call, tiny_dataset, tmp_path, monkeypatch):
+    state = tmp_path / 'm.state'
+    call(tmp_path / 'm.npz', *ALL, epochs=1)
+    before = state.read_bytes()
+    with pytest.raises(Problem, match='validate was True, now False'):
+        call(tmp_path / 'm.npz', '--keep-state', epochs=1)
+    other = tmp_path / 'other'
+    shutil.copytree(tiny_dataset, other)
+    (other / 'filelists' / 'valid').write_text('\n'.join((other / 'filelists' / 'valid').read_text().splitlines()[1:]) + '\n')
+    monkeypatch.setattr(sys, 'argv', ['train.py', *arguments(other, tmp_path / 'm.npz', *ALL, epochs=1)])
+    with pytest.raises(Problem, match='data was [0-9a-f]{16}, now [0-9a-f]{16}'):
+        train.main()
+    assert state.read_bytes() == before
+    arrays = load_npz(state)
+    save_npz(state, dict(arrays, description=np.array(str(arrays['description']).replace('"format": 1', '"format": 0'))))
+    with pytest.raises(Problem, match='format was 0, now 1'):
+        call(tmp_path / 'm.npz', *ALL, epochs=1)
+    state.write_bytes(before[:-100])
+    with pytest.raises(Problem, match='m.state: not a whole'):
+        call(tmp_path / 'm.npz', *ALL, epochs=1)
 
 
 def test_with_patience_the_best_network_is_saved_else_the_last(call, tmp_path, monkeypatch):
@@ -146,17 +171,3 @@ def test_a_model_that_is_no_npz_and_a_missing_data_set_are_refused_in_one_line(t
     for args in (['m.txt'], ['--dataset', 'nowhere', str(tmp_path / 'm.npz')]):
         done = subprocess.run([sys.executable, str(ROOT / 'experiments' / 'train.py'), *args], capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 1 and done.stderr.startswith('train.py: ') and done.stderr.count('\n') == 1
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one_and_resume(tiny_dataset, tmp_path, call):
-    settings = dict(arch__fulldrop=0, epochs=3)
-    call(tmp_path / 'one' / 'm.npz', *ALL, **settings)
-    launch = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', str(ROOT / 'experiments' / 'train.py')]
-    env = dict(os.environ, OMP_NUM_THREADS='1')
-    subprocess.run(launch + arguments(tiny_dataset, tmp_path / 'two' / 'm.npz', *ALL, **settings), check=True, env=env, capture_output=True)
-    one, two = (load_npz(tmp_path / name / 'm.err.npz')['errors'] for name in ('one', 'two'))
-    np.testing.assert_allclose(two[:, :2], one[:, :2], rtol=2e-3)
-    (tmp_path / 'two' / 'm.npz').unlink()
-    done = subprocess.run(launch + arguments(tiny_dataset, tmp_path / 'two' / 'm.npz', *ALL, **settings), check=True, env=env, capture_output=True, text=True)
-    assert 'going on from' in done.stdout and (tmp_path / 'two' / 'm.npz').exists()

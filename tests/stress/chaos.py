@@ -177,17 +177,16 @@ def main():
     token = 'chaos.%d' % os.getpid()
     disk = None
     try:
-        calm = top / 'calm'
+        disk = Disk(top / 'disk', args.disk)
+        calm, disturbed = top / 'calm', disk.path / 'project'
         Checkout(calm).copy()
+        shutil.copytree(calm, disturbed)
         begun = time.monotonic()
         with open(top / 'calm.log', 'w') as output:
             if start(calm, options, token, output).wait():
                 raise SystemExit('chaos.py: the undisturbed run failed:\n' + (top / 'calm.log').read_text()[-2000:])
         seconds = time.monotonic() - begun
         print('undisturbed: %d s' % seconds, flush=True)
-        disk = Disk(top / 'disk', args.disk)
-        disturbed = disk.path / 'project'
-        Checkout(disturbed).copy()
         begun = time.monotonic()
         with open(top / 'disturbed.log', 'w') as output:
             kills, failed_on_full = disturb(disturbed, disk, options, args, seconds, rng, token, output)
