@@ -10,11 +10,12 @@ import torch
 import audio
 import config
 import fcn
-import layers
+import metadata
 import model
+import models
 from conftest import ROOT
 from files import Problem
-from test_inference import BASE, NETWORKS, build, random_spectrogram
+from test_inference import BASE, NETWORKS, build, random_spectrogram, randomise
 
 WINDOW = 1.5
 
@@ -125,6 +126,32 @@ def test_second_output():
     stream = fcn.to_fcn(net, WINDOW).stream()
     outputs = stream.push(random_spectrogram(net, 400))
     torch.testing.assert_close(outputs['output_bg'], torch.sigmoid(outputs['output']))
+
+
+def architectures():
+    """A published model of each architecture; the others differ in their training alone."""
+    return {tuple(i for i in m.settings.items() if i[0].startswith(('arch', 'input_meta'))): name for name, m in models.read_table().items()}.values()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', architectures())
+def test_every_published_network_is_converted(name):
+    cfg = config.load([], ['%s=%s' % item for item in models.read_table()[name].settings.items()])
+    net = model.build(cfg, 3, metadata.size(cfg))
+    if not cfg['arch']:
+        with pytest.raises(Problem, match='metadata alone'):
+            fcn.to_fcn(net)
+        return
+    randomise(net)
+    meta = torch.ones(1, net.num_meta) if net.num_meta else None
+    for step in (1, net.frame_step):
+        converted = fcn.to_fcn(net, 3, step)
+        assert bool(converted.margin) == ('resnet' in name)
+        spect = random_spectrogram(net, converted.excerpt + 2 * converted.margin + 40)
+        scores = scores_of(converted, spect, meta)
+        for offset in (0, 18, 36):
+            torch.testing.assert_close(scores[:, (offset + converted.margin) // step],
+                                       excerpt_score(net, spect, offset + converted.margin, converted, meta), rtol=1e-4, atol=1e-4)
 
 
 def test_what_cannot_be_converted_is_refused():

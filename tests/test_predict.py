@@ -8,6 +8,8 @@ import sys
 import numpy as np
 import pytest
 
+import config
+import model
 import predict
 from conftest import GOLDEN_DIR, ROOT
 from files import Problem
@@ -105,6 +107,30 @@ def test_bad_input_is_one_line_and_nothing_is_written(change, words, trained, ti
              '--var', options['var'], '--device', options['device'])
     assert '\n' not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_files_of_the_original_serve_as_model_and_start_and_teacher(trained, tiny_dataset, tmp_path, call):
+    net = predict.load_model(str(trained), config.load([str(trained) + '.vars']), 0)
+    original = tmp_path / 'original.npz'
+    model.save_original(net, original)
+    shutil.copy(str(trained) + '.vars', str(original) + '.vars')
+    for name, file in (('ours', trained), ('theirs', original)):
+        call(file, tmp_path / (name + '.pred.npz'), '--dataset', tiny_dataset)
+        run('train.py', '--dataset', tiny_dataset, *(x for v in ARCH + ['init_from=%s' % file, 'ban=%s' % file] for x in ('--var', v)),
+            tmp_path / (name + '.npz'))
+    assert (tmp_path / 'ours.pred.npz').read_bytes() == (tmp_path / 'theirs.pred.npz').read_bytes()
+    assert (tmp_path / 'ours.npz').read_bytes() == (tmp_path / 'theirs.npz').read_bytes() != trained.read_bytes()
+
+
+def test_a_model_of_other_arrays_is_refused_with_both_lists(trained, tiny_dataset, tmp_path, call):
+    original = tmp_path / 'original.npz'
+    model.save_original(predict.load_model(str(trained), config.load([str(trained) + '.vars']), 0), original)
+    shutil.copy(str(trained) + '.vars', str(original) + '.vars')
+    for change, there, wanted in (('mel_bands=24', 'param1 1x20', 'audio.front.standardise.mean 1x24'),
+                                  ('arch=conv:4x3x3x2x2,Conv:8x3x-1', 'It holds the arrays', 'the network has')):
+        with pytest.raises(Problem, match='does not fit.*%s.*%s' % (there, wanted)):
+            call(original, tmp_path / 'out.npz', '--dataset', tiny_dataset, '--var', change)
+    assert not (tmp_path / 'out.npz').exists()
 
 
 def test_a_model_cut_in_half_is_refused(trained, tiny_dataset, tmp_path):
