@@ -438,6 +438,8 @@ def main():
         search = Search(ensemble, args.criterion, trials, recordings, report if recordings is None else None)
         if recordings is None:
             searches.append(search)
+            if args.stability:
+                say(name_of(candidate))
         if candidate[0] == INITIAL:
             search.evaluate(start)
         else:

@@ -359,6 +359,9 @@ def test_stability_prints_a_table_and_chooses_the_winner(dataset):
     rows = [line.split() for line in lines[at + 2:at + 6]]
     assert [' '.join(row[5:]).replace(' (chosen)', '') for row in rows] == [
         'forward, seed 5', 'forward, seed 6', 'greedy, seed 5', 'initial weights']
+    # what each found stands below its name
+    assert [line for line in lines if line in ('forward, seed 5', 'forward, seed 6', 'greedy, seed 5', 'initial weights')] == lines[:1] + [
+        'forward, seed 6', 'greedy, seed 5', 'initial weights']
     wins = [float(row[1]) for row in rows]
     assert sum(wins) == pytest.approx(50, abs=0.2) and '(chosen)' in rows[int(np.argmax(wins))]
     for row in rows:

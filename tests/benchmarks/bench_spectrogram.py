@@ -36,15 +36,19 @@ def recipe():
     return spectrogram
 
 
-def ours(fused=True, fftw=True):
-    """Our function as it is, or as it is where a package is missing."""
+def ours(fused=True, fftw=True, into=False):
+    """Our function as it is, or as it is where a package is missing, or into an array that is there, as the feed calls it."""
+    outs = {}
     local, ways = type(audio._local)(), (audio._fused if fused else lambda: None, audio._pyfftw if fftw else lambda: None)
 
     def spectrogram(samples):
         saved = audio._fused, audio._pyfftw, audio._local
         audio._fused, audio._pyfftw, audio._local = ways + (local,)
         try:
-            return audio.spectrogram(samples, RATE, FRAME_LEN, FPS, BINS)
+            result = audio.spectrogram(samples, RATE, FRAME_LEN, FPS, BINS, outs.get(len(samples)))
+            if into:
+                outs[len(samples)] = result
+            return result
         finally:
             audio._fused, audio._pyfftw, audio._local = saved
     return spectrogram
@@ -54,7 +58,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--repeats', type=int, default=15, help='rounds of which the median counts (%(default)s)')
     args = parser.parse_args()
-    ways = {'2018 recipe': recipe(), 'ours': ours(), 'ours without pyfftw': ours(fftw=False),
+    ways = {'2018 recipe': recipe(), 'ours': ours(), 'ours, into an array': ours(into=True), 'ours without pyfftw': ours(fftw=False),
             'ours without numba': ours(fused=False)}
     rng = np.random.default_rng(0)
     print('%-8s' % 'signal' + ''.join('%28s' % name for name in ways))
