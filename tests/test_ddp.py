@@ -1,0 +1,113 @@
+"""One network trained by two processes (torchrun, gloo): the figures of one process, and what is killed goes on."""
+import contextlib
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import device
+from conftest import ROOT
+from files import Problem, load_npz
+from test_train import ALL, arguments
+
+LAUNCH = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2']
+TRAIN = str(ROOT / 'experiments' / 'train.py')
+DRIVER = ('experiments/train_all.sh', '--dataset', 'tiny', '--models', 'experiments/one.tsv', '--gpus-per-model', '2', '--device', 'cpu',
+          '--var', 'epochs=3', '--var', 'epochsize=40', '--var', 'batchsize=5')
+
+
+def command_of(pid):
+    with contextlib.suppress(OSError):
+        return pathlib.Path('/proc/%s/cmdline' % pid).read_bytes().decode().split('\0')
+    return []
+
+
+def workers(root):
+    """{rank: process} of the train.py of a model."""
+    found = {}
+    for path in pathlib.Path('/proc').glob('[0-9]*'):
+        command = command_of(path.name)
+        if 'train.py' in command and 'torch.distributed.run' not in command:
+            with contextlib.suppress(OSError):
+                environment = (path / 'environ').read_bytes().decode().split('\0')
+                if 'PUBLISHED=tiny' in environment and str(root) in os.readlink(path / 'cwd'):
+                    found.update((int(e[5:]), int(path.name)) for e in environment if e.startswith('RANK='))
+    return found
+
+
+@pytest.fixture
+def project(checkout, tiny_dataset):
+    shutil.copytree(tiny_dataset, checkout.path / 'datasets' / 'tiny', copy_function=os.link)
+    (checkout.experiments / 'one.tsv').write_text('m\tdemo demo_cnn\t-\n')
+    return checkout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('settings', [dict(batchsize=4), dict(batchsize=5, learn_scheme='nesterov', l2_decay=.001, clip_grad=1)])
+def test_two_processes_reach_the_figures_of_one(tiny_dataset, tmp_path, settings):
+    settings = dict(settings, arch__fulldrop=0)  # each process draws its own dropout
+    for name, launch in (('one', [sys.executable]), ('two', LAUNCH)):
+        subprocess.run([*launch, TRAIN, *arguments(tiny_dataset, tmp_path / name / 'm.npz', *ALL, **settings)], check=True, capture_output=True,
+                       env=dict(os.environ, OMP_NUM_THREADS='1'))
+    one, two = (load_npz(tmp_path / name / 'm.err.npz')['errors'] for name in ('one', 'two'))
+    np.testing.assert_allclose(two, one, rtol=1e-4)
+    one, two = (load_npz(tmp_path / name / 'm.npz') for name in ('one', 'two'))
+    for name in one:
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-3, atol=1e-3, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_no_more_than_its_epoch(project, tmp_path):
+    assert project.run(*DRIVER).returncode == 0
+    folder = project.experiments / 'tiny'
+    undisturbed = {path.name: path.read_bytes() for path in folder.glob('*.npz')}
+    assert len(undisturbed) == 3
+    shutil.rmtree(folder)
+    driver = project.start(*DRIVER)
+    for line in driver.stdout:
+        if line.startswith('epoch 2:'):  # the state of the first is there
+            os.kill(workers(project.path)[1], signal.SIGKILL)
+            break
+    stdout, stderr = driver.communicate(timeout=120)
+    assert driver.returncode == 0, stdout + stderr
+    assert 'going on from' in stdout and stdout.count('epoch 3:') == 1
+    assert {path.name: path.read_bytes() for path in folder.glob('*.npz')} == undisturbed
+
+
+@pytest.mark.slow
+def test_a_stopped_driver_leaves_no_worker_and_its_state(project):
+    driver = project.start(*DRIVER)
+    for line in driver.stdout:
+        if line.startswith('epoch 2:'):  # the state of the first is there
+            break
+    assert len(workers(project.path)) == 2
+    driver.terminate()
+    assert driver.wait(60) == 143
+    driver.communicate()
+    assert not workers(project.path)
+    done = project.run(*DRIVER)
+    assert done.returncode == 0 and 'going on from' in done.stdout
+
+
+@pytest.mark.slow
+def test_the_log_ends_with_why_it_failed(project):
+    done = project.run(*DRIVER, '--var', 'initial_eta=1e30', '--var', 'learn_scheme=momentum')
+    assert done.returncode == 1
+    assert 'failed with exit status 1: train.py: epoch 1, batch 40: the loss is not finite' in (
+        project.experiments / 'tiny' / 'm.log').read_text().splitlines()[-1]
+
+
+def test_one_device_for_several_processes_is_refused(monkeypatch):
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    with pytest.raises(Problem, match='CUDA_VISIBLE_DEVICES'):
+        device.pick('cuda:1')
+
+
+def test_a_number_of_gpus_that_is_none_is_refused(checkout):
+    done = checkout.run('experiments/train_all.sh', '--gpus-per-model', 'x')
+    assert done.returncode == 2 and 'needs a number' in done.stderr
