@@ -105,7 +105,7 @@ def disturb(project, disk, options, args, seconds, rng, token, output):
         due = None
         for stage in targets:
             if stage in running and not kills[stage]:
-                due = stage if now > seen.setdefault(stage, now + rng.uniform(0, min(1, pause))) else due
+                due = stage if now > seen.setdefault(stage, now + rng.uniform(0, 0.3)) else due
             else:
                 seen.pop(stage, None)
         if due is None and now > next_kill and sum(kills.values()) < args.kills and running:
