@@ -389,8 +389,9 @@ def member_name(filename):
 def write_ensemble(filename, members, weights, figures, args):
     """Write members and weights as a table that submit_all.sh reads, the figures in comments."""
     with writing(filename, 'w', encoding='utf-8') as f:
-        f.write('# found with %s, seed %d, criterion %s, on list %s of %s\n# %s\n# options:\n# member\tweight\n'
-                % (args.strategy, args.seed, args.criterion, args.filelist, os.path.basename(args.dataset), figures))
+        f.write('# found with %s, seed %d, criterion %s, on list %s of %s\n# %s\n# options:%s\n# member\tweight\n'
+                % (args.strategy, args.seed, args.criterion, args.filelist, os.path.basename(args.dataset), figures,
+                   ' --softmax' * args.softmax))
         f.writelines('%s\t%g\n' % (member_name(name), weight) for (name, _, _), weight in zip(members, weights) if weight > 0)
 
 
@@ -421,6 +422,8 @@ def main():
            'stability': args.stability and args.seeds, 'folds': args.folds, 'softmax': args.softmax,
            'predictions': [digest for _, _, digest in members], 'initial weights': start.tolist(),
            'labels': hashlib.sha256(repr((files, truth.tolist(), background)).encode()).hexdigest()}
+    for filename in filter(None, (args.output, args.trials)):
+        os.makedirs(os.path.dirname(os.path.abspath(filename)), exist_ok=True)
     trials = Trials(args.trials or args.output and args.output + '.trials', key, renew=not args.trials)
     # Numba and what it compiled are loaded here, after all checks.
     from ensemble import Ensemble

@@ -72,7 +72,6 @@ main() {
     printf '%s\n' "$figures"
     if [[ ! -e $weights ]]; then
         step 'Looking for the best weights of an ensemble'
-        mkdir -p "${weights%/*}"
         "$PYTHON" blender.py --dataset "$DATASET" --labelfile-background bg.tsv --strategy hyperopt --patience 300 \
             --output "$weights" "${predictions[@]}"
     fi

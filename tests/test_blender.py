@@ -253,6 +253,14 @@ def test_what_is_printed_goes_into_eval(dataset):
     assert [[name + '.pred.npz', weight] for name, weight in members] == [line.split(':') for line in lines]
 
 
+def test_the_table_is_written_into_a_new_folder_with_the_options_that_it_needs(dataset):
+    done = blend(dataset, *INPUTS, '--strategy=forward', '--softmax', '--output=new/folder/w.tsv')
+    assert done.returncode == 0, done.stderr
+    assert '# options: --softmax' in (dataset.parent / 'new/folder/w.tsv').read_text().splitlines()
+    said = [line for line in done.stderr.splitlines() if line.startswith('MAP: ')][-1]
+    assert run(dataset, '--softmax', *done.stdout.splitlines()).stdout.startswith(said)
+
+
 def test_without_background_only_the_foreground_counts(dataset):
     done = blend(dataset, *INPUTS, '--patience=5')
     assert done.returncode == 0 and 'MAP-bg' not in done.stderr and 'MAP: ' in done.stderr
