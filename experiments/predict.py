@@ -39,7 +39,7 @@ def parse_arguments():
     parser.add_argument('--split-pool', action='store_true', help='pool once over a whole recording, not block by block')
     parser.add_argument('--score-rest', action='store_true', help='score what is left at the end of a recording, too, however short')
     parser.add_argument('--include-side-outputs', action='store_true',
-                        help='write what else the network computes (background, attention) to OUT with .NAME.npz for .npz')
+                        help='write the scores of background species (arch.output_bg), too, to OUT with .background.npz for .npz')
     parser.add_argument('--full-resolution', action='store_true', help='scores at every spectrogram frame, in float32')
     parser.add_argument('--window', type=float, default=5, metavar='SECONDS', help='excerpt that --full-resolution scores at each frame (%(default)g)')
     parser.add_argument('--own-step', action='store_true', help="have --full-resolution score at the network's own step instead of every frame: smaller")
