@@ -170,11 +170,26 @@ logged() {
     return "$status"
 }
 
+# Runs a command that goes on from file $1, and again if a process of it died: until it fails twice without getting further.
+restarted() {
+    local file=$1 status before stuck=0
+    shift
+    while ((stuck < 2)); do
+        before=$(stat -c %.9Y "$file" 2>/dev/null) || :
+        status=0
+        "$@" || status=$?
+        ((status)) || return 0
+        if [[ $(stat -c %.9Y "$file" 2>/dev/null) == "$before" ]]; then stuck=$((stuck + 1)); else stuck=0; fi
+        ((stuck == 2)) || printf 'failed with exit status %d; starting again\n' "$status"
+    done
+    return "$status"
+}
+
 # Makes FILE by a command under its claim, with a log beside it: `claimed FILE COMMAND...`, in which {} stands for the attempt's own folder.
 # What the command leaves there is published beside FILE. Exit status 75, 76: someone else has the claim.
 claimed() {
     local log=${1##*/}
-    export -f logged
+    export -f logged restarted
     export PUBLISHED=${1%/*}
     # shellcheck disable=SC2016  # expands in the claimed shell
     run_child ./claim.sh "$1.lock" -- bash -c 'set -euo pipefail; logged "${@//\{\}/$CLAIM_WORK}"' claimed "{}/${log%.npz}.log" "${@:2}"
@@ -193,7 +208,9 @@ holder() {
 train_model() {
     local launch=("$PYTHON")
     # A process that dies is no failure yet: all of them start again, from the last epoch.
-    ((GPUS == 1)) || launch=(env OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" "$PYTHON" -m torch.distributed.run --standalone --nproc-per-node="$GPUS" --max-restarts=3)
+    # (Not by torchrun's own --max-restarts: after it, gloo at times can't connect.)
+    ((GPUS == 1)) || launch=(restarted "{}/$1.state" env OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" PYTHONWARNINGS=ignore::FutureWarning
+        "$PYTHON" -m torch.distributed.run --standalone --nproc-per-node="$GPUS" --max-restarts=0)
     # shellcheck disable=SC2086  # words without spaces
     claimed "$DATASET/$1.npz" "${launch[@]}" train.py ${TRAIN[$1]} "${SETTINGS[@]}" "${DEVICE[@]}" "{}/$1.npz"
 }

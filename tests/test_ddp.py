@@ -18,7 +18,7 @@ from test_train import ALL, arguments
 LAUNCH = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2']
 TRAIN = str(ROOT / 'experiments' / 'train.py')
 DRIVER = ('experiments/train_all.sh', '--dataset', 'tiny', '--models', 'experiments/one.tsv', '--gpus-per-model', '2', '--device', 'cpu',
-          '--var', 'epochs=3', '--var', 'epochsize=40', '--var', 'batchsize=5')
+          '--var', 'epochs=3', '--var', 'epochsize=15', '--var', 'batchsize=5')
 
 
 def command_of(pid):
@@ -98,7 +98,7 @@ def test_a_stopped_driver_leaves_no_worker_and_its_state(project):
 def test_the_log_ends_with_why_it_failed(project):
     done = project.run(*DRIVER, '--var', 'initial_eta=1e30', '--var', 'learn_scheme=momentum')
     assert done.returncode == 1
-    assert 'failed with exit status 1: train.py: epoch 1, batch 40: the loss is not finite' in (
+    assert 'failed with exit status 1: train.py: epoch 1, batch 15: the loss is not finite' in (
         project.experiments / 'tiny' / 'm.log').read_text().splitlines()[-1]
 
 
