@@ -153,8 +153,8 @@ def num_frames(samples, frame_len, hop):
 
 # == Spectrograms ==
 
-# Frames that are transformed at once: few fit the cache of a core, scipy takes long for each call.
-FRAMES, SCIPY_FRAMES = 16, 64
+# Frames that are transformed at once: as many as fit the cache of a core, since each call makes other threads wait for it to return.
+FRAMES = 64
 _local = threading.local()
 _planning = threading.Lock()
 
@@ -232,7 +232,7 @@ class _Transform:
             self.execute = lambda: plan.execute() or halves
         else:
             from scipy.fft import fft
-            source = np.zeros((SCIPY_FRAMES, half), np.complex64)
+            source = np.zeros((FRAMES, half), np.complex64)
             self.execute = lambda: fft(source, axis=1).view(np.float32)
         self.frames = source.view(np.float32)
 
@@ -240,8 +240,8 @@ class _Transform:
 def _plain_spectrogram(samples, step, win, out):
     from scipy.fft import rfft
     frame_len = len(win)
-    for k in range(0, len(out), SCIPY_FRAMES):
-        rows = out[k:k + SCIPY_FRAMES]
+    for k in range(0, len(out), FRAMES):
+        rows = out[k:k + FRAMES]
         # Converting a stretch of samples once is quicker than each of its overlapping frames.
         part = samples[k * step:(k + len(rows) - 1) * step + frame_len].astype(np.float32)
         frames = np.lib.stride_tricks.sliding_window_view(part, frame_len)[::step]
