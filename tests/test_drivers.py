@@ -393,3 +393,23 @@ def test_two_submitters_share_the_predictions(project):
         _, stderr = driver.communicate(timeout=120)
         assert driver.returncode == 0, stderr
     assert len(calls(project, 'predict')) == before + 4
+
+
+@pytest.mark.slow
+def test_the_demo_blends_when_all_members_are_there_whoever_makes_them(project):
+    (project.experiments / 'table.tsv').write_text('plain\tpublished dummy lme1\nmeta\tpublished meta-256-512 metaonly\n')
+    (project.path / 'datasets' / 'tiny' / 'source').mkdir()
+    (project.path / 'prepare_birdclef.sh').write_text('#!/bin/sh\n')
+    gate(project, 'plain')
+    other = start_training(project, 'plain')
+    wait_for(other.stdout, 'plain: training')
+    demo = project.start('experiments/demo.sh', '--dataset', 'tiny', '--models', 'table.tsv', cwd=project.experiments, TRAIN_ALL_POLL='0.1')
+    said = wait_for(demo.stderr, 'waiting')
+    open_gate(project, 'plain')
+    stdout, stderr = demo.communicate(timeout=120)
+    assert demo.returncode == 0, said + stderr
+    assert other.wait(timeout=60) == 0
+    other.communicate()
+    blend = (project.experiments / 'tiny' / 'ensembles' / 'blend.tsv').read_text()
+    assert [line.split('\t')[0] for line in blend.splitlines() if not line.startswith('#')] == ['plain', 'meta']
+    assert calls(project).count('plain') == 1
