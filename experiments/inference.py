@@ -487,6 +487,9 @@ class Program:
     @torch.no_grad()
     def __call__(self, spect):
         """(batch, frames, bins) -> (batch, maps, time, frequency)."""
+        if len(spect) > 1:
+            # one by one: parts of several recordings lie apart, and oneDNN's strided convolutions of such with 2 threads can be wrong
+            return torch.cat([self(one) for one in spect.split(1)])
         stream = self.stream()
         parts = [stream.push(block) for block in layers.full_precision(spect).split(self.block, 1)] + [stream.end()]
         return torch.cat([layers.full_precision(p) for p in parts if p is not None], 2)

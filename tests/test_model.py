@@ -244,8 +244,8 @@ def test_what_weight_decay_covers():
     names = {id(p): n for n, p in net.named_parameters()}
     covered = {names[id(p)] for p in net.regularisable()}
     assert covered == {n for n in names.values() if n.endswith(('weight', 'gamma', 'front.scale.scale'))}
-    assert {id(p) for p in small('magscale=pow_learn', 'filterbank=mel_learn').regularisable()}.isdisjoint(
-        {id(p) for p in small('magscale=pow_learn').audio.front.parameters()})
+    net = small('magscale=pow_learn', 'filterbank=mel_learn')
+    assert {id(p) for p in net.regularisable()}.isdisjoint({id(p) for p in net.audio.front.parameters()})
 
 
 def _join(rank, filename, results, x, targets):

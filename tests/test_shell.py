@@ -70,7 +70,7 @@ case "$*" in
     *'-m venv '*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; echo venv >> "$NOTES" ;;
     *'pip --version'*) exit 0 ;;
     *'pip install'*) echo install >> "$NOTES"; [[ -z ${PIP_FAILS:-} ]] ;;
-    *) exec @PYTHON@ "$@" ;;
+    *) exec '@PYTHON@' "$@" ;;
 esac
 '''
 
