@@ -218,7 +218,8 @@ def train(args, cfg, trainer, dataset, record):
     if args.keep_state and os.path.exists(root + '.state'):
         arrays, description = state.load(root + '.state', **identity)
         best = arrays.get('best_net', {}), arrays.get('best_opt', {})
-        trainer.restore(arrays['net'], arrays['opt'])
+        latest = arrays['net'], arrays['opt']
+        trainer.restore(*latest)
         trainer.set_random_state(arrays['random%d' % trainer.team.rank])
         errors = arrays['run']['errors'].tolist()
         history = [list(record) for record in zip(*(arrays['history'][str(i)] for i in range(len(arrays['history']))))] if 'history' in arrays else []

@@ -53,9 +53,12 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_threads(call, tmp_path)
     assert a == b != c
 
 
-@pytest.mark.parametrize('settings', [
+SCHEDULES = pytest.mark.parametrize('settings', [
     dict(epochs=4), dict(epochs=6, patience=1, trials_of_patience=2, eta_decay_every='trial_of_patience', initial_eta=.1),
     dict(epochs=4, learn_scheme='nesterov', arch__fulldrop=.5)])
+
+
+@SCHEDULES
 @pytest.mark.parametrize('dies_in', [1, 2, 3])
 def test_an_interrupted_run_ends_as_an_undisturbed_one(settings, dies_in, call, tmp_path, monkeypatch):
     call(tmp_path / 'a' / 'm.npz', *ALL, **settings)
@@ -71,6 +74,17 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(settings, dies_in, call, 
     with pytest.raises(RuntimeError):
         call(tmp_path / 'b' / 'm.npz', *ALL, **settings)
     assert not (tmp_path / 'b' / 'm.npz').exists()
+    call(tmp_path / 'b' / 'm.npz', *ALL, **settings)
+    for name in 'm.npz', 'm.err.npz', 'm.hist.npz', 'm.state':
+        assert (tmp_path / 'a' / name).read_bytes() == (tmp_path / 'b' / name).read_bytes(), name
+
+
+@SCHEDULES
+def test_a_run_interrupted_after_its_last_epoch_ends_as_an_undisturbed_one(settings, call, tmp_path, monkeypatch):
+    call(tmp_path / 'a' / 'm.npz', *ALL, **settings)
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(train.model, 'save', lambda *args: (_ for _ in ()).throw(RuntimeError('power cut')))
+        call(tmp_path / 'b' / 'm.npz', *ALL, **settings)
     call(tmp_path / 'b' / 'm.npz', *ALL, **settings)
     for name in 'm.npz', 'm.err.npz', 'm.hist.npz', 'm.state':
         assert (tmp_path / 'a' / name).read_bytes() == (tmp_path / 'b' / name).read_bytes(), name

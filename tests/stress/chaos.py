@@ -86,7 +86,10 @@ class Disk:
 
 
 def disturb(project, disk, options, args, seconds, rng, token, output):
-    """Run the job in the midst of kills until it ends well; returns how often each stage was killed, and how many drivers failed on a full disk."""
+    """Run the job in the midst of kills until it ends well; returns how often each stage was killed, and how many drivers failed on a full disk.
+
+    A job that ends before all of that has happened begins anew, without what it made in experiments/.
+    """
     kills, failed_on_full = collections.Counter(), 0
     targets = rng.sample(STAGES, min(args.kills, len(STAGES)))
     drivers = [start(project, options, token, output) for _ in range(args.drivers)]
@@ -94,8 +97,8 @@ def disturb(project, disk, options, args, seconds, rng, token, output):
     pause = seconds / args.kills
     next_kill = begun + rng.expovariate(1 / pause)
     seen, full_since, was_full = {}, None, not disk.mounted
-    ended_well = False
-    while not ended_well:
+    ended_well = enough = False
+    while not (ended_well and enough):
         time.sleep(0.02)
         now = time.monotonic()
         if now - begun > args.limit:
@@ -117,6 +120,13 @@ def disturb(project, disk, options, args, seconds, rng, token, output):
         if not was_full and 'train.py' in running and sum(kills.values()) >= args.kills // 2:
             disk.fill()
             full_since, was_full = now, True
+        enough = sum(kills.values()) >= args.kills and (failed_on_full or not disk.mounted)
+        if ended_well:
+            for driver in drivers:
+                driver.wait()
+            shutil.rmtree(project / 'experiments' / NAME)
+            drivers = [start(project, options, token, output) for _ in drivers]
+            ended_well = False
         for i, driver in enumerate(drivers):
             if driver.poll() is not None:
                 ended_well = ended_well or driver.returncode == 0

@@ -19,6 +19,8 @@ while ((step < 4)); do
     printf '%s\n' "$step" >"$CLAIM_WORK/.state"
     mv "$CLAIM_WORK/.state" "$CLAIM_WORK/$name.state"
 done
+# The last job stays until all kills have been made, however fast the machine.
+until [[ $name != "$LAST_JOB" || -e $EVENTS.kills_made ]]; do sleep 0.05; done
 printf '%s\n' "$$" >"$CLAIM_WORK/$name.npz"
 printf '%s\n' "$$" >"$CLAIM_WORK/$name.npz.vars"
 rm "$CLAIM_WORK/$name.state"

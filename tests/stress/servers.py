@@ -57,6 +57,9 @@ while len(steps) < 5:
     steps.append(os.environ['HOSTNAME'])
     aside.write_text(' '.join(steps))
     aside.replace(state)
+# The last model stays until all has happened that is to happen, however fast the machine.
+while out.stem == os.environ['LAST_MODEL'] and not os.path.exists(os.environ['ALL_HAPPENED']):
+    time.sleep(0.1)
 token = os.environ['CLAIM_TOKEN']
 pathlib.Path(str(out) + '.vars').write_text(token)
 state.unlink()
@@ -140,13 +143,14 @@ def main():
     clock = build_clock(top)
     drive = ['bash', '-c', 'for i in $(seq %d); do ( until "$@"; do sleep 0.2; done ) & done; wait' % args.drivers, 'drive',
              checkout.experiments / 'train_all.sh', '--dataset', 'tiny', '--models', checkout.experiments / 'table.tsv']
+    happened = top / 'all_happened'
     booted, counts = 0, collections.Counter()
 
     def boot():
         nonlocal booted
         booted += 1
         return Server('server%d' % booted, drive, top / 'said', clock, (0, 3600, -3600)[booted % 3], VIRTUAL_ENV=sys.prefix, CLAIM_BEAT='0.2',
-                      CLAIM_LEASE=str(args.lease), STEP_SECONDS=args.step, TRAIN_ALL_POLL='0.5')
+                      CLAIM_LEASE=str(args.lease), STEP_SECONDS=args.step, TRAIN_ALL_POLL='0.5', LAST_MODEL=names[-1], ALL_HAPPENED=str(happened))
 
     def done():
         return sum((folder / (name + suffix)).exists() for name in names for suffix in ('.npz', '.pred.npz')) == 2 * args.models
@@ -165,7 +169,9 @@ def main():
                 # Those that saw all models in others' hands have ended; they come again until there is nothing left.
                 if server.process.poll() is not None and not done():
                     servers[i] = boot()
-            if sum(counts.values()) < args.events and now > next_event and len(asleep) < args.servers - 1 and not done():
+            if sum(counts.values()) >= args.events:
+                happened.touch()
+            elif now > next_event and len(asleep) < args.servers - 1:
                 server = rng.choice([server for server in servers if server not in asleep])
                 if counts['death'] <= counts['sleep']:
                     counts['death'] += 1

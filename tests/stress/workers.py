@@ -74,7 +74,7 @@ def main():
     folder.mkdir()
     events = top / 'events'
     events.touch()
-    env = dict(os.environ, EVENTS=str(events), STEP_SECONDS=args.step)
+    env = dict(os.environ, EVENTS=str(events), STEP_SECONDS=args.step, LAST_JOB='job%d' % args.jobs)
     program = [] if args.without_protocol else [str(CLAIM)]
 
     def start():
@@ -86,7 +86,9 @@ def main():
     kills, next_kill = 0, begun + 1
     while any(w.poll() is None for w in workers) and time.monotonic() - begun < args.limit:
         time.sleep(0.05)
-        if kills < args.kills and time.monotonic() > next_kill:
+        if kills >= args.kills:
+            events.with_name(events.name + '.kills_made').touch()
+        elif time.monotonic() > next_kill:
             kind = KINDS[kills % len(KINDS)] if args.kill == 'all' else args.kill
             machine = tree()
             candidates = [(w, victims(w.pid, 'worker' if args.without_protocol else kind, *machine))
