@@ -26,11 +26,6 @@ own_option() {
 
 step() { printf '\n== %d:%02d  %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$*" >&2; }
 
-there() {
-    local file
-    for file in "$@"; do [[ -e $file ]] || return 1; done
-}
-
 # The figures of all models, the ensemble's, and where the submissions are.
 summary() {
     local figures=$1 submitted=$2 out=experiments/$DATASET
@@ -71,12 +66,7 @@ main() {
     step 'Preparing the data set'
     ../prepare_birdclef.sh "$source" --dataset "$DATASET" --valid-list "$source/valid_list"
     step 'Training the models, and predicting the validation list with each'
-    while :; do
-        ./train_all.sh "${common[@]}" "${SETTINGS[@]}" "${DEVICE[@]}"
-        there "${predictions[@]}" && break
-        log 'the rest is being made elsewhere; waiting'
-        sleep "${TRAIN_ALL_POLL:-30}"
-    done
+    ./train_all.sh "${common[@]}" "${SETTINGS[@]}" "${DEVICE[@]}" --wait
     step 'Evaluating the models'
     figures=$(./eval_all.sh --dataset "$DATASET")
     printf '%s\n' "$figures"

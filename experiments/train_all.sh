@@ -4,8 +4,10 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/slurm.sh"
 
+# what is done with a model that someone else makes
+HELD=skipped
 ACTION=train FORCE=()
-# seconds between looks at a teacher that is being trained elsewhere
+# seconds between looks at what is being trained elsewhere
 POLL=${TRAIN_ALL_POLL:-30}
 
 usage() {
@@ -18,6 +20,7 @@ Start it on every GPU of every server that shares the folder. What is finished s
   --var KEY=VALUE, --vars FILE    settings for all models trained (repeatable)
   --device DEVICE, --amp          as for train.py
   --gpus-per-model N   train each model on N GPUs (by torchrun; which: CUDA_VISIBLE_DEVICES=0,1,...), or by N processes on the CPU
+  --wait               stay until what others train is finished, too; go on with it if they die
   --status             show how far every model is; --watch: the same, again and again
   --release MODEL      free a claim that nobody will come back to; --force: even if its holder may be alive
   --slurm [-- SBATCH OPTIONS]    submit a job a model to Slurm, students after their teachers; --slurm-workers N [-- ...]:
@@ -30,6 +33,7 @@ END
 own_option() {
     case $1 in
         --status | --watch) ACTION=${1#--} ;;
+        --wait) HELD=waiting ;;
         --gpus-per-model)
             [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || usage_error '--gpus-per-model needs a number'
             GPUS=$2 SHIFT=2 ;;
@@ -84,14 +88,14 @@ attempt() {
     local name=$1 file=$2 what=$3 status=0 who
     [[ ! -e $file ]] || return 0
     if who=$(holder "$file") && [[ $who != finished* ]]; then
-        becomes "$name" held "skipped: $what is running ($who)"
+        becomes "$name" held "$HELD: $what is running ($who)"
         return 1
     fi
     log "$name: $what"
     "${@:4}" || status=$?
     case $status in
         0) PROGRESS=1 SAID[$name]=finished ;;
-        75 | 76) becomes "$name" held "skipped: $what is running elsewhere" ;;
+        75 | 76) becomes "$name" held "$HELD: $what is running elsewhere" ;;
         *) becomes "$name" failed "$what failed with exit status $status, see experiments/${file%.npz}.log" ;;
     esac
     return "$status"
@@ -172,7 +176,7 @@ main() {
         PROGRESS=0 waiting=0
         for name in "${NAMES[@]}"; do
             [[ ${STATE[$name]:-} =~ ^(finished|failed)$ ]] || advance "$name"
-            [[ ${STATE[$name]} != waiting ]] || waiting=1
+            [[ ${STATE[$name]} != waiting && ${STATE[$name]}:$HELD != held:waiting ]] || waiting=1
         done
         ((PROGRESS)) && continue
         ((waiting)) || break

@@ -395,6 +395,25 @@ def test_two_submitters_share_the_predictions(project):
     assert len(calls(project, 'predict')) == before + 4
 
 
+@pytest.mark.parametrize('interrupted', [False, True])
+def test_a_driver_told_to_wait_stays_until_all_is_there_and_goes_on_with_what_others_leave(interrupted, project):
+    gate(project, 'plain')
+    other = start_training(project, 'plain')
+    wait_for(other.stdout, 'plain: training')
+    driver = start_training(project, '--wait', 'plain')
+    wait_for(driver.stderr, 'plain: waiting: training is running')
+    if interrupted:
+        other.terminate()
+        other.communicate()
+        wait_for(driver.stdout, 'plain: training')
+    open_gate(project, 'plain')
+    _, stderr = driver.communicate(timeout=120)
+    other.communicate()
+    assert driver.returncode == 0, stderr
+    assert models_of(project) == ['plain.npz'] and (project.experiments / 'tiny' / 'plain.pred.npz').exists()
+    assert calls(project) == ['plain'] * (1 + interrupted)
+
+
 @pytest.mark.slow
 def test_the_demo_blends_when_all_members_are_there_whoever_makes_them(project):
     (project.experiments / 'table.tsv').write_text('plain\tpublished dummy lme1\nmeta\tpublished meta-256-512 metaonly\n')
