@@ -2,6 +2,7 @@
 import collections
 import concurrent.futures
 import contextlib
+import io
 import mmap
 import multiprocessing
 import os
@@ -9,6 +10,7 @@ import pickle
 import signal
 import socket
 import struct
+import sys
 import tempfile
 import threading
 import warnings
@@ -27,7 +29,7 @@ def run_ahead(function, items, threads=0, processes=0, ahead=None):
     most `ahead` results (default: workers + 2, at least as many as workers) exist beside the one that was yielded
     last. Whatever exception a call raises is raised here, in its turn; a process that dies is a Problem. When
     the generator is closed or left, the workers end. Processes are forked, so that nothing needs to be pickled but
-    results; arrays that `function` gets from `feed.empty` are handed over without a copy.
+    results: arrays and plain values, all else is refused; arrays that `function` gets from `feed.empty` are handed over without a copy.
     """
     workers = processes or threads
     ahead = max(workers, workers + 2 if ahead is None else ahead)
@@ -137,8 +139,9 @@ def _work(function, link, others):
 
 
 def _portable(error):
+    """The exception, or one in words if the consumer could not read it."""
     try:
-        pickle.loads(pickle.dumps(error))
+        _Unpickler(io.BytesIO(pickle.dumps(error)), ()).load()
         return error
     except Exception:
         return RuntimeError('%s: %s' % (type(error).__name__, error))
@@ -169,10 +172,22 @@ class _Pickler(pickle.Pickler):
         return None
 
 
+# what numpy makes arrays and scalars of
+_ADMITTED = {(f.__module__, f.__qualname__): f for f in (
+    np.ndarray, np.dtype, np.empty(0).__reduce__()[0], np.empty(0).__reduce_ex__(5)[0], np.float32().__reduce__()[0])}
+
+
 class _Unpickler(pickle.Unpickler):
+    """Reads what `_Pickler` wrote: plain values, arrays, and exceptions whose class is known here. Nothing else is looked up or called."""
     def __init__(self, file, fds):
         super().__init__(file)
         self.fds = fds
+
+    def find_class(self, module, name):
+        found = _ADMITTED.get((module, name)) or getattr(sys.modules.get(module), name, None)
+        if (module, name) in _ADMITTED or isinstance(found, type) and issubclass(found, BaseException):
+            return found
+        raise pickle.UnpicklingError('refused: a background process sent %s.%s; only arrays and plain values pass' % (module, name))
 
     def persistent_load(self, key):
         number, shape, dtype = key
@@ -182,7 +197,6 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _send(link, value):
-    import io
     body = io.BytesIO()
     pickler = _Pickler(body)
     pickler.dump(value)
@@ -196,7 +210,6 @@ def _send(link, value):
 
 
 def _receive(link):
-    import io
     fds = []
     try:
         head, fds, _, _ = socket.recv_fds(link, 16, 64)

@@ -1,6 +1,7 @@
 """Work ahead in threads and processes."""
 import gc
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -92,6 +93,51 @@ def test_unportable_exception_is_told_in_words():
         raise Local('within')
     with pytest.raises(RuntimeError, match='Local: within'):
         list(feed.run_ahead(function, [1], processes=1))
+
+
+class Hostile:
+    """Calls something when it is unpickled by anything that trusts it."""
+    def __init__(self, *call):
+        self.call = call
+
+    def __reduce__(self):
+        return self.call[0], self.call[1:]
+
+
+class HostileError(Exception):
+    __reduce__ = Hostile.__reduce__
+
+    def __init__(self, *call):
+        super().__init__('bad news')
+        self.call = call
+
+
+@pytest.mark.parametrize('make_call, name', [
+    (lambda mark: (os.mkdir, str(mark)), 'mkdir'),
+    (lambda mark: (exec, 'import os; os.mkdir(%r)' % str(mark)), 'builtins.exec'),
+    (lambda mark: (subprocess.Popen, ['mkdir', str(mark)]), 'subprocess.Popen'),
+    (lambda mark: (np.memmap, str(mark), 'u1', 'w+', 0, (1,)), 'memmap')])
+def test_results_that_run_something_are_refused_by_name(make_call, name, tmp_path):
+    hostile = Hostile(*make_call(tmp_path / 'ran'))
+    for result in hostile, {'batch': [np.arange(3), hostile]}:
+        with pytest.raises(pickle.UnpicklingError, match='refused: .*' + name):
+            list(feed.run_ahead(lambda k: result, [1], processes=1))
+    assert not list(tmp_path.iterdir())
+
+
+def test_exceptions_that_run_something_are_told_in_words(tmp_path):
+    def function(k):
+        raise HostileError(os.mkdir, str(tmp_path / 'ran'))
+    with pytest.raises(RuntimeError, match='HostileError: bad news'):
+        list(feed.run_ahead(function, [1], processes=1))
+    assert not (tmp_path / 'ran').exists()
+
+
+@pytest.mark.parametrize('value', [np.float32(2), np.array(['ä', 'b']), np.asfortranarray(np.eye(3))[::2], np.zeros(2, 'f4,i2'), (1, 'a', None, 2.5, {'b': b'c'})])
+def test_arrays_of_any_kind_and_plain_values_pass(value):
+    [got] = feed.run_ahead(lambda k: value, [1], processes=1)
+    assert type(got) is type(value)
+    np.testing.assert_equal(got, value)
 
 
 @pytest.mark.parametrize('way', WAYS[1:3])
