@@ -4,7 +4,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/slurm.sh"
 
-# what is done with a model that someone else makes
+# state of a model that someone else makes: skipped or waiting
 HELD=skipped
 ACTION=train FORCE=()
 # seconds between looks at what is being trained elsewhere
@@ -47,7 +47,7 @@ own_option() {
 
 declare -A STATE=() SAID=()
 
-# Sets the state of model $1 (finished, failed, held, waiting, stuck) and says why, once.
+# Sets the state of model $1 (finished, failed, skipped, waiting, stuck) and says why, once.
 becomes() {
     STATE[$1]=$2
     [[ ${SAID[$1]:-} == "$3" ]] || log "$1: $3"
@@ -69,7 +69,7 @@ ready() {
         [[ ! -e $DATASET/$teacher.npz ]] || continue
         if [[ ${STATE[$teacher]:-} == failed ]] || failed_elsewhere "$teacher"; then
             becomes "$1" failed "skipped: its teacher $teacher failed"
-        elif who=$(holder "$DATASET/$teacher.npz") || [[ ${STATE[$teacher]:-} =~ ^(held|waiting)$ ]]; then
+        elif who=$(holder "$DATASET/$teacher.npz") || [[ ${STATE[$teacher]:-} =~ ^(skipped|waiting)$ ]]; then
             becomes "$1" waiting "waiting for $teacher${who:+ ($who)}"
         elif [[ -e $DATASET/$teacher.npz ]]; then
             continue  # it came while we asked
@@ -88,14 +88,14 @@ attempt() {
     local name=$1 file=$2 what=$3 status=0 who
     [[ ! -e $file ]] || return 0
     if who=$(holder "$file") && [[ $who != finished* ]]; then
-        becomes "$name" held "$HELD: $what is running ($who)"
+        becomes "$name" "$HELD" "$HELD: $what is running ($who)"
         return 1
     fi
     log "$name: $what"
     "${@:4}" || status=$?
     case $status in
         0) PROGRESS=1 SAID[$name]=finished ;;
-        75 | 76) becomes "$name" held "$HELD: $what is running elsewhere" ;;
+        75 | 76) becomes "$name" "$HELD" "$HELD: $what is running elsewhere" ;;
         *) becomes "$name" failed "$what failed with exit status $status, see experiments/${file%.npz}.log" ;;
     esac
     return "$status"
@@ -176,7 +176,7 @@ main() {
         PROGRESS=0 waiting=0
         for name in "${NAMES[@]}"; do
             [[ ${STATE[$name]:-} =~ ^(finished|failed)$ ]] || advance "$name"
-            [[ ${STATE[$name]} != waiting && ${STATE[$name]}:$HELD != held:waiting ]] || waiting=1
+            [[ ${STATE[$name]} != waiting ]] || waiting=1
         done
         ((PROGRESS)) && continue
         ((waiting)) || break
