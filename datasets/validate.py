@@ -4,6 +4,9 @@
 Prints what it holds: recordings, hours, classes, metadata. If something is wrong, prints the first fault of each kind
 with its cure, and exits with status 1. The headers of the recordings are kept in datasets/NAME/index.npz, which
 training uses; --quick trusts those that are in it, else every recording is looked at again.
+
+--for says what the dataset has to be complete for. "train", the default, checks everything. "predict" needs only
+audio/ and the file lists: no labels. "evaluate" needs only file lists and labels: no recordings.
 """
 import argparse
 import collections
@@ -20,8 +23,15 @@ import index
 import layout
 from files import Problem, program, read_lines
 
-AGAIN = 'run prepare_birdclef.sh again, or mend the file'
-REQUIRED = ('filelists/train', 'filelists/valid', 'labels/labelset', 'labels/fg.tsv')
+AGAIN = 'run prepare_birdclef.sh again, or correct the file'
+# What the dataset has to be complete for -> the lists that are required unless others are named, and whether labels
+# and recordings are required, too.
+Purpose = collections.namedtuple('Purpose', 'lists labels audio')
+PURPOSES = {'train': Purpose(('train', 'valid'), True, True),
+            'predict': Purpose((), False, True),
+            'evaluate': Purpose(('valid',), True, False)}
+LISTS = ('train', 'valid', 'test', 'soundscapes_val', 'soundscapes_test')
+LABELS = ('labels/labelset', 'labels/fg.tsv')
 META = (('date', r'[0-9]{4}-[0-9]{2}-[0-9]{2}'), ('time', r'([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]'),
         ('latitude', r'[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e-?[0-9]+)?'),
         ('longitude', r'[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e-?[0-9]+)?'), ('elevation', r'-?[0-9]+(-[0-9]+)*'))
@@ -51,7 +61,7 @@ def read_keyed(folder, name, columns, faults):
     for number, line in enumerate(read_lines(os.path.join(folder, 'labels', name)), 1):
         key, _, rest = line.partition('\t')
         if rest.count('\t') != columns - 2 or '\t' not in line:
-            faults.add('shape ' + name, 'labels/%s, line %d: expected %d fields parted by tabs; %s' % (name, number, columns, AGAIN))
+            faults.add('shape ' + name, f'labels/{name}, line {number}: expected {columns} fields, separated by tabs; {AGAIN}')
         elif key in result:
             faults.add('twice ' + name, 'labels/%s, line %d: %s has a row already; delete one' % (name, number, key))
         else:
@@ -67,14 +77,16 @@ def check_labelset(folder, faults):
         faults.add('labelset', 'labels/labelset: no classes; ' + AGAIN)
         return labelset
     if len(set(labelset)) < len(labelset) or labelset != sorted(labelset):
-        faults.add('labelset', 'labels/labelset: class ids have to be sorted, each once; sort it, and make fg.tsv and bg.tsv anew')
+        faults.add('labelset', 'labels/labelset: class ids have to be sorted, each once; sort it, and create fg.tsv and '
+                   'bg.tsv again')
     for class_id in labelset:
         if not class_id.strip() or re.search(r'[\t;,]', class_id):
-            faults.add('class id', 'labels/labelset: %r can not be a class id in tables and submissions; rename the class' % class_id)
+            faults.add('class id', f'labels/labelset: {class_id!r} can not be a class id in tables and submissions; '
+                       'rename the class')
     if os.path.exists(os.path.join(labels, 'labelset_latin')):
         names = read_lines(os.path.join(labels, 'labelset_latin'))
         if len(names) != len(labelset):
-            faults.add('latin', 'labels/labelset_latin: %d names for %d classes; %s' % (len(names), len(labelset), AGAIN))
+            faults.add('latin', f'labels/labelset_latin: {len(names)} names for {len(labelset)} classes; {AGAIN}')
     for name in sorted(os.listdir(labels)):
         if re.fullmatch(r'labelset_\d{4}', name):
             for class_id in set(read_lines(os.path.join(labels, name))) - set(labelset):
@@ -82,122 +94,177 @@ def check_labelset(folder, faults):
     return labelset
 
 
-def read_lists(folder, faults):
-    """Dict of the file lists of a dataset -> paths; faults in them are noted."""
+def read_lists(folder, names, faults):
+    """Dict of those of the file lists `names` that exist -> paths; faults in them are noted."""
     lists, where = {}, {}
-    for name in ('train', 'valid', 'test', 'soundscapes_val', 'soundscapes_test'):
+    for name in names:
         path = os.path.join(folder, 'filelists', name)
         if os.path.exists(path):
             lists[name] = read_lines(path)
     for name, keys in lists.items():
         if not keys:
-            faults.add('empty list', 'filelists/%s: lists nothing; %s' % (name, AGAIN))
+            faults.add('empty list', f'filelists/{name}: lists nothing; {AGAIN}')
         for number, key in enumerate(keys, 1):
             if not key or key.startswith('/') or '..' in key.split('/') or '\t' in key:
-                faults.add('path', 'filelists/%s, line %d: %r is no path below audio/; mend or delete the line' % (name, number, key))
+                faults.add('path', f'filelists/{name}, line {number}: {key!r} is no path below audio/; '
+                           'correct or delete the line')
             elif key in where:
-                faults.add('listed twice', 'filelists/%s, line %d: %s is in filelists/%s already; delete one' %
-                           (name, number, key, where[key]))
+                faults.add('listed twice', f'filelists/{name}, line {number}: {key} is in filelists/{where[key]} '
+                           'already; delete one')
             where.setdefault(key, name)
     return lists
 
 
-def check(folder, quick=False):
-    """Check a dataset's folder -> (list of faults, list of lines that describe it). Raises Problem for what can't be read."""
-    name = os.path.basename(folder.rstrip('/'))
-    if not os.path.isdir(folder) or not any(os.path.exists(os.path.join(folder, f)) for f in REQUIRED):
-        raise Problem('%s: not a dataset; prepare_birdclef.sh makes one (datasets/README.md says what belongs in it)' % folder)
-    faults = Faults()
-    for required in REQUIRED:
-        if not os.path.exists(os.path.join(folder, required)):
-            faults.add('missing ' + required, '%s: missing; %s' % (required, AGAIN))
-    if not os.path.isdir(os.path.join(folder, 'audio')):
-        faults.add('audio', 'audio: no such folder; if it is a link, is its disk mounted? Else run prepare_birdclef.sh again')
-    if faults.first:
-        return list(faults.lines()), []
-    labelset = check_labelset(folder, faults)
-    if not labelset:
-        return list(faults.lines()), []
-    lists = read_lists(folder, faults)
+def check_labels(folder, lists, labelset, faults):
+    """Rows of labels/fg.tsv and labels/bg.tsv as dicts; faults, and listed recordings without a row, are noted."""
     indices = {str(i) for i in range(len(labelset))}
-
-    fg = read_keyed(folder, 'fg.tsv', 2, faults)
+    fg, bg = read_keyed(folder, 'fg.tsv', 2, faults), {}
     for key, label in fg.items():
         if label not in indices:
-            faults.add('fg', 'labels/fg.tsv: %s has class %r; expected 0 to %d; %s' % (key, label, len(labelset) - 1, AGAIN))
-    for list_name in 'train', 'valid':
-        for key in lists[list_name]:
+            faults.add('fg', f'labels/fg.tsv: {key} has class {label!r}; expected 0 to {len(labelset) - 1}; {AGAIN}')
+    for name, keys in lists.items():
+        for key in keys:
             if key not in fg:
-                faults.add('unlabelled', 'filelists/%s: %s has no row in labels/fg.tsv; delete it from the list or label it' % (list_name, key))
-    bg = {}
+                faults.add('unlabelled', f'filelists/{name}: {key} has no row in labels/fg.tsv; delete it from the list '
+                           'or label it')
     if os.path.exists(os.path.join(folder, 'labels', 'bg.tsv')):
         bg = read_keyed(folder, 'bg.tsv', 2, faults)
         for key, labels in bg.items():
             if labels and not indices.issuperset(labels.split(',')):
-                faults.add('bg', 'labels/bg.tsv: %s has classes %r; expected numbers from 0 to %d parted by commas; %s' %
-                           (key, labels, len(labelset) - 1, AGAIN))
-        for key in lists['train'] + lists['valid']:
+                faults.add('bg', f'labels/bg.tsv: {key} has classes {labels!r}; expected numbers from 0 to '
+                           f'{len(labelset) - 1}, separated by commas; {AGAIN}')
+        for key in (key for keys in lists.values() for key in keys):
             if key in fg and key not in bg:
-                faults.add('no bg', 'labels/bg.tsv: no row for %s; add one, empty if nothing else is heard' % key)
-    meta = {}
-    if os.path.exists(os.path.join(folder, 'labels', 'meta.tsv')):
-        meta = read_keyed(folder, 'meta.tsv', 6, faults)
-        for key, row in meta.items():
-            if not META_ROW.fullmatch(row):
-                for (field, pattern), value in zip(META, row.split('\t')):
-                    if value and not re.fullmatch(pattern, value):
-                        faults.add('meta ' + field, 'labels/meta.tsv: %s has the %s %r; mend it or leave it empty' % (key, field, value))
+                faults.add('no bg', f'labels/bg.tsv: no row for {key}; add one, empty if nothing else is heard')
+    return fg, bg
 
-    everything = list(dict.fromkeys(key for keys in lists.values() for key in keys))
-    headers = None
-    if 'path' not in faults.first:
-        try:
-            headers = (index.load_index if quick else index.refresh_index)(folder, everything)
-        except Problem as e:
-            faults.add('audio', str(e))
+
+def check_metadata(folder, faults):
+    """Rows of labels/meta.tsv as a dict, empty if there is none; faults in them are noted."""
+    if not os.path.exists(os.path.join(folder, 'labels', 'meta.tsv')):
+        return {}
+    meta = read_keyed(folder, 'meta.tsv', 6, faults)
+    for key, row in meta.items():
+        if not META_ROW.fullmatch(row):
+            for (field, pattern), value in zip(META, row.split('\t')):
+                if value and not re.fullmatch(pattern, value):
+                    faults.add('meta ' + field, f'labels/meta.tsv: {key} has the {field} {value!r}; '
+                               'correct it or leave it empty')
+    return meta
+
+
+def check_recordings(folder, keys, quick, faults):
+    """Seconds of each recording (float64 array), or None if some can't be used; faults in their headers are noted."""
     rate = int(config.load()['sample_rate'])
-    if headers:
-        for wrong, text in (
-                ((headers['sample_rate'] != rate) | (headers['channels'] != 1) | (headers['width'] != 2),
-                 'is not mono, 16 bit, %d Hz; delete it and run prepare_birdclef.sh again, or convert it' % rate),
-                (headers['length'] == 0, 'has no samples; delete it and run prepare_birdclef.sh again')):
-            if wrong.any():
-                faults.add(text, 'audio/%s: %s' % (everything[np.flatnonzero(wrong)[0]], text), np.count_nonzero(wrong))
+    try:
+        headers = (index.load_index if quick else index.refresh_index)(folder, keys)
+    except Problem as e:
+        faults.add('audio', str(e))
+        return None
+    for wrong, text in (
+            ((headers['sample_rate'] != rate) | (headers['channels'] != 1) | (headers['width'] != 2),
+             f'is not mono, 16 bit, {rate} Hz; delete it and run prepare_birdclef.sh again, or convert it'),
+            (headers['length'] == 0, 'has no samples; delete it and run prepare_birdclef.sh again')):
+        if wrong.any():
+            faults.add(text, f'audio/{keys[np.flatnonzero(wrong)[0]]}: {text}', np.count_nonzero(wrong))
+    return headers['length'] / rate
+
+
+def check(folder, quick=False, purpose='train', names=()):
+    """Check a dataset's folder -> (list of faults, list of lines that describe it).
+
+    `purpose` is a key of PURPOSES; `names` are the file lists that are required instead of the usual ones.
+    Raises Problem for what can't be read.
+    """
+    need = PURPOSES[purpose]
+    required = [f'filelists/{name}' for name in names or need.lists] + list(LABELS if need.labels else ())
+    anything = ['audio', *LABELS, *(f'filelists/{name}' for name in LISTS)]
+    if not os.path.isdir(folder) or not any(os.path.exists(os.path.join(folder, f)) for f in anything):
+        raise Problem(f'{folder}: not a dataset; prepare_birdclef.sh makes one '
+                      '(datasets/README.md says what belongs in it)')
+    faults = Faults()
+    for name in required:
+        if not os.path.exists(os.path.join(folder, name)):
+            faults.add('missing ' + name, f'{name}: missing; {AGAIN}')
+    if need.audio and not os.path.isdir(os.path.join(folder, 'audio')):
+        faults.add('audio', 'audio: no such folder; if it is a link, is its disk mounted? '
+                   'Else run prepare_birdclef.sh again')
     if faults.first:
         return list(faults.lines()), []
+    # without names, training and prediction use whatever lists there are
+    lists = read_lists(folder, names or (need.lists if not need.audio else LISTS), faults)
+    if not lists:
+        faults.add('lists', f'filelists: none of {", ".join(LISTS)}; write one, a path below audio/ per line')
+    labelset, fg, bg, meta, seconds = [], {}, {}, {}, None
+    if need.labels:
+        labelset = check_labelset(folder, faults)
+        if not labelset:
+            return list(faults.lines()), []
+        labelled = names or need.lists
+        labelled = {name: keys for name, keys in lists.items() if name in labelled}
+        fg, bg = check_labels(folder, labelled, labelset, faults)
+    everything = list(dict.fromkeys(key for keys in lists.values() for key in keys))
+    if need.audio:
+        meta = check_metadata(folder, faults)
+        if 'path' not in faults.first and everything:
+            seconds = check_recordings(folder, everything, quick, faults)
+    if faults.first:
+        return list(faults.lines()), []
+    return [], describe(folder, lists, everything, seconds, labelset, fg, bg, meta, quick)
 
-    seconds = dict(zip(everything, headers['length'] / rate))
-    told = ['%s: %d recordings, %.2f hours, %d classes' % (name, len(everything), sum(seconds.values()) / 3600, len(labelset))]
+
+def describe(folder, lists, everything, seconds, labelset, fg, bg, meta, quick):
+    """Lines that tell what a good dataset holds."""
+    name = os.path.basename(folder.rstrip('/'))
+    told = [f'{name}: {len(everything)} recordings']
+    if seconds is not None:
+        told[0] += f', {seconds.sum() / 3600:.2f} hours'
+        seconds = dict(zip(everything, seconds))
+    if labelset:
+        told[0] += f', {len(labelset)} classes'
     for list_name, keys in lists.items():
-        lengths = [seconds[key] for key in keys]
+        line = f'  {list_name:16} {len(keys):6d} recordings'
+        if seconds:
+            lengths = [seconds[key] for key in keys]
+            line += f' {sum(lengths) / 3600:8.2f} hours, {min(lengths):.1f} to {max(lengths):.1f} s'
         classes = len({fg[key] for key in keys if key in fg})
-        told.append('  %-16s %6d recordings %8.2f hours, %.1f to %.1f s%s' % (
-            list_name, len(keys), sum(lengths) / 3600, min(lengths), max(lengths), ', %d classes' % classes if classes else ''))
-    counts = collections.Counter(fg[key] for key in lists['train'])
-    absent = [class_id for i, class_id in enumerate(labelset) if not counts[str(i)]]
-    told.append('  training recordings a class: %d to %d%s' % (
-        0 if absent else min(counts.values()), max(counts.values()),
-        '; none of %d classes, such as %s' % (len(absent), absent[0]) if absent else ''))
-    told.append('  with background species: %d of %d' % (sum(map(bool, bg.values())), len(fg)))
-    columns = list(zip(*(meta[key].split('\t') for key in everything if key in meta))) or [()] * len(META)
-    told.append('  metadata: ' + ', '.join('%s %.0f %%' % (field, 100 * sum(map(bool, column)) / len(everything))
-                                           for (field, _), column in zip(META, columns)))
-    repairs = [(sub, len(layout.read_repairs(os.path.join(folder, sub, layout.REPAIRS)))) for sub in ('audio', 'xml', 'labels')]
+        told.append(line + (f', {classes} classes' if classes else ''))
+    if labelset and 'train' in lists:
+        counts = collections.Counter(fg[key] for key in lists['train'])
+        absent = [class_id for i, class_id in enumerate(labelset) if not counts[str(i)]]
+        least = 0 if absent else min(counts.values())
+        told.append(f'  training recordings per class: {least} to {max(counts.values())}' +
+                    (f'; none of {len(absent)} classes, such as {absent[0]}' if absent else ''))
+    if labelset:
+        told.append(f'  with background species: {sum(map(bool, bg.values()))} of {len(fg)}')
+    if seconds:
+        columns = list(zip(*(meta[key].split('\t') for key in everything if key in meta))) or [()] * len(META)
+        told.append('  metadata: ' + ', '.join(f'{field} {100 * sum(map(bool, column)) / len(everything):.0f} %'
+                                               for (field, _), column in zip(META, columns)))
+    tables = [f'{sub}/{layout.REPAIRS}' for sub in ('audio', 'xml', 'labels')]
+    repairs = [(table, len(layout.read_repairs(os.path.join(folder, table)))) for table in tables]
     if any(count for _, count in repairs):
-        told.append('  recordings with repairs: ' + ', '.join('%d in %s/%s' % (count, sub, layout.REPAIRS) for sub, count in repairs if count))
-    if not quick:
+        told.append('  recordings with repairs: ' + ', '.join(f'{count} in {table}' for table, count in repairs if count))
+    if not quick and seconds:
         unlisted = set(layout.recordings(folder)) - set(everything)
         if unlisted:
-            told.append('  in audio/ but in no list: %d, such as %s' % (len(unlisted), min(unlisted)))
-    return [], told
+            told.append(f'  in audio/ but in no list: {len(unlisted)}, such as {min(unlisted)}')
+    return told
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('dataset', metavar='NAME', help='name or path of the dataset')
-    parser.add_argument('--quick', action='store_true', help='trust the headers in the index, and say nothing unless something is wrong')
+    parser.add_argument('--quick', action='store_true',
+                        help='trust the headers in the index, and say nothing unless something is wrong')
+    parser.add_argument('--for', dest='purpose', choices=PURPOSES, default='train',
+                        help='what it has to be complete for (train)')
+    parser.add_argument('--filelists', default='', metavar='LIST[,LIST...]',
+                        help='lists that are required and checked (without: for training all, train and valid being '
+                        'required; for prediction all that exist; for evaluation valid)')
     args = parser.parse_args()
-    faults, told = check(layout.dataset_folder(args.dataset), args.quick)
+    names = tuple(filter(None, args.filelists.split(',')))
+    faults, told = check(layout.dataset_folder(args.dataset), args.quick, args.purpose, names)
     for fault in faults:
         print('validate.py: %s: %s' % (args.dataset, fault), file=sys.stderr)
     if not args.quick:

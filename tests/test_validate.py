@@ -141,6 +141,29 @@ def test_faults_of_a_kind_are_counted(dataset):
     assert faults == [line for line in faults if 'x0.wav' in line and '(and 4 more of this kind)' in line] and len(faults) == 1
 
 
+def test_prediction_needs_only_recordings_and_the_named_lists(dataset):
+    for name in 'train', 'valid':
+        (dataset / 'filelists' / name).unlink()
+    shutil.rmtree(dataset / 'labels')
+    assert 'filelists/train: missing' in run(dataset).stderr
+    result = run(dataset, '--for', 'predict', '--filelists', 'test,soundscapes_val')
+    assert (result.returncode, result.stderr) == (0, '') and 'soundscapes_val' in result.stdout and 'soundscapes_test' not in result.stdout
+    assert run(dataset, '--for', 'predict', '--quick').stderr == ''
+    assert 'filelists/valid: missing' in run(dataset, '--for=predict', '--filelists=valid').stderr
+    first(dataset, 'test').unlink()
+    faults, _ = validate.check(str(dataset), purpose='predict', names=['test'])
+    assert len(faults) == 1 and 'no such recording' in faults[0]
+
+
+def test_evaluation_needs_lists_and_labels_but_no_recordings(dataset):
+    shutil.rmtree(dataset / 'audio')
+    (dataset / 'filelists' / 'train').unlink()
+    faults, told = validate.check(str(dataset), purpose='evaluate')
+    assert not faults and 'recordings, 4 classes' in told[0]
+    faults, _ = validate.check(str(dataset), purpose='evaluate', names=['test'])
+    assert 'has no row in labels/fg.tsv' in faults[0]
+
+
 def test_quick_trusts_the_index_and_the_full_check_does_not(dataset):
     assert run(dataset, '--quick').returncode == 0 and (dataset / 'index.npz').exists()
     first(dataset).unlink()
