@@ -211,9 +211,12 @@ class _Array:
 
     def __setstate__(self, state):
         _, shape, dtype, fortran, content = state
-        if not isinstance(dtype, _Type) or not isinstance(content, (bytes, bytearray)):
+        self.fill(content, dtype, shape, 'F' if fortran else 'C')
+
+    def fill(self, content, dtype, shape, order):
+        if not isinstance(dtype, _Type) or not isinstance(content, bytes):
             raise Problem('arrays of objects')
-        self.value = np.frombuffer(content, dtype.order + dtype.kind).reshape(shape, order='F' if fortran else 'C')
+        self.value = np.frombuffer(content, dtype.order + dtype.kind).reshape(shape, order=order)
 
 
 class _Type:
@@ -239,6 +242,13 @@ def _reconstruct(kind, shape, letter):
     return _Array()
 
 
+def _frombuffer(content, dtype, shape, order):
+    """How protocol 5 stores an array."""
+    array = _Array()
+    array.fill(content, dtype, shape, order)
+    return array
+
+
 def _encode(text, encoding):
     # Protocol 2 of Python 3 stores bytes as text.
     if encoding not in ('latin1', b'latin1'):
@@ -247,14 +257,19 @@ def _encode(text, encoding):
 
 
 ADMITTED = {('numpy', 'ndarray'): _Array, ('numpy', 'dtype'): _Type, ('_codecs', 'encode'): _encode,
-            ('numpy.core.multiarray', '_reconstruct'): _reconstruct,
-            ('numpy._core.multiarray', '_reconstruct'): _reconstruct}
+            # numpy.core is the name of numpy 1, numpy._core that of numpy 2
+            ('numpy.core.multiarray', '_reconstruct'): _reconstruct, ('numpy.core.numeric', '_frombuffer'): _frombuffer,
+            ('numpy._core.multiarray', '_reconstruct'): _reconstruct, ('numpy._core.numeric', '_frombuffer'): _frombuffer}
 
 
 # In Python, since the one in C sets aside whatever memory a pickle claims to need.
 class _Unpickler(pickle._Unpickler):
-    # No bytearrays: their memory would be set aside before what they hold is looked at.
-    dispatch = {code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]}
+    def load_bytearray8(self):
+        """As bytes: for a bytearray, memory would be set aside before it is known whether the file holds that much."""
+        length, = struct.unpack('<Q', self.read(8))
+        self.append(self.read(length))
+
+    dispatch = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: load_bytearray8}
 
     def find_class(self, module, name):
         if (module, name) not in ADMITTED:
