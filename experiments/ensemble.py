@@ -5,12 +5,10 @@ never negative: a class that every model gives a lower score than every relevant
 any of them, whatever the weights, so that it need not be looked at again. What is left lies in memory as recordings x
 models x classes, in the order in which it is used.
 """
-import functools
-
-import numba
 import numpy as np
 
 import metrics
+from compiled import compiled
 from files import Problem
 
 # Classes that are summed up at once, so that sums and scores stay in the first-level cache.
@@ -19,14 +17,7 @@ TILE = 256
 BATCH = 16
 
 
-def _jit(function, **options):
-    try:
-        return numba.njit(cache=True, nogil=True, error_model='numpy', **options)(function)
-    except RuntimeError:  # nowhere to keep the compiled code
-        return numba.njit(nogil=True, error_model='numpy', **options)(function)
-
-
-@_jit
+@compiled(error_model='numpy')
 def _prune(data, count, models, classes, pair_starts, pair_classes, widths, places):
     """Leave out, in place, classes that never come before a relevant one. Returns the number of values left."""
     scores = np.empty((models, classes), np.float32)
@@ -61,7 +52,7 @@ def _prune(data, count, models, classes, pair_starts, pair_classes, widths, plac
     return end
 
 
-@_jit
+@compiled(error_model='numpy')
 def _precision(found, count):
     """Average precision for relevant classes at the ranks found[:count]."""
     total = 0.0
@@ -74,7 +65,7 @@ def _precision(found, count):
 
 
 # Counting in floats, whose sums may be reordered here (they are exact), takes half the time of integers.
-@functools.partial(_jit, fastmath={'reassoc', 'nsz'})
+@compiled(error_model='numpy', fastmath={'reassoc', 'nsz'})
 def _count(sums, width, own):
     """How many of sums[:width] are higher than `own`, and how many equal it."""
     above, alike = np.float32(0), np.float32(0)
@@ -84,7 +75,7 @@ def _count(sums, width, own):
     return above, alike
 
 
-@_jit
+@compiled(error_model='numpy')
 def _judge(sums, width, places, found):
     """Reciprocal rank of the first of `places` and average precision of all; sums[:width] are the scores."""
     for p in range(len(places)):
@@ -98,7 +89,7 @@ def _judge(sums, width, places, found):
     return 1 / found[0], _precision(found, len(places))
 
 
-@_jit
+@compiled(error_model='numpy')
 def _weigh(data, start, width, weights, sums):
     """sums[k, :width] = weights[k] @ scores of the recording at data[start:]; the same order of sums for any k."""
     models = weights.shape[1]
@@ -125,7 +116,7 @@ def _weigh(data, start, width, weights, sums):
                 m += 1
 
 
-@_jit
+@compiled(error_model='numpy')
 def _evaluate(data, starts, widths, pair_starts, places, recordings, weights, firsts, precisions):
     sums = np.empty((len(weights), widths.max()), np.float32)
     found = np.empty(np.diff(pair_starts).max(), np.int32)
@@ -136,7 +127,7 @@ def _evaluate(data, starts, widths, pair_starts, places, recordings, weights, fi
             firsts[k, r], precisions[k, r] = _judge(sums[k], widths[i], places[pair_starts[i]:pair_starts[i + 1]], found)
 
 
-@_jit
+@compiled(error_model='numpy')
 def _sum_up(data, starts, widths, weights, sums):
     own = np.empty((1, widths.max()), np.float32)
     for i in range(len(widths)):
@@ -145,7 +136,7 @@ def _sum_up(data, starts, widths, weights, sums):
         sums[at:at + widths[i]] = own[0, :widths[i]]
 
 
-@_jit
+@compiled(error_model='numpy')
 def _changes(data, starts, widths, pair_starts, places, recordings, models, sums, which, deltas, firsts, precisions):
     """As _evaluate, for ensembles that differ in one weight each, which[k] by deltas[k], from that with these sums."""
     own = np.empty(widths.max(), np.float32)
@@ -162,7 +153,7 @@ def _changes(data, starts, widths, pair_starts, places, recordings, models, sums
             firsts[k, r], precisions[k, r] = _judge(own, width, relevant, found)
 
 
-@_jit
+@compiled(error_model='numpy')
 def _line(data, starts, widths, pair_starts, places, recordings, models, sums, model, weight, scale, low, step,
           first, precision):
     """Mean reciprocal rank and average precision at shares low, low + step, ... of a model in the ensemble.

@@ -3,24 +3,17 @@
 A real transform of 2 M samples is done as a complex one of M (even samples real, odd ones imaginary), which
 Fourier transform libraries do best, and taken apart again on the way to the magnitudes.
 """
-import numba
 import numpy as np
+
+from compiled import compiled
 
 # Unsigned indices: with signed ones numba tests each for being negative, and nothing is vectorised.
 ONE, TWO = np.uint64(1), np.uint64(2)
+# Fused multiplication and addition is all that is allowed: it gives the same result in every run.
+FAST = {'contract'}
 
 
-def _compile(function):
-    # Fused multiplication and addition is all that is allowed: it gives the same result in every run.
-    options = {'nogil': True, 'fastmath': {'contract'}}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:
-        # Neither the folder of this file nor the user's cache can be written.
-        return numba.njit(**options)(function)
-
-
-@_compile
+@compiled(fastmath=FAST)
 def cut_frames(samples, start, step, window, frames):
     """Fills frames (n, frame_len) with windowed samples from `start` on, every `step`."""
     for i in range(frames.shape[0]):
@@ -30,7 +23,7 @@ def cut_frames(samples, start, step, window, frames):
             row[j] = np.float32(source[j]) * window[j]
 
 
-@_compile
+@compiled(fastmath=FAST)
 def magnitudes(halves, real, imag, cosine, sine, out):
     """Fills out (n, bins <= M) from transforms `halves` (>= n, 2 M: real, imaginary in turn) of half-scaled frames.
 

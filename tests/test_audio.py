@@ -1,6 +1,9 @@
 """WAV files, spectrograms and mel filterbanks."""
 import hashlib
+import importlib.util
 import os
+import resource
+import shutil
 import struct
 import subprocess
 import sys
@@ -227,7 +230,7 @@ def test_spectrogram_is_the_same_in_every_process():
 
 def test_compiled_passes_work_where_no_cache_can_be_written(tmp_path):
     # As root may write anywhere, the caches' folders are files here.
-    for name in ('audio.py', 'files.py', 'fused.py'):
+    for name in ('audio.py', 'compiled.py', 'files.py', 'fused.py'):
         (tmp_path / name).write_bytes(open(os.path.join(os.path.dirname(audio.__file__), name), 'rb').read())
     (tmp_path / '__pycache__').write_text('')
     (tmp_path / 'home').write_text('')
@@ -237,6 +240,49 @@ def test_compiled_passes_work_where_no_cache_can_be_written(tmp_path):
     env.pop('NUMBA_CACHE_DIR', None)
     done = subprocess.run([sys.executable, '-c', script], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert (done.stdout, done.returncode) == ('(1, 513)\n', 0), done.stderr
+
+
+@pytest.fixture
+def fresh_start(monkeypatch, tmp_path):
+    """Has the next spectrogram load or compile its passes as at the start of a program; its cache is tmp_path/__pycache__."""
+    shutil.copy(os.path.join(os.path.dirname(audio.__file__), 'fused.py'), tmp_path)
+
+    def start():
+        spec = importlib.util.spec_from_file_location('fused', tmp_path / 'fused.py')
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        monkeypatch.setattr(audio, '_fused', lambda: module)
+        monkeypatch.setattr(audio, '_local', type(audio._local)())
+        return module
+    return start
+
+
+def test_damaged_or_unwritable_compiled_code_is_compiled_again(fresh_start, tmp_path):
+    samples = np.random.default_rng(0).integers(-9999, 9999, 2000).astype(np.int16)
+    expected = audio.spectrogram(samples, 22050, 1024, 70)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        fresh_start()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))  # as on a full disk, no file can grow
+        np.testing.assert_array_equal(audio.spectrogram(samples, 22050, 1024, 70), expected)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    cache = tmp_path / '__pycache__'
+    assert not list(cache.glob('*.nb*'))
+    fresh_start()
+    audio.spectrogram(samples, 22050, 1024, 70)
+    entries = sorted(cache.glob('*.nb*'))
+    whole = [entry.read_bytes() for entry in entries]
+    entries[0].write_bytes(whole[0][:len(whole[0]) // 2])
+    for entry, content in list(zip(entries, whole))[1:]:  # such damage crashes LLVM if it gets there
+        middle = len(content) // 4
+        entry.write_bytes(content[:middle] + bytes(200) + content[middle + 200:])
+    fused = fresh_start()
+    np.testing.assert_array_equal(audio.spectrogram(samples, 22050, 1024, 70), expected)
+    assert sum(fused.cut_frames.stats.cache_misses.values()) == 1
+    fused = fresh_start()
+    np.testing.assert_array_equal(audio.spectrogram(samples, 22050, 1024, 70), expected)
+    assert sum(fused.cut_frames.stats.cache_hits.values()) == sum(fused.magnitudes.stats.cache_hits.values()) == 1
 
 
 # == Settings and filterbank ==
