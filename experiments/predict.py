@@ -46,6 +46,8 @@ def parse_arguments():
     parser.add_argument('--plot', metavar='FOLDER', nargs='?', const='', help='show spectrogram, top classes and attention; into FOLDER if given')
     parser.add_argument('--plot-format', choices=('png', 'pdf'), default='png', help='(%(default)s)')
     parser.add_argument('--saliency', metavar='CLASS', help='write guided gradients of a class (index, id or name) to OUT with .saliency.npz for .npz')
+    parser.add_argument('--reuse', metavar='OLD', help='take over from the prediction file OLD, if it exists, the rows of recordings '
+                        'that were predicted with the same model, settings and dataset')
     parser.add_argument('--device', help='cpu, cuda, cuda:1, mps (default: the best that is there)')
     parser.add_argument('--amp', action='store_true', help='mixed precision')
     return parser.parse_args()
@@ -169,15 +171,32 @@ def load_model(filename, cfg, num_meta):
     return net
 
 
-def identify(args, cfg, dataset):
-    """Text that tells predictions of one model, data set and settings from all others: what a journal must match."""
+def identify(args, cfg, dataset, net):
+    """Text that tells predictions of one model, data set and settings from all others: what reused rows and a journal must match."""
     digest = hashlib.sha256()
-    with open(args.model, 'rb') as f:
-        while chunk := f.read(1 << 20):
-            digest.update(chunk)
+    for name, value in net.state_dict().items():
+        digest.update(b'%s %s' % (name.encode(), value.numpy().tobytes()))
     relevant = {k: v for k, v in cfg.items() if k not in ('bg_threads', 'bg_processes')}
-    options = {k: v for k, v in vars(args).items() if k not in ('model', 'out', 'dataset', 'vars', 'var', 'device')}
+    without_effect = ['model', 'out', 'dataset', 'filelists', 'vars', 'var', 'reuse', 'device']
+    if not cfg['arch']:
+        without_effect += ['split_pool', 'score_rest']
+    options = {k: v for k, v in vars(args).items() if k not in without_effect}
     return json.dumps([digest.hexdigest(), dataset.name, relevant, options], sort_keys=True)
+
+
+def reuse(writer, filename):
+    """Take over rows of an earlier prediction file into a Writer, and say how many, or why none."""
+    if not os.path.exists(filename):
+        return
+    try:
+        number = writer.reuse(filename)
+    except Problem as e:
+        print('nothing reused: %s' % e)
+        return
+    if number is None:
+        print('nothing reused: %s is of another model, dataset or other settings, or does not say of which' % filename)
+    else:
+        print('reused %d recordings of %s' % (number, filename))
 
 
 def side_file(out, name):
@@ -227,6 +246,7 @@ def main():
     devices.deterministic()
     feed = TestFeed(dataset, cfg, args.filelists.split(','))
     net = load_model(args.model, cfg, feed.num_meta)
+    key = identify(args, cfg, dataset, net)
     predictor = Predictor(args, cfg, net, device)
     widths, outputs_of = {'output': dataset.num_classes}, predictor.predict
     if args.full_resolution:
@@ -238,9 +258,10 @@ def main():
             widths['saliency'] = audio.num_bins(cfg)
     if args.include_side_outputs and cfg['arch.output_bg']:
         widths['output_bg'] = dataset.num_classes
-    key = identify(args, cfg, dataset)
     filenames = {'output': args.out, 'output_bg': side_file(args.out, 'background'), 'saliency': side_file(args.out, 'saliency')}
-    writers = {name: Writer(filenames[name], feed.files, width, key) for name, width in widths.items()}
+    writers = {name: Writer(filenames[name], feed.files, width, key, store_key=True) for name, width in widths.items()}
+    if args.reuse:
+        reuse(writers['output'], args.reuse)
     todo = [i for i, file in enumerate(feed.files) if not all(file in w.done for w in writers.values())]
     if len(todo) < len(feed.files):
         print('going on after %d recordings' % (len(feed.files) - len(todo)))

@@ -1,8 +1,10 @@
 """Predictions of a model for the recordings of a list: reading, writing, and writing across interruptions.
 
-`MODEL.pred.npz` is an uncompressed `.npz` of three arrays: `files` (paths as in the file list), `offsets`
+`MODEL.pred.npz` is an uncompressed `.npz` of the arrays `files` (paths as in the file list), `offsets`
 (int64, one more than files) and `scores` (float32, rows x classes); rows offsets[i]:offsets[i + 1] belong
-to files[i]. The original's `.pred.pkl` are read, too, by a loader that admits arrays alone.
+to files[i]. What predict.py writes also has `key`, a text that is the same for the same model, settings and dataset,
+so that rows can be reused when the list has changed. The original's `.pred.pkl` are read, too, by a loader that admits
+arrays alone.
 """
 import contextlib
 import hashlib
@@ -28,8 +30,11 @@ class Predictions:
     """Scores of recordings: `.files` (list of keys), `.offsets` (int64), `.scores` (rows, classes).
 
     `predictions[key]` are the rows of one recording, (n, classes). Scores are float32, or float64 where
-    a file of the original holds those; those of a file of ours are mapped, not read.
+    a file of the original holds those; those of a file of ours are mapped, not read. `.key` tells model,
+    settings and dataset from others; it is empty where the file does not say.
     """
+
+    key = ''
 
     def __init__(self, files, offsets, scores, filename='predictions'):
         self.files = list(files)
@@ -153,10 +158,12 @@ def _load_zip(f, filename):
             return _from_dict(load_npz(filename), filename)
         scores = members['scores.npy']
         scores = _mapped(f, scores, filename) if scores.compress_type == zipfile.ZIP_STORED else None
-    small = load_npz(filename, only=('files', 'offsets') if scores is not None else None)
+    small = load_npz(filename, only=('files', 'offsets', 'key') if scores is not None else None)
     if small['files'].ndim != 1 or small['files'].dtype.kind not in 'UT':
         raise Problem('%s: its files are no list of paths; %s' % (filename, CURE))
-    return _checked(small['files'].tolist(), small['offsets'], small['scores'] if scores is None else scores, filename)
+    result = _checked(small['files'].tolist(), small['offsets'], small['scores'] if scores is None else scores, filename)
+    result.key = str(small.get('key', ''))
+    return result
 
 
 def _mapped(f, info, filename):
@@ -318,10 +325,13 @@ def _load_pickle(f, filename):
 
 # -- Writing --
 
-def _write(filename, files, offsets, blocks, num_classes):
+def _write(filename, files, offsets, blocks, num_classes, key=''):
     """Write a prediction file of ours; `blocks` gives the scores, contiguous float32, in order of the rows."""
+    arrays = {'files': np.array(list(files), dtype=str), 'offsets': offsets}
+    if key:
+        arrays['key'] = np.array(key)
     with writing(filename) as f, zipfile.ZipFile(f, 'w', zipfile.ZIP_STORED, allowZip64=True) as z:
-        for name, value in (('files', np.array(list(files), dtype=str)), ('offsets', offsets)):
+        for name, value in arrays.items():
             with z.open(zipfile.ZipInfo(name + '.npy'), 'w', force_zip64=True) as member:
                 npy.write_array(member, value, allow_pickle=False)
         info = zipfile.ZipInfo('scores.npy')
@@ -364,16 +374,17 @@ class Writer:
     """Writes predictions that take long: what is done is journaled, so that a killed program goes on there.
 
     `files` are all recordings that the result will hold, in its order; `key` is a text that identifies model and
-    settings: a journal of another key, other files or another number of classes is started anew. `.done` is the set
-    of files that need no prediction any more; `.add(file, rows)` in any order; `.finish()` writes `filename`, the same
-    bytes as if nothing had been interrupted, and removes the journal (`.NAME.journal` beside it).
+    settings: a journal of another key, other files or another number of classes is started anew. With `store_key`, the
+    result says of which key it is, so that `.reuse` can take over its rows later. `.done` is the set of files that need
+    no prediction any more; `.add(file, rows)` in any order; `.finish()` writes `filename`, the same bytes as if nothing
+    had been interrupted, and removes the journal (`.NAME.journal` beside it).
     """
 
     # A record: index of the file (~index if more of it follow), number of its rows before, number of rows, checksum of these
     # and the scores; then the scores.
     RECORD = struct.Struct('<qqqI')
 
-    def __init__(self, filename, files, num_classes, key=''):
+    def __init__(self, filename, files, num_classes, key='', store_key=False):
         self.filename, self.files, self.num_classes = os.fspath(filename), list(files), int(num_classes)
         self._where = {name: i for i, name in enumerate(self.files)}
         if len(self._where) < len(self.files):
@@ -381,6 +392,7 @@ class Writer:
             raise Problem('%s: the file list names %s twice; remove one of them' % (self.filename, twice))
         if not self.files:
             raise Problem('%s: no recordings to write predictions of; is the file list empty?' % self.filename)
+        self.key = hashlib.sha256(key.encode()).hexdigest() if store_key else ''
         folder, base = os.path.split(self.filename)
         self.journal = os.path.join(folder, '.%s.journal' % base)
         self._head = json.dumps({'predictions': base, 'key': key, 'classes': self.num_classes, 'files': hashlib.sha256(
@@ -435,6 +447,19 @@ class Writer:
             return None
         return index, before, np.frombuffer(content, '<f4').reshape(count, self.num_classes)
 
+    def reuse(self, filename):
+        """Take over from a prediction file what it holds of our files, if it says that it is of our key.
+
+        Returns the number of recordings, or None if the file is of another key or of none. Raises Problem if it is damaged.
+        """
+        old = load(filename)
+        if not self.key or old.key != self.key or old.num_classes != self.num_classes:
+            return None
+        taken = [file for file in self.files if file in old and file not in self.done]
+        for file in taken:
+            self.add(file, old[file])
+        return len(taken)
+
     def add(self, file, rows):
         """Journal `rows` of a recording, (classes) or (n, classes), or an iterator over such, so that not all of them need
         be in memory. Raises Problem for scores that are not finite."""
@@ -483,7 +508,7 @@ class Writer:
                         raise Problem('%s: damaged while it was in use; start again' % self.journal)
                     yield record[2]
         offsets = np.concatenate([[0], np.cumsum(counts)])
-        _write(self.filename, self.files, offsets, blocks(), self.num_classes)
+        _write(self.filename, self.files, offsets, blocks(), self.num_classes, self.key)
         self.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.journal)

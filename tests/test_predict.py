@@ -12,8 +12,8 @@ import config
 import model
 import predict
 from conftest import GOLDEN_DIR, ROOT
-from files import Problem
-from predictions import load
+from files import Problem, save_npz
+from predictions import load, save
 
 GOLDEN = ('predict/predict',)
 ARCH = ['arch=conv:4x3x3x2x2,pool:3x3,Conv:8x3x-1', 'arch.pool=logmeanexp:1', 'cost=softmax', 'arch.output=softmax', 'mel_bands=20',
@@ -141,3 +141,39 @@ def test_a_model_cut_in_half_is_refused(trained, tiny_dataset, tmp_path):
     assert done.returncode == 1 and len(done.stderr.strip().split('\n')) == 1
     assert 'predict.py: ' in done.stderr and 'm.npz: not a whole .npz' in done.stderr
     assert not (tmp_path / 'out.npz').exists()
+
+
+@pytest.fixture
+def dataset(tiny_dataset, tmp_path):
+    """A copy of the tiny dataset that a test may change."""
+    shutil.copytree(tiny_dataset, tmp_path / 'tiny_demo')
+    return tmp_path / 'tiny_demo'
+
+
+def test_rows_of_an_earlier_prediction_are_reused_if_they_are_of_the_same_model_and_settings(trained, dataset, tmp_path, call, capfd):
+    old, new, whole = (tmp_path / name for name in ('old.npz', 'new.npz', 'whole.npz'))
+    keys = (dataset / 'filelists' / 'valid').read_text().splitlines()
+
+    def predict_list(keys, out, *options):
+        (dataset / 'filelists' / 'valid').write_text(''.join(key + '\n' for key in keys))
+        call(trained, out, '--dataset', dataset, *options)
+        return capfd.readouterr().out
+    predict_list(keys[1:], old)
+    predict_list(keys, whole)
+    assert 'reused %d recordings' % (len(keys) - 1) in predict_list(keys, new, '--reuse', old)
+    assert new.read_bytes() == whole.read_bytes()
+    assert 'reused 1 recordings' in predict_list(keys[1:2], new, '--reuse', whole)
+    for options in (('--var', 'len_max=3'), ('--split-pool',)):
+        assert 'nothing reused' in predict_list(keys, new, '--reuse', old, *options)
+    # neither are predictions that do not say what they are of, damaged ones, and those of another model
+    save(old, load(old).files, load(old).scores, load(old).offsets)
+    assert 'nothing reused' in predict_list(keys, new, '--reuse', old)
+    old.write_bytes(whole.read_bytes()[:-100])
+    assert 'nothing reused' in predict_list(keys, new, '--reuse', old)
+    assert 'reused' not in predict_list(keys, new, '--reuse', tmp_path / 'missing.npz')
+    shutil.copy(str(trained) + '.vars', tmp_path / 'm.npz.vars')
+    arrays = dict(np.load(trained))
+    save_npz(tmp_path / 'm.npz', {name: value * np.float32(.5) for name, value in arrays.items()})
+    call(tmp_path / 'm.npz', new, '--dataset', dataset, '--reuse', whole)
+    assert 'nothing reused' in capfd.readouterr().out
+    assert not np.array_equal(load(new).scores, load(whole).scores)
