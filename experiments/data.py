@@ -56,6 +56,17 @@ class Dataset:
     def num_classes(self):
         return len(self.labelset)
 
+    @property
+    def has_labels(self):
+        """Whether there is a list of class ids, as evaluation and submission need it."""
+        return os.path.exists(self._label_path('labelset'))
+
+    def need_labels(self, names: list[str], why: str) -> None:
+        """Raises Problem, with the reason why they are needed, if files of these names are missing in labels/."""
+        for name in names:
+            if not os.path.exists(self._label_path(name)):
+                raise Problem(f'{self._label_path(name)}: no such file; {why}')
+
     def labels(self, label_file='fg.tsv'):
         """Dict of each labelled recording's class index. Raises Problem for what doesn't fit the label set."""
         return {key: self._class_index(label_file, number, text)

@@ -18,6 +18,8 @@ from files import Problem, program, read_lines, writing
 
 # What --birdclef-filter and --subset-class give to classes that must not win: below any score, yet finite.
 IMPOSSIBLE = -1e30
+# Bootstrap samples of --intervals without a number.
+SAMPLES = 1000
 
 
 def parse_arguments():
@@ -41,11 +43,21 @@ def parse_arguments():
     parser.add_argument('--save-predictions', metavar='FILE', help='write the combination to FILE instead; needs no labels')
     parser.add_argument('--more', action='store_true', help='a second line: cmAP (class-averaged average precision, also '
                         'padded with 5 recordings as in BirdCLEF 2023) and macro ROC-AUC')
-    parser.add_argument('--intervals', metavar='SAMPLES', type=int, nargs='?', const=1000, default=0,
-                        help='one more line: 95 %% bootstrap intervals of the figures (of %(const)s samples)')
+    parser.add_argument('--intervals', metavar='SAMPLES', type=int, nargs='?', const=SAMPLES, default=0,
+                        help='one more line: 95 %% bootstrap intervals of the metrics (of %(const)s samples)')
     parser.add_argument('--per-class', metavar='FILE', help='write a table of the figures of each class to FILE (.tsv)')
     parser.add_argument('--json', metavar='FILE', help='write all figures to FILE')
-    return parser.parse_args()
+    args = parser.parse_args(number_of_samples_given(sys.argv[1:]))
+    if args.intervals < 0:
+        parser.error(f'argument --intervals: {args.intervals} is not a number of samples')
+    return args
+
+
+def number_of_samples_given(arguments: list[str]) -> list[str]:
+    """The arguments, with a number after --intervals if a file name follows, which argparse would take for the number."""
+    following = arguments[1:] + ['']
+    return [f'--intervals={SAMPLES}' if len(this) > 2 and '--intervals'.startswith(this) and not after.lstrip('-').isdigit()
+            else this for this, after in zip(arguments, following)]
 
 
 def random_share(total, share, rng, option):
@@ -70,6 +82,9 @@ def filter_editions(combined, dataset):
 
 def labels_of(files, dataset, args):
     """Class index of each file, (N,), and list of its background classes, or None."""
+    dataset.need_labels(['labelset', args.labelfile, *filter(None, [args.labelfile_background])],
+                        'metrics need labels (predict.py does not)')
+
     def lookup(table, name):
         missing = [key for key in files if key not in table]
         if missing:
@@ -115,8 +130,10 @@ def main():
     if not args.save_predictions:
         truth, background = labels_of(files, dataset, args)
 
+    # A combination of predictions can do without labels; its members then only have to agree with each other.
+    num_classes = None if args.save_predictions and not dataset.has_labels else dataset.num_classes
     combined = predictions.combine((predictions.prepared(
-        filename, files, dataset.num_classes, args.softmax, args.maxpool) for filename, _ in members), weights)
+        filename, files, num_classes, args.softmax, args.maxpool) for filename, _ in members), weights)
     if args.birdclef_filter:
         combined = filter_editions(combined, dataset)
     if args.save_predictions:

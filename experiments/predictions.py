@@ -570,6 +570,9 @@ def combine(members, weights):
         if total is None:
             total = Predictions(member.files, member.offsets, member.scores * weight, member.filename)
             continue
+        if member.scores.shape[1] != total.scores.shape[1]:
+            raise Problem(f'{total.filename} has {total.scores.shape[1]} classes, but {member.filename} has '
+                          f'{member.scores.shape[1]}: they belong to different datasets')
         have, more = np.diff(total.offsets), np.diff(member.offsets)
         wrong = np.flatnonzero((have != more) & (have != 1) & (more != 1))
         if len(wrong):

@@ -2,7 +2,9 @@
 """Write predictions as a submission: monophone (a row a recording and species) or soundscape (of 5-second segments).
 
 Monophone lines are MEDIAID;CLASSID;PROBABILITY;RANK, soundscape lines MEDIAID;HH:MM:SS-HH:MM:SS;CLASSID;PROBABILITY,
-most probable first. The original put a sigmoid on top of the softmax; --sigmoid does so again.
+most probable first. MEDIAID is the number after _RN in the file name; without one, the file name without suffix, or, where
+two such names in the list are equal, the path below audio/ without suffix. The original put a sigmoid on top of the
+softmax; --sigmoid does so again.
 """
 import argparse
 import os
@@ -33,12 +35,26 @@ def parse_arguments():
     return parser.parse_args()
 
 
-def media_id(key):
-    """The number that a submission calls a recording by. Raises Problem for a name without one."""
-    found = re.findall(r'_RN(\d+)', os.path.basename(key))
-    if not found:
-        raise Problem('%s: no media id in the name (..._RN123.wav); such a recording can not be submitted' % key)
-    return found[-1]
+def media_ids(files: list[str]) -> dict[str, str]:
+    """Media id of each recording: the number after `_RN` in its file name, as in BirdCLEF; without one, the file name
+    without suffix or, if two such file names are equal, the key without suffix.
+
+    Raises Problem for ids that are equal or would break the columns of the submission.
+    """
+    numbers = {key: re.findall(r'_RN(\d+)', os.path.basename(key)) for key in files}
+    others = {key: os.path.splitext(key)[0] for key in files if not numbers[key]}
+    stems = {key: os.path.basename(path) for key, path in others.items()}
+    others = stems if len(set(stems.values())) == len(stems) else others
+    ids, keys = {}, {}
+    for key in files:
+        ids[key] = numbers[key][-1] if numbers[key] else others[key]
+        if set(ids[key]) & set(';"'):
+            raise Problem(f'{key}: the name holds a semicolon or a quotation mark, which a submission cannot hold; rename it')
+        if ids[key] in keys:
+            raise Problem(f'{keys[ids[key]]} and {key} have the same media id {ids[key]}; a submission could not tell '
+                          'them apart; rename one')
+        keys[ids[key]] = key
+    return ids
 
 
 def clock(seconds):
@@ -56,9 +72,8 @@ def probabilities(scores, softmax, sigmoid):
     return scores
 
 
-def rows(key, chances, classes, mode, max_classes):
-    """Lines of a recording, most probable first, ties by class index; `chances`: (segments, classes)."""
-    media = media_id(key)
+def rows(media, chances, classes, mode, max_classes):
+    """Lines of the recording with that media id, most probable first, ties by class index; `chances`: (segments, classes)."""
     for segment, row in enumerate(chances):
         best = np.argsort(-row, kind='stable')[:max_classes]
         if mode == 'mono':
@@ -77,13 +92,9 @@ def main():
     if args.max_classes < 1:
         raise Problem('--max-classes=%d: at least 1' % args.max_classes)
     dataset = Dataset(args.dataset)
-    files, classes = dataset.filelist(args.filelist), dataset.labelset
-    medias = {}
-    for key in files:
-        if media_id(key) in medias:
-            raise Problem('list %s: %s and %s have the same media id; a submission could not tell them apart'
-                          % (args.filelist, medias[media_id(key)], key))
-        medias[media_id(key)] = key
+    files = dataset.filelist(args.filelist)
+    dataset.need_labels(['labelset'], 'a submission needs the class ids in it, one per line in the order of class indices')
+    classes, media = dataset.labelset, media_ids(files)
     chosen = predictions.prepared(args.infile, files, dataset.num_classes, maxpool=args.mode == 'mono')
     lines = 0
     with writing(args.outfile, 'w', encoding='utf-8', newline='\n') as f:
@@ -93,7 +104,7 @@ def main():
                 raise Problem('%s: scores of %s are no probabilities (%g to %g); leave --no-softmax out'
                               % (args.infile, key, chances.min(), chances.max()))
             before = lines
-            for line in rows(key, chances, classes, args.mode, args.max_classes):
+            for line in rows(media[key], chances, classes, args.mode, args.max_classes):
                 f.write(line)
                 lines += 1
             if lines == before:

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+import eval as eval_program
 import metrics
 import predictions
 from conftest import ROOT
@@ -240,6 +241,27 @@ def test_missing_labels_and_files_are_one_line(dataset, tmp_path):
     assert 'labels/other.tsv' in problem(dataset, name, '--labelfile=other.tsv')
     write_lines(dataset / 'labels/fg.tsv', ['%s\t0' % KEYS[0]])
     assert '7 of 8 recordings' in problem(dataset, name)
+
+
+def test_metrics_need_labels_and_combinations_do_not(dataset, tmp_path):
+    names = [save(tmp_path, '%d.npz' % seed, some_scores(seed=seed)) for seed in range(2)]
+    output(dataset, *names, '--save-predictions=labelled.npz')
+    for path in (dataset / 'labels').iterdir():
+        path.unlink()
+    assert 'labels/labelset: no such file; metrics need labels (predict.py does not)' in problem(dataset, *names)
+    output(dataset, *names, '--save-predictions=unlabelled.npz')
+    assert (tmp_path / 'unlabelled.npz').read_bytes() == (tmp_path / 'labelled.npz').read_bytes()
+    other = save(tmp_path, 'other.npz', some_scores(classes=3))
+    assert '7 classes, but %s has 3' % other in problem(dataset, names[0], other, '--save-predictions=x.npz')
+
+
+@pytest.mark.parametrize('arguments, samples', [(('--intervals', 'FILE'), 1000), (('FILE', '--intervals'), 1000),
+                                                (('--intervals', '50', 'FILE'), 50), (('--intervals=50', 'FILE'), 50)])
+def test_a_file_name_after_intervals_is_a_file_name(arguments, samples, dataset, tmp_path, monkeypatch, capsys):
+    name = str(save(tmp_path, 'p.npz', some_scores()))
+    monkeypatch.setattr(sys, 'argv', ['eval.py', '--dataset', str(dataset), *(name if a == 'FILE' else a for a in arguments)])
+    eval_program.main()
+    assert '95 %% intervals of %d bootstrap samples: ' % samples in capsys.readouterr().out
 
 
 def test_evaluating_needs_no_torch(dataset, tmp_path):

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import predictions
-from submit_csv import clock
+from files import Problem
+from submit_csv import clock, media_ids
 from test_eval import run, write_lines
 
 GOLDEN = ('eval/submit_csv',)
@@ -108,11 +109,30 @@ def test_what_would_make_a_wrong_submission_is_refused(dataset, keys, rows, opti
     assert not (dataset.parent / 'out.csv').exists()
 
 
-def test_names_that_give_no_media_id_of_their_own_are_refused(dataset):
-    for names, message in ((['a.wav'], 'a.wav: no media id'), (['x/a_RN1.wav', 'b_RN1.wav'], 'same media id')):
-        write_lines(dataset / 'filelists/test', names)
-        done = submit(dataset, 'in.npz', 'out.csv')
-        assert done.returncode == 1 and message in done.stderr
+@pytest.mark.parametrize('names, ids', [
+    (['x/a_RN1.wav', 'x/b.wav', 'y/c.d.wav'], ['1', 'b', 'c.d']),
+    (['x/a.wav', 'y/a.wav', 'y/b.wav', 'y/b_RN2.wav'], ['x/a', 'y/a', 'y/b', '2'])])
+def test_recordings_without_a_number_are_named_by_their_file_name_or_path(dataset, names, ids):
+    write_lines(dataset / 'filelists/test', names)
+    lines = written(dataset, [np.zeros((1, 6))] * len(names), '--max-classes=1', keys=names)
+    assert [line[0] for line in lines] == ids
+
+
+@pytest.mark.parametrize('names', [['x/a_RN1.wav', 'b_RN1.wav'], ['a_RN1.wav', 'x/1.wav'], ['x/a.wav', 'x/a.flac']])
+def test_media_ids_that_are_equal_are_refused(names):
+    with pytest.raises(Problem, match=f'{names[0]} and {names[1]} have the same media id'):
+        media_ids(names)
+
+
+def test_names_that_would_break_the_columns_are_refused():
+    with pytest.raises(Problem, match='a;b.wav: .*semicolon'):
+        media_ids(['x/a;b.wav'])
+
+
+def test_a_submission_says_that_it_needs_the_class_ids(dataset):
+    (dataset / 'labels/labelset').unlink()
+    done = submit(dataset, 'in.npz', 'out.csv')
+    assert done.returncode == 1 and 'labels/labelset: no such file; a submission needs the class ids' in done.stderr
 
 
 def test_a_segment_list_whose_recording_would_get_no_row_is_refused(dataset):
