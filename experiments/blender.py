@@ -3,6 +3,9 @@
 
 Prints each improvement (stderr) and at the end FILE:WEIGHT lines that eval.py takes as they are. Ctrl-C ends the
 search with the best weights so far.
+
+The metrics of the weights are those on the list that the weights were fitted to. greedy and forward, which are fast, also
+print an estimate for new recordings: each part of the list in turn is judged by weights that were found on the others.
 """
 import argparse
 import fcntl
@@ -24,6 +27,8 @@ from files import Problem, program, writing
 PATIENCE = {'greedy': 10, 'forward': 5, 'hyperopt': 1000, 'hyperopt_zero': 1000, 'hyperopt_log': 1000}
 # Random trials before TPE starts to learn from them (its own default), evaluated at once.
 STARTUP_TRIALS = 20
+# Strategies fast enough for an estimate on held-out recordings by default, and the parts of the list for it.
+FAST, ESTIMATE_FOLDS = ('greedy', 'forward'), 5
 # Halves of the recordings on which forward selects.
 BAGS = 5
 # Steps of a search along a weight, which reaches from none to so many times its share of the ensemble.
@@ -386,11 +391,11 @@ def member_name(filename):
     return name
 
 
-def write_ensemble(filename, members, weights, figures, args):
-    """Write members and weights as a table that submit_all.sh reads, the figures in comments."""
+def write_ensemble(filename, members, weights, notes, args):
+    """Write members and weights as a table that submit_all.sh reads, notes (lines about the metrics) in comments."""
     with writing(filename, 'w', encoding='utf-8') as f:
         f.write('# found with %s, seed %d, criterion %s, on list %s of %s\n# %s\n# options:%s\n# member\tweight\n'
-                % (args.strategy, args.seed, args.criterion, args.filelist, os.path.basename(args.dataset), figures,
+                % (args.strategy, args.seed, args.criterion, args.filelist, os.path.basename(args.dataset), '\n# '.join(notes),
                    ' --softmax' * args.softmax))
         f.writelines('%s\t%g\n' % (member_name(name), weight) for (name, _, _), weight in zip(members, weights) if weight > 0)
 
@@ -449,23 +454,29 @@ def main():
             run(candidate[0], search, start, args.patience if candidate[0] == args.strategy else None, candidate[1])
         return search
 
-    interrupted = False
+    interrupted, best, note = False, None, None
     try:
-        best = choose(args, ensemble, find)
+        best, candidate, each = choose(args, ensemble, find)
+        folds = args.folds or min(ESTIMATE_FOLDS, len(files))
+        if each is None and args.strategy in FAST and folds > 1:
+            each = held_out([candidate], find, ensemble, folds, args.seed)[0]
+        note = 'fitted on this list; ' + (
+            f'--folds {ESTIMATE_FOLDS} gives an estimate for new recordings' if each is None else
+            f'estimate for new recordings, from {folds} folds: {metrics.line(named(each.mean(axis=1)))}')
     except KeyboardInterrupt:
         interrupted = True
         say('interrupted; the best so far:')
-        best = max(searches, key=lambda search: search.best, default=None)
+        best = best or max(searches, key=lambda search: search.best, default=None)
     weights = start if best is None or best.weights is None else rounded(best.weights)
-    figures = metrics.line(named(ensemble.evaluate(weights)))
-    say(figures)
+    notes = [metrics.line(named(ensemble.evaluate(weights))), *filter(None, [note])]
+    say('\n'.join(notes))
     for (name, _, _), weight in zip(members, weights):
         if weight > 0:
             print('%s:%g' % (name, weight))
     if interrupted:
         return 130
     if args.output:
-        write_ensemble(args.output, members, weights, figures, args)
+        write_ensemble(args.output, members, weights, notes, args)
         say('%s: %d members and their weights' % (args.output, np.count_nonzero(weights)))
 
 
@@ -475,14 +486,15 @@ def rounded(weights):
 
 
 def choose(args, ensemble, find):
-    """The search whose weights are taken."""
+    """The search whose weights are taken, its candidate, and the candidate's reciprocal ranks and average precisions
+    (2, N) of held-out recordings, or None without --folds."""
     candidates = [(args.strategy, args.seed)]
     if args.stability:
         candidates = [(args.strategy, args.seed + i) for i in range(args.seeds)]
         candidates += [('greedy', args.seed)] if args.strategy != 'greedy' else []
         candidates += [(INITIAL, 0)]
     if not args.stability and not args.folds:
-        return find(candidates[0])
+        return find(candidates[0]), candidates[0], None
     found = [] if args.folds else [find(candidate) for candidate in candidates]
     if args.folds:
         each = held_out(candidates, find, ensemble, args.folds, args.seed)
@@ -497,7 +509,9 @@ def choose(args, ensemble, find):
     for i, candidate in enumerate(candidates):
         say('%8.4f %6.1f  %.4f to %.4f  %s%s' % (values[i].mean(), wins[i], *np.quantile(results[i], [0.025, 0.975]),
                                                  name_of(candidate), '  (chosen)' if i == best else ''))
-    return find(candidates[best]) if args.folds else found[best]
+    if args.folds:
+        return find(candidates[best]), candidates[best], each[best]
+    return found[best], candidates[best], None
 
 
 if __name__ == '__main__':

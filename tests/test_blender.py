@@ -381,6 +381,44 @@ def test_folds_judge_on_held_out_recordings(dataset):
     done = blend(dataset, *INPUTS, '--strategy=forward', '--folds=4')
     assert done.returncode == 0 and done.stdout == plain.stdout
     assert 'fg on held-out recordings' in done.stderr and 'fold 4 of 4' in done.stderr
+    assert done.stderr.splitlines()[-1].startswith('fitted on this list; estimate for new recordings, from 4 folds: MAP: ')
+
+
+def noise(dataset, models=12):
+    """Predictions of models that know nothing, whose weights can only be fitted to chance: names of their files."""
+    keys = (dataset / 'filelists/valid').read_text().split()
+    names = ['n%d.pred.npz' % m for m in range(models)]
+    for m, name in enumerate(names):
+        predictions.save(dataset.parent / name, keys, list(np.random.default_rng(m).normal(size=(len(keys), 9))))
+    return names
+
+
+@pytest.mark.parametrize('strategy', ('greedy', 'forward'))
+def test_fast_strategies_print_an_estimate_for_new_recordings_beside_the_fitted_metrics(strategy, dataset):
+    done = blend(dataset, *noise(dataset), '--strategy', strategy, '--labelfile-background=bg.tsv', '--output=w.tsv')
+    assert done.returncode == 0, done.stderr
+    fitted, estimate = done.stderr.splitlines()[-3:-1]
+    assert fitted.startswith('MAP: ') and estimate.startswith('fitted on this list; estimate for new recordings, from 5 folds: MAP: ')
+    metric = [dict(part.split(': ') for part in line.rsplit('folds: ')[-1].split(', ')) for line in (fitted, estimate)]
+    for name in ('MAP', 'MAP-bg'):
+        assert float(metric[1][name]) < float(metric[0][name]) - 0.03
+    assert '# ' + estimate in (dataset.parent / 'w.tsv').read_text().splitlines()
+
+
+def test_slow_strategies_say_how_to_get_an_estimate(dataset):
+    done = blend(dataset, *INPUTS, '--strategy=hyperopt', '--patience=5')
+    assert done.stderr.splitlines()[-1] == 'fitted on this list; --folds 5 gives an estimate for new recordings'
+
+
+def test_ctrl_c_during_the_estimate_prints_the_weights_that_were_found(dataset, monkeypatch, capsys):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+    monkeypatch.chdir(dataset.parent)
+    monkeypatch.setattr(sys, 'argv', ['blender.py', '--dataset', str(dataset), *INPUTS, '--strategy=forward'])
+    assert blender.main() is None
+    undisturbed = capsys.readouterr().out
+    monkeypatch.setattr(blender, 'held_out', interrupted)
+    assert blender.main() == 130 and capsys.readouterr().out == undisturbed
 
 
 def test_original_pickles_are_blended(dataset):
