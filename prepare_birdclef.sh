@@ -53,6 +53,7 @@ main() {
                 source=$1; shift ;;
         esac
     done
+    [[ $dataset == */* ]] || is_name "$dataset" || usage_error "--dataset ${dataset@Q}: expected a name for a folder in datasets/"
     [[ -n $source ]] || usage_error 'no SOURCE given'
     [[ -d $source ]] || die "$source: no such folder; give the one that you extracted the archives into"
     [[ ${#split[@]} == 0 || -r ${split[1]} ]] || die "${split[1]}: cannot be read"

@@ -10,6 +10,10 @@ log() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 die() { log "$@"; exit 1; }
 usage_error() { log "$@"; usage >&2; exit 2; }
 
+# Is $1 a name for a model, a run or a dataset? Bash evaluates $(...) in subscripts and in arithmetic, so names are
+# checked where they are read, before they are used there. The pattern is that of models.py.
+is_name() { local LC_ALL=C; [[ $1 =~ ^[A-Za-z0-9][A-Za-z0-9_.+-]*$ ]]; }
+
 # Path of a Python that is new enough, or nothing.
 find_python() {
     local name
@@ -106,7 +110,7 @@ parse_options() {
                 fi ;;
         esac
     done
-    [[ $DATASET =~ ^[A-Za-z0-9][A-Za-z0-9_.+-]*$ ]] || usage_error "--dataset $DATASET: expected the name of a folder in datasets/"
+    is_name "$DATASET" || usage_error "--dataset $DATASET: expected the name of a folder in datasets/"
     cd "$ROOT/experiments" || exit
 }
 own_option() { return 1; }

@@ -22,6 +22,12 @@ TRAIN_FLAGS = ['--validate', '--save-errors', '--keep-state']
 Model = collections.namedtuple('Model', 'name presets teachers remark settings')
 
 
+def check_name(name: str, where: str) -> None:
+    """Raises Problem if `name` is not a name for a model, a preset, or a dataset (is_name of lib.sh has the same pattern)."""
+    if not re.fullmatch(NAME, name):
+        raise Problem(f'{where}: {name!r} is not a valid name; use letters, digits and _ . + -')
+
+
 def _preset(name, where):
     filename = os.path.join(config.HERE, 'vars', name + '.vars')
     if not os.path.exists(filename):
@@ -52,14 +58,12 @@ def read_table(filename=TABLE, dataset='birdclef'):
         if not 2 <= len(fields) <= 4 or not fields[1]:
             raise Problem('%s: expected NAME, PRESETS, TEACHERS, REMARK parted by tabs, found %r' % (where, line))
         name, presets, teachers, remark = fields + [''] * (4 - len(fields))
-        if not re.fullmatch(NAME, name):
-            raise Problem('%s: %r is no name for a model; use letters, digits and _ . + -' % (where, name))
+        check_name(name, where)
         if name in models:
             raise Problem('%s: a second model of the name %s' % (where, name))
         settings = {}
         for preset in presets.split():
-            if not re.fullmatch(NAME, preset):
-                raise Problem('%s: %r is no name for a preset; use letters, digits and _ . + -' % (where, preset))
+            check_name(preset, where)
             settings.update(_preset(preset, where))
         by_setting = {}
         for teacher in teachers.replace('-', '', teachers == '-').split():
@@ -140,8 +144,7 @@ def main():
     parser.add_argument('--models', metavar='FILE', default=TABLE, help='the table (default: %(default)s)')
     parser.add_argument('--dataset', metavar='NAME', default='birdclef', help='data set (default: %(default)s)')
     options = parser.parse_args()
-    if not re.fullmatch(NAME, options.dataset):
-        raise Problem('--dataset %s: expected the name of a folder in datasets/' % options.dataset)
+    check_name(options.dataset, '--dataset')
     models = read_table(options.models, options.dataset)
     for name in in_order(models, options.names, options.models):
         model = models[name]

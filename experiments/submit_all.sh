@@ -42,15 +42,24 @@ own_option() {
 
 # Reads ensemble file $1: sets MEMBERS, WEIGHTS and OPTIONS.
 read_ensemble() {
-    local member weight rest
+    local line member weight option where number=0
     MEMBERS=() WEIGHTS=() OPTIONS=()
-    while IFS=$'\t' read -r member weight rest; do
-        case $member in
-            '# options:'*) read -ra OPTIONS <<< "${member#*:}" ;;
+    while IFS= read -r line || [[ -n $line ]]; do
+        line=${line%$'\r'} number=$((number + 1)) where="$1, line $number"
+        case $line in
+            '# options:'*)
+                read -ra OPTIONS <<< "${line#*:}"
+                for option in "${OPTIONS[@]}"; do
+                    [[ $option =~ ^--(softmax|no-softmax|birdclef-filter)$ ]] ||
+                        die "$where: the option ${option@Q} is not allowed; an ensemble may have --softmax, --no-softmax and --birdclef-filter"
+                done ;;
             '#'* | '') ;;
             *)
-                [[ -v KIND[$member] ]] || die "$1: no model $member in $MODELS; is it the right --models?"
-                [[ -n $weight ]] || die "$1: $member has no weight; a line is MODEL, tab, WEIGHT"
+                IFS=$'\t' read -r member weight _ <<< "$line"
+                is_name "$member" || die "$where: ${member@Q} is not a name of a model; a line is MODEL, tab, WEIGHT"
+                [[ -n ${KIND[$member]:-} ]] || die "$where: no model $member in $MODELS; is it the right --models?"
+                [[ $weight =~ ^[-+]?[0-9.]+([eE][-+]?[0-9]+)?$ ]] ||
+                    die "$where: $member has no weight but ${weight@Q}; a line is MODEL, tab, WEIGHT"
                 MEMBERS+=("$member") WEIGHTS+=("$weight") ;;
         esac
     done < "$1"
@@ -176,6 +185,7 @@ main() {
     read_models
     check_dataset
     for run in "${runs[@]}"; do
+        is_name "$run" || die "${run@Q}: not a name of an ensemble; use letters, digits and _ . + -"
         for file in "${files[@]}"; do [[ ${file##*/} != "$run.tsv" ]] || break; done
         [[ -e $file && ${file##*/} == "$run.tsv" ]] || die "no ensemble $run in ${ENSEMBLES[*]}; blender.py finds weights for one"
         FILE[$run]=$file

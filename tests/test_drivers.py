@@ -383,6 +383,32 @@ def test_submission_fails_where_a_member_does_and_makes_the_others(project):
     assert result.returncode == 1 and 'no ensemble three' in result.stderr
 
 
+@pytest.mark.parametrize('lines, words', [
+    ('x[$(touch PWNED)]\t1\n', 'is not a name of a model'),
+    ('$(touch PWNED)\t1\n', 'is not a name of a model'),
+    ('plain\tKIND[$(touch PWNED)]\n', 'plain has no weight'),
+    ('# options: --softmax --json=PWNED\nplain\t1\n', 'the option'),
+    ('# options:\t--save-predictions PWNED\nplain\t1\n', 'the option')])
+def test_a_table_of_an_ensemble_runs_nothing_and_sets_no_options_but_those_allowed(project, lines, words):
+    folder = project.experiments / 'tiny' / 'ensembles'
+    folder.mkdir(parents=True)
+    (folder / 'bad.tsv').write_text(lines)
+    result = submit(project)
+    assert result.returncode == 1
+    assert words in result.stderr and 'bad.tsv, line 1' in result.stderr and result.stderr.count('submit_all.sh: ') < 3, result.output
+    assert not list(project.path.rglob('*PWNED*'))
+
+
+@pytest.mark.parametrize('options', ['--softmax', '--no-softmax --birdclef-filter'])
+def test_a_table_of_an_ensemble_may_set_the_options_of_its_scores(project, options):
+    write_ensembles(project)
+    # The last line may be without its end.
+    (project.experiments / 'tiny' / 'ensembles' / 'one.tsv').write_text('# options: %s\r\nplain\t1' % options)
+    train(project, 'plain')
+    result = submit(project, 'one')
+    assert result.returncode == 0, result.output
+
+
 def test_two_submitters_share_the_predictions(project):
     write_ensembles(project)
     train(project, 'plain', 'meta')

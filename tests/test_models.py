@@ -107,7 +107,7 @@ def write(folder, *lines):
     ([('a', 'dumy')], 'did you mean dummy'),
     ([('a',)], 'line 1'),
     ([('a', 'dummy'), ('a', 'dummy')], 'a second model'),
-    ([('a/b', 'dummy')], 'no name for a model'),
+    ([('a/b', 'dummy')], 'not a valid name'),
     ([('a', 'dummy', 'ban=b')], 'needs b'),
     ([('a', 'dummy', 'teacher=a')], 'teachers are'),
     ([('a', 'dummy', 'ban=b'), ('b', 'dummy', 'init_from=c'), ('c', 'dummy', 'ban=a')], 'a needs b needs c needs a'),
@@ -137,7 +137,7 @@ def test_program_prints_what_drivers_read(tmp_path):
 
 @pytest.mark.parametrize('arguments, word', [
     (('studnet',), 'did you mean student'),
-    (('--dataset', '../x'), 'name of a folder'),
+    (('--dataset', '../x'), 'not a valid name'),
     (('--models', 'nowhere.tsv'), 'no such file'),
 ])
 def test_program_refuses_in_one_line(tmp_path, arguments, word):

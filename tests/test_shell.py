@@ -48,6 +48,19 @@ def test_scripts_are_strict_and_can_be_parsed(script):
     assert subprocess.run(['bash', '-n', script], cwd=ROOT).returncode == 0
 
 
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_no_text_is_evaluated_as_a_subscript(script):
+    """Bash 5.1 runs $(...) in the subscripts of `[[ -v A[$x] ]]`, `unset A[$x]`, `printf -v A[$x]` and `((A[$x]))`."""
+    assert not re.findall(r'(?:-v|\bunset)\s+["\']?\w+\[.*|\(\([^()]*\w\[\$.*', (ROOT / script).read_text())
+
+
+@pytest.mark.parametrize('name', ['a[$(touch x)]', '$(touch x)', '../up', '-x', '.hidden', 'a b', 'é', '', 'a\nb'])
+def test_names_that_bash_could_evaluate_or_paths_could_leave_by_are_refused(name):
+    lib = ROOT / 'experiments' / 'lib.sh'
+    result = subprocess.run(['bash', '-c', '. "$1"; is_name a1_.+-B && ! is_name "$2"', 'test', str(lib), name])
+    assert result.returncode == 0
+
+
 @pytest.mark.parametrize('script', DRIVERS)
 def test_help_shows_usage_and_an_example(script):
     result = subprocess.run([ROOT / script, '--help'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
