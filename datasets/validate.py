@@ -61,7 +61,8 @@ def read_keyed(folder, name, columns, faults):
     for number, line in enumerate(read_lines(os.path.join(folder, 'labels', name)), 1):
         key, _, rest = line.partition('\t')
         if rest.count('\t') != columns - 2 or '\t' not in line:
-            faults.add('shape ' + name, f'labels/{name}, line {number}: expected {columns} fields, separated by tabs; {AGAIN}')
+            faults.add('shape ' + name, f'labels/{name}, line {number}: expected {columns} fields, separated by tabs; '
+                       + AGAIN)
         elif key in result:
             faults.add('twice ' + name, 'labels/%s, line %d: %s has a row already; delete one' % (name, number, key))
         else:
@@ -77,8 +78,8 @@ def check_labelset(folder, faults):
         faults.add('labelset', 'labels/labelset: no classes; ' + AGAIN)
         return labelset
     if len(set(labelset)) < len(labelset) or labelset != sorted(labelset):
-        faults.add('labelset', 'labels/labelset: class ids have to be sorted, each once; sort it, and create fg.tsv and '
-                   'bg.tsv again')
+        faults.add('labelset', 'labels/labelset: class ids have to be sorted, each once; sort it, and create fg.tsv '
+                   'and bg.tsv again')
     for class_id in labelset:
         if not class_id.strip() or re.search(r'[\t;,]', class_id):
             faults.add('class id', f'labels/labelset: {class_id!r} can not be a class id in tables and submissions; '
@@ -125,8 +126,8 @@ def check_labels(folder, lists, labelset, faults):
     for name, keys in lists.items():
         for key in keys:
             if key not in fg:
-                faults.add('unlabelled', f'filelists/{name}: {key} has no row in labels/fg.tsv; delete it from the list '
-                           'or label it')
+                faults.add('unlabelled', f'filelists/{name}: {key} has no row in labels/fg.tsv; delete it from the '
+                           'list or label it')
     if os.path.exists(os.path.join(folder, 'labels', 'bg.tsv')):
         bg = read_keyed(folder, 'bg.tsv', 2, faults)
         for key, labels in bg.items():
@@ -244,7 +245,8 @@ def describe(folder, lists, everything, seconds, labelset, fg, bg, meta, quick):
     tables = [f'{sub}/{layout.REPAIRS}' for sub in ('audio', 'xml', 'labels')]
     repairs = [(table, len(layout.read_repairs(os.path.join(folder, table)))) for table in tables]
     if any(count for _, count in repairs):
-        told.append('  recordings with repairs: ' + ', '.join(f'{count} in {table}' for table, count in repairs if count))
+        told.append('  recordings with repairs: ' +
+                    ', '.join(f'{count} in {table}' for table, count in repairs if count))
     if not quick and seconds:
         unlisted = set(layout.recordings(folder)) - set(everything)
         if unlisted:

@@ -8,7 +8,7 @@ import threading
 
 import numpy as np
 
-from files import Problem
+from files import Problem, open_regular
 
 Header = collections.namedtuple('Header', 'sample_rate channels width length offset')
 
@@ -26,7 +26,7 @@ def read_header(filename):
     Raises Problem if the file is missing, empty, truncated or anything else than integer PCM.
     """
     try:
-        with open(filename, 'rb', buffering=0) as f:
+        with open_regular(filename, buffering=0) as f:
             size = os.fstat(f.fileno()).st_size
             return _parse_header(f, size)
     except (FileNotFoundError, NotADirectoryError):
@@ -112,7 +112,7 @@ def map_samples(filename, header):
     shape = (header.length,) if header.channels == 1 else (header.length, header.channels)
     if not header.length:
         return np.zeros(shape, dtype)
-    with open(filename, 'rb') as f:
+    with open_regular(filename) as f:
         mapped = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
     return np.frombuffer(mapped, dtype, header.length * header.channels, header.offset).reshape(shape)
 

@@ -11,7 +11,7 @@ import config
 import feed
 import index
 import metadata
-from files import Problem, read_lines
+from files import Problem, open_regular, read_lines
 
 DATASETS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'datasets')
 # Parts the feed's random numbers from others of the same seed.
@@ -202,7 +202,7 @@ class Feed:
         length = int(self.index['length'][item])
         count = min(len(out), length - start)
         try:
-            with open(filename, 'rb', buffering=0) as f:
+            with open_regular(filename, buffering=0) as f:
                 if os.fstat(f.fileno()).st_size != self.index['size'][item]:
                     raise Problem('%s: has changed since its header was read; '
                                   'delete %s' % (filename, os.path.join(self.dataset.path, index.FILENAME)))

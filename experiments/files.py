@@ -4,6 +4,7 @@
 """
 import contextlib
 import os
+import stat
 import struct
 import sys
 import tokenize
@@ -45,6 +46,18 @@ def program(main):
         sys.exit('%s:%s: %s' % (name, where, e.strerror or e))
 
 
+def open_regular(filename, mode='rb', **kwargs):
+    """`open` for reading, except that a pipe or a device, which may have no end, is refused at once. Raises Problem."""
+    def opener(path: str, flags: int) -> int:
+        descriptor = os.open(path, flags | os.O_NONBLOCK)
+        kind = os.fstat(descriptor).st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+            os.close(descriptor)
+            raise Problem(f'{filename}: a pipe or a device, not a file; write its content to a file and name that')
+        return descriptor
+    return open(filename, mode, opener=opener, **kwargs)
+
+
 @contextlib.contextmanager
 def writing(filename, mode='wb', **kwargs):
     """Open a file to be written aside, flushed to disk, and renamed to `filename` when the block ends well.
@@ -52,6 +65,8 @@ def writing(filename, mode='wb', **kwargs):
     If the block fails, what was there before stays and nothing else remains.
     """
     filename = os.fspath(filename)
+    if os.path.exists(filename) and not (os.path.isfile(filename) or os.path.isdir(filename)):
+        raise Problem(f'{filename}: a pipe or a device, not a file; name a file')
     folder, base = os.path.split(filename)
     aside = os.path.join(folder, '.%s.%d.part' % (base, os.getpid()))
     try:
@@ -95,7 +110,7 @@ def load_npz(filename, only=None):
     Raises Problem if the file is missing, damaged, holds objects, or unpacks to absurd sizes.
     """
     with reading_archive(filename, 'plain arrays'):
-        with zipfile.ZipFile(filename) as z:
+        with open_regular(filename) as file, zipfile.ZipFile(file) as z:
             for info in z.infolist():
                 if info.file_size > MAX_ARRAY_BYTES or (
                         info.file_size > 1 << 26 and info.file_size > MAX_RATIO * info.compress_size):
@@ -112,10 +127,11 @@ def load_npz(filename, only=None):
 
 
 def read_lines(filename):
-    """Lines of a text file without their ends. Raises Problem if it is missing or not UTF-8."""
+    """Lines of a text file without their ends and byte order marks. Raises Problem if it is missing or not UTF-8."""
     try:
-        with open(filename, encoding='utf-8', newline=None) as f:
-            return f.read().splitlines()
+        with open_regular(filename, 'r', encoding='utf-8', newline=None) as f:
+            # files that were joined have such a mark at the start of each part
+            return [line.lstrip('\ufeff') for line in f.read().splitlines()]
     except FileNotFoundError:
         raise Problem('%s: no such file' % filename) from None
     except UnicodeDecodeError:

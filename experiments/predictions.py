@@ -19,7 +19,7 @@ import zlib
 import numpy as np
 from numpy.lib import format as npy
 
-from files import Problem, load_npz, reading_archive, writing
+from files import Problem, load_npz, open_regular, reading_archive, writing
 
 CURE = 'make it anew with predict.py'
 # Rows that are copied or checked at once: small enough for the cache, large enough to hide Python.
@@ -132,7 +132,7 @@ def load(filename, num_classes=None):
     """
     filename = os.fspath(filename)
     try:
-        with open(filename, 'rb') as f:
+        with open_regular(filename) as f:
             start = f.read(2)
             if start == b'PK':
                 result = _load_zip(f, filename)

@@ -14,6 +14,7 @@ import zipfile
 import numpy as np
 import pytest
 
+import audio
 import config
 import files
 import predictions
@@ -143,6 +144,14 @@ def folder(name):
     return damage
 
 
+def device(name):
+    """A link to a device where a file is expected."""
+    def damage(here):
+        os.unlink(here / name)
+        os.symlink('/dev/null', here / name)
+    return damage
+
+
 def append(name, line):
     return lambda here: write(here / name, (here / name).read_bytes() + line.encode() + b'\n')
 
@@ -246,10 +255,23 @@ CASES = [
     ('eval', predicted('p.pred.npz', classes=4), '4 classes'),
     ('blender', predicted('p.pred.npz', classes=4), '4 classes'),
     ('submit_csv', predicted('t.pred.npz', KEYS['test'], 4), '4 classes'),
+    # devices and pipes
+    *((name, device(filename), 'a pipe or a device', *more) for name, filename, *more in (
+        ('train', 'set/filelists/train'), ('train', TRAINED), ('train', 'l.pred.npz', PSEUDO), ('predict', 'model.npz'),
+        ('predict', 'model.npz.vars'), ('eval', 'p.pred.npz'), ('eval', 'set/labels/fg.tsv'), ('blender', 'set/labels/bg.tsv'),
+        ('models', 'models.tsv'), ('split', 'list'), ('recreate', 'set/xml/recordings.tsv'), ('validate', 'set/labels/labelset'))),
+    ('submit_csv', device('out.csv'), 'out.csv: a pipe or a device'),
     # where results go
     ('generate', put('new', BEFORE), 'exists already'),
 ]
 CASES = [(name, damage, words, more) for name, damage, words, *more in CASES]
+
+
+@pytest.mark.parametrize('read', [files.read_lines, files.load_npz, audio.read_header, predictions.load])
+def test_a_pipe_in_place_of_a_file_is_refused_at_once(read, tmp_path):
+    os.mkfifo(tmp_path / 'pipe')
+    with pytest.raises(files.Problem, match='pipe: a pipe or a device'):
+        read(str(tmp_path / 'pipe'))
 
 
 def contents(here):

@@ -141,6 +141,16 @@ def test_faults_of_a_kind_are_counted(dataset):
     assert faults == [line for line in faults if 'x0.wav' in line and '(and 4 more of this kind)' in line] and len(faults) == 1
 
 
+def test_byte_order_marks_are_removed_from_lists_and_tables(dataset):
+    _, before = validate.check(str(dataset))
+    for name in 'filelists/train', 'filelists/valid', 'labels/labelset', 'labels/fg.tsv', 'labels/bg.tsv', 'labels/meta.tsv':
+        path = dataset / name
+        path.write_text('\ufeff' + path.read_text(), encoding='utf-8')
+    # as `cat one two > list` leaves it
+    lines(dataset / 'filelists/test', lambda content: ['\ufeff' + line for line in content])
+    assert validate.check(str(dataset)) == ([], before)
+
+
 def test_prediction_needs_only_recordings_and_the_named_lists(dataset):
     for name in 'train', 'valid':
         (dataset / 'filelists' / name).unlink()
