@@ -3,10 +3,11 @@
 Needs nothing but the standard library, so that every script here starts at once.
 """
 import collections
+import errno
 import os
 import re
 
-from files import Problem, read_lines, writing
+from files import Problem, open_regular, read_lines, writing
 
 DATASETS = os.path.dirname(os.path.abspath(__file__))
 
@@ -19,6 +20,9 @@ FOLDERS = (('TrainingSet', 'train', True),
 # File list of each folder of the keys.
 LISTS = {'train': 'train', 'test': 'test', 'soundscapes/val': 'soundscapes_val', 'soundscapes/test': 'soundscapes_test'}
 REPAIRS = 'repairs.tsv'
+SAME_NAME = 'the same file name'
+# Bytes that a file name may have: most file systems allow 255, and a file that is being written has a longer name.
+MAX_NAME = 240
 
 Found = collections.namedtuple('Found', 'key path')
 
@@ -44,8 +48,11 @@ def key_of(folder, by_year, filename):
     return '/'.join(part for part in (folder, by_year and year_of(base), base + '.wav') if part)
 
 
-def walk(top):
-    """Paths of all files below `top`, sorted; links to folders are followed, each folder is entered once."""
+def walk(top, unusable=None):
+    """Paths of all files below `top`, sorted; links to folders are followed, each folder is entered once.
+
+    What is neither a folder nor a file is added to the list `unusable`, if given, as (path, what it is).
+    """
     entered = set()
 
     def descend(folder):
@@ -55,18 +62,30 @@ def walk(top):
         entered.add(real)
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda e: e.name):
-                if entry.is_dir():
-                    yield from descend(entry.path)
-                elif entry.is_file():
-                    yield entry.path
+                try:
+                    if entry.is_dir():
+                        yield from descend(entry.path)
+                        continue
+                    if entry.is_file():
+                        yield entry.path
+                        continue
+                    problem = 'a link that leads nowhere' if entry.is_symlink() and not os.path.exists(entry.path) else \
+                        'a pipe or a device, not a file'
+                except OSError as e:
+                    if e.errno != errno.ELOOP:
+                        raise
+                    problem = 'a link that leads to itself'
+                if unusable is not None:
+                    unusable.append((entry.path, problem))
     yield from descend(top)
 
 
 def find(source, suffixes):
-    """Files of the source folder with one of the `suffixes` (lower case) -> ([Found], [(key, problem, what was done)]).
+    """Files of the source folder with one of the `suffixes` (lower case) -> ([Found], [(path, problem, what was done)]).
 
-    Files named ._* (left by macOS) don't count. Of files with the same key the first counts; the others, and names that
-    no table can hold, are in the second list. Raises Problem if the folder isn't laid out as the organisers do.
+    Files named ._* (left by macOS) don't count. Of files with the same key the first counts. The others are in the second
+    list, by their path in the source, as are links that lead nowhere, pipes, devices, and names that are too long or that
+    no table can hold. Raises Problem if the folder isn't laid out as the organisers do.
     """
     if not os.path.isdir(source):
         raise Problem('%s: no such folder; give the one that you extracted the archives into' % source)
@@ -74,23 +93,41 @@ def find(source, suffixes):
     if not any(f[1] == 'train' for f in present):
         raise Problem('%s: has neither TrainingSet/ nor data/; extract all archives into this one folder' % source)
     found, skipped = {}, []
+
+    def shown(path):
+        path = os.path.relpath(path, source)
+        return path if printable(path) else ascii(path)[1:-1]
+
+    def skip(path, problem, cure):
+        skipped.append((shown(path), problem, 'left out; ' + cure))
+
     for sub, folder, by_year in present:
-        for path in walk(os.path.join(source, sub)):
+        unusable = []
+        for path in walk(os.path.join(source, sub), unusable):
             name = os.path.basename(path)
             if name.startswith('._') or os.path.splitext(name)[1].lower() not in suffixes:
                 continue
-            key, shown = key_of(folder, by_year, name), os.path.relpath(path, source)
-            try:
-                odd = any(not c.isprintable() for c in key) or not key.encode()
-            except UnicodeEncodeError:
-                odd = True
-            if odd:
-                skipped.append((ascii(key)[1:-1], 'its name holds a character that no list can hold', 'left out; rename it'))
+            key = key_of(folder, by_year, name)
+            if not printable(key):
+                skip(path, 'its name holds a character that no list can hold', 'rename it')
+            elif len(os.path.basename(key).encode()) > MAX_NAME:
+                skip(path, f'its name is longer than {MAX_NAME} bytes', 'rename it')
             elif key in found:
-                skipped.append((key, 'a second file of this name: ' + ascii(shown)[1:-1], 'left out; the first counts'))
+                skip(path, f'{SAME_NAME} as {shown(found[key].path)}', 'rename it to keep both')
             else:
                 found[key] = Found(key, path)
+        for path, problem in unusable:
+            if os.path.splitext(path)[1].lower() in ('', *suffixes):
+                skip(path, problem, 'replace it by the file')
     return list(found.values()), skipped
+
+
+def printable(text):
+    """Whether a list in UTF-8 can hold a path."""
+    try:
+        return text.isprintable() and bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def missing_folders(source):
@@ -116,7 +153,7 @@ def write_if_changed(filename, text):
     """Write a text file, whole or not at all; leave it alone if it says just that. True if it was written."""
     os.makedirs(os.path.dirname(filename), exist_ok=True)
     try:
-        with open(filename, encoding='utf-8', newline='') as f:
+        with open_regular(filename, 'r', encoding='utf-8', newline='') as f:
             if f.read() == text:
                 return False
     except (FileNotFoundError, UnicodeDecodeError):
@@ -145,7 +182,7 @@ def read_repairs(filename):
     """Dict key -> (problem, what was done) of a table of repairs; {} if there is none. A torn last line doesn't count."""
     if not os.path.exists(filename):
         return {}
-    with open(filename, encoding='utf-8', errors='replace') as f:
+    with open_regular(filename, 'r', encoding='utf-8', errors='replace') as f:
         rows = (line.rstrip('\n').split('\t') for line in f if line.endswith('\n'))
         return {row[0]: tuple(row[1:]) for row in rows if len(row) == 3}
 

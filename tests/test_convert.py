@@ -126,7 +126,7 @@ def test_clipping_is_counted_and_numbers_that_are_none_are_mended(tmp_path):
     write(tmp_path / 'source' / 'data' / 'odd.wav', odd, RATE, 'FLOAT')
     told = converted(tmp_path / 'source', tmp_path / 'made')
     clips = np.count_nonzero(np.abs(np.rint(loud * 32768) + 0.5) > 32768)
-    assert '%d samples of 1 recordings clip' % clips in told
+    assert '1 undamaged but clipped (%d samples clip in all)' % clips in told
     assert repairs(tmp_path / 'made') == {'train/loud.wav': ('%d samples clip' % clips, 'the rest is kept'),
                                           'train/odd.wav': ('3 samples are no numbers', 'the rest is kept')}
     samples = read(tmp_path / 'made', 'train/loud.wav')
@@ -199,8 +199,51 @@ def test_names_of_the_source_become_keys(tmp_path):
     assert keys == ['soundscapes/test/LIFECLEF2018_S_RN6.wav', 'soundscapes/val/LIFECLEF2018_S_RN5.wav', 'test/2015/LIFECLEF2015_X_RN4.wav',
                     'train/2014/LIFECLEF2014_X_RN1.wav', 'train/2017/LIFECLEF2017_X_RN2.wav', 'train/RN3.wav', 'train/with space é.wav']
     noted = repairs(made)
-    assert 'second file' in noted['train/2017/LIFECLEF2017_X_RN2.wav'][0]
+    assert noted['data/again/LIFECLEF2017_X_RN2.wav'] == (
+        'the same file name as data/LIFECLEF2017_X_RN2.wav', 'left out; rename it to keep both')
     assert any('\\t' in key for key in noted)
+
+
+def test_links_without_end_pipes_and_long_names_are_skipped_and_named(tmp_path):
+    source, made = tmp_path / 'source', tmp_path / 'made'
+    write(source / 'data' / 'good.wav', sine(0.2, RATE), RATE)
+    write(source / 'data' / ('y' * 241 + '.wav'), sine(0.2, RATE), RATE)
+    for name in 'self', 'self.xml', 'self.wav':
+        (source / 'data' / name).symlink_to(source / 'data' / name)
+    (source / 'data' / 'gone.wav').symlink_to('nowhere.wav')
+    os.mkfifo(source / 'data' / 'pipe.wav')
+    converted(source, made)
+    told = converted(source, made)
+    assert '0 recordings converted (0.0 hours), 1 were there; repairs.tsv: 5 left out, 0 silent' in told
+    assert {key.replace('y' * 241, 'long'): problem for key, (problem, _) in repairs(made).items()} == {
+        'data/self': 'a link that leads to itself', 'data/self.wav': 'a link that leads to itself', 'data/gone.wav': 'a link that leads nowhere',
+        'data/pipe.wav': 'a pipe or a device, not a file', 'data/long.wav': 'its name is longer than 240 bytes'}
+    subprocess.run([sys.executable, str(ROOT / 'datasets/birdclef/xml/collect.py'), str(source), '--dataset', str(made)], check=True)
+    assert (made / 'xml/repairs.tsv').read_text().count('a link that leads to itself') == 2
+
+
+def test_the_summary_tells_the_same_in_a_second_run(tmp_path):
+    source, made = tmp_path / 'source', tmp_path / 'made'
+    for recorder in 1, 2, 3:
+        write(source / 'data' / ('recorder%d' % recorder) / '20240501_060000.wav', sine(0.2, RATE), RATE)
+    write(source / 'data' / 'loud.wav', 2 * sine(0.2, RATE), RATE, 'FLOAT')
+    cut = write(source / 'data' / 'cut.wav', sine(0.5, RATE), RATE)
+    cut.write_bytes(cut.read_bytes()[:12000])
+    (source / 'BirdCLEF2018MonophoneTest').mkdir()
+    (source / 'BirdCLEF2018MonophoneTest' / 'empty.wav').write_bytes(b'')
+    (source / 'data' / 'empty.wav').write_bytes(b'')
+    first, second = converted(source, made), converted(source, made)
+    assert '4 recordings converted' in first and '0 recordings converted (0.0 hours), 4 were there' in second
+    found = 'repairs.tsv: 3 left out (2 because another has the same file name), 1 silent, 1 damaged but kept in part, 1 undamaged but clipped ('
+    assert found in first and found in second
+
+
+def test_notes_of_the_mp3_decoder_stay_off_the_terminal(tmp_path):
+    path = write(tmp_path / 'source' / 'data' / 'x.mp3', sine(3), kind='MP3', subtype='MPEG_LAYER_III')
+    content = path.read_bytes()
+    path.write_bytes(content[:len(content) // 2] + bytes(range(256)) * 8 + content[len(content) // 2 + 2048:])
+    result = run(tmp_path / 'source', tmp_path / 'made')
+    assert (result.returncode, result.stderr) == (0, '') and list(repairs(tmp_path / 'made')) == ['train/x.wav']
 
 
 def test_running_again_converts_only_what_is_missing_or_was_replaced(tmp_path):

@@ -8,7 +8,9 @@ A recording that can't be read stops nothing: for training it is left out, of th
 problem, what was done.
 """
 import argparse
+import collections
 import concurrent.futures
+import contextlib
 import fcntl
 import os
 import re
@@ -176,30 +178,67 @@ class Conversion:
             f.write(layout.table([(key, problem, done)]).encode())
 
     def one(self, found):
-        """Convert one recording -> (samples written, clipped samples, 'kept', 'silence', 'left out' or '')."""
+        """Convert one recording -> samples written, 0 if it is left out."""
         if self.stop.is_set():
-            return 0, 0, ''
+            return 0
         key, source = found
         target = os.path.join(self.audio, key)
         try:
             with writing(target) as out:
                 samples, clipped, problems = convert(source, out, self.stop)
                 if clipped:
-                    problems.append('%d samples clip' % clipped)
+                    problems.append(f'{clipped} samples clip')
                 if problems:
                     self.note(key, '; '.join(problems), 'the rest is kept')
-            return samples, clipped, 'kept' if problems else ''
+            return samples
         except Unreadable as e:
             problem = str(e)
         except OSError as e:
             raise Problem('%s: %s; see to it and run this again, it goes on where it stopped' % (target, e.strerror)) from None
         if key.startswith('train/'):
             self.note(key, problem, 'left out')
-            return 0, 0, 'left out'
+            return 0
         self.note(key, problem, '0.1 s of silence')
         with writing(target) as out:
             out.write(wav_header(SILENCE) + bytes(2 * SILENCE))
-        return SILENCE, 0, 'silence'
+        return SILENCE
+
+
+def summary(repairs):
+    """What a table of repairs (dict) says, in words: recordings left out, silent, damaged, clipped."""
+    count, samples = collections.Counter(), 0
+    for problem, done in repairs.values():
+        clips = re.search(r'(\d+) samples clip$', problem)
+        samples += int(clips.group(1)) if clips else 0
+        count['clips' if clips and clips.start() == 0 else done.partition(';')[0]] += 1
+        count[layout.SAME_NAME] += problem.startswith(layout.SAME_NAME)
+    twice = count[layout.SAME_NAME]
+    return (f"{count['left out']} left out" + (f' ({twice} because another has {layout.SAME_NAME})' if twice else '') +
+            f", {count['0.1 s of silence']} silent, {count['the rest is kept']} damaged but kept in part, "
+            f"{count['clips']} undamaged but clipped ({samples} samples clip in all)")
+
+
+@contextlib.contextmanager
+def without_decoder_notes():
+    """Keep notes of decoders off the terminal: libmpg123 writes them to standard error itself, without naming the file.
+
+    Damage that costs samples is among the problems that `convert` reports. Messages of Python still appear.
+    """
+    if sys.stderr is None:
+        yield
+        return
+    sys.stderr.flush()
+    terminal, before = os.dup(2), sys.stderr
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)
+    try:
+        with open(terminal, 'w', buffering=1, closefd=False, errors='backslashreplace') as sys.stderr:
+            yield
+    finally:
+        sys.stderr = before
+        os.dup2(terminal, 2)
+        os.close(terminal)
 
 
 def to_do(found, audio):
@@ -240,19 +279,17 @@ def run(source, dataset, jobs):
         clean(audio)
         left = to_do(found, audio)
         conversion = Conversion(audio)
-        counts = {'': 0, 'kept': 0, 'silence': 0, 'left out': 0}
-        samples = clipped = clips = 0
+        samples = made = 0
         # the largest first: no long recording is left for the end, when the other cores have nothing to do
         sizes = {one: os.stat(one.path).st_size for one in left}
         left.sort(key=lambda one: (-sizes[one], one.key))
-        with concurrent.futures.ThreadPoolExecutor(jobs) as pool, \
+        with without_decoder_notes(), concurrent.futures.ThreadPoolExecutor(jobs) as pool, \
                 tqdm(total=sum(sizes.values()), unit='B', unit_scale=True, desc='audio', disable=None) as bar:
             try:
                 futures = {pool.submit(conversion.one, one): one for one in left}
                 for future in concurrent.futures.as_completed(futures):
-                    length, clip, outcome = future.result()
-                    samples, clipped, clips = samples + length, clipped + clip, clips + bool(clip)
-                    counts[outcome] += 1
+                    length = future.result()
+                    samples, made = samples + length, made + bool(length)
                     bar.update(sizes[futures[future]])
             except BaseException:
                 conversion.stop.set()
@@ -262,15 +299,12 @@ def run(source, dataset, jobs):
         # what has been converted well since is no longer a problem
         redone = {one.key for one in left}
         lines = {key: value for key, value in repairs.items() if key not in redone or key in conversion.noted}
-        for key, problem, done in skipped:
-            lines.setdefault(key, (problem, done))
+        for path, problem, done in skipped:
+            lines.setdefault(path, (problem, done))
         layout.write_repairs(conversion.table, lines)
-    told = '%s: %d recordings converted (%.1f hours), %d were there' % (
-        audio, len(left) - counts['left out'], samples / SAMPLE_RATE / 3600, len(found) - len(left))
-    if lines:
-        told += '; %d lines in %s (now: %d left out, %d silent, %d kept in part; %d samples of %d recordings clip)' % (
-            len(lines), layout.REPAIRS, counts['left out'], counts['silence'], counts['kept'], clipped, clips)
-    return told
+    known = sum(lines.get(one.key, ('', ''))[1] != 'left out' for one in found)
+    told = f'{audio}: {made} recordings converted ({samples / SAMPLE_RATE / 3600:.1f} hours), {known - made} were there'
+    return told + (f'; {layout.REPAIRS}: {summary(lines)}' if lines else '')
 
 
 def main():
