@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 import metrics
 import predictions
-from data import Dataset
+from data import Dataset, dataset_of
 from files import Problem, program, writing
 
 # Evaluations, by strategy, unless --patience says otherwise.
@@ -46,7 +46,7 @@ EPSILON = 1e-9
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('infiles', metavar='FILE[:WEIGHT]', nargs='+', help='predictions, with the weight to start from')
-    parser.add_argument('--dataset', default='birdclef', help='name in datasets/, or path of a data set (%(default)s)')
+    parser.add_argument('--dataset', help='name in datasets/, or path of a dataset (default: that of the model, else birdclef)')
     parser.add_argument('--filelist', default='valid', help='recordings to find the weights on (%(default)s)')
     parser.add_argument('--labelfile', default='fg.tsv', help='foreground species, in labels/ of the data set (%(default)s)')
     parser.add_argument('--labelfile-background', metavar='FILE', help='background species (bg.tsv); without it the '
@@ -416,6 +416,7 @@ def main():
     check(args)
     from eval import labels_of
 
+    args.dataset = args.dataset or dataset_of(predictions.parse_weighted(args.infiles[0])[0])
     dataset = Dataset(args.dataset)
     files = dataset.filelist(args.filelist)
     truth, background = labels_of(files, dataset, args)

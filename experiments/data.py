@@ -1,4 +1,5 @@
 """A data set, and the batches that training, validation and prediction are fed with."""
+import json
 import os
 import re
 import sys
@@ -38,6 +39,13 @@ class Dataset:
     def audio_path(self, key):
         """Where the recording `key` lies."""
         return os.path.join(self.path, 'audio', key)
+
+    def key(self, name: str) -> str:
+        """Key of the recording that is called by its key, or by the path of its file. Raises Problem if there is none."""
+        for key in (name, os.path.relpath(name, os.path.join(self.path, 'audio'))):
+            if not key.startswith(('/', '..')) and os.path.isfile(self.audio_path(key)):
+                return key
+        raise Problem(f'{name}: no such recording in {self.path}/audio; name it as the lists in filelists/ do')
 
     def filelist(self, name):
         """Keys (paths below audio/) that a file list holds, in its order. Raises Problem if it is missing or empty."""
@@ -136,6 +144,31 @@ class Dataset:
                       % (self._label_path(name), number, text, self.num_classes))
 
 
+def dataset_of(result: str) -> str:
+    """Name of the dataset that a model or a file of predictions belongs to, for commands without --dataset.
+
+    It is what the .run.json beside the file names, else the folder NAME of experiments/NAME/ if there is such a dataset, else
+    birdclef. Raises Problem if the dataset of the .run.json isn't in datasets/.
+    """
+    def exists(name):
+        return os.path.isdir(os.path.join(DATASETS, name, 'filelists'))
+    root = re.sub(r'(\.pred)?\.(npz|pkl)$', '', os.path.abspath(result))
+    try:
+        with open(root + '.run.json', encoding='utf-8') as f:
+            name = json.load(f)['dataset']
+        if os.path.basename(name) != name:
+            raise ValueError('not a name')
+    except (OSError, ValueError, KeyError, TypeError):
+        name = os.path.relpath(root, config.HERE).split(os.sep)[0]
+        name = name if name != os.pardir and exists(name) else 'birdclef'
+    else:
+        if not exists(name):
+            raise Problem(f'{result}: made with dataset {name}, which is not in {DATASETS}; name its folder with --dataset')
+    if name != 'birdclef':
+        sys.stderr.write(f'dataset: {name}, to which {result} belongs\n')
+    return name
+
+
 def needs_host_spectrogram(cfg):
     """Whether an augmentation acts on spectrograms in a way that only the feed can do (stretch and shift)."""
     return bool(cfg['spect_augment'] and (cfg['max_stretch'] or cfg['max_shift']))
@@ -147,12 +180,10 @@ class Feed:
     Raises Problem, before anything long, for recordings that are missing, broken, or of another sample rate, and
     for those without a label.
     """
-    def __init__(self, dataset, cfg, filelists, on_device=False, labelled=True):
+    def __init__(self, dataset, cfg, filelists, on_device=False, labelled=True, files=None):
         self.dataset, self.cfg = dataset, cfg
-        self.files = []
-        for name in filelists:
-            self.files += dataset.filelist(name)
-        self.list_path = os.path.join(dataset.path, 'filelists', ','.join(filelists))
+        self.files = [key for name in filelists for key in dataset.filelist(name)] if files is None else list(files)
+        self.list_path = os.path.join(dataset.path, 'filelists', ','.join(filelists)) if files is None else dataset.path
         self.with_audio = cfg['len_max'] > 0 and bool(cfg['arch'])
         self.on_device = on_device and not needs_host_spectrogram(cfg)
         self.shortest = int(cfg['len_min'] * cfg['sample_rate'])
@@ -404,16 +435,18 @@ class ValidFeed(Feed):
 
 
 class TestFeed(Feed):
-    """Whole recordings, one at a time, in the order of the lists. `filelists`: names, a list or parted by commas.
+    """Whole recordings, one at a time, in the order of the lists; no labels are needed.
+
+    `filelists`: names, a list or separated by commas; `files`: keys of recordings to take instead.
 
     `.item(i)` -> {'file': key, 'samples': int16 (N,), a read-only memory map, looped to len_min seconds if
     shorter; absent if len_max=0 or there is no arch; 'meta': float32 (D,) if there is input_meta}.
     """
     __test__ = False
 
-    def __init__(self, dataset, cfg, filelists='valid'):
+    def __init__(self, dataset, cfg, filelists='valid', files=None):
         names = filelists.split(',') if isinstance(filelists, str) else list(filelists)
-        super().__init__(dataset, cfg, names, labelled=False)
+        super().__init__(dataset, cfg, names, labelled=False, files=files)
 
     def __len__(self):
         return len(self.files)

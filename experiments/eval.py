@@ -13,7 +13,7 @@ import numpy as np
 
 import metrics
 import predictions
-from data import Dataset
+from data import Dataset, dataset_of
 from files import Problem, program, read_lines, writing
 
 # What --birdclef-filter and --subset-class give to classes that must not win: below any score, yet finite.
@@ -27,7 +27,7 @@ def parse_arguments():
     parser.add_argument('infiles', metavar='FILE[:WEIGHT]', nargs='+',
                         help='predictions (.pred.npz, or .pred.pkl of the original); several are combined as the sum of '
                         'weight x scores, divided by the number of files')
-    parser.add_argument('--dataset', default='birdclef', help='name in datasets/, or path of a data set (%(default)s)')
+    parser.add_argument('--dataset', help='name in datasets/, or path of a dataset (default: that of the model, else birdclef)')
     parser.add_argument('--filelist', default='valid', help='recordings to evaluate (%(default)s)')
     parser.add_argument('--labelfile', default='fg.tsv', help='foreground species, in labels/ of the data set (%(default)s)')
     parser.add_argument('--labelfile-background', metavar='FILE', help='background species (bg.tsv); without it no MAP-bg')
@@ -120,7 +120,7 @@ def write_per_class(filename, dataset, scores, truth, background):
 
 def main():
     args = parse_arguments()
-    dataset = Dataset(args.dataset)
+    dataset = Dataset(args.dataset or dataset_of(predictions.parse_weighted(args.infiles[0])[0]))
     files = dataset.filelist(args.filelist)
     members = [predictions.parse_weighted(text) for text in args.infiles]
     weights = [1.0 if weight is None else weight for _, weight in members]

@@ -7,6 +7,7 @@ import torch
 
 import audio
 import inference
+from data import Dataset
 from fcn import spectrograms, to_fcn
 from files import Problem, read_lines, writing
 
@@ -18,22 +19,28 @@ TOP = 5
 DECIBELS = 30
 
 
-def class_names(dataset):
-    """What to call the classes in a plot: Latin names where there are such."""
-    latin = os.path.join(dataset.path, 'labels', 'labelset_latin')
-    return read_lines(latin) if os.path.exists(latin) else dataset.labelset
+def known_names(dataset: Dataset, classes: int) -> list[list[str]]:
+    """The lists of names that the dataset has for the classes of a network: Latin names, class ids; maybe none."""
+    filenames = (os.path.join(dataset.path, 'labels', name) for name in ('labelset_latin', 'labelset'))
+    lists = (read_lines(filename) for filename in filenames if os.path.exists(filename))
+    return [names for names in lists if len(names) == classes]
 
 
-def find_class(text, dataset):
+def class_names(dataset: Dataset, classes: int) -> list[str]:
+    """What to call the classes of a network in a plot: Latin names or class ids where the dataset has such."""
+    return next(iter(known_names(dataset, classes)), [f'class {i}' for i in range(classes)])
+
+
+def find_class(text: str, dataset: Dataset, classes: int) -> int:
     """Index of a class given by class id, Latin name, or index. Raises Problem if there is none."""
-    known = [name.lower() for name in list(dataset.labelset) + list(class_names(dataset))]
+    known = [name.lower() for names in known_names(dataset, classes) for name in names]
     if text.lower() in known:
-        return known.index(text.lower()) % dataset.num_classes
-    if text.isdecimal() and int(text) < dataset.num_classes:
+        return known.index(text.lower()) % classes
+    if text.isdecimal() and int(text) < classes:
         return int(text)
     near = difflib.get_close_matches(text.lower(), known, 1)
-    raise Problem('--saliency %s: neither a class of %s nor an index below %d%s' % (
-        text, dataset.name, dataset.num_classes, '; did you mean %s?' % class_names(dataset)[known.index(near[0]) % dataset.num_classes] if near else ''))
+    meant = f'; did you mean {class_names(dataset, classes)[known.index(near[0]) % classes]}?' if near else ''
+    raise Problem(f'--saliency {text}: neither a class of {dataset.name} nor an index below {classes}{meant}')
 
 
 def full_resolution(predictor, window, own_step):
@@ -74,7 +81,7 @@ class Inspector:
 
     def __init__(self, predictor, dataset, index=None, folder=None, kind='png'):
         self.predictor, self.index, self.folder, self.kind = predictor, index, folder, kind
-        self.names = class_names(dataset)
+        self.names = class_names(dataset, predictor.plain.classes)
         if folder is not None:
             import matplotlib
             if folder:

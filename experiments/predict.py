@@ -3,12 +3,14 @@
 
 The settings are the defaults, overridden by MODEL.npz.vars, then by --vars and --var. Recordings up to len_max seconds
 are processed in one go, longer ones in blocks of len_max that overlap by len_min. An interrupted run goes on where it was.
+Of the dataset, only audio/ and the lists are needed, and labels/meta.tsv for networks that use metadata.
 """
 import argparse
 import hashlib
 import itertools
 import json
 import os
+import sys
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ import device as devices
 import inference
 import inspection
 import model
-from data import Dataset, TestFeed
+from data import Dataset, TestFeed, dataset_of
 from fcn import spectrograms
 from feed import run_ahead
 from files import Problem, program
@@ -32,14 +34,17 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('model', metavar='MODEL.npz', help='a trained network, of this project or of the 2018 system')
     parser.add_argument('out', metavar='OUT', help='prediction file to write, such as MODEL.pred.npz')
-    parser.add_argument('--dataset', default='birdclef', help='name in datasets/, or path of a data set (%(default)s)')
-    parser.add_argument('--filelists', default='valid', metavar='A,B', help='lists of the data set to predict for (%(default)s)')
+    parser.add_argument('--dataset', help='name in datasets/, or path of a dataset (default: that of the model, else birdclef)')
+    parser.add_argument('--filelists', default='valid', metavar='A,B', help='lists of the dataset to predict for (%(default)s)')
+    parser.add_argument('--file', metavar='RECORDING', action='append', dest='files',
+                        help='a recording to predict for instead of lists: as lists name it, or path of its file (repeatable)')
     parser.add_argument('--vars', metavar='FILE', action='append', default=[], help='settings that override those of the model (repeatable)')
     parser.add_argument('--var', metavar='KEY=VALUE', action='append', default=[], help='a setting that overrides all files (repeatable)')
     parser.add_argument('--split-pool', action='store_true', help='pool once over a whole recording, not block by block')
     parser.add_argument('--score-rest', action='store_true', help='score what is left at the end of a recording, too, however short')
     parser.add_argument('--include-side-outputs', action='store_true',
-                        help='write the scores of background species (arch.output_bg), too, to OUT with .background.npz for .npz')
+                        help='write the scores of background species (arch.output_bg), too, to OUT with .background.npz for .npz, '
+                        'and attention (arch.pool=attention_nopool) with .attention.npz')
     parser.add_argument('--full-resolution', action='store_true', help='scores at every spectrogram frame, in float32')
     parser.add_argument('--window', type=float, default=5, metavar='SECONDS', help='excerpt that --full-resolution scores at each frame (%(default)g)')
     parser.add_argument('--own-step', action='store_true', help="have --full-resolution score at the network's own step instead of every frame: smaller")
@@ -50,7 +55,11 @@ def parse_arguments():
                         'that were predicted with the same model, settings and dataset')
     parser.add_argument('--device', help='cpu, cuda, cuda:1, mps (default: the best that is there)')
     parser.add_argument('--amp', action='store_true', help='mixed precision')
-    return parser.parse_args()
+    # Without a folder, --plot must not take the model for one.
+    args = sys.argv[1:]
+    args = ['--plot=' if arg == '--plot' and following.endswith(('.npz', '.pkl')) else arg
+            for arg, following in zip(args, args[1:] + [''])]
+    return parser.parse_args(args)
 
 
 def cut(frames, longest, overlap, score_rest=False):
@@ -73,6 +82,7 @@ class Predictor:
     def __init__(self, args, cfg, net, device):
         self.cfg, self.device, self.split_pool, self.score_rest = cfg, device, args.split_pool, args.score_rest
         self.amp = args.amp
+        self.with_attention = args.include_side_outputs and net.global_pool.kind == 'attention_nopool'
         self.plain = net.to(device).eval()
         self.net = inference.for_inference(self.plain)
         self.hop, self.frame_len = audio.hop(cfg), cfg['frame_len']
@@ -150,13 +160,20 @@ class Predictor:
             return self.finish(None, meta)
         samples = item['samples']
         pieces = blocks if blocks is not None else self._cut(samples)
-        if self.split_pool:
-            pooling = self.net.pooling()
-            for piece in pieces:
-                pooling.add(self.maps(piece))
-            return self.finish(pooling.result(), meta)
-        rows = [self.finish(self.net.pool(self.maps(piece)), meta) for piece in pieces]
-        return {name: np.concatenate([r[name] for r in rows]) for name in rows[0]}
+        pooling, rows = self.net.pooling() if self.split_pool else None, []
+        for piece in pieces:
+            maps = self.maps(piece)
+            rows.append(self.attention(maps))
+            if self.split_pool:
+                pooling.add(maps)
+            else:
+                rows[-1].update(self.finish(self.net.pool(maps), meta))
+        outputs = {name: np.concatenate([r[name] for r in rows]) for name in rows[0]}
+        return {**outputs, **self.finish(pooling.result(), meta)} if self.split_pool else outputs
+
+    def attention(self, maps):
+        """{'attention': (time * frequency, K), before its softmax over time} if it is to be written, else {}."""
+        return {'attention': maps[0, self.plain.classes:].flatten(1).T.cpu().numpy()} if self.with_attention else {}
 
     def _cut(self, samples):
         for block in self.blocks(samples):
@@ -172,12 +189,12 @@ def load_model(filename, cfg, num_meta):
 
 
 def identify(args, cfg, dataset, net):
-    """Text that tells predictions of one model, data set and settings from all others: what reused rows and a journal must match."""
+    """Text that tells predictions of one model, dataset and settings from all others: what reused rows and a journal must match."""
     digest = hashlib.sha256()
     for name, value in net.state_dict().items():
         digest.update(b'%s %s' % (name.encode(), value.numpy().tobytes()))
     relevant = {k: v for k, v in cfg.items() if k not in ('bg_threads', 'bg_processes')}
-    without_effect = ['model', 'out', 'dataset', 'filelists', 'vars', 'var', 'reuse', 'device']
+    without_effect = ['model', 'out', 'dataset', 'filelists', 'files', 'vars', 'var', 'reuse', 'device']
     if not cfg['arch']:
         without_effect += ['split_pool', 'score_rest']
     options = {k: v for k, v in vars(args).items() if k not in without_effect}
@@ -234,31 +251,35 @@ def main():
         raise Problem('%s: no such file; train it first' % args.model)
     if not os.path.exists(args.model + '.vars'):
         raise Problem('%s.vars: missing; a model and its settings belong together' % args.model)
+    if args.out.endswith('.pkl'):
+        args.out = args.out[:-len('pkl')] + 'npz'
+        print(f'predictions are written as .npz, not pickled: {args.out}')
     if not args.out.endswith('.npz'):
         raise Problem('%s: a prediction file must end in .npz' % args.out)
     cfg = config.load([args.model + '.vars'] + args.vars, args.var)
     check(args, cfg)
-    dataset = Dataset(args.dataset)
-    if cfg.setdefault('classes', dataset.num_classes) != dataset.num_classes:
-        raise Problem('%s knows %d classes, data set %s has %d; was it trained on another data set?' %
-                      (args.model, cfg['classes'], dataset.name, dataset.num_classes))
+    dataset = Dataset(args.dataset or dataset_of(args.model))
+    classes = cfg.get('classes') or cfg.setdefault('classes', dataset.num_classes)
     device = devices.pick(args.device)
     devices.deterministic()
-    feed = TestFeed(dataset, cfg, args.filelists.split(','))
+    feed = TestFeed(dataset, cfg, args.filelists, args.files and [dataset.key(name) for name in args.files])
     net = load_model(args.model, cfg, feed.num_meta)
     key = identify(args, cfg, dataset, net)
     predictor = Predictor(args, cfg, net, device)
-    widths, outputs_of = {'output': dataset.num_classes}, predictor.predict
+    widths, outputs_of = {'output': classes}, predictor.predict
     if args.full_resolution:
         outputs_of = inspection.full_resolution(predictor, args.window, args.own_step)
     elif args.plot is not None or args.saliency is not None:
-        index = None if args.saliency is None else inspection.find_class(args.saliency, dataset)
+        index = None if args.saliency is None else inspection.find_class(args.saliency, dataset, classes)
         outputs_of = inspection.Inspector(predictor, dataset, index, args.plot, args.plot_format)
         if index is not None:
             widths['saliency'] = audio.num_bins(cfg)
     if args.include_side_outputs and cfg['arch.output_bg']:
-        widths['output_bg'] = dataset.num_classes
-    filenames = {'output': args.out, 'output_bg': side_file(args.out, 'background'), 'saliency': side_file(args.out, 'saliency')}
+        widths['output_bg'] = classes
+    if predictor.with_attention:
+        widths['attention'] = net.global_pool.attention
+    filenames = {'output': args.out, 'output_bg': side_file(args.out, 'background'), 'attention': side_file(args.out, 'attention'),
+                 'saliency': side_file(args.out, 'saliency')}
     writers = {name: Writer(filenames[name], feed.files, width, key, store_key=True) for name, width in widths.items()}
     if args.reuse:
         reuse(writers['output'], args.reuse)
@@ -272,7 +293,7 @@ def main():
                 writer.add(item['file'], outputs[name])
     for name, writer in writers.items():
         writer.finish()
-        print('wrote %s: %d recordings, %d %s' % (writer.filename, len(feed.files), writer.num_classes, 'bins' if name == 'saliency' else 'classes'))
+        print('wrote %s: %d recordings, %d %s' % (writer.filename, len(feed.files), writer.num_classes, {'saliency': 'bins', 'attention': 'attention maps'}.get(name, 'classes')))
     if args.plot:
         print('wrote plots of %d recordings to %s' % (len(feed.files), args.plot))
 

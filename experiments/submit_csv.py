@@ -14,7 +14,7 @@ import sys
 import numpy as np
 
 import predictions
-from data import Dataset
+from data import Dataset, dataset_of
 from files import Problem, program, writing
 
 SEGMENT_SECONDS = 5
@@ -24,7 +24,7 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('infile', metavar='IN', help='predictions, as eval.py --save-predictions writes them')
     parser.add_argument('outfile', metavar='OUT', help='CSV file to write')
-    parser.add_argument('--dataset', default='birdclef', help='name in datasets/, or path of a data set (%(default)s)')
+    parser.add_argument('--dataset', help='name in datasets/, or path of a dataset (default: that of the model, else birdclef)')
     parser.add_argument('--filelist', default='test', help='recordings to submit, each of which gets its row (%(default)s)')
     parser.add_argument('--mode', choices=('mono', 'soundscape'), default='mono',
                         help='mono: a recording at once, its rows max-pooled; soundscape: each row is a segment (%(default)s)')
@@ -91,7 +91,7 @@ def main():
     args = parse_arguments()
     if args.max_classes < 1:
         raise Problem('--max-classes=%d: at least 1' % args.max_classes)
-    dataset = Dataset(args.dataset)
+    dataset = Dataset(args.dataset or dataset_of(args.infile))
     files = dataset.filelist(args.filelist)
     dataset.need_labels(['labelset'], 'a submission needs the class ids in it, one per line in the order of class indices')
     classes, media = dataset.labelset, media_ids(files)

@@ -113,15 +113,15 @@ def test_saliency_has_a_row_for_each_frame_of_long_recordings_too(tiny_dataset, 
 
 
 def test_classes_are_found_by_index_id_and_latin_name(dataset):
-    names = inspection.class_names(dataset)
+    names = inspection.class_names(dataset, 4)
     for index in range(4):
         for text in (str(index), dataset.labelset[index], names[index], names[index].upper()):
-            assert inspection.find_class(text, dataset) == index
+            assert inspection.find_class(text, dataset, 4) == index
     for text in ('4', '-1', '1.5', 'Parus major'):
         with pytest.raises(Problem, match='neither a class of tiny_demo nor an index below 4'):
-            inspection.find_class(text, dataset)
+            inspection.find_class(text, dataset, 4)
     with pytest.raises(Problem, match='did you mean %s' % names[2]):
-        inspection.find_class(names[2][:-1], dataset)
+        inspection.find_class(names[2][:-1], dataset, 4)
 
 
 # == Full resolution ==
@@ -156,7 +156,7 @@ def test_full_resolution_gives_the_score_of_each_window(name, options, tiny_data
 def test_plots_are_written(name, kind, tiny_dataset, dataset, tmp_path, call):
     _, filename = network(tmp_path, name)
     call(filename, tmp_path / 'out.npz', '--dataset', tiny_dataset, '--filelists', 'soundscapes_val', '--plot', tmp_path / 'plots', '--plot-format', kind,
-         '--saliency', inspection.class_names(dataset)[3])
+         '--saliency', inspection.class_names(dataset, 4)[3])
     files = sorted((tmp_path / 'plots').iterdir())
     assert [p.name for p in files] == sorted('%s.%s' % (f[:-4].replace('/', '_'), kind) for f in dataset.filelist('soundscapes_val'))
     assert all(p.read_bytes().startswith(dict(png=b'\x89PNG', pdf=b'%PDF')[kind]) for p in files)
@@ -184,7 +184,7 @@ def test_curves_are_where_the_sound_is(dataset, tmp_path, monkeypatch):
     net, outputs, figure = drawn(tmp_path, 'attention', dataset, samples, monkeypatch, index=1)
     spectrogram, curves, attention, saliency = figure.axes
     best = np.argsort(-outputs['output'].max(0), kind='stable')[0]
-    assert curves.lines[0].get_label().startswith(inspection.class_names(dataset)[best] + ' (')
+    assert curves.lines[0].get_label().startswith(inspection.class_names(dataset, 4)[best] + ' (')
     for line in curves.lines:
         x, y = line.get_data()
         heard = x[np.abs(y - np.median(y)) > 1e-3]

@@ -1,4 +1,5 @@
 """predict.py: the original's predictions, blocks, journals, and bad input."""
+import importlib
 import json
 import os
 import shutil
@@ -7,8 +8,11 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
+import audio
 import config
+import data
 import model
 import predict
 from conftest import GOLDEN_DIR, ROOT
@@ -98,7 +102,7 @@ def test_the_rest_of_a_soundscape_is_scored_on_demand(trained, tiny_dataset, tmp
 @pytest.mark.parametrize('change, words', [
     (dict(model='missing.npz'), 'no such file'), (dict(filelists='nowhere'), 'nowhere'), (dict(var='len_mn=3'), 'did you mean len_min'),
     (dict(out='out.txt'), 'must end in .npz'), (dict(device='cuda:9'), '--device cuda:9'), (dict(var='arch=conv:5x3x3'), 'does not fit'),
-    (dict(var='classes=3'), 'another data set')])
+    (dict(var='classes=3'), 'does not fit')])
 def test_bad_input_is_one_line_and_nothing_is_written(change, words, trained, tiny_dataset, tmp_path, call):
     options = dict(model=trained, out='out.npz', filelists='valid', var='len_min=1', device='cpu')
     options.update(change)
@@ -107,6 +111,89 @@ def test_bad_input_is_one_line_and_nothing_is_written(change, words, trained, ti
              '--var', options['var'], '--device', options['device'])
     assert '\n' not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def bare(tiny_dataset, tmp_path):
+    """A dataset of recordings and one list, without labels."""
+    (tmp_path / 'bare/filelists').mkdir(parents=True)
+    (tmp_path / 'bare/audio').symlink_to(tiny_dataset / 'audio')
+    shutil.copy(tiny_dataset / 'filelists/valid', tmp_path / 'bare/filelists/new')
+    return tmp_path / 'bare'
+
+
+def test_recordings_without_labels_are_predicted(trained, tiny_dataset, bare, tmp_path, call):
+    call(trained, tmp_path / 'labelled.npz', '--dataset', tiny_dataset)
+    call(trained, tmp_path / 'bare.npz', '--dataset', bare, '--filelists', 'new', '--plot', tmp_path / 'plots', '--saliency', 3)
+    assert (tmp_path / 'labelled.npz').read_bytes() == (tmp_path / 'bare.npz').read_bytes()
+    assert len(list((tmp_path / 'plots').iterdir())) == len(load(tmp_path / 'bare.npz'))
+    (bare / 'labels').mkdir()
+    (bare / 'labels/labelset').write_text('another\ndataset\n')
+    call(trained, tmp_path / 'other.npz', '--dataset', bare, '--filelists', 'new')
+    assert (tmp_path / 'labelled.npz').read_bytes() == (tmp_path / 'other.npz').read_bytes()
+
+
+def test_recordings_named_by_key_or_path_are_predicted(trained, tiny_dataset, tmp_path, call):
+    keys = (tiny_dataset / 'filelists/valid').read_text().split()[:3]
+    call(trained, tmp_path / 'out.npz', '--dataset', tiny_dataset, '--file', keys[2], '--file', tiny_dataset / 'audio' / keys[0])
+    assert load(tmp_path / 'out.npz').files == [keys[2], keys[0]]
+    with pytest.raises(Problem, match='nowhere.wav: no such recording'):
+        call(trained, tmp_path / 'out.npz', '--dataset', tiny_dataset, '--file', 'nowhere.wav')
+
+
+def test_an_output_named_pkl_is_written_as_npz_and_said(trained, tiny_dataset, tmp_path, call, capsys):
+    call(trained, tmp_path / 'm.pred.pkl', '--dataset', tiny_dataset)
+    assert f'not pickled: {tmp_path}/m.pred.npz' in capsys.readouterr().out
+    assert [p.name for p in tmp_path.iterdir()] == ['m.pred.npz'] and len(load(tmp_path / 'm.pred.npz'))
+
+
+def test_plot_without_a_folder_does_not_take_the_model_for_one(trained, tiny_dataset, tmp_path, call):
+    with pytest.raises(Problem, match='no display here'):
+        call('--dataset', tiny_dataset, '--plot', trained, tmp_path / 'out.npz')
+
+
+def test_a_forgotten_dataset_is_that_of_the_model(trained, tiny_dataset, tmp_path, call, monkeypatch, capsys):
+    experiments = tmp_path / 'experiments'
+    (tmp_path / 'datasets').mkdir()
+    (tmp_path / 'datasets/few').symlink_to(tiny_dataset)
+    monkeypatch.setattr(data, 'DATASETS', str(tmp_path / 'datasets'))
+    monkeypatch.setattr(config, 'HERE', str(experiments))
+    for folder in ('few', 'few/submissions/mono/parts', 'mine', 'gone'):
+        (experiments / folder).mkdir(parents=True)
+        for suffix in ('', '.vars'):
+            shutil.copy(f'{trained}{suffix}', experiments / folder / f'm.npz{suffix}')
+    call(experiments / 'few/m.npz', experiments / 'few/m.pred.npz')
+    assert 'dataset: few' in capsys.readouterr().err
+    monkeypatch.setattr(sys, 'argv', ['eval.py', str(experiments / 'few/m.pred.npz') + ':0.5'])
+    importlib.import_module('eval').main()
+    assert 'MAP: ' in capsys.readouterr().out
+    assert data.dataset_of(str(experiments / 'few/submissions/mono/parts/m.pred.npz')) == 'few'
+    assert data.dataset_of(str(experiments / 'mine/m.npz')) == 'birdclef'
+    for name in 'mine', 'gone':
+        (experiments / name / 'm.run.json').write_text(json.dumps({'dataset': 'few' if name == 'mine' else 'gone'}))
+    assert data.dataset_of(str(experiments / 'mine/m.pred.npz')) == 'few'
+    with pytest.raises(Problem, match='made with dataset gone.*--dataset'):
+        call(experiments / 'gone/m.npz', tmp_path / 'out.npz')
+    (experiments / 'mine/m.run.json').write_text(json.dumps({'dataset': '../few'}))
+    assert data.dataset_of(str(experiments / 'mine/m.npz')) == 'birdclef'
+
+
+@pytest.mark.parametrize('options', [(), ('--split-pool',)])
+def test_attention_of_networks_without_pooling_is_a_side_output(options, golden_dir, tmp_path, call):
+    shutil.copytree(golden_dir / 'dataset', tmp_path / 'dataset')
+    net = golden_dir / 'nets/attention_nopool.npz'
+    call(net, tmp_path / 'out.npz', '--dataset', tmp_path / 'dataset', '--filelists', 'soundscapes', '--device', 'cpu', '--var', 'len_min=0',
+         '--var', 'len_max=5', '--include-side-outputs', *options)
+    scores, attention = load(tmp_path / 'out.npz'), load(tmp_path / 'out.attention.npz')
+    assert attention.files == scores.files and attention.offsets.tolist() == scores.offsets.tolist()
+    cfg = config.load([str(net) + '.vars'], ['len_min=0', 'len_max=5'])
+    plain = predict.load_model(str(net), cfg, 0).eval()
+    item = predict.TestFeed(data.Dataset(tmp_path / 'dataset'), cfg, 'soundscapes').item(1)
+    spect = audio.spectrogram(item['samples'], cfg['sample_rate'], cfg['frame_len'], cfg['fps'], bins=audio.num_bins(cfg))[:350]
+    with torch.no_grad():
+        expected = plain(torch.from_numpy(spect)[None])['attention'][0].T.numpy()
+    assert expected.shape[1] == plain.global_pool.attention
+    np.testing.assert_allclose(attention[item['file']][:len(expected)], expected, atol=1e-4)
 
 
 def test_files_of_the_original_serve_as_model_and_start_and_teacher(trained, tiny_dataset, tmp_path, call):
