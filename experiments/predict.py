@@ -189,7 +189,10 @@ def load_model(filename, cfg, num_meta):
 
 
 def identify(args, cfg, dataset, net):
-    """Text that tells predictions of one model, dataset and settings from all others: what reused rows and a journal must match."""
+    """(key of the rows, key of the run): texts that tell predictions of one model, dataset and settings from all others.
+
+    Rows that are reused must have the same key; a journal that of the run, which includes what else is written.
+    """
     digest = hashlib.sha256()
     for name, value in net.state_dict().items():
         digest.update(b'%s %s' % (name.encode(), value.numpy().tobytes()))
@@ -197,8 +200,10 @@ def identify(args, cfg, dataset, net):
     without_effect = ['model', 'out', 'dataset', 'filelists', 'files', 'vars', 'var', 'reuse', 'device']
     if not cfg['arch']:
         without_effect += ['split_pool', 'score_rest']
-    options = {k: v for k, v in vars(args).items() if k not in without_effect}
-    return json.dumps([digest.hexdigest(), dataset.name, relevant, options], sort_keys=True)
+    inspection_only = ('include_side_outputs', 'plot', 'plot_format', 'saliency')
+    options = {k: v for k, v in vars(args).items() if k not in without_effect and k not in inspection_only}
+    key = json.dumps([digest.hexdigest(), dataset.name, relevant, options], sort_keys=True)
+    return key, json.dumps([key, [getattr(args, name) for name in inspection_only]])
 
 
 def reuse(writer, filename):
@@ -264,7 +269,7 @@ def main():
     devices.deterministic()
     feed = TestFeed(dataset, cfg, args.filelists, args.files and [dataset.key(name) for name in args.files])
     net = load_model(args.model, cfg, feed.num_meta)
-    key = identify(args, cfg, dataset, net)
+    rows_key, key = identify(args, cfg, dataset, net)
     predictor = Predictor(args, cfg, net, device)
     widths, outputs_of = {'output': classes}, predictor.predict
     if args.full_resolution:
@@ -280,7 +285,7 @@ def main():
         widths['attention'] = net.global_pool.attention
     filenames = {'output': args.out, 'output_bg': side_file(args.out, 'background'), 'attention': side_file(args.out, 'attention'),
                  'saliency': side_file(args.out, 'saliency')}
-    writers = {name: Writer(filenames[name], feed.files, width, key, store_key=True) for name, width in widths.items()}
+    writers = {name: Writer(filenames[name], feed.files, width, key, rows_key) for name, width in widths.items()}
     if args.reuse:
         reuse(writers['output'], args.reuse)
     todo = [i for i, file in enumerate(feed.files) if not all(file in w.done for w in writers.values())]

@@ -374,8 +374,8 @@ class Writer:
     """Writes predictions that take long: what is done is journaled, so that a killed program goes on there.
 
     `files` are all recordings that the result will hold, in its order; `key` is a text that identifies model and
-    settings: a journal of another key, other files or another number of classes is started anew. With `store_key`, the
-    result says of which key it is, so that `.reuse` can take over its rows later. `.done` is the set of files that need
+    settings: a journal of another key, other files or another number of classes is started from scratch. `rows_key` is the
+    part of it that decides the rows: the result says of which it is, so that `.reuse` can take over its rows later. `.done` is the set of files that need
     no prediction any more; `.add(file, rows)` in any order; `.finish()` writes `filename`, the same bytes as if nothing
     had been interrupted, and removes the journal (`.NAME.journal` beside it).
     """
@@ -384,7 +384,7 @@ class Writer:
     # and the scores; then the scores.
     RECORD = struct.Struct('<qqqI')
 
-    def __init__(self, filename, files, num_classes, key='', store_key=False):
+    def __init__(self, filename, files, num_classes, key='', rows_key=''):
         self.filename, self.files, self.num_classes = os.fspath(filename), list(files), int(num_classes)
         self._where = {name: i for i, name in enumerate(self.files)}
         if len(self._where) < len(self.files):
@@ -392,7 +392,7 @@ class Writer:
             raise Problem('%s: the file list names %s twice; remove one of them' % (self.filename, twice))
         if not self.files:
             raise Problem('%s: no recordings to write predictions of; is the file list empty?' % self.filename)
-        self.key = hashlib.sha256(key.encode()).hexdigest() if store_key else ''
+        self.key = hashlib.sha256(rows_key.encode()).hexdigest() if rows_key else ''
         folder, base = os.path.split(self.filename)
         self.journal = os.path.join(folder, '.%s.journal' % base)
         self._head = json.dumps({'predictions': base, 'key': key, 'classes': self.num_classes, 'files': hashlib.sha256(
