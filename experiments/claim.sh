@@ -2,6 +2,8 @@
 # claim.sh: make a result that nobody else may be making, on any machine that shares the folder.
 #
 #   claim.sh RESULT.lock -- COMMAND...   claim RESULT, run COMMAND, publish what it left in $CLAIM_WORK
+#   claim.sh --replace VERSION RESULT.lock -- COMMAND...    the same for a RESULT that is there, as long as it is that
+#                                        version (stat -c %i-%.9Y); COMMAND finds it as $CLAIM_WORK/old/RESULT
 #   claim.sh --status RESULT.lock        one line in words; exit status 0 held, 1 free, 3 stale, 4 failed, 5 finished
 #   claim.sh --release [--force] RESULT.lock    free a claim that nobody will come back to
 #   claim.sh --work RESULT.lock          the folder of the latest attempt
@@ -39,7 +41,7 @@ die() { say "$2"; exit "$1"; }
 now() { printf '%(%F %T %z)T' -1; }
 
 usage() {
-    sed -n '2,11s/^# \{0,1\}//p' "$self"
+    sed -n '2,13s/^# \{0,1\}//p' "$self"
     exit "$1"
 }
 
@@ -63,8 +65,12 @@ list() {  # sets latest, the highest number; globbing lists the folder, so an NF
 
 finished() {  # is RESULT in place? From a fresh listing
     local f
-    for f in "$result"*; do [[ $f != "$result" ]] || return 0; done
-    [[ -e $result ]]
+    for f in "$result"*; do [[ $f != "$result" ]] || { current; return; }; done
+    [[ -e $result ]] && current
+}
+
+current() {  # is RESULT another version than the one to be replaced?
+    [[ ! $replace || $(stat -c %i-%.9Y -- "$result" 2>/dev/null) != "$replace" ]]
 }
 
 start_of() {  # PID: its start in ticks since boot; fails if there is none, or a dead one not yet collected
@@ -329,6 +335,10 @@ claim() {
         end_attempt released "after $dir could not be filled on $HOSTNAME, $(now)"
         die 74 "can't be begun: $dir can't be written to; is the disk full?"
     fi
+    if ! current; then  # into a folder, which is handed on to later attempts, but not published
+        mkdir -p -- "$work/old"
+        mv -T -- "$result" "$work/old/$name"
+    fi
     run "$@"
     if ((status == 0)); then
         publish || { status=74; keep_log; end_attempt failed "on $HOSTNAME, $(now): its result could not be published"; }
@@ -385,6 +395,12 @@ release() {
 }
 
 main() {
+    replace=''
+    if [[ ${1:-} == --replace ]]; then
+        (($# > 2)) || usage 2 >&2
+        replace=$2
+        shift 2
+    fi
     case ${1:-} in
         --status) (($# == 2)) || usage 2 >&2; locate "$2"; status ;;
         --work)

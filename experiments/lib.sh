@@ -189,14 +189,28 @@ restarted() {
     return "$status"
 }
 
+# Notes in INCOMPLETE which predictions in folder $2 of the models that follow do not have all recordings of lists $1.
+declare -A INCOMPLETE=()
+find_incomplete() {
+    local lists=$1 folder=$2 files=() found version file
+    for file in "${@:3}"; do files+=("$folder/$file.pred.npz"); done
+    found=$("$PYTHON" incomplete.py "../datasets/$DATASET/filelists/$lists" "${files[@]}") || exit 1
+    while IFS=$'\t' read -r version file; do [[ -z $file ]] || INCOMPLETE[$file]=$version; done <<< "$found"
+}
+
+# Is file $1 there, and nothing noted as missing in it?
+in_place() { [[ -e $1 && -z ${INCOMPLETE[$1]:-} ]]; }
+
 # Makes FILE by a command under its claim, with a log beside it: `claimed FILE COMMAND...`, in which {} stands for the attempt's own folder.
 # What the command leaves there is published beside FILE. Exit status 75, 76: someone else has the claim.
 claimed() {
-    local log=${1##*/}
+    local log=${1##*/} replace=()
+    [[ -z ${INCOMPLETE[$1]:-} ]] || replace=(--replace "${INCOMPLETE[$1]}")
     export -f logged restarted
     export PUBLISHED=${1%/*}
     # shellcheck disable=SC2016  # expands in the claimed shell
-    run_child ./claim.sh "$1.lock" -- bash -c 'set -euo pipefail; logged "${@//\{\}/$CLAIM_WORK}"' claimed "{}/${log%.npz}.log" "${@:2}"
+    run_child ./claim.sh "${replace[@]}" "$1.lock" -- bash -c 'set -euo pipefail; logged "${@//\{\}/$CLAIM_WORK}"' claimed "{}/${log%.npz}.log" "${@:2}" || return
+    INCOMPLETE[$1]=
 }
 
 # Who is making a file, or that it will be in place in a moment, in words; fails if nobody makes it.
@@ -220,8 +234,10 @@ train_model() {
 }
 
 # Predicts with model $1 for lists $2 into folder $3 with arguments $4, those of PREDICT or SOUNDSCAPES. Exit status as `claimed`.
+# Of an incomplete file, only what is missing is predicted.
 predict_model() {
     mkdir -p "$3" || return
     # shellcheck disable=SC2086  # words without spaces
-    claimed "$3/$1.pred.npz" "$PYTHON" predict.py "$DATASET/$1.npz" "{}/$1.pred.npz" --filelists "$2" $4 "${PREDICT_SETTINGS[@]}" "${DEVICE[@]}"
+    claimed "$3/$1.pred.npz" "$PYTHON" predict.py "$DATASET/$1.npz" "{}/$1.pred.npz" --filelists "$2" $4 \
+        --reuse "{}/old/$1.pred.npz" "${PREDICT_SETTINGS[@]}" "${DEVICE[@]}"
 }

@@ -22,13 +22,14 @@ main() {
     ensure_env
     read_models
     check_dataset
+    find_incomplete valid "$DATASET" "${NAMES[@]}"
     for name in "${NAMES[@]}"; do
         status=0
         if [[ ! -e $DATASET/$name.npz ]]; then
             log "$name: skipped: $(if who=$(holder "$DATASET/$name.npz"); then echo "training is running ($who)"; else echo 'not trained'; fi)"
-        elif [[ -e $DATASET/$name.pred.npz ]]; then
+        elif in_place "$DATASET/$name.pred.npz"; then
             log "$name: finished, skipped"
-        elif who=$(holder "$DATASET/$name.pred.npz"); then
+        elif who=$(holder "$DATASET/$name.pred.npz") && [[ $who != finished* ]]; then
             log "$name: skipped: prediction is running ($who)"
         else
             log "$name: prediction of the validation list"

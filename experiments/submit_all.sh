@@ -40,6 +40,13 @@ own_option() {
     esac
 }
 
+# Those of the file lists that the dataset has, separated by commas.
+existing_lists() {
+    local list found=()
+    for list in "$@"; do [[ ! -e ../datasets/$DATASET/filelists/$list ]] || found+=("$list"); done
+    (IFS=,; printf '%s' "${found[*]}")
+}
+
 # Reads ensemble file $1: sets MEMBERS, WEIGHTS and OPTIONS.
 read_ensemble() {
     local line member weight option where number=0
@@ -70,10 +77,11 @@ read_ensemble() {
 predict_members() {
     local folder=$1 lists=$2 member status waiting who
     local -n arguments=$3
+    find_incomplete "$lists" "$folder" "${MEMBERS[@]}"
     while :; do
         waiting=
         for member in "${MEMBERS[@]}"; do
-            [[ ! -e $folder/$member.pred.npz ]] || continue
+            ! in_place "$folder/$member.pred.npz" || continue
             if ! who=$(holder "$folder/$member.pred.npz") || [[ $who == finished* ]]; then
                 log "$member: predicting $lists"
                 status=0
@@ -106,7 +114,7 @@ combine() {
 
 # Everything for ensemble $1 of file $2.
 submit() {
-    local run=$1 member weighted=() lists=() i background=()
+    local run=$1 member weighted=() i background=()
     read_ensemble "$2"
     if [[ -n $MEMBER ]]; then
         [[ " ${MEMBERS[*]} " == *" $MEMBER "* ]] || return 0
@@ -126,24 +134,23 @@ submit() {
         printf '%s: ' "$run"
         "$PYTHON" eval.py --dataset "$DATASET" "${background[@]}" "${OPTIONS[@]}" "${weighted[@]}" || return
     fi
-    if [[ -e $LISTS/test ]]; then
+    if [[ -n $TEST_LIST ]]; then
         predict_members "$SUBMISSIONS/mono/parts" test PREDICT && combine "$SUBMISSIONS/mono/parts" "$run" test || return
     fi
-    [[ ! -e $LISTS/soundscapes_val ]] || lists+=(soundscapes_val)
-    [[ ! -e $LISTS/soundscapes_test ]] || lists+=(soundscapes_test)
-    ((${#lists[@]})) || return 0
-    predict_members "$SUBMISSIONS/soundscapes/parts" "$(IFS=,; echo "${lists[*]}")" SOUNDSCAPES || return
-    for i in "${lists[@]}"; do
+    [[ -n $SOUNDSCAPE_LISTS ]] || return 0
+    predict_members "$SUBMISSIONS/soundscapes/parts" "$SOUNDSCAPE_LISTS" SOUNDSCAPES || return
+    for i in ${SOUNDSCAPE_LISTS//,/ }; do
         member=$run
         [[ $i == soundscapes_test ]] || member+=.val
         combine "$SUBMISSIONS/soundscapes/parts" "$member" "$i" --no-maxpool || return
     done
 }
 
-# Does member $1 have all predictions?
+# Does member $1 have all predictions for lists $3 in folder $2, if there are such lists?
 predicted() {
-    [[ -e $DATASET/$1.pred.npz ]] && [[ ! -e $LISTS/test || -e $SUBMISSIONS/mono/parts/$1.pred.npz ]] &&
-        [[ ! -e $LISTS/soundscapes_val && ! -e $LISTS/soundscapes_test || -e $SUBMISSIONS/soundscapes/parts/$1.pred.npz ]]
+    [[ -n $3 ]] || return 0
+    find_incomplete "$3" "$2" "$1"
+    in_place "$2/$1.pred.npz"
 }
 
 # Submits runs to Slurm: first what their members lack, then the submissions.
@@ -159,7 +166,10 @@ submit_jobs() {
         read_ensemble "${FILE[$run]}"
         after=
         for member in "${MEMBERS[@]}"; do
-            ! predicted "$member" || continue
+            if predicted "$member" "$DATASET" valid && predicted "$member" "$SUBMISSIONS/mono/parts" "$TEST_LIST" &&
+                predicted "$member" "$SUBMISSIONS/soundscapes/parts" "$SOUNDSCAPE_LISTS"; then
+                continue
+            fi
             slurm_submit "predict-$member" '' '' ./submit_all.sh "${options[@]}" --member "$member" "$@"
             after+=${after:+:}${QUEUED[$DATASET/predict-$member]}
         done
@@ -173,7 +183,7 @@ main() {
     parse_options "$@"
     runs=("${NAMES[@]}") NAMES=() PREDICT_SETTINGS=("${SETTINGS[@]}")
     ensure_env
-    LISTS=../datasets/$DATASET/filelists SUBMISSIONS=$DATASET/submissions
+    SUBMISSIONS=$DATASET/submissions TEST_LIST=$(existing_lists test) SOUNDSCAPE_LISTS=$(existing_lists soundscapes_val soundscapes_test)
     if ((${#ENSEMBLES[@]} == 0)); then
         ENSEMBLES=(ensembles)
         [[ ! -d $DATASET/ensembles ]] || ENSEMBLES=("$DATASET/ensembles")

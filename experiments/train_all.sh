@@ -86,7 +86,7 @@ ready() {
 # Make file $2 of model $1 by the command that follows, unless it is there, or say why not.
 attempt() {
     local name=$1 file=$2 what=$3 status=0 who
-    [[ ! -e $file ]] || return 0
+    ! in_place "$file" || return 0
     if who=$(holder "$file") && [[ $who != finished* ]]; then
         becomes "$name" "$HELD" "$HELD: $what is running ($who)"
         return 1
@@ -120,7 +120,7 @@ submit_models() {
         return
     fi
     for name in "${NAMES[@]}"; do
-        if [[ -e $DATASET/$name.npz && -e $DATASET/$name.pred.npz ]]; then
+        if [[ -e $DATASET/$name.npz ]] && in_place "$DATASET/$name.pred.npz"; then
             log "$name: finished, skipped"
             continue
         fi
@@ -167,6 +167,7 @@ main() {
     esac
     check_dataset
     mkdir -p "$DATASET"
+    find_incomplete valid "$DATASET" "${NAMES[@]}"
     [[ -z $SLURM ]] || { submit_models; exit; }
     # by the clock of the file server, since other hosts write there, too
     stamp=$(mktemp "$DATASET/.train_all.XXXXXX")

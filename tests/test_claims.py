@@ -552,3 +552,22 @@ def test_killed_workers_lose_mix_and_overlap_nothing():
 def test_workers_without_claims_are_seen_to_overlap():
     result = stress('workers.py', '--workers', '8', '--jobs', '10', '--kills', '2', '--every', '0.1', '--step', '0.1', '--without-protocol')
     assert result.returncode == 1 and ' 0 overlaps' not in result.stdout, result.stdout + result.stderr
+
+
+def test_the_version_of_a_result_that_is_named_is_replaced_and_no_other(place):
+    def replace(version, script, *args):
+        return place.ask('--replace', version, 'x.npz.lock', '--', 'bash', '-c', script, *args)
+    assert place.claim(MAKE, 'first').returncode == 0
+    status = (place.path / 'x.npz').stat()
+    version = '%d-%d.%09d' % (status.st_ino, status.st_mtime_ns // 10 ** 9, status.st_mtime_ns % 10 ** 9)
+    failed = replace(version, 'exit 3')
+    assert failed.returncode == 3, failed.stderr
+    # the next attempt is handed what the failed one was, whether it names the version or not
+    again = replace(version, 'cat "$CLAIM_WORK/old/x.npz" >> ran; ' + MAKE, 'second')
+    assert again.returncode == 0, again.stderr
+    assert place.ran() == ['first', 'first', 'second']
+    assert (place.path / 'x.npz').read_text() == 'second\n'
+    assert place.visible() == ['x.npz', 'x.npz.vars']
+    late = replace(version, MAKE, 'late')
+    assert late.returncode == 0 and 'finished already' in late.stderr
+    assert place.ran() == ['first', 'first', 'second']

@@ -363,6 +363,53 @@ def test_submitting_again_predicts_nothing_and_ends_with_the_same_bytes(project)
     assert before == {path: path.read_bytes() for path in folder.rglob('*.*') if path.is_file()}
 
 
+def add_recordings(project):
+    """Append a recording to each list; returns the lists."""
+    lists = {name: keys + [keys[0].replace('_RN', '_RN1')] for name, keys in LISTS.items()}
+    for name, keys in lists.items():
+        (project.path / 'datasets' / 'tiny' / 'filelists' / name).write_text(''.join(key + '\n' for key in keys))
+    for table, label in ('fg.tsv', '0'), ('bg.tsv', ''):
+        with open(project.path / 'datasets' / 'tiny' / 'labels' / table, 'a') as f:
+            f.write('%s\t%s\n' % (lists['valid'][-1], label))
+    return lists
+
+
+def reused(project):
+    """Recordings of the earlier predictions that predict.py was handed, for each call that was handed any."""
+    return [line.split()[2:] for line in (project.experiments / 'CALLS').read_text().splitlines() if line.startswith('reuse plain')]
+
+
+def test_recordings_added_after_the_submission_are_predicted_and_earlier_predictions_reused(project):
+    write_ensembles(project)
+    train(project, 'plain')
+    assert submit(project, 'one').returncode == 0
+    lists = add_recordings(project)
+    (project.experiments / 'FAIL_PREDICT').write_text('plain')
+    assert submit(project, 'one').returncode == 1
+    # an attempt that fails, or is killed, hands the earlier predictions on to the next
+    (project.experiments / 'FAIL_PREDICT').unlink()
+    result = submit(project, 'one')
+    assert result.returncode == 0, result.output
+    assert reused(project) == [LISTS['valid'], LISTS['valid'], LISTS['test'], LISTS['soundscapes_val'] + LISTS['soundscapes_test']]
+    folder = project.experiments / 'tiny' / 'submissions'
+    assert predictions.load(project.experiments / 'tiny' / 'plain.pred.npz').files == lists['valid']
+    assert predictions.load(folder / 'mono' / 'one.npz').files == lists['test']
+    assert predictions.load(folder / 'soundscapes' / 'one.npz').files == lists['soundscapes_test']
+    assert not list((project.experiments / 'tiny').rglob('*.lock')) and not list((project.experiments / 'tiny').rglob('old'))
+    count = len(calls(project, 'predict'))
+    assert submit(project, 'one').returncode == 0 and len(calls(project, 'predict')) == count
+
+
+@pytest.mark.parametrize('driver', ['train_all', 'predict_missing'])
+def test_recordings_added_to_the_validation_list_are_predicted(project, driver):
+    train(project, 'plain')
+    lists = add_recordings(project)
+    result = project.run('experiments/%s.sh' % driver, '--dataset=tiny', '--models', 'table.tsv', 'plain', cwd=project.experiments)
+    assert result.returncode == 0, result.output
+    assert predictions.load(project.experiments / 'tiny' / 'plain.pred.npz').files == lists['valid']
+    assert reused(project) == [LISTS['valid']] and calls(project) == ['plain']
+
+
 def test_submission_fails_where_a_member_does_and_makes_the_others(project):
     write_ensembles(project)
     train(project, 'plain')

@@ -20,11 +20,14 @@ parser.add_argument('--split-pool', action='store_true')
 parser.add_argument('--vars', action='append', default=[])
 parser.add_argument('--var', action='append', default=[])
 parser.add_argument('--device')
+parser.add_argument('--reuse')
 options = parser.parse_args()
 name = os.path.basename(options.model)[:-len('.npz')]
 print('%s: predicting' % name, flush=True)
 with open(HERE / 'CALLS', 'a') as f:
-    f.write('predict %s %s\n' % (name, ' '.join(sys.argv[3:])))
+    f.write('predict %s %s\n' % (name, ' '.join(a for a in sys.argv[3:] if a not in ('--reuse', options.reuse))))
+    if options.reuse and os.path.exists(options.reuse):
+        f.write('reuse %s %s\n' % (name, ' '.join(predictions.load(options.reuse).files)))
 if not os.path.exists(options.model):
     sys.exit('predict.py: %s: no such file' % options.model)
 if (HERE / 'FAIL_PREDICT').exists() and name in (HERE / 'FAIL_PREDICT').read_text().split():
