@@ -69,8 +69,8 @@ def walk(top, unusable=None):
                     if entry.is_file():
                         yield entry.path
                         continue
-                    problem = 'a link that leads nowhere' if entry.is_symlink() and not os.path.exists(entry.path) else \
-                        'a pipe or a device, not a file'
+                    problem = ('a pipe or a device, not a file' if os.path.exists(entry.path) else
+                               'a link that leads nowhere')
                 except OSError as e:
                     if e.errno != errno.ELOOP:
                         raise
@@ -83,9 +83,9 @@ def walk(top, unusable=None):
 def find(source, suffixes):
     """Files of the source folder with one of the `suffixes` (lower case) -> ([Found], [(path, problem, what was done)]).
 
-    Files named ._* (left by macOS) don't count. Of files with the same key the first counts. The others are in the second
-    list, by their path in the source, as are links that lead nowhere, pipes, devices, and names that are too long or that
-    no table can hold. Raises Problem if the folder isn't laid out as the organisers do.
+    Files named ._* (left by macOS) don't count. Of files with the same key the first counts. The others are in the
+    second list, by their path in the source, as are links that lead nowhere, pipes, devices, and names that are too long
+    or that no table can hold. Raises Problem if the folder isn't laid out as the organisers do.
     """
     if not os.path.isdir(source):
         raise Problem('%s: no such folder; give the one that you extracted the archives into' % source)

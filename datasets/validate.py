@@ -7,11 +7,15 @@ training uses; --quick trusts those that are in it, else every recording is look
 
 --for says what the dataset has to be complete for. "train", the default, checks everything. "predict" needs only
 audio/ and the file lists: no labels. "evaluate" needs only file lists and labels: no recordings.
+
+--repair-times corrects times of day that the scripts of 2018 wrote wrongly into labels/meta.tsv, such as 24:10:00 for
+"12:10pm" and 700:00:00 for "0700", and leaves out those that can't be known. The old file is kept as meta.tsv.old.
 """
 import argparse
 import collections
 import os
 import re
+import shutil
 import sys
 
 import numpy as np
@@ -21,7 +25,7 @@ sys.path[:0] = [os.path.join(os.path.dirname(DATASETS), 'experiments'), DATASETS
 import config
 import index
 import layout
-from files import Problem, program, read_lines
+from files import Problem, program, read_lines, writing
 
 AGAIN = 'run prepare_birdclef.sh again, or correct the file'
 # What the dataset has to be complete for -> the lists that are required unless others are named, and whether labels
@@ -32,7 +36,8 @@ PURPOSES = {'train': Purpose(('train', 'valid'), True, True),
             'evaluate': Purpose(('valid',), True, False)}
 LISTS = ('train', 'valid', 'test', 'soundscapes_val', 'soundscapes_test')
 LABELS = ('labels/labelset', 'labels/fg.tsv')
-META = (('date', r'[0-9]{4}-[0-9]{2}-[0-9]{2}'), ('time', r'([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]'),
+TIME = r'([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]'
+META = (('date', r'[0-9]{4}-[0-9]{2}-[0-9]{2}'), ('time', TIME),
         ('latitude', r'[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e-?[0-9]+)?'),
         ('longitude', r'[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e-?[0-9]+)?'), ('elevation', r'-?[0-9]+(-[0-9]+)*'))
 # Each pattern takes the empty text, too: unknown.
@@ -140,17 +145,60 @@ def check_labels(folder, lists, labelset, faults):
     return fg, bg
 
 
-def check_metadata(folder, faults):
-    """Rows of labels/meta.tsv as a dict, empty if there is none; faults in them are noted."""
+def repair_time(text):
+    """Correct a time of the 2018 scripts: '24:10:00' -> '12:10:00', '700:00:00' -> '07:00:00'; '' if it is not known.
+
+    They added 12 hours to every time with "pm", and took "0700" for hours. 24:00:00 counts as noon: among the 20 000
+    recordings of xeno-canto that we looked at, there are several at "12pm" and none at "24:00".
+    """
+    found = re.fullmatch(r'([0-9]{1,4}):([0-9]{1,2}):([0-9]{1,2})', text)
+    if not found:
+        return ''
+    hour, minute, second = map(int, found.groups())
+    if hour >= 100 and not minute:
+        hour, minute = divmod(hour, 100)
+    elif 24 <= hour < 36:
+        hour -= 12
+    time = f'{hour:02d}:{minute:02d}:{second:02d}'
+    return time if re.fullmatch(TIME, time) else ''
+
+
+def repair_times(folder):
+    """Correct the times in labels/meta.tsv of a dataset's folder -> line that tells what was done."""
+    filename = os.path.join(folder, 'labels', 'meta.tsv')
+    rows, known, unknown = [line.split('\t') for line in read_lines(filename)], 0, 0
+    for row in rows:
+        if len(row) > 2 and row[2] and not re.fullmatch(TIME, row[2]):
+            row[2] = repair_time(row[2])
+            known, unknown = known + bool(row[2]), unknown + (not row[2])
+    if not known + unknown:
+        return f'{filename}: all times are right, nothing changed'
+    old = filename + '.old'
+    if os.path.exists(old):
+        raise Problem(f'{old}: exists already; move it away, so that the file that is to be repaired can be kept there')
+    shutil.copy2(filename, old)
+    with writing(filename, 'w', encoding='utf-8') as f:
+        f.writelines('\t'.join(row) + '\n' for row in rows)
+    return f'{filename}: {known} times corrected, {unknown} left out; the old file is {old}'
+
+
+def check_metadata(folder, quick, faults):
+    """Rows of labels/meta.tsv as a dict, empty if there is none; faults in them are noted.
+
+    `quick` doesn't judge the values: a value that can't be read counts as missing in training and prediction.
+    """
     if not os.path.exists(os.path.join(folder, 'labels', 'meta.tsv')):
         return {}
     meta = read_keyed(folder, 'meta.tsv', 6, faults)
+    if quick:
+        return meta
     for key, row in meta.items():
         if not META_ROW.fullmatch(row):
             for (field, pattern), value in zip(META, row.split('\t')):
                 if value and not re.fullmatch(pattern, value):
-                    faults.add('meta ' + field, f'labels/meta.tsv: {key} has the {field} {value!r}; '
-                               'correct it or leave it empty')
+                    cure = ('type datasets/validate.py NAME --repair-times' if field == 'time' else
+                            'correct it or leave it empty')
+                    faults.add('meta ' + field, f'labels/meta.tsv: {key} has the {field} {value!r}; {cure}')
     return meta
 
 
@@ -206,7 +254,7 @@ def check(folder, quick=False, purpose='train', names=()):
         fg, bg = check_labels(folder, labelled, labelset, faults)
     everything = list(dict.fromkeys(key for keys in lists.values() for key in keys))
     if need.audio:
-        meta = check_metadata(folder, faults)
+        meta = check_metadata(folder, quick, faults)
         if 'path' not in faults.first and everything:
             seconds = check_recordings(folder, everything, quick, faults)
     if faults.first:
@@ -264,9 +312,13 @@ def main():
     parser.add_argument('--filelists', default='', metavar='LIST[,LIST...]',
                         help='lists that are required and checked (without: for training all, train and valid being '
                         'required; for prediction all that exist; for evaluation valid)')
+    parser.add_argument('--repair-times', action='store_true', help='correct times in labels/meta.tsv, see above')
     args = parser.parse_args()
-    names = tuple(filter(None, args.filelists.split(',')))
-    faults, told = check(layout.dataset_folder(args.dataset), args.quick, args.purpose, names)
+    folder, names = layout.dataset_folder(args.dataset), tuple(filter(None, args.filelists.split(',')))
+    if args.repair_times:
+        print(repair_times(folder))
+        return 0
+    faults, told = check(folder, args.quick, args.purpose, names)
     for fault in faults:
         print('validate.py: %s: %s' % (args.dataset, fault), file=sys.stderr)
     if not args.quick:

@@ -88,7 +88,7 @@ class Dataset:
 
     def metadata(self):
         """Dict of each recording's metadata: {source: number}, see `metadata.read_table`."""
-        return metadata.read_table(self._label_path('meta.tsv'))
+        return self._once('metadata', lambda: metadata.read_table(self._label_path('meta.tsv')))
 
     def edition_classes(self, key):
         """Sorted class indices of the challenge edition that a recording stems from, by the year in its name

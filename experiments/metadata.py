@@ -1,6 +1,7 @@
 """Date, time and place of a recording as numbers, and as the input of a network."""
 import math
 import re
+import sys
 
 import numpy as np
 
@@ -49,9 +50,10 @@ READERS = dict(zip(SOURCES, (day_of_year, minute_of_day, _finite, _finite, upper
 def read_table(filename):
     """Dict of each recording's metadata {source: number}: day of the year, minute of the day, degrees, metres.
 
-    What is empty or can't be understood is left out. Raises Problem for a line that hasn't six columns.
+    What is empty or can't be understood is left out. Times beyond 23:59 count as in 2018: minutes since midnight. One
+    warning tells of times of day that are not right. Raises Problem for a line that hasn't six columns.
     """
-    table = {}
+    table, wrong = {}, []
     for number, line in enumerate(read_lines(filename), 1):
         key, *fields = line.split('\t')
         if len(fields) != len(SOURCES):
@@ -63,9 +65,15 @@ def read_table(filename):
                 try:
                     value = float(READERS[source](text))
                 except (ValueError, OverflowError):
-                    continue
+                    value = IMPOSSIBLE
                 if abs(value) < IMPOSSIBLE:
                     item[source] = value
+                if source == 'time' and not 0 <= value < CIRCLES['time']:
+                    wrong.append((number, text))
+    if wrong:
+        number, text = wrong[0]
+        sys.stderr.write(f'{filename}: {len(wrong)} times of day are wrong, such as {text!r} in line {number}; '
+                         'datasets/validate.py NAME --repair-times corrects them\n')
     return table
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, strategies as st
 SCRIPT = ROOT / 'datasets' / 'validate.py'
 sys.path.insert(0, str(ROOT / 'datasets'))
 import validate
+from data import Dataset
 
 
 def run(dataset, *arguments):
@@ -139,6 +140,27 @@ def test_faults_of_a_kind_are_counted(dataset):
         append('labels/fg.tsv', 'x%d.wav\t77' % i)(dataset)
     faults, _ = validate.check(str(dataset))
     assert faults == [line for line in faults if 'x0.wav' in line and '(and 4 more of this kind)' in line] and len(faults) == 1
+
+
+def test_times_that_the_2018_scripts_wrote_are_repaired_and_stop_no_driver(dataset, capsys):
+    meta = dataset / 'labels/meta.tsv'
+    times = {'24:10:00': '12:10:00', '24:00:00': '12:00:00', '700:00:00': '07:00:00', '1830:00:00': '18:30:00', '30:30:00': '18:30:00',
+             '25:61:00': '', '07:15:00': '07:15:00', '5:7:9': '05:07:09', '': ''}
+    keys = (dataset / 'filelists/train').read_text().split()
+    before = ''.join('%s\t2010-05-07\t%s\t\t\t\n' % item for item in zip(keys, times))
+    meta.write_text(before)
+    assert validate.check(str(dataset), quick=True)[0] == []
+    faults, _ = validate.check(str(dataset))
+    assert len(faults) == 1 and '24:10:00' in faults[0] and 'validate.py NAME --repair-times' in faults[0]
+    table = Dataset(str(dataset)).metadata()
+    assert table[keys[0]] == {'date': 127, 'time': 24 * 60 + 10} and table[keys[6]]['time'] == 435
+    assert capsys.readouterr().err.count("6 times of day are wrong, such as '24:10:00' in line 1") == 1
+    result = run(dataset, '--repair-times')
+    assert (result.returncode, result.stderr) == (0, '') and '6 times corrected, 1 left out' in result.stdout
+    assert [line.split('\t')[2] for line in meta.read_text().splitlines()] == list(times.values())
+    assert (dataset / 'labels/meta.tsv.old').read_text() == before
+    assert validate.check(str(dataset))[0] == []
+    assert 'nothing changed' in run(dataset, '--repair-times').stdout and (dataset / 'labels/meta.tsv.old').read_text() == before
 
 
 def test_byte_order_marks_are_removed_from_lists_and_tables(dataset):
