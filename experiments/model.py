@@ -278,14 +278,12 @@ class Network(nn.Module):
         return outputs
 
     def regularisable(self):
-        """The parameters that l2_decay covers: weights, gammas and the scale of log1p_learn."""
+        """The parameters that l2_decay covers: weights and gammas."""
         for module in self.modules():
             if isinstance(module, (layers.Convolution, layers.Dense)):
                 yield module.weight
             elif isinstance(module, layers.BatchNorm) and module.gamma is not None:
                 yield module.gamma
-            elif isinstance(module, layers.LearntLog):
-                yield module.scale
 
 
 def build(cfg, classes, num_meta=0):

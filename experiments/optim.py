@@ -107,7 +107,7 @@ def make_optimiser(net, cfg):
 
 
 def l2_penalty(net, cfg):
-    """l2_decay times the sum of squares of weights, gammas and the scale of log1p_learn; 0. without l2_decay."""
+    """l2_decay times the sum of squares of weights and gammas; 0. without l2_decay."""
     if not float(cfg['l2_decay']):
         return 0.
     return float(cfg['l2_decay']) * sum(p.square().sum() for p in net.regularisable())
