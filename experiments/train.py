@@ -194,11 +194,11 @@ def plot_feed(trainer, filename):
     print('wrote %s' % filename)
 
 
-def benchmark_feed(trainer):
-    """Print how fast batches come."""
+def benchmark_feed(trainer, number):
+    """Print how fast the first `number` batches come."""
     count = samples = 0
     start = time.perf_counter()
-    for batch in tqdm(trainer.feed.batches(0, trainer.cfg['epochsize']), 'feed', trainer.cfg['epochsize'], disable=None):
+    for batch in tqdm(trainer.feed.batches(0, number), 'feed', number, disable=None):
         count += 1
         samples += sum(a.shape[0] * a.shape[1] for k, a in batch.items() if k == 'samples')
         samples += sum(a.shape[0] * a.shape[1] * int(trainer.cfg['sample_rate'] // trainer.cfg['fps']) for k, a in batch.items() if k == 'spect')
@@ -293,7 +293,7 @@ def main():
         if cfg['plot_datafeed']:
             return plot_feed(trainer, args.model[:-4] + '.feed.png')
         if cfg['benchmark_datafeed']:
-            return benchmark_feed(trainer)
+            return benchmark_feed(trainer, cfg['benchmark_datafeed'])
         record = provenance.Record(args.model[:-4] + '.run.json', dataset=dataset.name, device=devices.describe(device),
                                    processes=team.size, seed=cfg['seed'], settings=cfg)
         if team.rank == 0:

@@ -1,5 +1,6 @@
 """train.py: reproducible, resumable, on one process or several."""
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -166,8 +167,8 @@ def test_spectrograms_on_the_device_stay_close(call, tmp_path):
 
 
 def test_the_feed_can_be_timed_and_plotted(call, tmp_path, capsys):
-    call(tmp_path / 'm.npz', benchmark_datafeed=1)
-    assert 'x real time' in capsys.readouterr().out
+    call(tmp_path / 'm.npz', benchmark_datafeed=2)
+    assert re.fullmatch(r'2 batches in \S+ s: \S+ batches/s, \S+ x real time\n', capsys.readouterr().out)
     call(tmp_path / 'm.npz', plot_datafeed=1)
     assert (tmp_path / 'm.feed.png').read_bytes().startswith(b'\x89PNG') and not (tmp_path / 'm.npz').exists()
 
