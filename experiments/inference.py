@@ -67,7 +67,8 @@ def _front(front):
     steps = []
     bank, scale = front.filterbank, front.scale
     if front.centre:
-        raise Problem('band_centre=1: the mean of a band is known at the end of a recording, so there is no streaming through this network')
+        raise Problem('a network with band_centre=1 needs each excerpt as a whole, so there are no scores at every frame; '
+                      'train one with band_centre=0 for that')
     if bank is not None:
         steps.append(dict(kind='matrix', matrix=bank.filterbank() if isinstance(bank, layers.LearntMelBank) else bank.bank))
     if isinstance(scale, layers.Log):

@@ -300,6 +300,9 @@ def main():
             print('%s: %d recordings, %d classes, %d parameters, on %s' % (
                 args.model, len(trainer.feed.files), dataset.num_classes, sum(p.numel() for p in trainer.net.parameters()),
                 devices.describe(device)), flush=True)
+            if cfg['arch'] and cfg['band_centre']:
+                print('band_centre=1: this network needs each excerpt as a whole, so predict.py --full-resolution will not '
+                      'work with it', flush=True)
         chosen, epoch, errors = train(args, cfg, trainer, dataset, record)
         if team.rank == 0:
             trainer.net.load_state_dict({k: torch.from_numpy(np.asarray(v)) for k, v in chosen.items()})

@@ -138,6 +138,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_without_a_model(call, tmp_path)
     assert not (tmp_path / 'm.npz').exists()
 
 
+def test_training_says_that_a_network_with_band_centre_has_no_full_resolution(call, tmp_path, capsys):
+    call(tmp_path / 'm.npz', epochs=0, band_centre=1)
+    assert re.search('^band_centre=1: .*--full-resolution', capsys.readouterr().out, re.M)
+
+
 def test_training_lowers_the_loss(call, tmp_path):
     call(tmp_path / 'm.npz', '--save-errors', epochs=12, epochsize=15, initial_eta=.01, arch__fulldrop=0, len_buckets=1)
     losses = load_npz(tmp_path / 'm.err.npz')['errors'][:, 0]
