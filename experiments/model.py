@@ -40,6 +40,8 @@ class Layer:
         except ValueError:
             self.fail('sizes must be whole numbers parted by x')
         low, high = SIZES[self.kind]
+        if self.kind == 'resblock' and len(self.sizes) == 5:
+            self.sizes.append(self.sizes[4])  # one number is the stride in time and in frequency
         if not low <= len(self.sizes) <= high or (high - low == 2 and len(self.sizes) == low + 1):
             self.fail('%s takes %s sizes' % (self.name, low if low == high else '%d or %d' % (low, high)))
         if self.extra and self.kind != 'groupdrop':

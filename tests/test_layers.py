@@ -341,6 +341,14 @@ def test_impossible_layers_are_named(arch, message):
         make(arch)
 
 
+def test_the_stride_of_a_residual_block_may_be_one_number():
+    one, chain = make('resblock:2x4x3x3x2')
+    two, expected = make('resblock:2x4x3x3x2x2')
+    two.load_state_dict(one.state_dict())
+    x = torch.rand(1, 4, 9, 14)
+    assert torch.equal(one(x), two(x)) and (chain.channels, chain.bands) == (expected.channels, expected.bands) == (4, 7)
+
+
 def test_pooling_over_all_of_time():
     net, _ = make('pool:-1x2')
     assert net(torch.zeros(1, 4, 9, 14)).shape == (1, 4, 1, 7)
