@@ -134,13 +134,16 @@ def hop(cfg):
 
 
 def num_bins(cfg):
-    """Frequency bins that the network needs: all, or those up to mel_max if the filterbank is fixed.
+    """Frequency bins that the network needs: those up to mel_max, or all with filterbank=mel_learn.
 
-    Raises Problem if mel_max lies above half the sample rate.
+    With filterbank=none, `bins` in cfg overrides this (see model.note_bins). Raises Problem if mel_max lies above half the
+    sample rate.
     """
     bins = cfg['frame_len'] // 2 + 1
-    if cfg['filterbank'] != 'mel':
+    if cfg['filterbank'] == 'mel_learn':
         return bins
+    if cfg['filterbank'] == 'none' and 'bins' in cfg:
+        return cfg['bins']
     if 2 * cfg['mel_max'] > cfg['sample_rate']:
         raise Problem('mel_max=%s: must not lie above half of sample_rate=%s' % (cfg['mel_max'], cfg['sample_rate']))
     return int(bins * 2 * cfg['mel_max'] // cfg['sample_rate'])

@@ -12,7 +12,7 @@ from files import Problem, read_lines, writing
 HERE = os.path.dirname(os.path.abspath(__file__))
 DEFAULTS = os.path.join(HERE, 'defaults.vars')
 # Set by programs, not by users: kept with a model.
-DERIVED = {'classes': 'int 1..'}
+DERIVED = {'classes': 'int 1..', 'bins': 'int 1..'}
 
 
 def parse_value(text):

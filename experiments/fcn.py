@@ -20,7 +20,8 @@ from files import Problem
 # frames of a recording whose spectrogram is computed at a time
 READ_FRAMES = 4200
 # settings that a converted network needs to know
-SETTINGS = 'sample_rate', 'fps', 'frame_len', 'mel_max', 'filterbank', 'arch.pool', 'arch.output', 'arch.output_bg', 'arch_meta.weight', 'input_meta'
+SETTINGS = ('sample_rate', 'fps', 'frame_len', 'mel_max', 'filterbank', 'bins', 'arch.pool', 'arch.output', 'arch.output_bg',
+            'arch_meta.weight', 'input_meta')
 
 
 def spectrograms(samples, cfg, least):
@@ -236,7 +237,11 @@ def load(filename, device='cpu'):
             return torch.from_numpy(arrays[value['array']]) if 'array' in value else {k: restore(v) for k, v in value.items()}
         return [restore(v) for v in value] if isinstance(value, list) else value
     try:
-        return FullyConvolutional(device=device, **restore(json.loads(str(arrays['description']))))
+        description = json.loads(str(arrays['description']))
+        if description['settings']['filterbank'] == 'none':
+            # older files have all bins and do not say so
+            description['settings'].setdefault('bins', description['operations'][0]['bands'])
+        return FullyConvolutional(device=device, **restore(description))
     except (KeyError, ValueError, TypeError):
         raise Problem('%s: not a converted network; make one by model_to_fcn.py' % filename) from None
 
@@ -273,5 +278,5 @@ def to_fcn(net, window=5., step=1):
         for linear, norm, activation in parts:
             weight, bias = inference.fold(linear.weight, linear.bias, norm)
             meta.append(dict(weight=weight.detach(), bias=bias.detach(), activation=activation))
-    return FullyConvolutional(operations, meta, {k: cfg[k] for k in SETTINGS}, frames, net.min_frames, net.positions(frames),
+    return FullyConvolutional(operations, meta, {k: cfg[k] for k in SETTINGS if k in cfg}, frames, net.min_frames, net.positions(frames),
                               margin, net.frame_step, step, device)

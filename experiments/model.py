@@ -340,14 +340,35 @@ def _listing(arrays):
     return '%d (%s)' % (len(arrays), ', '.join('%s %s' % (name, 'x'.join(map(str, shape)) or 'scalar') for name, shape in arrays))
 
 
+def note_bins(cfg, filename, prefix=''):
+    """Sets cfg['bins'] if filterbank=none and the file holds a network on all frequency bins.
+
+    Such files were written before bins above mel_max were left out, as in 2018. `filename` is as for `load`; `prefix` comes
+    before the names of the arrays.
+    """
+    if cfg['filterbank'] != 'none' or not cfg['arch']:
+        return
+    for part in _parts(filename):
+        arrays = files.load_npz(part, [prefix + 'audio.front.standardise.mean', 'param0', 'param1'])
+        lengths = [arrays[name].shape[-1] for name in sorted(arrays) if arrays[name].ndim]
+        if lengths:
+            if lengths[0] == cfg['frame_len'] // 2 + 1:
+                cfg['bins'] = lengths[0]
+            return
+
+
+def _parts(filename):
+    """The files that `filename` names: itself, or A:B."""
+    return [filename] if os.path.exists(filename) else filename.split(':')
+
+
 def load(net, filename):
     """Read the arrays of a file of ours or of the original's, or of several (A:B, spectrogram side first), into the network.
 
     Raises Problem, listing what is there and what is wanted, if number or shapes don't fit.
     """
-    filenames = [filename] if os.path.exists(filename) else filename.split(':')
     named, numbered = {}, []
-    for part in filenames:
+    for part in _parts(filename):
         arrays = files.load_npz(part)
         if arrays and all(re.fullmatch(r'param\d+', k) for k in arrays):
             if sorted(arrays, key=lambda k: int(k[5:])) != ['param%d' % i for i in range(len(arrays))]:

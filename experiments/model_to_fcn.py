@@ -66,6 +66,7 @@ def main():
     if os.path.realpath(args.out) == os.path.realpath(args.model):
         raise Problem('%s: would overwrite the model; name another file' % args.out)
     cfg = config.load([args.model + '.vars'] + args.vars, args.var)
+    model.note_bins(cfg, args.model)
     if 'classes' not in cfg:
         raise Problem('%s.vars: does not say classes=; it must be the file that was written beside the model' % args.model)
     net = model.build(cfg, cfg['classes'], metadata.size(cfg))

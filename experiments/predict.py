@@ -262,6 +262,7 @@ def main():
     if not args.out.endswith('.npz'):
         raise Problem('%s: a prediction file must end in .npz' % args.out)
     cfg = config.load([args.model + '.vars'] + args.vars, args.var)
+    model.note_bins(cfg, args.model)
     check(args, cfg)
     dataset = Dataset(args.dataset or dataset_of(args.model))
     classes = cfg.get('classes') or cfg.setdefault('classes', dataset.num_classes)

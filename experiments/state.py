@@ -11,8 +11,8 @@ import numpy as np
 from files import Problem, load_npz, save_npz
 
 FORMAT = 1
-# settings that don't change the result
-INDIFFERENT = {'bg_threads', 'bg_processes'}
+# settings that don't change the result, and `bins`, which the arrays themselves say
+INDIFFERENT = {'bg_threads', 'bg_processes', 'bins'}
 
 
 def fingerprint(dataset, lists=('train', 'valid')):

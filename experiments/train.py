@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+import audio
 import config
 import costs
 import device as devices
@@ -47,14 +48,23 @@ def parse_arguments():
     return parser.parse_args()
 
 
+def find_all(filenames):
+    """The files A:B that a setting names, as `config.find` finds each."""
+    return ':'.join(map(config.find, filenames.split(':')))
+
+
 def load_teacher(cfg, classes, num_meta, device):
     """The network that `ban` names, ready to predict: built by its own settings, read from its file."""
     filename = config.find(cfg['ban'])
-    own = config.load([filename + '.vars'] if os.path.exists(filename + '.vars') else [])
+    own = config.load([filename + '.vars']) if os.path.exists(filename + '.vars') else dict(cfg)
+    model.note_bins(own, filename)
     for key in ('sample_rate', 'frame_len', 'fps', 'input_meta'):
-        if os.path.exists(filename + '.vars') and own[key] != cfg[key]:
+        if own[key] != cfg[key]:
             raise Problem('ban=%s: the teacher was trained with %s=%s, not %s' % (cfg['ban'], key, own[key], cfg[key]))
-    teacher = model.build(own if os.path.exists(filename + '.vars') else cfg, classes, num_meta)
+    if own['arch'] and cfg['arch'] and audio.num_bins(own) != audio.num_bins(cfg):
+        raise Problem(f'ban={cfg["ban"]}: the teacher takes {audio.num_bins(own)} frequency bins, the student {audio.num_bins(cfg)}; '
+                      f'train with the filterbank and mel_max of the teacher, or with filterbank=none and bins={audio.num_bins(own)}')
+    teacher = model.build(own, classes, num_meta)
     model.load(teacher, filename)
     return teacher.to(device).eval().requires_grad_(False)
 
@@ -73,7 +83,7 @@ class Trainer:
         torch.manual_seed(cfg['seed'])
         self.net = model.build(cfg, classes, num_meta)
         if cfg['init_from']:
-            model.load(self.net, ':'.join(map(config.find, cfg['init_from'].split(':'))))
+            model.load(self.net, find_all(cfg['init_from']))
         self.net.to(device)
         self.teacher = load_teacher(cfg, classes, num_meta, device) if cfg['ban'] else None
         self.magnitudes = Magnitudes(cfg).to(device) if self.on_device and cfg['arch'] else None
@@ -285,6 +295,10 @@ def main():
         for filename in filter(None, cfg[key].split(':')):
             if not os.path.exists(config.find(filename)):
                 raise Problem('%s=%s: no such file; train that model first' % (key, filename))
+    if cfg['init_from']:
+        model.note_bins(cfg, find_all(cfg['init_from']))
+    if args.keep_state and os.path.exists(args.model[:-len('.npz')] + '.state'):
+        model.note_bins(cfg, args.model[:-len('.npz')] + '.state', 'net|')
     device = devices.pick(args.device)
     devices.deterministic()
     team = devices.Team(device)

@@ -291,8 +291,8 @@ def test_bins_that_the_network_needs():
     assert audio.num_bins(config.load([], ['mel_max=10000'])) == 465
     assert audio.num_bins(config.load([], ['mel_max=10000.0'])) == 465
     assert audio.num_bins(config.load()) == 372
-    for filterbank in ('mel_learn', 'none'):
-        assert audio.num_bins(config.load([], ['filterbank=' + filterbank])) == 513
+    assert audio.num_bins(config.load([], ['filterbank=none'])) == 372
+    assert audio.num_bins(config.load([], ['filterbank=mel_learn'])) == 513
     with pytest.raises(Problem, match='mel_max'):
         audio.num_bins(config.load([], ['mel_max=12000']))
 
