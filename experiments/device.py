@@ -1,6 +1,8 @@
-"""Where networks run, and several processes that train one network together (torchrun)."""
+"""Where networks run, and several processes that train one network together (launch.py)."""
+import io
 import os
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -10,14 +12,14 @@ from files import Problem
 def pick(name=None):
     """The torch.device called `name`; without a name CUDA if there is one, then MPS, else the CPU.
 
-    Under torchrun each process gets the CUDA device of its local rank. Raises Problem if the device is not there.
+    Each of several processes gets the CUDA device of its local rank. Raises Problem if the device is not there.
     """
     if not name:
         name = ('cuda' if torch.cuda.is_available() else
                 'mps' if torch.backends.mps.is_available() else 'cpu')
     if name.startswith('cuda') and 'LOCAL_RANK' in os.environ:
         if name != 'cuda':
-            raise Problem('--device %s: torchrun gives each process a device of its own; say --device cuda, and which ones by '
+            raise Problem('--device %s: each process gets a GPU of its own; say --device cuda, and which ones by '
                           'CUDA_VISIBLE_DEVICES' % name)
         name = 'cuda:%s' % os.environ['LOCAL_RANK']
     try:
@@ -61,7 +63,7 @@ def amp_type(device):
 
 
 class Team:
-    """The processes that train one network: this one alone, or those that torchrun started.
+    """The processes that train one network: this one alone, or those that launch.py (or torchrun) started.
 
     Every process computes its share of each batch; figures are of all shares together.
     """
@@ -70,7 +72,11 @@ class Team:
         self.size = int(os.environ.get('WORLD_SIZE', 1))
         self.rank = int(os.environ.get('RANK', 0))
         if self.size > 1 and not dist.is_initialized():
-            dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
+            # torchrun's store, which listens on the network, only if it was torchrun that started us
+            store = os.environ.get('TEAM_STORE')
+            dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo', f'file://{store}' if store else 'env://',
+                                    rank=self.rank, world_size=self.size)
+        self.device = device
 
     def share(self, batch):
         """This process's rows of a batch of arrays, and their part of the whole batch."""
@@ -88,18 +94,26 @@ class Team:
             dist.all_reduce(tensor)
         return tensor
 
-    def gather(self, value):
-        """The values of all processes, in the order of their ranks."""
+    def gather(self, arrays: list[np.ndarray]) -> list[list[np.ndarray]]:
+        """The arrays of all processes, a list for each, in the order of their ranks. Any shapes, sent as bytes without pickle."""
         if self.size == 1:
-            return [value]
-        values = [None] * self.size
-        dist.all_gather_object(values, value)
-        return values
-
-    def wait(self):
-        if self.size > 1:
-            dist.barrier()
+            return [arrays]
+        buffer = io.BytesIO()
+        np.savez(buffer, *arrays)
+        mine = torch.frombuffer(bytearray(buffer.getbuffer()), dtype=torch.uint8).to(self.device)
+        sizes = torch.zeros(self.size, dtype=torch.int64, device=self.device)
+        sizes[self.rank] = len(mine)
+        sizes = self.sum(sizes).tolist()
+        everyone = [torch.empty(max(sizes), dtype=torch.uint8, device=self.device) for _ in sizes]
+        dist.all_gather(everyone, torch.nn.functional.pad(mine, (0, max(sizes) - len(mine))))
+        gathered = []
+        for size, theirs in zip(sizes, everyone):
+            with np.load(io.BytesIO(theirs[:size].cpu().numpy().tobytes()), allow_pickle=False) as f:
+                gathered.append([f[name] for name in f.files])
+        return gathered
 
     def leave(self):
-        if self.size > 1 and dist.is_initialized():
+        """Wait until all processes are done, and end their connections."""
+        if self.size > 1:
+            dist.barrier()
             dist.destroy_process_group()

@@ -182,7 +182,8 @@ restarted() {
         before=$(stat -c %.9Y "$file" 2>/dev/null) || :
         status=0
         "$@" || status=$?
-        ((status)) || return 0
+        # What a program says of its input (1) or its options (2) would come again.
+        ((status > 2)) || return "$status"
         if [[ $(stat -c %.9Y "$file" 2>/dev/null) == "$before" ]]; then stuck=$((stuck + 1)); else stuck=0; fi
         ((stuck == 2)) || printf 'failed with exit status %d; starting again\n' "$status"
     done
@@ -226,9 +227,7 @@ holder() {
 train_model() {
     local launch=("$PYTHON")
     # A process that dies is no failure yet: all of them start again, from the last epoch.
-    # (Not by torchrun's own --max-restarts: after it, gloo at times can't connect.)
-    ((GPUS == 1)) || launch=(restarted "{}/$1.state" env OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" PYTHONWARNINGS=ignore::FutureWarning
-        "$PYTHON" -m torch.distributed.run --standalone --nproc-per-node="$GPUS" --max-restarts=0)
+    ((GPUS == 1)) || launch=(restarted "{}/$1.state" "$PYTHON" launch.py "$GPUS" "$PYTHON")
     # shellcheck disable=SC2086  # words without spaces
     claimed "$DATASET/$1.npz" "${launch[@]}" train.py ${TRAIN[$1]} "${SETTINGS[@]}" "${DEVICE[@]}" "{}/$1.npz"
 }

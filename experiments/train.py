@@ -2,7 +2,7 @@
 """Train a network on a data set and write it to MODEL.npz, its settings to MODEL.npz.vars.
 
 With --keep-state, a run that was interrupted goes on where its last epoch ended, and comes to the same result.
-Started by torchrun, several processes train one network together.
+Started by launch.py, several processes train one network together.
 """
 import argparse
 import itertools
@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ import provenance
 import state
 from data import Dataset, TrainFeed, ValidFeed, needs_host_spectrogram
 from files import Problem, program, save_npz
+from launch import LOST
 from layers import Magnitudes
 from schedule import COLUMNS, Schedule
 
@@ -162,11 +164,12 @@ class Trainer:
                 with self.autocast():
                     outputs = self.net(*self.inputs(tensors))
                 loss = costs.validation_cost(outputs, tensors, self.cfg)
-                mine.append((loss.item(), outputs['output'].float().cpu().numpy(), batch['label']))
-        everyone = [result for share in self.team.gather(mine) for result in share]
-        scores = np.concatenate([s.reshape(len(s), s.shape[1], -1).max(-1) for _, s, _ in everyone])
-        figures = metrics.evaluate(scores, np.concatenate([l for _, _, l in everyone]))
-        return float(np.mean([l for l, _, _ in everyone])), 1 - figures['top-1'], figures['MAP']
+                scores = outputs['output'].float().cpu().numpy()
+                mine += [np.array(loss.item()), scores.reshape(*scores.shape[:2], -1).max(-1), batch['label']]
+        everyone = [array for share in self.team.gather(mine) for array in share]
+        losses, scores, labels = everyone[0::3], everyone[1::3], everyone[2::3]
+        figures = metrics.evaluate(np.concatenate(scores), np.concatenate(labels))
+        return float(np.mean(losses)), 1 - figures['top-1'], figures['MAP']
 
     def arrays(self):
         """Copies of the network's and the optimiser's arrays, on the host."""
@@ -255,7 +258,8 @@ def train(args, cfg, trainer, dataset, record):
         elif action == 'back':
             trainer.restore(*best)
             latest = best
-        randoms = trainer.team.gather(trainer.random_state()) if args.keep_state else []
+        randoms = trainer.random_state() if args.keep_state else {}
+        randoms = [dict(zip(randoms, states)) for states in trainer.team.gather(list(randoms.values()))]
         if not lead:
             continue
         print('epoch %d: %s, rate %.3g, %.1f s%s' % (
@@ -324,9 +328,13 @@ def main():
             model.save(trainer.net, args.model)
             record.write(epochs=len(errors), saved_epoch=epoch, finished=True)
             print('wrote %s, the network after epoch %d of %d' % (args.model, epoch, len(errors)), flush=True)
-        team.wait()
-    finally:
         team.leave()
+    except RuntimeError:
+        # Another process died, or a GPU failed.
+        if team.size == 1:
+            raise
+        traceback.print_exc()
+        sys.exit(LOST)
 
 
 if __name__ == '__main__':

@@ -19,7 +19,7 @@ Start it on every GPU of every server that shares the folder. What is finished s
   --models FILE        table of models (experiments/models.tsv)
   --var KEY=VALUE, --vars FILE    settings for all models trained (repeatable)
   --device DEVICE, --amp          as for train.py
-  --gpus-per-model N   train each model on N GPUs (by torchrun; which: CUDA_VISIBLE_DEVICES=0,1,...), or by N processes on the CPU
+  --gpus-per-model N   train each model on N GPUs (which: CUDA_VISIBLE_DEVICES=0,1,...), or by N processes on the CPU
   --wait               stay until what others train is finished, too; go on with it if they die
   --status             show how far every model is; --watch: the same, again and again
   --release MODEL      free a claim that nobody will come back to; --force: even if its holder may be alive

@@ -1,5 +1,6 @@
-"""One network trained by two processes (torchrun, gloo): the figures of one process, and what is killed goes on."""
+"""One network trained by two processes (launch.py, gloo): the metrics of one process, and what is killed goes on."""
 import contextlib
+import ipaddress
 import os
 import pathlib
 import shutil
@@ -15,7 +16,8 @@ from conftest import ROOT
 from files import Problem, load_npz
 from test_train import ALL, arguments
 
-LAUNCH = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2']
+LAUNCH = [sys.executable, str(ROOT / 'experiments' / 'launch.py'), '2']
+TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2']
 TRAIN = str(ROOT / 'experiments' / 'train.py')
 DRIVER = ('experiments/train_all.sh', '--dataset', 'tiny', '--models', 'experiments/one.tsv', '--gpus-per-model', '2', '--device', 'cpu',
           '--var', 'epochs=3', '--var', 'epochsize=15', '--var', 'batchsize=5')
@@ -32,11 +34,39 @@ def workers(root):
     found = {}
     for path in pathlib.Path('/proc').glob('[0-9]*'):
         command = command_of(path.name)
-        if 'train.py' in command and 'torch.distributed.run' not in command:
+        if 'train.py' in command:
             with contextlib.suppress(OSError):
                 environment = (path / 'environ').read_bytes().decode().split('\0')
                 if 'PUBLISHED=tiny' in environment and str(root) in os.readlink(path / 'cwd'):
                     found.update((int(e[5:]), int(path.name)) for e in environment if e.startswith('RANK='))
+    return found
+
+
+def process_tree(pid):
+    """Ids of a process and of all that descend from it."""
+    found = [pid]
+    for parent in found:
+        for children in pathlib.Path(f'/proc/{parent}/task').glob('*/children'):
+            with contextlib.suppress(OSError):
+                found += map(int, children.read_text().split())
+    return found
+
+
+def listening(pids):
+    """Addresses at which processes accept connections, read from /proc."""
+    inodes = set()
+    for pid in pids:
+        for descriptor in pathlib.Path(f'/proc/{pid}/fd').glob('*'):
+            with contextlib.suppress(OSError):
+                inodes.add(os.readlink(descriptor))
+    found = []
+    for table in 'tcp', 'tcp6':
+        for line in pathlib.Path('/proc/net', table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == '0A' and f'socket:[{fields[9]}]' in inodes:
+                address = bytes.fromhex(fields[1].split(':')[0])
+                words = [int.from_bytes(address[i:i + 4], sys.byteorder).to_bytes(4, 'big') for i in range(0, len(address), 4)]
+                found.append(ipaddress.ip_address(b''.join(words)))
     return found
 
 
@@ -48,11 +78,13 @@ def project(checkout, tiny_dataset):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('settings', [dict(batchsize=4), dict(batchsize=5, learn_scheme='nesterov', l2_decay=.001, clip_grad=1)])
-def test_two_processes_reach_the_figures_of_one(tiny_dataset, tmp_path, settings):
+@pytest.mark.parametrize('launcher, settings', [
+    (LAUNCH, dict(batchsize=4)), (TORCHRUN, dict(batchsize=5, learn_scheme='nesterov', l2_decay=.001, clip_grad=1))])
+def test_two_processes_reach_the_metrics_of_one(tiny_dataset, tmp_path, launcher, settings):
     settings = dict(settings, arch__fulldrop=0)  # each process draws its own dropout
-    for name, launch in (('one', [sys.executable]), ('two', LAUNCH)):
-        subprocess.run([*launch, TRAIN, *arguments(tiny_dataset, tmp_path / name / 'm.npz', *ALL, **settings)], check=True, capture_output=True,
+    for name, launch in (('one', [sys.executable]), ('two', launcher)):
+        python = [sys.executable] if launch == LAUNCH else []
+        subprocess.run([*launch, *python, TRAIN, *arguments(tiny_dataset, tmp_path / name / 'm.npz', *ALL, **settings)], check=True, capture_output=True,
                        env=dict(os.environ, OMP_NUM_THREADS='1'))
     one, two = (load_npz(tmp_path / name / 'm.err.npz')['errors'] for name in ('one', 'two'))
     np.testing.assert_allclose(two, one, rtol=1e-4)
@@ -80,6 +112,22 @@ def test_a_killed_worker_costs_no_more_than_its_epoch(project, tmp_path):
 
 
 @pytest.mark.slow
+def test_several_processes_listen_on_the_loopback_interface_only_and_leave_no_temporary_files(project, tmp_path):
+    (tmp_path / 'temporary').mkdir()
+    driver = project.start(*DRIVER, TMPDIR=str(tmp_path / 'temporary'))
+    for line in driver.stdout:
+        if line.startswith('epoch 1:'):
+            break
+    addresses = listening(process_tree(driver.pid))
+    os.kill(workers(project.path)[0], signal.SIGKILL)
+    driver.terminate()
+    driver.communicate(timeout=60)
+    assert len(addresses) >= 2 and all(address.is_loopback for address in addresses)
+    # torch has one folder of its own for each user, with or without several processes
+    assert not [path for path in (tmp_path / 'temporary').iterdir() if not path.name.startswith('torchinductor_')]
+
+
+@pytest.mark.slow
 def test_a_stopped_driver_leaves_no_worker_and_its_state(project):
     driver = project.start(*DRIVER)
     for line in driver.stdout:
@@ -95,11 +143,35 @@ def test_a_stopped_driver_leaves_no_worker_and_its_state(project):
 
 
 @pytest.mark.slow
-def test_the_log_ends_with_why_it_failed(project):
+def test_a_loss_that_is_not_finite_is_tried_once_and_ends_the_log(project):
     done = project.run(*DRIVER, '--var', 'initial_eta=1e30', '--var', 'learn_scheme=momentum')
-    assert done.returncode == 1
+    assert done.returncode == 1 and 'starting again' not in done.output
     assert 'failed with exit status 1: train.py: epoch 1, batch 15: the loss is not finite' in (
         project.experiments / 'tiny' / 'm.log').read_text().splitlines()[-1]
+
+
+def launched(script, **kwargs):
+    """launch.py with two processes of a shell script, their output in a pipe."""
+    return subprocess.Popen([*LAUNCH, 'sh', '-c', script], stdout=subprocess.PIPE, text=True, **kwargs)
+
+
+@pytest.mark.parametrize('script, status', [
+    ('exit 0', 0), ('[ $RANK = 0 ] || exit 3; exec sleep 100', 3), ('[ $RANK = 1 ] || kill -9 $$; exec sleep 100', 137),
+    # one that ends because it lost another is not the cause
+    ('if [ $RANK = 0 ]; then until [ -e ready ]; do :; done; exit 70; fi; trap "exit 1" TERM; : > ready; while :; do :; done', 1)])
+def test_the_first_failure_ends_all_processes_and_is_the_exit_status(script, status, tmp_path):
+    launcher = launched(script, cwd=tmp_path)
+    launcher.communicate(timeout=60)
+    assert launcher.returncode == status
+
+
+@pytest.mark.parametrize('number, status', [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_no_process_outlives_a_launcher_that_gets_a_signal(number, status):
+    launcher = launched('echo ready; exec sleep 100')
+    assert [launcher.stdout.readline() for _ in range(2)] == ['ready\n'] * 2
+    launcher.send_signal(number)
+    assert launcher.stdout.read() == ''  # at once: nobody holds the pipe any more
+    assert launcher.wait(60) == status
 
 
 def test_one_device_for_several_processes_is_refused(monkeypatch):
