@@ -28,6 +28,7 @@ NETWORKS = {
     'residual': ['arch=conv:4x3x3,resblock_start_end:1x4x3x3,pool:3x3,Conv:8x3x-1'],
     'attention': ['arch=conv:4x3x3,pool:3x3,Conv:8x3x-1', 'arch.pool=attention:2'],
     'whole': ['arch=conv:4x3x3,pool:-1x3,Conv:8x1x-1'],
+    'centred': ['arch=conv:4x3x3,pool:3x3,Conv:8x3x-1', 'band_centre=1'],
     'combined': ['arch=conv:4x3x3,pool:3x3,Conv:8x3x-1', 'arch_meta=full:4', 'input_meta=date,elevation'],
     'metadata': ['arch=', 'arch_meta=full:4', 'input_meta=date,elevation'],
 }
@@ -252,6 +253,7 @@ def test_an_interrupted_inspection_goes_on(options, after, tiny_dataset, dataset
     ('plain', ('--full-resolution', '--saliency', 0), 'goes without --plot, --saliency'),
     ('plain', ('--full-resolution', '--window', .01), 'take at least'),
     ('whole', ('--full-resolution',), 'pools over all the time'),
+    ('centred', ('--full-resolution',), 'band_centre=1.*train one with band_centre=0'),
     ('plain', ('--saliency', 'Parus major'), 'neither a class'),
     ('plain', ('--plot',), 'no display here'),
     ('plain', ('--var', 'len_max=0'), 'len_max=0.*needs recordings'),
