@@ -417,7 +417,7 @@ def main():
     from eval import labels_of
 
     args.dataset = args.dataset or dataset_of(predictions.parse_weighted(args.infiles[0])[0])
-    dataset = Dataset(args.dataset)
+    dataset = Dataset(args.dataset, args.labelfile)
     files = dataset.filelist(args.filelist)
     truth, background = labels_of(files, dataset, args)
     if args.folds > len(files):

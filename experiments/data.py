@@ -15,6 +15,9 @@ import metadata
 from files import Problem, open_regular, read_lines
 
 DATASETS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'datasets')
+LABEL_FILE = 'fg.tsv'
+# No label file has as many classes: a higher class index is a mistake.
+MAX_CLASSES = 10 ** 6
 # Parts the feed's random numbers from others of the same seed.
 FEED_STREAM = 0xFEED
 
@@ -22,9 +25,10 @@ FEED_STREAM = 0xFEED
 class Dataset:
     """A folder of recordings, lists and labels, as datasets/README.md describes it.
 
-    `name` is that of a folder in datasets/, or a path. Raises Problem if there is none.
+    `name` is that of a folder in datasets/, or a path. A `label_file` in labels/ other than fg.tsv may have more classes
+    than labelset, which are then named by their numbers. Raises Problem if there is no such folder.
     """
-    def __init__(self, name):
+    def __init__(self, name, label_file: str = LABEL_FILE):
         name = os.fspath(name)
         path = os.path.join(DATASETS, name)
         if not os.path.isdir(os.path.join(path, 'filelists')) and os.path.isdir(name):
@@ -34,6 +38,7 @@ class Dataset:
                           'make it with ./prepare_birdclef.sh, or name another with --dataset' % path)
         self.path = path
         self.name = os.path.basename(os.path.abspath(path))
+        self.label_file = label_file
         self._read = {}
 
     def audio_path(self, key):
@@ -75,7 +80,7 @@ class Dataset:
             if not os.path.exists(self._label_path(name)):
                 raise Problem(f'{self._label_path(name)}: no such file; {why}')
 
-    def labels(self, label_file='fg.tsv'):
+    def labels(self, label_file=LABEL_FILE):
         """Dict of each labelled recording's class index. Raises Problem for what doesn't fit the label set."""
         return {key: self._class_index(label_file, number, text)
                 for number, key, text in self._table(label_file)}
@@ -109,6 +114,9 @@ class Dataset:
         ids = [line.strip() for line in read_lines(filename) if line.strip()]
         if not ids or len(set(ids)) < len(ids):
             raise Problem('%s: %s; prepare the data set again' % (filename, 'repeated class ids' if ids else 'empty'))
+        if self.label_file != LABEL_FILE:
+            highest = max((int(text) for _, _, text in self._table(self.label_file) if text.isdecimal()), default=0)
+            ids += [str(number) for number in range(len(ids), min(highest, MAX_CLASSES) + 1)]
         return ids
 
     def _read_edition(self, name):

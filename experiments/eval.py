@@ -105,7 +105,8 @@ def write_per_class(filename, dataset, scores, truth, background):
     first, _ = metrics.per_recording(scores, truth)
     best = np.argmax(scores, axis=1)
     latin = os.path.join(dataset.path, 'labels', 'labelset_latin')
-    latin = read_lines(latin) if os.path.exists(latin) else dataset.labelset
+    latin = read_lines(latin) if os.path.exists(latin) else []
+    latin += dataset.labelset[len(latin):]
     with writing(filename, 'w', encoding='utf-8') as f:
         f.write('class\tspecies\trecordings\tAP\tmean rank\ttop-1\tconfused with\ttimes\n')
         for c in np.flatnonzero(~np.isnan(figures['AP'])):
@@ -120,7 +121,7 @@ def write_per_class(filename, dataset, scores, truth, background):
 
 def main():
     args = parse_arguments()
-    dataset = Dataset(args.dataset or dataset_of(predictions.parse_weighted(args.infiles[0])[0]))
+    dataset = Dataset(args.dataset or dataset_of(predictions.parse_weighted(args.infiles[0])[0]), args.labelfile)
     files = dataset.filelist(args.filelist)
     members = [predictions.parse_weighted(text) for text in args.infiles]
     weights = [1.0 if weight is None else weight for _, weight in members]

@@ -292,7 +292,7 @@ def main():
     if not os.access(folder, os.W_OK):
         raise Problem('%s: the folder cannot be written to' % folder)
     cfg = config.load(args.vars, args.var)
-    dataset = Dataset(args.dataset)
+    dataset = Dataset(args.dataset, cfg['label_file'])
     cfg['classes'] = dataset.num_classes
     Schedule(cfg, args.validate)
     for key in ('ban', 'init_from'):

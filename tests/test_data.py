@@ -465,6 +465,16 @@ def test_data_set_of_a_bare_name_lies_in_datasets(made, monkeypatch):
     assert data.Dataset(os.path.basename(made.path)).num_classes == 3
 
 
+def test_another_label_file_may_have_more_classes_than_labelset(made):
+    with open(os.path.join(made.path, 'labels', 'calls.tsv'), 'w') as f:
+        f.writelines('%s\t%d\n' % (key, 7 if i % 2 else 0) for i, key in enumerate(made.filelist('train')))
+    dataset = Dataset(made.path, 'calls.tsv')
+    assert dataset.num_classes == 8 and dataset.labelset == made.labelset + ['3', '4', '5', '6', '7']
+    feed = TrainFeed(dataset, config.load([], SMALL + ['label_file=calls.tsv', 'mixup2=0.3']))
+    assert feed.batch(0)['mixed_label'].shape[1] == 8
+    assert Dataset(made.path).num_classes == 3
+
+
 @pytest.mark.parametrize('file, content, words', [
     ('filelists/train', '', 'empty list'),
     ('filelists/train', 'LIFECLEF2014_RN0.wav\nnone.wav\nnor.wav\n', 'none.wav: no such recording.*and 1 more'),

@@ -55,6 +55,14 @@ def output(dataset, *args):
     return done.stdout
 
 
+def test_a_label_file_with_more_classes_than_labelset_is_evaluated(dataset):
+    classes = [9 if i else 8 for i in range(len(KEYS))]
+    write_lines(dataset / 'labels/calls.tsv', map('%s\t%d'.__mod__, zip(KEYS, classes)))
+    predictions.save(dataset.parent / 'calls.npz', KEYS, [np.eye(10, dtype=np.float32)[[c]] for c in classes])
+    assert 'MAP: 1.000' in output(dataset, 'calls.npz', '--labelfile=calls.tsv', '--per-class=classes.tsv')
+    assert [line.split('\t')[:3] for line in (dataset.parent / 'classes.tsv').read_text().splitlines()[1:]] == [['8', '8', '1'], ['9', '9', '7']]
+
+
 def problem(dataset, *args):
     done = run(dataset, *args)
     assert done.returncode == 1 and done.stdout == ''
