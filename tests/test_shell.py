@@ -160,3 +160,18 @@ def test_missing_python_or_venv_is_told_with_its_cure(fresh):
     code, _, words = finish(fresh())
     assert code == 1 and 'no Python 3.10 or newer' in words
     assert fresh.notes() == []
+
+
+def test_environment_and_results_are_ignored_by_git_behind_symbolic_links_too(tmp_path):
+    if not shutil.which('git'):
+        pytest.skip('needs git')
+    subprocess.run(['git', 'init', '-q', str(tmp_path)], check=True)
+    shutil.copy(ROOT / '.gitignore', tmp_path)
+    (tmp_path / 'experiments').mkdir()
+    (tmp_path / 'datasets').mkdir()
+    links = ['.venv', 'experiments/birdclef', 'experiments/few.2', 'datasets/birdclef2']
+    for name in links:
+        (tmp_path / name).symlink_to(tmp_path)
+    kept = [name for name in tracked() if not name.startswith('tests/')]
+    result = subprocess.run(['git', 'check-ignore', '--no-index', '--', *links, *kept], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert result.stdout.splitlines() == links
