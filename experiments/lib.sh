@@ -3,7 +3,7 @@
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 DATASET=birdclef MODELS=$ROOT/experiments/models.tsv
-NAMES=() SETTINGS=() PREDICT_SETTINGS=() DEVICE=() GPUS=1
+TABLE=() NAMES=() SETTINGS=() PREDICT_SETTINGS=() DEVICE=() GPUS=1
 CHILD=
 
 log() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
@@ -82,7 +82,7 @@ ensure_env() {
     exec 9>&-
 }
 
-# Sets DATASET, MODELS, SETTINGS, DEVICE (for train.py and predict.py), NAMES. Options that a driver has beside these go
+# Sets DATASET, MODELS, TABLE (--models FILE, if given), SETTINGS, DEVICE (for train.py and predict.py), NAMES. Options that a driver has beside these go
 # to its function own_option, which sets SHIFT to how many words it took, or fails. Goes to experiments/.
 parse_options() {
     while (($#)); do
@@ -92,7 +92,7 @@ parse_options() {
                 (($# > 1)) || usage_error "$1 needs a value"
                 case $1 in
                     --dataset) DATASET=$2 ;;
-                    --models) MODELS=$(absolute "$2") ;;
+                    --models) MODELS=$(absolute "$2") TABLE=(--models "$MODELS") ;;
                     --var) SETTINGS+=(--var "$2") ;;
                     --vars) SETTINGS+=(--vars "$(absolute "$2")") ;;
                     --device) DEVICE+=(--device "$2") ;;
@@ -110,6 +110,10 @@ parse_options() {
                 fi ;;
         esac
     done
+    if [[ -n ${THEANO_FLAGS:-} ]]; then
+        log "THEANO_FLAGS has no effect here; choose the device by --device, such as --device cuda:0 for device=cuda0, --device cpu for device=cpu"
+        unset THEANO_FLAGS
+    fi
     is_name "$DATASET" || usage_error "--dataset $DATASET: expected the name of a folder in datasets/"
     cd "$ROOT/experiments" || exit
 }
@@ -118,12 +122,15 @@ own_option() { return 1; }
 # A file as named from where the user is, else from experiments/.
 absolute() { if [[ $1 == /* || ! -e $1 ]]; then printf '%s\n' "$1"; else printf '%s/%s\n' "$PWD" "$1"; fi; }
 
-# Sets NAMES to those of models.tsv (those given, or all), teachers first, and what models.py knows of each: KIND, TEACHERS, and arguments.
+# Sets NAMES to those of the table (those given, or all), teachers first, and what models.py knows of each: KIND, TEACHERS, and arguments.
+# With --found, also those in experiments/DATASET/ that the table does not name; without a table, only those in that folder.
 declare -A KIND=() TEACHERS=() TRAIN=() PREDICT=() SOUNDSCAPES=()
 # shellcheck disable=SC2034  # the drivers that source this read them
 read_models() {
     local table name kind teachers train predict soundscapes
-    table=$("$PYTHON" models.py --models "$MODELS" --dataset "$DATASET" "${NAMES[@]}") || exit 1
+    local given=(--models "$MODELS")
+    [[ ${1:-} != --found ]] || given=(--found "${TABLE[@]}")
+    table=$("$PYTHON" models.py "${given[@]}" --dataset "$DATASET" "${NAMES[@]}") || exit 1
     NAMES=()
     while IFS=$'\t' read -r name kind teachers train predict soundscapes; do
         NAMES+=("$name") KIND[$name]=$kind TEACHERS[$name]=${teachers#-}
@@ -203,15 +210,21 @@ find_incomplete() {
 in_place() { [[ -e $1 && -z ${INCOMPLETE[$1]:-} ]]; }
 
 # Makes FILE by a command under its claim, with a log beside it: `claimed FILE COMMAND...`, in which {} stands for the attempt's own folder.
-# What the command leaves there is published beside FILE. Exit status 75, 76: someone else has the claim.
+# What the command leaves there is published beside FILE. Exit status 75, 76: someone else has the claim. If it fails, REASON says
+# where the reason is: in the log, or above if it failed before it wrote one.
 claimed() {
-    local log=${1##*/} replace=()
+    local log=${1##*/} replace=() status=0 before after
     [[ -z ${INCOMPLETE[$1]:-} ]] || replace=(--replace "${INCOMPLETE[$1]}")
     export -f logged restarted
     export PUBLISHED=${1%/*}
+    before=$(stat -c '%s %.9Y' "${1%.npz}.log" 2>/dev/null) || :
     # shellcheck disable=SC2016  # expands in the claimed shell
-    run_child ./claim.sh "${replace[@]}" "$1.lock" -- bash -c 'set -euo pipefail; logged "${@//\{\}/$CLAIM_WORK}"' claimed "{}/${log%.npz}.log" "${@:2}" || return
-    INCOMPLETE[$1]=
+    run_child ./claim.sh "${replace[@]}" "$1.lock" -- bash -c 'set -euo pipefail; logged "${@//\{\}/$CLAIM_WORK}"' claimed "{}/${log%.npz}.log" "${@:2}" || status=$?
+    after=$(stat -c '%s %.9Y' "${1%.npz}.log" 2>/dev/null) || :
+    # shellcheck disable=SC2034  # the drivers print it
+    if [[ $after == "$before" ]]; then REASON='see above'; else REASON="see experiments/${1%.npz}.log"; fi
+    ((status)) || INCOMPLETE[$1]=
+    return "$status"
 }
 
 # Who is making a file, or that it will be in place in a moment, in words; fails if nobody makes it.

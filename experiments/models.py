@@ -10,6 +10,7 @@ import collections
 import difflib
 import os
 import re
+import sys
 
 import config
 from files import Problem, program, read_lines
@@ -113,6 +114,40 @@ def in_order(models, names, filename=TABLE):
     return [name for name in done if name in wanted]
 
 
+def found(dataset: str, table: dict[str, Model]) -> dict[str, Model]:
+    """Models in experiments/DATASET/, trained or claimed, whoever started them: dict of name -> Model, by name.
+
+    A model that `table` does not name has the settings of its own .vars file; a note says which are left out because
+    that file cannot be read, or because of their name.
+    """
+    models, folder = {}, os.path.join(config.HERE, dataset)
+    for filename in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+        name, dot, suffix = filename.rpartition('.npz.')
+        if not dot or suffix not in ('vars', 'lock') or name.endswith('.pred') or name in models:
+            continue
+        settings = os.path.join(folder, name + '.npz.vars')
+        try:
+            check_name(name, folder)
+            models[name] = table.get(name) or Model(name, [], {}, '', config.read_vars(settings) if os.path.exists(settings) else {})
+        except Problem as e:
+            sys.stderr.write(f'models.py: left out: {e}\n')
+    return models
+
+
+def choose(filename: str | None, dataset: str, names: list[str], all_found: bool = False) -> dict[str, Model]:
+    """Models to look at: dict of name -> Model, teachers first.
+
+    `names` may be of the table or of experiments/DATASET/. Without names: all of the table, if one is given, and
+    with `all_found` also the others in that folder; without a table, those in the folder; if it is empty, those of models.tsv.
+    """
+    table = read_table(filename or TABLE, dataset)
+    here = found(dataset, table)
+    models = {**table, **here}
+    if not names and filename:
+        names = list(models if all_found else table)
+    return {name: models[name] for name in in_order(models, names or list(here or table), filename or TABLE)}
+
+
 def kind(model):
     """'meta' for networks that read no samples, else 'audio' (combined networks, too)."""
     return 'audio' if model.settings.get('arch', True) else 'meta'
@@ -141,13 +176,18 @@ def predict_arguments(model, dataset, soundscapes=False):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('names', metavar='MODEL', nargs='*', help='models of the table (default: all)')
-    parser.add_argument('--models', metavar='FILE', default=TABLE, help='the table (default: %(default)s)')
+    parser.add_argument('--models', metavar='FILE', help='the table (default: %s)' % TABLE)
+    parser.add_argument('--found', action='store_true', help='also the models in experiments/NAME/ that no table names; '
+                        'without --models, only the models in that folder if there are any')
     parser.add_argument('--dataset', metavar='NAME', default='birdclef', help='data set (default: %(default)s)')
     options = parser.parse_args()
     check_name(options.dataset, '--dataset')
-    models = read_table(options.models, options.dataset)
-    for name in in_order(models, options.names, options.models):
-        model = models[name]
+    if options.found:
+        models = choose(options.models, options.dataset, options.names, all_found=True)
+    else:
+        models = read_table(options.models or TABLE, options.dataset)
+        models = {name: models[name] for name in in_order(models, options.names, options.models or TABLE)}
+    for name, model in models.items():
         print('\t'.join((name, kind(model), ' '.join(teachers_of(model)) or '-', ' '.join(train_arguments(model, options.dataset)),
                          ' '.join(predict_arguments(model, options.dataset)),
                          ' '.join(predict_arguments(model, options.dataset, soundscapes=True)))))

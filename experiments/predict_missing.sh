@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Predicts the validation list with every trained model that has no predictions of it, as train_all.sh does.
+# Predicts the validation list with every trained model that has no predictions of it, as train_all.sh does, also with those trained by hand.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 usage() {
     cat <<'END'
 Usage: predict_missing.sh [OPTIONS] [MODEL...]
-Predicts the validation list with all trained models of the table, or those named, that have no predictions yet.
+Predicts the validation list with all trained models in experiments/NAME/, or those named, that have no predictions yet.
   --dataset NAME       data set in datasets/, whose models are in experiments/NAME/ (birdclef)
-  --models FILE        table of models (experiments/models.tsv)
+  --models FILE        table of models: says which of them are not trained yet
   --var KEY=VALUE, --vars FILE    settings beside those that train_all.sh predicts with (repeatable)
   --device DEVICE, --amp          as for predict.py
 Example: ./predict_missing.sh --dataset birdclef --device cuda:1
@@ -20,7 +20,7 @@ main() {
     parse_options "$@"
     PREDICT_SETTINGS=("${SETTINGS[@]}")
     ensure_env
-    read_models
+    read_models --found
     check_dataset
     find_incomplete valid "$DATASET" "${NAMES[@]}"
     for name in "${NAMES[@]}"; do
@@ -38,7 +38,7 @@ main() {
                 0) ;;
                 75 | 76) log "$name: skipped: prediction is running elsewhere" ;;
                 *)
-                    log "$name: prediction failed with exit status $status, see experiments/$DATASET/$name.pred.log"
+                    log "$name: prediction failed with exit status $status, $REASON"
                     failed=$((failed + 1)) ;;
             esac
         fi

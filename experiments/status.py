@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Show how far every model of a table is: finished, running, waiting, failed, interrupted or free."""
+"""Show how far models are: finished, running, waiting, failed, interrupted or free.
+
+Shown are the models named, else those of the table, else those in experiments/NAME/, else those of models.tsv.
+"""
 import argparse
 import datetime
 import glob
@@ -76,12 +79,12 @@ def span(seconds):
 
 
 def reached(root):
-    """In words, the validation MAP of a finished model, as far as its record tells."""
+    """In words, the MAP that training reached on excerpts of the validation recordings, as far as its record tells."""
     try:
         errors = load_npz(root + '.err.npz')
         column = errors['columns'].tolist().index('valid_map')
         epoch = read_json(root + '.run.json').get('saved_epoch') or len(errors['errors'])
-        return ', MAP %.3f after epoch %d of %d' % (errors['errors'][epoch - 1, column], epoch, len(errors['errors']))
+        return 'MAP of excerpts %.3f after epoch %d of %d' % (errors['errors'][epoch - 1, column], epoch, len(errors['errors']))
     except (Problem, KeyError, ValueError, IndexError):
         return ''
 
@@ -91,17 +94,17 @@ def state_of(model, folder):
     root = os.path.join(folder, model.name)
     code, words = claim('--status', root + '.npz')
     if os.path.exists(root + '.npz'):
-        words = reached(root)[2:]
+        words = reached(root)
         if os.path.exists(root + '.pred.npz'):
             return 'finished', words
         code, holder = claim('--status', root + '.pred.npz')
         return 'finished', '; '.join(filter(None, (words, {
-            HELD: 'predictions: ' + holder, FAILED: 'predictions failed: ' + last_line(root + '.pred.log')}.get(
+            HELD: 'predictions: ' + holder, FAILED: 'predictions failed: ' + (last_line(root + '.pred.log') or holder)}.get(
                 code, 'no predictions yet'))))
     if code == HELD:
         return 'running', '%s; %s' % (re.sub('^held by ', 'on ', words), progress(attempt(root)))
     if code == FAILED:
-        return 'failed', '%s; see %s' % (last_line(root + '.log') or words, root + '.log')
+        return 'failed', '%s; see %s' % (last_line(root + '.log'), root + '.log') if last_line(root + '.log') else words
     if code == FINISHED or words.startswith('finished'):
         return 'finished', ''
     missing = [t for t in tables.teachers_of(model) if not os.path.exists(os.path.join(folder, t + '.npz'))]
@@ -156,21 +159,23 @@ def table(models, names, folder):
     counts = {}
     for state, _ in states.values():
         counts[state] = counts.get(state, 0) + 1
+    if any('MAP of excerpts' in line or 'valid map' in line for line in lines):
+        lines.append('MAP: of the excerpts that training validates with; that of the predictions for whole recordings: ./eval_all.sh --dataset %s'
+                     % os.path.basename(folder))
     return [line.rstrip() for line in lines] + ['%d models: %s' % (len(names), ', '.join('%d %s' % (n, s) for s, n in counts.items()))]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('names', metavar='MODEL', nargs='*', help='models of the table (default: all)')
-    parser.add_argument('--models', metavar='FILE', default=tables.TABLE, help='the table (default: %(default)s)')
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('names', metavar='MODEL', nargs='*', help='models to show')
+    parser.add_argument('--models', metavar='FILE', help='table of models')
     parser.add_argument('--dataset', metavar='NAME', default='birdclef', help='data set (default: %(default)s)')
     parser.add_argument('--watch', metavar='SECONDS', type=float, nargs='?', const=10, help='show it again every so often (%(const)s)')
     options = parser.parse_args()
-    models = tables.read_table(options.models, options.dataset)
-    names = tables.in_order(models, options.names, options.models)
     folder = os.path.join(HERE, options.dataset)
     while True:
-        lines = table(models, names, folder)
+        models = tables.choose(options.models, options.dataset, options.names)
+        lines = table(models, list(models), folder)
         if options.watch and sys.stdout.isatty():
             sys.stdout.write('\033[2J\033[H')
         print('\n'.join(lines), flush=True)

@@ -90,7 +90,7 @@ predict_members() {
                     0) continue ;;
                     75 | 76) ;;
                     *)
-                        log "$member: prediction failed with exit status $status, see experiments/$folder/$member.pred.log"
+                        log "$member: prediction failed with exit status $status, $REASON"
                         return 1 ;;
                 esac
             fi
@@ -192,7 +192,8 @@ main() {
         if [[ -f $path ]]; then files+=("$path"); else files+=("$path"/*.tsv); fi
     done
     ((${#runs[@]})) || for file in "${files[@]}"; do runs+=("$(basename "$file" .tsv)"); done
-    read_models
+    TABLE=(--models "$MODELS")
+    read_models --found
     check_dataset
     for run in "${runs[@]}"; do
         is_name "$run" || die "${run@Q}: not a name of an ensemble; use letters, digits and _ . + -"

@@ -21,7 +21,7 @@ Start it on every GPU of every server that shares the folder. What is finished s
   --device DEVICE, --amp          as for train.py
   --gpus-per-model N   train each model on N GPUs (which: CUDA_VISIBLE_DEVICES=0,1,...), or by N processes on the CPU
   --wait               stay until what others train is finished, too; go on with it if they die
-  --status             show how far every model is; --watch: the same, again and again
+  --status             show how far every model is, without --models those in experiments/NAME/; --watch: the same, again and again
   --release MODEL      free a claim that nobody will come back to; --force: even if its holder may be alive
   --slurm [-- SBATCH OPTIONS]    submit a job a model to Slurm, students after their teachers; --slurm-workers N [-- ...]:
                        N jobs that each do what is free
@@ -96,7 +96,7 @@ attempt() {
     case $status in
         0) PROGRESS=1 SAID[$name]=finished ;;
         75 | 76) becomes "$name" "$HELD" "$HELD: $what is running elsewhere" ;;
-        *) becomes "$name" failed "$what failed with exit status $status, see experiments/${file%.npz}.log" ;;
+        *) becomes "$name" failed "$what failed with exit status $status, $REASON" ;;
     esac
     return "$status"
 }
@@ -159,12 +159,12 @@ main() {
     local name stamp waiting failed=0
     parse_options "$@"
     ensure_env
-    read_models
     case $ACTION in
-        status) exec "$PYTHON" status.py --dataset "$DATASET" --models "$MODELS" "${NAMES[@]}" ;;
-        watch) exec "$PYTHON" status.py --watch --dataset "$DATASET" --models "$MODELS" "${NAMES[@]}" ;;
-        release) release; exit ;;
+        status) exec "$PYTHON" status.py --dataset "$DATASET" "${TABLE[@]}" "${NAMES[@]}" ;;
+        watch) exec "$PYTHON" status.py --watch --dataset "$DATASET" "${TABLE[@]}" "${NAMES[@]}" ;;
+        release) read_models --found; release; exit ;;
     esac
+    read_models
     check_dataset
     mkdir -p "$DATASET"
     find_incomplete valid "$DATASET" "${NAMES[@]}"

@@ -251,6 +251,42 @@ def test_predict_missing_says_what_it_skips_and_fails_where_a_model_does(project
     assert 'meta: prediction failed' in result.stderr
 
 
+def test_models_trained_by_hand_are_predicted_with_the_settings_for_their_kind(project):
+    train(project, 'plain')
+    folder = project.experiments / 'tiny'
+    for name, settings in (('heard', 'arch=conv:4x3x3,Conv:8x3x-1\n'), ('date', 'arch=\ninput_meta=date\n'), ('broken', 'nonsense\n')):
+        (folder / (name + '.npz')).write_bytes(b'model')
+        (folder / (name + '.npz.vars')).write_text(settings)
+    result = project.run('experiments/predict_missing.sh', '--dataset', 'tiny')
+    assert result.returncode == 0, result.output
+    predicted = {line.split()[1]: line for line in (project.experiments / 'CALLS').read_text().splitlines() if line.startswith('predict')}
+    assert sorted(predicted) == ['date', 'heard', 'plain']
+    assert 'predict_audio.vars --split-pool' in predicted['heard'] and 'predict_meta.vars' in predicted['date']
+    assert 'plain: finished, skipped' in result.stderr and 'dummy_' not in result.stderr
+    assert 'broken.npz.vars, line 1' in result.stderr and not (folder / 'broken.pred.npz').exists()
+    # a table adds those of its models that are not there, and leaves none of the others out
+    (folder / 'date.pred.npz').unlink()
+    result = project.run('experiments/predict_missing.sh', '--dataset', 'tiny', '--models', project.experiments / 'table.tsv')
+    assert result.returncode == 0 and 'student: skipped: not trained' in result.stderr
+    assert (folder / 'date.pred.npz').exists()
+
+
+def test_a_failure_without_a_log_points_to_the_reason_and_not_to_a_log(project):
+    (project.experiments / 'tiny').mkdir()
+    (project.experiments / 'tiny' / 'plain.npz.lock').write_text('not a folder')
+    result = train(project, 'plain')
+    assert result.returncode == 1
+    reason, failure = [line for line in result.stderr.splitlines() if 'plain.npz' in line or 'training failed' in line]
+    assert 'claim' in reason and failure.endswith('training failed with exit status 74, see above')
+    assert not (project.experiments / 'tiny' / 'plain.log').exists()
+
+
+def test_theano_flags_are_answered_with_the_option_for_the_device(project):
+    result = train(project, '--status', THEANO_FLAGS='device=cuda0,floatX=float32')
+    assert result.returncode == 0 and '--device cuda:0' in result.stderr
+    assert 'THEANO_FLAGS' not in train(project, '--status').stderr
+
+
 def test_eval_all_prints_a_line_a_model(project):
     train(project)
     (project.experiments / 'tiny' / 'both.pred.npz').unlink()

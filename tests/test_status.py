@@ -41,9 +41,23 @@ def test_status_tells_of_every_model(project):
     (project.experiments / 'tiny' / 'plain.run.json').write_text('{"saved_epoch": 2}')
     (project.experiments / 'tiny' / 'meta.pred.npz').unlink()
     states = status(project)
-    assert states['plain'] == 'finished     MAP 0.500 after epoch 2 of 3'
+    assert states['plain'] == 'finished     MAP of excerpts 0.500 after epoch 2 of 3'
+    assert 'eval_all.sh --dataset tiny' in states['MAP:']
     assert states['meta'] == 'finished     no predictions yet'
     assert states['4'] == 'models: 4 finished'
+
+
+def test_without_a_table_status_shows_what_is_in_the_folder_and_the_published_models_only_if_it_is_empty(project):
+    def shown(*names):
+        result = project.run('experiments/train_all.sh', '--status', '--dataset', 'tiny', *names)
+        assert result.returncode == 0, result.output
+        return [line.split()[0] for line in result.stdout.splitlines()]
+    assert len(shown()) == 37 + 1
+    train(project, 'plain')
+    (project.experiments / 'tiny' / 'others.npz.lock').mkdir()
+    assert shown() == ['others', 'plain', '2']
+    assert shown('plain', 'dummy_lme1_fdrop05_fM10k_powlearn_shift5_fs1024_mc2cgr1dgr1') == [
+        'dummy_lme1_fdrop05_fM10k_powlearn_shift5_fs1024_mc2cgr1dgr1', 'plain', '2']
 
 
 def test_progress_is_told_from_the_log(tmp_path):
