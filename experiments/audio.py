@@ -91,8 +91,8 @@ class WavFile:
     """A WAV file: what `read_header` gives as attributes, and `.samples`, a read-only memory map.
 
     Samples have the shape (length,), or (length, channels) if there are several channels; 8 bit samples are
-    unsigned (0..255), wider ones signed. With `sample_rate`, anything but mono 16 bit at that rate is refused.
-    Raises Problem as `read_header` does, and for 24 bit.
+    unsigned (0..255), wider ones signed. `len(wav)` is the length, `wav[start:stop]` reads only these samples.
+    With `sample_rate`, anything but mono 16 bit at that rate is refused. Raises Problem as `read_header` does, and for 24 bit.
     """
     def __init__(self, filename, sample_rate=None):
         self.filename = filename
@@ -104,6 +104,12 @@ class WavFile:
         if self.width not in DTYPES:
             raise Problem('%s: %d bit samples; convert it to 16 bit' % (filename, 8 * self.width))
         self.samples = map_samples(filename, header)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, where) -> np.ndarray:
+        return self.samples[where]
 
 
 def map_samples(filename, header):

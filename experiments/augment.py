@@ -57,6 +57,28 @@ def loop(out, length):
         length += step
 
 
+def grab_random_excerpts(wavs, labels, batchsize: int, max_len: int, min_len: int = 0, buckets: int = 1, rng=None):
+    """Endless training batches (excerpts, labels) of `wavs`: arrays or audio.WavFile objects, with one label each.
+
+    All excerpts of a batch (batchsize, N) are as long as the shortest of its recordings, within min_len..max_len samples;
+    shorter recordings are looped. Recordings are grouped into `buckets` of similar length, so that little is cut off.
+    `rng` is a numpy Generator (default: seed 0). The feed in data.py draws in the same way.
+    """
+    rng = np.random.default_rng(0) if rng is None else rng
+    lengths, labels = np.array([len(wav) for wav in wavs]), np.asarray(labels)
+    groups = make_buckets(lengths, min_len, max_len, buckets)
+    empty = wavs[0][:0]
+    while True:
+        items = draw_items(groups, batchsize, rng)
+        length = excerpt_length(lengths[items], min_len, max_len)
+        excerpts = np.empty((batchsize, length, *empty.shape[1:]), empty.dtype)
+        for excerpt, item, start in zip(excerpts, items, draw_starts(lengths[items], length, rng)):
+            part = wavs[item][start:start + length]
+            excerpt[:len(part)] = part
+            loop(excerpt, len(part))
+        yield excerpts, labels[items]
+
+
 # == Mixing ==
 
 def mixing_weights(cfg, count, rng):

@@ -1,9 +1,13 @@
 """Random excerpts, mixing, filters, stretch and shift."""
+import itertools
+
+import audio
 import config
 import numpy as np
 import pytest
-from augment import (draw_filters, draw_items, draw_starts, excerpt_length, filter_responses, kept_frames, loop,
-                     make_buckets, mix, mixing_weights, needed_bins, stretch_shift)
+import soundfile
+from augment import (draw_filters, draw_items, draw_starts, excerpt_length, filter_responses, grab_random_excerpts,
+                     kept_frames, loop, make_buckets, mix, mixing_weights, needed_bins, stretch_shift)
 from feed import run_ahead
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,6 +103,29 @@ def test_golden_excerpts_are_those_that_we_could_draw(golden):
                 ours[:lengths[item]] = whole[start:start + len(excerpt)]
                 loop(ours, min(len(ours), lengths[item] - start))
                 np.testing.assert_array_equal(ours, excerpt)
+
+
+def test_excerpts_of_files_are_grabbed_in_batches_of_one_length(tmp_path):
+    lengths = [30, 12, 25, 4, 18, 50, 22, 9, 14, 40]
+    wavs = []
+    for k, length in enumerate(lengths):
+        soundfile.write(tmp_path / ('%d.wav' % k), (100 * k + np.arange(length)).astype(np.int16), 22050)
+        wavs.append(audio.WavFile(str(tmp_path / ('%d.wav' % k))))
+    assert [len(wav) for wav in wavs] == lengths and wavs[2][3:6].tolist() == [203, 204, 205]
+
+    def batches(count):
+        return list(itertools.islice(grab_random_excerpts(wavs, range(10), 2, 20, 10, 3, rng()), count))
+    drawn = batches(60)
+    for excerpts, labels in drawn:
+        assert excerpts.dtype == np.int16 and excerpts.shape == (2, excerpt_length(np.array(lengths)[labels], 10, 20))
+        for excerpt, label in zip(excerpts, labels):
+            start = excerpt[0] - 100 * label
+            assert 0 <= start <= max(0, lengths[label] - len(excerpt))
+            np.testing.assert_array_equal(excerpt, 100 * label + (start + np.arange(len(excerpt))) % lengths[label])
+    assert {label for _, labels in drawn for label in labels} == set(range(10))
+    assert all((a[0] == b[0]).all() for a, b in zip(drawn, batches(60)))
+    empty, _ = next(grab_random_excerpts(wavs, range(10), 2, 0))
+    assert empty.shape == (2, 0)
 
 
 # == Mixing ==
