@@ -2,7 +2,7 @@
 
 A test module names the golden cases that it covers in a literal tuple GOLDEN; its tests get them by
 `golden('layers/arch_conv')` -> (description dict, dict of arrays). The cases are read from ../shared/golden
-where that exists, else from tests/fixtures/*.npz, else the test skips with a reason.
+where that exists, else from tests/fixtures/*.npz, which hold all of them.
 """
 import functools
 import json
@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 
+import golden_dataset as generated
 import numpy as np
 import pytest
 
@@ -51,7 +52,10 @@ def condensed():
 
 
 def read_condensed(case):
-    """(description, arrays) of what a fixture holds of a golden case or network, or None."""
+    """(description, arrays) of what a fixture holds of a golden case or network, or None.
+
+    Where only every n-th frame is kept, the description tells n as `every`.
+    """
     if case not in condensed():
         return None
     with np.load(condensed()[case]) as f:
@@ -97,6 +101,14 @@ def golden_net(tmp_path):
         path.with_name(path.name + '.vars').write_text(found[0])
         return str(path)
     return get
+
+
+@pytest.fixture(scope='session')
+def golden_dataset(tmp_path_factory):
+    """Folder of the dataset that golden cases were recorded on. Not to be changed."""
+    folder = tmp_path_factory.mktemp('golden') / 'dataset'
+    generated.write(folder)
+    return folder
 
 
 @pytest.fixture

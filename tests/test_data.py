@@ -54,10 +54,9 @@ def same(one, other):
 # == The golden data set ==
 
 @pytest.fixture
-def dataset(golden_dir, tmp_path):
-    source = golden_dir / 'dataset'
+def dataset(golden_dataset, tmp_path):
     for name in ('audio', 'filelists', 'labels'):
-        os.symlink(source / name, tmp_path / name)
+        os.symlink(golden_dataset / name, tmp_path / name)
     return Dataset(tmp_path)
 
 

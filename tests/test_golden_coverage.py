@@ -1,7 +1,8 @@
 """Every golden case is covered: named in the tuple GOLDEN of some test module."""
 import ast
+import filecmp
 
-from conftest import ROOT
+from conftest import ROOT, condensed
 
 # networks and weights that other cases are about, and lists that are no cases of their own
 PARTS = ('.out64', '.run64')
@@ -32,7 +33,18 @@ def test_no_test_names_a_case_that_is_not_there(golden_dir):
     assert not unknown, {case: covered()[case] for case in unknown}
 
 
-def test_covered_cases_are_asked_for(golden_dir):
+def test_every_case_can_be_run_from_the_fixtures_alone():
+    missing = set(covered()) - set(condensed())
+    assert not missing, 'left out by fixtures/make_golden.py: %s' % ', '.join(sorted(missing))
+
+
+def test_the_generated_dataset_is_the_recorded_one(golden_dir, golden_dataset):
+    recorded = [path.relative_to(golden_dir / 'dataset') for path in (golden_dir / 'dataset').rglob('*') if path.is_file()]
+    same, different, missing = filecmp.cmpfiles(golden_dir / 'dataset', golden_dataset, recorded, shallow=False)
+    assert len(same) == len(recorded) and not different and not missing
+
+
+def test_covered_cases_are_asked_for():
     for path in sorted((ROOT / 'tests').glob('test_*.py')):
         text = path.read_text()
         if '\nGOLDEN' in text:

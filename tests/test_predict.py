@@ -15,7 +15,7 @@ import config
 import data
 import model
 import predict
-from conftest import GOLDEN_DIR, ROOT
+from conftest import ROOT, read_golden
 from files import Problem, save_npz
 from predictions import load, save
 
@@ -49,15 +49,13 @@ def trained(tiny_dataset, tmp_path_factory):
 
 
 def cases():
-    path = GOLDEN_DIR / 'predict' / 'predict.json'
-    return [c for c in json.loads(path.read_text())['cases'] if c['rc'] == 0] if path.exists() else []
+    return [c for c in read_golden('predict/predict')[0]['cases'] if c['rc'] == 0]
 
 
 @pytest.mark.parametrize('case', cases(), ids=lambda c: '%(net)s-%(mode)s' % c)
-def test_predictions_are_those_of_the_original(case, golden, golden_dir, tmp_path, call):
+def test_predictions_are_those_of_the_original(case, golden, golden_net, golden_dataset, tmp_path, call):
     _, arrays = golden('predict/predict')
-    shutil.copytree(golden_dir / 'dataset', tmp_path / 'dataset')
-    call(golden_dir / 'nets' / (case['net'] + '.npz'), tmp_path / 'out.npz', '--dataset', tmp_path / 'dataset', '--device', 'cpu', *case['options'].split())
+    call(golden_net('nets/' + case['net']), tmp_path / 'out.npz', '--dataset', golden_dataset, '--device', 'cpu', *case['options'].split())
     found = load(str(tmp_path / 'out.npz'))
     assert set(found.files) == set(case['shapes'])
     for file, shape in case['shapes'].items():
@@ -67,17 +65,15 @@ def test_predictions_are_those_of_the_original(case, golden, golden_dir, tmp_pat
             np.testing.assert_allclose(found[file], expected, atol=2e-4 if case['net'].startswith('mel_learn') else 1e-4)
 
 
-def test_metadata_networks_ignore_split_pool(golden_dir, tmp_path, call):
-    shutil.copytree(golden_dir / 'dataset', tmp_path / 'dataset')
-    net = golden_dir / 'nets' / 'meta_dtenc3.npz'
+def test_metadata_networks_ignore_split_pool(golden_net, golden_dataset, tmp_path, call):
+    net = golden_net('nets/meta_dtenc3')
     for name, options in (('a', ()), ('b', ('--split-pool',))):
-        call(net, tmp_path / (name + '.npz'), '--dataset', tmp_path / 'dataset', '--filelists', 'test', '--var', 'arch.output=linear', *options)
+        call(net, tmp_path / (name + '.npz'), '--dataset', golden_dataset, '--filelists', 'test', '--var', 'arch.output=linear', *options)
     assert (tmp_path / 'a.npz').read_bytes() == (tmp_path / 'b.npz').read_bytes()
 
 
-def test_recordings_shorter_than_the_network_get_a_row(golden_dir, tmp_path, call):
-    shutil.copytree(golden_dir / 'dataset', tmp_path / 'dataset')
-    call(golden_dir / 'nets' / 'dummy_lme1.npz', tmp_path / 'out.npz', '--dataset', tmp_path / 'dataset',
+def test_recordings_shorter_than_the_network_get_a_row(golden_net, golden_dataset, tmp_path, call):
+    call(golden_net('nets/dummy_lme1'), tmp_path / 'out.npz', '--dataset', golden_dataset,
         '--filelists', 'short', '--var', 'len_min=0', '--var', 'len_max=5')
     found = load(str(tmp_path / 'out.npz'))
     assert all(found[file].shape == (1, 7) for file in found.files)
