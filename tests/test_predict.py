@@ -176,16 +176,15 @@ def test_a_forgotten_dataset_is_that_of_the_model(trained, tiny_dataset, tmp_pat
 
 
 @pytest.mark.parametrize('options', [(), ('--split-pool',)])
-def test_attention_of_networks_without_pooling_is_a_side_output(options, golden_dir, tmp_path, call):
-    shutil.copytree(golden_dir / 'dataset', tmp_path / 'dataset')
-    net = golden_dir / 'nets/attention_nopool.npz'
-    call(net, tmp_path / 'out.npz', '--dataset', tmp_path / 'dataset', '--filelists', 'soundscapes', '--device', 'cpu', '--var', 'len_min=0',
+def test_attention_of_networks_without_pooling_is_a_side_output(options, golden_net, golden_dataset, tmp_path, call):
+    net = golden_net('nets/attention_nopool')
+    call(net, tmp_path / 'out.npz', '--dataset', golden_dataset, '--filelists', 'soundscapes', '--device', 'cpu', '--var', 'len_min=0',
          '--var', 'len_max=5', '--include-side-outputs', *options)
     scores, attention = load(tmp_path / 'out.npz'), load(tmp_path / 'out.attention.npz')
     assert attention.files == scores.files and attention.offsets.tolist() == scores.offsets.tolist()
-    cfg = config.load([str(net) + '.vars'], ['len_min=0', 'len_max=5'])
-    plain = predict.load_model(str(net), cfg, 0).eval()
-    item = predict.TestFeed(data.Dataset(tmp_path / 'dataset'), cfg, 'soundscapes').item(1)
+    cfg = config.load([net + '.vars'], ['len_min=0', 'len_max=5'])
+    plain = predict.load_model(net, cfg, 0).eval()
+    item = predict.TestFeed(data.Dataset(golden_dataset), cfg, 'soundscapes').item(1)
     spect = audio.spectrogram(item['samples'], cfg['sample_rate'], cfg['frame_len'], cfg['fps'], bins=audio.num_bins(cfg))[:350]
     with torch.no_grad():
         expected = plain(torch.from_numpy(spect)[None])['attention'][0].T.numpy()
