@@ -36,7 +36,7 @@ boot=$(</proc/sys/kernel/random/boot_id)
 namespace=$(readlink /proc/self/ns/pid)
 self=$(readlink -f -- "${BASH_SOURCE[0]}")
 
-say() { printf 'claim.sh: %s: %s\n' "$name" "$*" >&2; }
+say() { printf 'claim.sh: %s: %s\n' "$name" "${*//[[:cntrl:]]/?}" >&2; }
 die() { say "$2"; exit "$1"; }
 now() { printf '%(%F %T %z)T' -1; }
 
@@ -59,7 +59,7 @@ list() {  # sets latest, the highest number; globbing lists the folder, so an NF
     latest=0
     for f in "$lock"/[1-9]*; do
         f=${f##*/}
-        if [[ $f =~ ^[0-9]+$ ]] && ((f > latest)); then latest=$f; fi
+        if [[ $f =~ ^[0-9]{1,15}$ ]] && ((f > latest)); then latest=$f; fi
     done
 }
 
@@ -75,13 +75,14 @@ current() {  # is RESULT another version than the one to be replaced?
 
 start_of() {  # PID: its start in ticks since boot; fails if there is none, or a dead one not yet collected
     local fields
+    [[ $1 ]] || return 1
     read -r fields 2>/dev/null <"/proc/$1/stat" || return 1
     read -ra fields <<<"${fields##*) }"
     [[ ${fields[0]} != [ZX] ]] && printf '%s' "${fields[19]}"
 }
 
 processes() {  # TOKEN: the attempt's processes on this machine
-    { grep -lzxs -- "CLAIM_TOKEN=$1" /proc/[0-9]*/environ || :; } | cut -d/ -f3
+    { grep -lzxsF -- "CLAIM_TOKEN=$1" /proc/[0-9]*/environ || :; } | cut -d/ -f3
 }
 
 end_processes() {  # TOKEN: kill them all; fails if some can't be
@@ -104,11 +105,18 @@ age_of() {  # FILE: seconds since it was touched, by the file server's clock; fa
     [[ $clock ]] && printf '%s' $((clock - touched))
 }
 
-read_owner() {  # NUMBER: sets the table owner
-    local line
-    declare -gA owner=()
+read_owner() {  # NUMBER: sets the table owner; what isn't well-formed stays empty, so that it matches no process
+    local line key value
+    declare -gA owner=([host]='' [process]='' [gpu]='' [slurm]='' [since]='' [boot]='' [namespace]='' [user]='' [start]='' [token]='')
+    [[ -f $lock/$1/owner ]] || return 0
     while IFS= read -r line; do
-        [[ $line != ?*': '* ]] || owner[${line%%: *}]=${line#*: }
+        [[ $line =~ ^(host|process|gpu|slurm|since|boot|namespace|user|start|token):\ (.*)$ ]] || continue
+        key=${BASH_REMATCH[1]} value=${BASH_REMATCH[2]//[[:cntrl:]]/?}
+        case $key in
+            process | start) [[ $value =~ ^[0-9]+$ ]] || continue ;;
+            token) [[ $value =~ ^[A-Za-z0-9.]+$ ]] || continue ;;
+        esac
+        owner[$key]=$value
     done 2>/dev/null <"$lock/$1/owner" || :
 }
 
@@ -123,11 +131,14 @@ judge() {  # NUMBER: sets state (free, failed, held, stale), words, and left, wh
     read_owner "$1"
     who="${owner[host]:-someone} (process ${owner[process]:-unknown}${owner[gpu]:+, GPU ${owner[gpu]}}"
     who+="${owner[slurm]:+, Slurm job ${owner[slurm]}}) since ${owner[since]:-an unknown time}"
-    if [[ ${owner[boot]:-} == "$boot" && ${owner[namespace]:-} == "$namespace" && ${owner[user]:-} == "$UID" ]]; then
-        if [[ $(start_of "${owner[process]%% *}") == "${owner[start]}" ]]; then
+    if [[ ${owner[boot]} == "$boot" && ${owner[namespace]} == "$namespace" && ${owner[user]} == "$UID" &&
+            ${owner[process]} && ${owner[start]} ]]; then
+        if [[ $(start_of "${owner[process]}") == "${owner[start]}" ]]; then
             state=held words="held by $who"
         else
-            mapfile -t left < <(processes "${owner[token]}")
+            # Only a token made by this very holder, who is gone, so that no text in a file can name processes of others.
+            [[ ${owner[token]%.*} != "${boot%%-*}.${owner[process]}.${owner[start]}" ]] ||
+                mapfile -t left < <(processes "${owner[token]}")
             state=stale words="stale: was held by $who; that process is gone"
             ((${#left[@]} == 0)) || words+=", but ${left[*]} of it go on"
         fi
@@ -136,7 +147,7 @@ judge() {  # NUMBER: sets state (free, failed, held, stale), words, and left, wh
     [[ -e $dir/beat ]] && age=$(age_of "$dir/beat") || age=$(age_of "$dir") || age=unknown
     if [[ $age == unknown ]]; then
         state=held words="held by $who"
-    elif awk "BEGIN { exit !($age > $lease) }"; then
+    elif awk -v age="$age" -v lease="$lease" 'BEGIN { exit !(age > lease) }'; then
         state=stale words="stale: was held by $who; no sign of life for $age s"
     else
         state=held words="held by $who, last sign of life $age s ago"
@@ -147,7 +158,7 @@ mine() {  # is our number still our own? Fails only if it surely isn't
     local found
     list
     ((latest <= number)) || return 1
-    found=$(grep -xs -- "token: $token" "$lock/$number/owner" 2>&1) && return 0
+    found=$(grep -xsF -- "token: $token" "$lock/$number/owner" 2>&1) && return 0
     found=$(LC_ALL=C stat -- "$lock/$number/owner" 2>&1 >/dev/null) || [[ $found == *'No such file'* || $found == *'Stale file'* ]] || return 0
     return 1
 }
@@ -208,7 +219,7 @@ take() {  # claims, or says why not and ends; sets number, token, dir
         mv -T -- "$filled" "$dir" 2>/dev/null || :
         rm -rf -- "$filled"
         # What the folder says counts, as a server's answer may get lost.
-        if grep -qxs -- "token: $token" "$dir/owner"; then
+        if grep -qxsF -- "token: $token" "$dir/owner"; then
             mine || die 75 'another was quicker'
             return
         fi
@@ -372,7 +383,7 @@ status() {
         return 1
     else
         judge "$latest"
-        echo "$words"
+        printf '%s\n' "${words//[[:cntrl:]]/?}"
         case $state in held) ;; free) return 1 ;; stale) return 3 ;; failed) return 4 ;; esac
     fi
 }

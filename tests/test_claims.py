@@ -253,6 +253,36 @@ def test_holder_whose_watcher_dies_stops(place):
     assert not processes_with(token)
 
 
+def forge_dead_here(place, **changes):
+    """A claim of a process of this machine and user that is gone."""
+    place.forge(**{'boot': pathlib.Path('/proc/sys/kernel/random/boot_id').read_text().strip(), 'process': 1, 'start': 1, **changes})
+
+
+def test_token_in_an_owner_file_ends_no_processes_of_other_claims(place):
+    (place.path / 'other').mkdir()
+    other, token = place.begin('echo $CLAIM_TOKEN > up; read -r < up; touch "$CLAIM_WORK/x.npz"', lock='other/x.npz.lock')
+    for crafted in ('.*', token.replace('.', '?'), token[:8] + '.*', token[:8] + '.1.1.*', token):
+        forge_dead_here(place, token=crafted)
+        code, words = place.status()
+        assert code == STALE and 'go on' not in words
+        assert place.claim(MAKE, 'a').returncode == 0
+        for name in ('x.npz', 'x.npz.vars'):
+            (place.path / name).unlink()
+    (place.path / 'up').write_text('\n')
+    assert other.wait(timeout=30) == 0, other.stderr.read()
+
+
+@pytest.mark.parametrize('changes', [{'start': ''}, {'process': '../self'}, {'start': '1[$(touch touched)]'}, {'host': '$(touch touched)\x1b[2J'}])
+def test_crafted_owner_file_runs_nothing_and_is_held_until_the_lease_ends(place, changes):
+    forge_dead_here(place, **changes)
+    if 'host' in changes:
+        (place.lock / '1' / 'owner').write_text('a[$(touch touched)]: 1\nhost: %s\n' % changes['host'])
+    answer = place.ask('--status', 'x.npz.lock')
+    assert (answer.returncode, answer.stderr) == (HELD, '') and '\x1b' not in answer.stdout
+    assert place.claim(MAKE, 'b').returncode == 75
+    assert not (place.path / 'touched').exists()
+
+
 def test_claim_in_a_claim_falls_with_it(place):
     inner = '"$0" y.npz.lock -- bash -c "setsid sleep 1000 & echo \\$CLAIM_TOKEN > up; wait"'
     holder, token = place.begin(inner, str(CLAIM))
