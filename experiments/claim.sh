@@ -22,6 +22,8 @@
 #   published/       the first attempt to succeed: its work folder, put here by one rename, which fails for all others.
 # Stale: on the holder's own machine (same boot, process namespace and user) when its process is gone; elsewhere when its
 #   beat is older than the lease, both times read off files touched in this folder, so by the file server's clock alone.
+#   If that clock was set back, the beat lies in the future: whoever sees this touches it, once, and the lease begins then.
+#   A live holder goes on touching it, so a dead one is stale one lease later.
 # The holder's watcher, a process of its own, beats, and ends the command if a higher number appears or this script dies.
 #   Processes of an attempt are known by CLAIM_TOKEN in their environment, whatever sessions they have moved to.
 # Publishing: the rename is the decision. Then all files move beside RESULT, RESULT itself last, then the lock goes. Every
@@ -121,7 +123,7 @@ read_owner() {  # NUMBER: sets the table owner; what isn't well-formed stays emp
 }
 
 judge() {  # NUMBER: sets state (free, failed, held, stale), words, and left, what goes on here of a dead holder's
-    local dir=$lock/$1 who age
+    local dir=$lock/$1 who seen age
     left=()
     if [[ -e $dir/failed ]]; then
         state=failed words="failed $(<"$dir/failed")"; return
@@ -144,9 +146,14 @@ judge() {  # NUMBER: sets state (free, failed, held, stale), words, and left, wh
         fi
         return
     fi
-    [[ -e $dir/beat ]] && age=$(age_of "$dir/beat") || age=$(age_of "$dir") || age=unknown
+    seen=$dir/beat
+    [[ -e $seen ]] || seen=$dir
+    age=$(age_of "$seen") || age=unknown
     if [[ $age == unknown ]]; then
-        state=held words="held by $who"
+        state=held words="held by $who; no telling whether it is alive: $lock cannot be written to from here"
+    elif ((age < 0)); then
+        touch -c -- "$seen" 2>/dev/null || :
+        state=held words="held by $who; its last sign of life lies in the future, so the lease begins now"
     elif awk -v age="$age" -v lease="$lease" 'BEGIN { exit !(age > lease) }'; then
         state=stale words="stale: was held by $who; no sign of life for $age s"
     else

@@ -334,6 +334,38 @@ def test_only_the_file_servers_clock_counts(place, ahead):
     assert place.claim(MAKE, 'b', **env).returncode == 0
 
 
+def test_holder_whose_sign_of_life_lies_in_the_future_is_stale_one_lease_after_someone_saw_it(place):
+    place.forge(age=-10 ** 6)
+    beat = place.lock / '1' / 'beat'
+    code, words = place.status()
+    assert code == HELD and 'in the future' in words
+    assert beat.stat().st_mtime <= time.time() + 1
+    os.utime(beat, (time.time() - 550,) * 2)  # so much later
+    before = beat.stat().st_mtime
+    code, words = place.status()
+    assert code == HELD and 'sign of life 55' in words and beat.stat().st_mtime == before
+    assert place.claim(MAKE, 'b').returncode == 75
+    os.utime(beat, (time.time() - 650,) * 2)
+    assert place.claim(MAKE, 'b').returncode == 0
+    (place.path / 'x.npz').unlink()
+    (place.lock / '1').mkdir(parents=True)  # without owner and sign of life, the folder itself counts
+    os.utime(place.lock / '1', (time.time() + 10 ** 6,) * 2)
+    assert place.claim(MAKE, 'c').returncode == 75
+    assert (place.lock / '1').stat().st_mtime <= time.time() + 1
+
+
+def test_live_holder_whose_clock_was_set_back_keeps_its_claim(place):
+    holder, _ = place.begin('echo > up; read -r < up; ' + MAKE, 'a', CLAIM_BEAT='0.05')
+    beat, owner = place.lock / '1' / 'beat', place.lock / '1' / 'owner'
+    owner.write_text(owner.read_text().replace('boot: ', 'boot: another'))  # as another machine sees it
+    for ahead in (10 ** 6, -10 ** 6):
+        os.utime(beat, (time.time() + ahead,) * 2)
+        wait_until(lambda: abs(beat.stat().st_mtime - time.time()) < 100)
+    assert place.status()[0] == HELD
+    (place.path / 'up').write_text('\n')
+    assert holder.wait(timeout=30) == 0
+
+
 def test_claim_whose_owner_is_not_written_yet_or_damaged_is_held_until_the_lease_ends(place):
     (place.lock / '1').mkdir(parents=True)
     assert place.status()[0] == HELD
