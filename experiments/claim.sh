@@ -40,6 +40,20 @@ self=$(readlink -f -- "${BASH_SOURCE[0]}")
 
 say() { printf 'claim.sh: %s: %s\n' "$name" "${*//[[:cntrl:]]/?}" >&2; }
 die() { say "$2"; exit "$1"; }
+problem() {  # VERB ERROR: says what cannot be done, where, why, and the cure
+    local reason=${2##*: } where=$folder cure='solve that'
+    case $reason in
+        *'No space'* | *quota*) cure='free some space there' ;;
+        *ermi*)
+            [[ ! -d $lock ]] || where=$lock
+            cure="make it writable (it belongs to $(stat -c %U -- "$where"))" ;;
+        Read-only*) cure='make it writable' ;;
+        *exists* | *directory*) where=$lock cure='remove that' ;;
+    esac
+    say "cannot $1 it: $where: $reason; $cure, then start it again; nothing is lost"
+}
+cannot() { problem "$@"; exit 74; }
+
 now() { printf '%(%F %T %z)T' -1; }
 
 usage() {
@@ -73,6 +87,10 @@ finished() {  # is RESULT in place? From a fresh listing
 
 current() {  # is RESULT another version than the one to be replaced?
     [[ ! $replace || $(stat -c %i-%.9Y -- "$result" 2>/dev/null) != "$replace" ]]
+}
+
+vanished() {  # ERROR: was a file missing, as a rival removed or moved it, or as a server's first answer got lost?
+    [[ $1 == *'No such file'* || $1 == *'Stale file'* || $1 == *'are the same file'* ]]
 }
 
 start_of() {  # PID: its start in ticks since boot; fails if there is none, or a dead one not yet collected
@@ -166,7 +184,7 @@ mine() {  # is our number still our own? Fails only if it surely isn't
     list
     ((latest <= number)) || return 1
     found=$(grep -xsF -- "token: $token" "$lock/$number/owner" 2>&1) && return 0
-    found=$(LC_ALL=C stat -- "$lock/$number/owner" 2>&1 >/dev/null) || [[ $found == *'No such file'* || $found == *'Stale file'* ]] || return 0
+    found=$(LC_ALL=C stat -- "$lock/$number/owner" 2>&1 >/dev/null) || vanished "$found" || return 0
     return 1
 }
 
@@ -175,18 +193,21 @@ end_attempt() {  # released|failed WORDS: from now on the next caller may have i
         say "$lock/$number/$1 could not be written; the claim ends with this process, elsewhere in $lease s"
 }
 
-roll_forward() {  # completes what an attempt has published
+roll_forward() {  # completes what an attempt has published; others may do so at the same moment
     local f
     for f in "$lock"/published/*; do
-        [[ -f $f && $f != "$lock/published/$name" ]] || continue
-        mv -fT -- "$f" "$folder/${f##*/}" 2>/dev/null || [[ ! -e $f ]] ||
-            die 74 "$f could not be moved to $folder; call again when that is mended"
+        [[ ! -f $f || $f == "$lock/published/$name" ]] || move_out "$f" || return 0
     done
     sync -- "$folder" || :
-    f=$lock/published/$name
-    mv -fT -- "$f" "$result" 2>/dev/null || [[ ! -e $f ]] || die 74 "$f could not be moved to $folder"
+    move_out "$lock/published/$name" || return 0
     sync -- "$folder" || :
     tidy
+}
+
+move_out() {  # FILE of published/: moves it beside RESULT. Fails if there is no need to: RESULT is there, so others do the rest
+    local said
+    # The error decides, not a look at FILE: an NFS client may still see what another one has moved.
+    said=$(LC_ALL=C mv -fT -- "$1" "$folder/${1##*/}" 2>&1) || vanished "$said" || { ! finished && cannot publish "$said"; }
 }
 
 tidy() {  # RESULT is in place: the lock goes, at once, and then its contents
@@ -196,11 +217,16 @@ tidy() {  # RESULT is in place: the lock goes, at once, and then its contents
 }
 
 take() {  # claims, or says why not and ends; sets number, token, dir
-    local reason tries filled f
+    local said tries filled f
     token=${boot%%-*}.$$.$(start_of $$).$RANDOM
     for ((tries = 0; tries < 20; tries++)); do
         list
-        if [[ -e $lock/published ]]; then roll_forward; continue; fi
+        if [[ -e $lock/published ]]; then
+            roll_forward
+            finished || continue  # it has been removed since
+            say 'finished already'
+            exit 0
+        fi
         state=free left=()
         if ((latest)); then judge "$latest"; fi
         if finished; then
@@ -216,12 +242,12 @@ take() {  # claims, or says why not and ends; sets number, token, dir
             [[ ! -e $lock/published ]] || continue
             ((${#left[@]} == 0)) || end_processes "${owner[token]}" || die 75 "$words and can't be ended"
         fi
-        reason=$(mkdir -p -- "$lock" 2>&1) || die 74 "can't be claimed: ${reason#mkdir: }"
         number=$((latest + 1)) dir=$lock/$((latest + 1)) filled=$lock/.new.$token
-        if ! write_owner "$filled" 2>/dev/null; then
+        if ! said=$(export LC_ALL=C; { [[ -d $lock ]] || mkdir -- "$lock"; } 2>&1 && write_owner "$filled" 2>&1); then
             rm -rf -- "$filled"
-            [[ ! -d $lock ]] || die 74 "can't be claimed: $lock can't be written to; is the disk full?"
-            continue  # the lock has just gone: another has finished
+            # Another may have just made the lock, or finished and removed it.
+            vanished "$said" || [[ -d $lock && $said == *'File exists'* ]] || cannot claim "$said"
+            continue
         fi
         mv -T -- "$filled" "$dir" 2>/dev/null || :
         rm -rf -- "$filled"
@@ -266,17 +292,26 @@ prepare() {  # the attempt's own folder, with what the latest attempt left that 
 }
 
 publish() {  # the attempt has succeeded: the first rename decides
+    local said winner
     [[ -f $work/$name ]] || { say "the command succeeded, but left no $name in \$CLAIM_WORK"; return 1; }
-    sync -- "$work"/* 2>/dev/null || { say "$work could not be flushed to disk"; return 1; }
-    mv -T -- "$work/.attempt" "$work/.succeeded" || return 1
-    mv -T -- "$work" "$lock/published" 2>/dev/null || :
+    said=$(LC_ALL=C sync -- "$work"/* 2>&1) || { problem publish "$said"; return 1; }
+    if said=$(LC_ALL=C mv -T -- "$work/.attempt" "$work/.succeeded" 2>&1) || vanished "$said"; then
+        said=$(LC_ALL=C mv -T -- "$work" "$lock/published" 2>&1) || :
+    fi
     # The note tells who won even where a server's answer got lost; it also keeps the folder from ever being empty.
-    if [[ $(cat -- "$lock/published/.succeeded" 2>/dev/null) != "$token" ]]; then
+    winner=$(cat -- "$lock/published/.succeeded" 2>/dev/null) || winner=''
+    if [[ $winner == "$token" ]]; then
+        sync -- "$lock" || :
+        roll_forward
+    elif [[ ! $winner ]] && finished; then
+        say 'finished already'  # others found it published and have moved it
+    elif [[ $winner ]] || ! mine; then
         say 'another attempt has published its result first; this one is discarded'
         exit 76
+    else
+        problem publish "$said"
+        return 1
     fi
-    sync -- "$lock" || :
-    roll_forward
 }
 
 keep_log() {  # a failed attempt's log and record, beside where RESULT would be

@@ -29,7 +29,7 @@ class Place:
 
     def start(self, script, *args, lock='x.npz.lock', **env):
         process = subprocess.Popen([CLAIM, lock, '--', 'bash', '-c', script, *args], cwd=self.path, text=True,
-                                   stderr=subprocess.PIPE, env=self.environment(**env))
+                                   stderr=subprocess.PIPE, env=self.environment(**env), start_new_session=True)
         self.started.append(process)
         return process
 
@@ -462,8 +462,8 @@ def test_removed_result_is_made_again_even_if_its_lock_was_left(place):
 @pytest.mark.parametrize('when', ['before', 'after'])
 @pytest.mark.parametrize('command', ['mv', 'sync', 'rm'])
 def test_supervisor_killed_at_any_step_of_publishing(place, command, when):
-    # The shim kills claim.sh at its n-th call of the command; the watcher is killed as well, as a power cut would.
-    kill = 'kill -KILL $PPID $(</proc/$PPID/task/$PPID/children)'
+    # The shim kills claim.sh at its n-th call of the command; the watcher and the shim are killed as well, as a power cut would.
+    kill = 'read -ra stat </proc/$$/stat; main=${stat[5]}; kill -KILL $main $(</proc/$main/task/$main/children) $PPID $$'
     env = place.shim(command, 'n=$(($(cat "$COUNT") - 1)); echo $n > "$COUNT"\n' +
                      ('((n)) || { %s; }; "$real" "$@"' % kill if when == 'before' else '"$real" "$@"; s=$?; ((n)) || { %s; }; exit $s' % kill))
     count = place.path / 'shims' / 'count'
@@ -482,6 +482,53 @@ def test_supervisor_killed_at_any_step_of_publishing(place, command, when):
     else:
         pytest.fail('never came through')
     assert n > 1
+
+
+@pytest.mark.parametrize('step,answer', [
+    ('.succeeded', 'No such file or directory'), ('published', 'Input/output error'), ('x.npz.vars', 'Stale file handle'),
+    ('x.npz', 'No such file or directory'), ('x.npz', "'a' and 'b' are the same file"), ('.old', 'Stale file handle')])
+def test_rename_whose_answer_got_lost_or_that_a_rival_made_first_is_no_failure(place, step, answer):
+    # As on NFS: the rename has happened, the answer is an error, and the file may still be seen where it was.
+    env = place.shim('mv', '''"$real" "$@" || exit
+        [[ ${@: -1} == *"$STEP" ]] || exit 0
+        [[ $STEP != /x.npz* ]] || : > "${@: -2:1}"
+        echo "mv: $ANSWER" >&2; exit 1''')
+    made = place.claim(MAKE, 'a', STEP='/' + step if step != '.old' else step, ANSWER=answer, **env)
+    assert made.returncode == 0, made.error
+    assert (place.path / 'x.npz').read_text() == (place.path / 'x.npz.vars').read_text() == 'a\n'
+    assert place.visible() == ['x.npz', 'x.npz.vars'] and place.ran() == ['a']
+
+
+@pytest.mark.parametrize('step', ['published', 'x.npz.vars', 'x.npz', '.old'])
+def test_rival_that_brings_the_publication_to_its_end_at_the_same_moment_is_no_failure(place, step):
+    # At its first step of this kind, a rival does all that is left, so that nothing of the lock is there any more.
+    env = place.shim('mv', '''[[ ${@: -1} != *"$STEP" || -e rival ]] || { touch rival; PATH=$PATH "$CLAIM" x.npz.lock -- false 2> rival || exit; }
+        exec "$real" "$@"''')
+    work = place.forge(age=650)
+    for name in ('x.npz', 'x.npz.vars', '.succeeded'):
+        (work / name).write_text('done')
+    found = place.claim('false', STEP='/' + step if step != '.old' else step, CLAIM=str(CLAIM), **env)
+    assert found.returncode == 0 and 'finished already' in found.error and 'finished already' in (place.path / 'rival').read_text()
+    (place.path / 'rival').unlink()
+    assert place.visible() == ['x.npz', 'x.npz.vars']
+
+
+def test_holder_whose_result_others_put_in_place_has_succeeded(place):
+    # Others took it for dead just when it had succeeded, and published its result.
+    env = place.shim('mv', '''[[ $* != */published ]] || { "$real" "$@"; "$CLAIM" x.npz.lock -- false; }
+        exec "$real" "$@"''')
+    made = place.claim(MAKE, 'a', CLAIM=str(CLAIM), **env)
+    assert made.returncode == 0 and 'finished already' in made.error
+    assert place.visible() == ['x.npz', 'x.npz.vars'] and place.ran() == ['a']
+
+
+def test_result_that_cannot_be_moved_into_place_is_kept_and_published_later(place):
+    (place.path / 'x.npz.vars').mkdir()
+    failed = place.claim(MAKE, 'a')
+    assert failed.returncode == 74 and 'cannot overwrite directory' in failed.error and 'remove' in failed.error and len(failed.error.splitlines()) == 1
+    (place.path / 'x.npz.vars').rmdir()
+    assert place.claim(MAKE, 'b').returncode == 0
+    assert (place.path / 'x.npz').read_text() == (place.path / 'x.npz.vars').read_text() == 'a\n'
 
 
 def test_half_copied_attempt_is_not_resumed_and_old_copies_go(place):
@@ -524,7 +571,7 @@ def fill(path):
 def test_full_disk_while_claiming(place, disk):
     fill(disk)
     result = place.claim('echo > ran', lock='disk/x.npz.lock')
-    assert result.returncode == 74 and 'is the disk full?' in result.error
+    assert result.returncode == 74 and '%s: No space left on device; free some space there, then start it again' % disk in result.error
     assert len(result.error.splitlines()) == 1 and not place.ran()
     (disk / 'filler').unlink()
     assert place.ask('--status', 'disk/x.npz.lock').returncode == FREE
