@@ -32,13 +32,22 @@
 #   may be answered from an NFS client's memory). Folders and hidden files in $CLAIM_WORK are not published.
 set -euo pipefail
 shopt -s nullglob
+# A stream that is closed or that nobody reads is no reason to leave a claim half made.
+true >&2 || exec 2>/dev/null
+{ true >&1; } 2>/dev/null || exec >/dev/null
+{ true <&0; } 2>/dev/null || exec </dev/null
+trap : PIPE
 
 beat=${CLAIM_BEAT:-30} lease=${CLAIM_LEASE:-600} grace=${CLAIM_GRACE:-120}
+for seconds in "$beat" "$lease" "$grace"; do
+    [[ $seconds =~ ^[0-9]+(\.[0-9]+)?$ ]] ||
+        { printf 'claim.sh: CLAIM_BEAT, CLAIM_LEASE and CLAIM_GRACE are numbers of seconds, not %s\n' "${seconds@Q}" >&2; exit 2; }
+done
 boot=$(</proc/sys/kernel/random/boot_id)
 namespace=$(readlink /proc/self/ns/pid)
 self=$(readlink -f -- "${BASH_SOURCE[0]}")
 
-say() { printf 'claim.sh: %s: %s\n' "$name" "${*//[[:cntrl:]]/?}" >&2; }
+say() { printf 'claim.sh: %s: %s\n' "$name" "${*//[[:cntrl:]]/?}" >&2 2>/dev/null || :; }
 die() { say "$2"; exit "$1"; }
 problem() {  # VERB ERROR: says what cannot be done, where, why, and the cure
     local reason=${2##*: } where=$folder cure='solve that'
@@ -140,9 +149,9 @@ read_owner() {  # NUMBER: sets the table owner; what isn't well-formed stays emp
     done 2>/dev/null <"$lock/$1/owner" || :
 }
 
-judge() {  # NUMBER: sets state (free, failed, held, stale), words, and left, what goes on here of a dead holder's
+judge() {  # NUMBER: sets state (free, failed, held, stale), words, ended if its holder surely has, and left, what goes on here of it
     local dir=$lock/$1 who seen age
-    left=()
+    left=() ended=1
     if [[ -e $dir/failed ]]; then
         state=failed words="failed $(<"$dir/failed")"; return
     elif [[ -e $dir/released ]]; then
@@ -164,7 +173,7 @@ judge() {  # NUMBER: sets state (free, failed, held, stale), words, and left, wh
         fi
         return
     fi
-    seen=$dir/beat
+    ended='' seen=$dir/beat
     [[ -e $seen ]] || seen=$dir
     age=$(age_of "$seen") || age=unknown
     if [[ $age == unknown ]]; then
@@ -189,8 +198,8 @@ mine() {  # is our number still our own? Fails only if it surely isn't
 }
 
 end_attempt() {  # released|failed WORDS: from now on the next caller may have it
-    ! mine || printf '%s\n' "$2" 2>/dev/null >"$lock/$number/$1" ||
-        say "$lock/$number/$1 could not be written; the claim ends with this process, elsewhere in $lease s"
+    ! mine || printf '%s\n' "$2" 2>/dev/null >"$lock/$number/$1" || [[ -e $lock/$number/$1 ]] ||
+        say "$lock cannot be written to, so that other machines wait $lease s before they go on"
 }
 
 roll_forward() {  # completes what an attempt has published; others may do so at the same moment
@@ -220,6 +229,7 @@ take() {  # claims, or says why not and ends; sets number, token, dir
     local said tries filled f
     token=${boot%%-*}.$$.$(start_of $$).$RANDOM
     for ((tries = 0; tries < 20; tries++)); do
+        [[ ! $signal ]] || exit 75
         list
         if [[ -e $lock/published ]]; then
             roll_forward
@@ -227,7 +237,7 @@ take() {  # claims, or says why not and ends; sets number, token, dir
             say 'finished already'
             exit 0
         fi
-        state=free left=()
+        state=free left=() ended=1
         if ((latest)); then judge "$latest"; fi
         if finished; then
             [[ $state == held ]] || tidy
@@ -243,10 +253,10 @@ take() {  # claims, or says why not and ends; sets number, token, dir
             ((${#left[@]} == 0)) || end_processes "${owner[token]}" || die 75 "$words and can't be ended"
         fi
         number=$((latest + 1)) dir=$lock/$((latest + 1)) filled=$lock/.new.$token
-        if ! said=$(export LC_ALL=C; { [[ -d $lock ]] || mkdir -- "$lock"; } 2>&1 && write_owner "$filled" 2>&1); then
+        if ! said=$(write_owner "$filled" 2>&1); then
             rm -rf -- "$filled"
             # Another may have just made the lock, or finished and removed it.
-            vanished "$said" || [[ -d $lock && $said == *'File exists'* ]] || cannot claim "$said"
+            [[ $signal ]] || vanished "$said" || [[ -d $lock && $said == *'File exists'* ]] || cannot claim "$said"
             continue
         fi
         mv -T -- "$filled" "$dir" 2>/dev/null || :
@@ -261,34 +271,41 @@ take() {  # claims, or says why not and ends; sets number, token, dir
     die 75 'others are busy with it'
 }
 
-write_owner() {  # FOLDER: makes it
-    mkdir -- "$1" && touch -- "$1/beat" &&
+write_owner() {  # FOLDER: makes it, and the lock
+    local -x LC_ALL=C
+    { [[ -d $lock ]] || mkdir -- "$lock"; } && mkdir -- "$1" && touch -- "$1/beat" &&
         printf '%s: %s\n' host "$HOSTNAME" process $$ gpu "${CUDA_VISIBLE_DEVICES:-}" \
             slurm "${SLURM_JOB_ID:-}${SLURM_RESTART_COUNT:+, restart $SLURM_RESTART_COUNT}" since "$(now)" \
-            boot "$boot" namespace "$namespace" user "$UID" start "$(start_of $$)" token "$token" >"$1/owner"
+            boot "$boot" namespace "$namespace" user "$UID" start "$(start_of $$)" token "$token" >"$1/owner" &&
+        sync -- "$1/owner"  # a server may notice only now that its disk is full
 }
 
-prepare() {  # the attempt's own folder, with what the latest attempt left that had one whole
+prepare() {  # the attempt's own folder, with what the latest attempt left whose copy was complete; sets said if it fails
     local i f from='' part=$dir/.work.$token
+    local -x LC_ALL=C
     work=$dir/work.$token
-    mkdir -- "$part" && printf '%s\n' "$token" 2>/dev/null >"$part/.attempt" || return 1
+    said=$(mkdir -- "$part" 2>&1 && printf '%s\n' "$token" 2>&1 >"$part/.attempt") || return 1
     for ((i = number - 1; i > 0; i--)); do
         for f in "$lock/$i"/work.*; do from=$f; done
         [[ ! $from ]] || break
     done
     if [[ $from ]]; then
         for f in "$from"/*; do  # its holder may live on elsewhere: a file may vanish as we look
-            cp -rp -- "$f" "$part/" 2>/dev/null || [[ ! -e $f ]] || return 1
+            said=$(cp -rp -- "$f" "$part/" 2>&1) || [[ ! -e $f ]] || return 1
         done
-        sync -- "$part"/* "$part" || return 1
+        said=$(find "$part" -exec sync -- {} + 2>&1) || return 1
     fi
-    mv -T -- "$part" "$work" || return 1
-    # Copies older than the one just used serve nobody; renamed first, so that none can be published half deleted.
-    while ((--i > 0)); do
-        for f in "$lock/$i"/work.*; do
-            mv -T -- "$f" "$lock/$i/.old" 2>/dev/null && rm -rf -- "$lock/$i/.old" || :
+    said=$(mv -T -- "$part" "$work" 2>&1) || return 1
+    # The copies of those that have surely ended serve nobody; that of one that may live on elsewhere goes an attempt later.
+    [[ ! $ended ]] || from=''
+    for ((i = number - 1; i > 0; i--)); do
+        rm -rf -- "$lock/$i"/.work.* "$lock/$i/.old" 2>/dev/null || :
+        for f in "$lock/$i"/work.*; do  # renamed first, so that none can be published half deleted
+            [[ $f == "$from" ]] || { mv -T -- "$f" "$lock/$i/.old" && rm -rf -- "$lock/$i/.old"; } 2>/dev/null || :
         done
     done
+    # The version to be replaced goes into a folder, which is handed on to later attempts, but not published.
+    current || said=$( { mkdir -p -- "$work/old" && mv -T -- "$result" "$work/old/$name"; } 2>&1) || current
 }
 
 publish() {  # the attempt has succeeded: the first rename decides
@@ -318,7 +335,12 @@ keep_log() {  # a failed attempt's log and record, beside where RESULT would be
     local f aside
     for f in "$work"/*.log "$work"/*.run.json; do
         aside=$folder/.${f##*/}.$token
-        { cp -p -- "$f" "$aside" && mv -fT -- "$aside" "$folder/${f##*/}"; } 2>/dev/null || rm -f -- "$aside"
+        # A link needs no space on a full disk.
+        if { ln -- "$f" "$aside" || cp -p -- "$f" "$aside"; } 2>/dev/null && mv -fT -- "$aside" "$folder/${f##*/}" 2>/dev/null; then
+            [[ $f != *.log ]] || kept=$folder/${f##*/}
+        else
+            rm -f -- "$aside"
+        fi
     done
 }
 
@@ -342,7 +364,7 @@ watch_over() {  # number and token as arguments; the supervisor holds the other 
 }
 
 forward() {  # SIGNAL: let the command save its state, then end it; a second signal doesn't wait
-    local deadline=$((SECONDS + grace))
+    local deadline=$((SECONDS + 10#${grace%.*}))
     [[ ! $signal ]] || deadline=0
     signal=$1
     [[ $command ]] || return 0
@@ -353,15 +375,14 @@ forward() {  # SIGNAL: let the command save its state, then end it; a second sig
 }
 
 run() {  # COMMAND...: sets status, and why if it isn't the command's own
-    local watcher
-    status=0 why=''
+    local watcher first
     # shellcheck disable=SC2034  # what counts is that our end of its stdin closes when we die
     coproc WATCHER { exec env -u CLAIM_TOKEN setsid "$self" --watch "$lock" "$number" "$token" >/dev/null; }
     watcher=$WATCHER_PID
     CLAIM_WORK=$work CLAIM_TOKEN=$token setsid setpriv --pdeathsig KILL "$@" &
     command=$!
     {  # silent: Bash would tell of each process that was killed
-        [[ ! $signal ]] || forward "$signal"  # it came before the command was there
+        if [[ $signal ]]; then first=$signal signal=''; forward "$first"; fi  # it came before the command was there
         while start_of "$command" && start_of "$watcher"; do wait -n "$command" "$watcher" || :; done
         start_of "$watcher" || { why=', its watcher was killed'; end_processes "$token" || :; }
         end_processes "$token" || why=', some of its processes could not be killed'
@@ -373,11 +394,12 @@ run() {  # COMMAND...: sets status, and why if it isn't the command's own
 }
 
 claim() {
-    signal='' command=''
-    take
+    signal='' command='' status=0 why='' kept=''
+    trap die_of_signal EXIT
     trap 'forward INT' INT
     trap 'forward TERM' TERM
-    trap 'forward HUP' HUP
+    trap 'forward HUP' HUP  # no effect under nohup: what was ignored at the start stays ignored
+    take
     if finished || [[ -e $lock/published ]]; then
         roll_forward
         say 'finished already'
@@ -385,14 +407,13 @@ claim() {
     fi
     if ! prepare; then
         rm -rf -- "$dir/.work.$token"
-        end_attempt released "after $dir could not be filled on $HOSTNAME, $(now)"
-        die 74 "can't be begun: $dir can't be written to; is the disk full?"
+        [[ $signal ]] || mine || die 76 'the claim was lost to another'
+        end_attempt released "after it could not be begun on $HOSTNAME, $(now)"
+        [[ $signal ]] || problem begin "$said"
+        return 74
     fi
-    if ! current; then  # into a folder, which is handed on to later attempts, but not published
-        mkdir -p -- "$work/old"
-        mv -T -- "$result" "$work/old/$name"
-    fi
-    run "$@"
+    if [[ $signal ]]; then status=143; else run "$@"; fi
+    trap '' INT TERM HUP  # the rest is short
     if ((status == 0)); then
         publish || { status=74; keep_log; end_attempt failed "on $HOSTNAME, $(now): its result could not be published"; }
     elif ! mine; then
@@ -400,16 +421,22 @@ claim() {
         status=76
     elif [[ $signal ]]; then
         end_attempt released "interrupted on $HOSTNAME, $(now); the next attempt goes on from there"
+    elif ((status == 141)); then
+        end_attempt released "on $HOSTNAME, $(now), as nobody read its output any more; the next attempt goes on from there"
     else
         keep_log
         end_attempt failed "on $HOSTNAME, $(now): exit status $status$why"
-        say "failed with exit status $status$why; what it left: $work"
-    fi
-    if [[ $signal ]] && ((status != 0)); then  # die of the same signal, so that a calling script stops, too
-        trap - INT TERM HUP
-        kill -s "$signal" $$
+        say "failed with exit status $status$why${kept:+; see $kept}"
     fi
     return "$status"
+}
+
+# shellcheck disable=SC2329  # a trap
+die_of_signal() {  # at the end of an interrupted call that made nothing, so that a calling script stops, too
+    local status=$?
+    [[ $signal ]] && ((status)) || exit "$status"
+    trap - INT TERM HUP EXIT
+    kill -s "$signal" $$
 }
 
 status() {

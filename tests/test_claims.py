@@ -2,9 +2,11 @@
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -27,8 +29,9 @@ class Place:
     def environment(self, **env):
         return dict({k: v for k, v in os.environ.items() if not k.startswith(('CLAIM_', 'SLURM_'))}, **env)
 
-    def start(self, script, *args, lock='x.npz.lock', **env):
-        process = subprocess.Popen([CLAIM, lock, '--', 'bash', '-c', script, *args], cwd=self.path, text=True,
+    def start(self, script, *args, lock='x.npz.lock', under=('env', '--default-signal=HUP'), **env):
+        """`under`: by which command; without it, SIGHUP would be ignored where the tests run under nohup."""
+        process = subprocess.Popen([*under, CLAIM, lock, '--', 'bash', '-c', script, *args], cwd=self.path, text=True,
                                    stderr=subprocess.PIPE, env=self.environment(**env), start_new_session=True)
         self.started.append(process)
         return process
@@ -111,11 +114,14 @@ def wait_until(condition):
 
 
 def watcher_of(process):
+    found = []
+
     def find():
         children = pathlib.Path('/proc/%d/task/%d/children' % (process.pid, process.pid)).read_text().split()
-        return [int(p) for p in children if b'--watch' in pathlib.Path('/proc/%s/cmdline' % p).read_bytes()]
+        found.extend(int(p) for p in children if b'--watch' in pathlib.Path('/proc/%s/cmdline' % p).read_bytes())
+        return found
     wait_until(find)
-    return find()[0]
+    return found[0]
 
 
 # -- results --
@@ -196,13 +202,60 @@ def test_of_many_that_start_at_once_one_runs(place):
 
 @pytest.mark.parametrize('kind', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_let_the_command_save_and_release_at_once(place, kind):
-    holder, _ = place.begin('trap \'echo 5 > "$CLAIM_WORK/x.state"; exit 1\' TERM; echo > up; while :; do sleep 0.05; done')
+    holder, token = place.begin('trap \'echo 5 > "$CLAIM_WORK/x.state"; exit 1\' TERM; echo $CLAIM_TOKEN > up; while :; do sleep 0.05; done')
+    watcher = watcher_of(holder)
     holder.send_signal(kind)
-    assert holder.wait(timeout=30) == -kind
+    assert holder.wait(timeout=30) == -kind  # which a shell calls 130, 143, 129
+    assert not processes_with(token) and not os.path.exists('/proc/%d/fd/0' % watcher)
     code, words = place.status()
     assert code == FREE and 'interrupted' in words
     assert place.claim('mv "$CLAIM_WORK/x.state" "$CLAIM_WORK/x.npz"').returncode == 0
     assert (place.path / 'x.npz').read_text() == '5\n'
+
+
+def test_hangup_under_nohup_stops_nothing(place):
+    holder, _ = place.begin('echo > up; read -r < up; ' + MAKE, 'a', under=('env', '--ignore-signal=HUP'))
+    for pid in (holder.pid, watcher_of(holder)):
+        os.kill(pid, signal.SIGHUP)
+    (place.path / 'up').write_text('\n')
+    assert holder.wait(timeout=30) == 0
+    assert place.ran() == ['a']
+
+
+# Ctrl-C in a terminal reaches claim.sh and what it calls.
+CTRL_C = '[[ ! $* =~ $WHERE ]] || { kill -INT "$(ps -o sid= $$)"; kill -INT $$; }; exec "$real" "$@"'
+
+
+@pytest.mark.parametrize('command,where', [('mkdir', r'x.npz.lock$'), ('mkdir', r'/.new'), ('mv', '/1$'), ('mkdir', '/.work'), ('mv', '/work')])
+def test_ctrl_c_before_the_command_begins_frees_the_claim(place, command, where):
+    stopped = place.claim(MAKE, 'a', WHERE=where, **place.shim(command, CTRL_C))
+    assert (stopped.returncode, stopped.error) == (-signal.SIGINT, '')
+    assert place.status()[0] == FREE and not place.ran()
+    assert place.claim(MAKE, 'b').returncode == 0
+
+
+@pytest.mark.parametrize('command,where', [('sync', 'work'), ('mv', 'succeeded'), ('mv', 'x.npz$'), ('rm', 'old')])
+def test_ctrl_c_while_publishing_stops_nothing(place, command, where):
+    made = place.claim(MAKE, 'a', WHERE=where, **place.shim(command, CTRL_C))
+    assert (made.returncode, made.error) == (0, '')
+    assert place.visible() == ['x.npz', 'x.npz.vars']
+
+
+def test_command_whose_output_nobody_reads_any_more_has_not_failed(place):
+    assert place.claim('echo 1 > "$CLAIM_WORK/x.state"; kill -PIPE $$').returncode == 141
+    code, words = place.status()
+    assert code == FREE and 'nobody read its output' in words
+    assert place.claim('mv "$CLAIM_WORK/x.state" "$CLAIM_WORK/x.npz"').returncode == 0
+
+
+def test_standard_streams_that_are_closed_or_unread_change_no_exit_status(place):
+    closed = ('bash', '-c', '"$@" <&- >&- 2>&-', 'closed')
+    assert place.claim('exit 7', under=closed).returncode == 7
+    assert place.claim(MAKE, 'a', under=closed).returncode == 0
+    assert place.claim(MAKE, 'b', under=closed).returncode == 0
+    assert place.ask('--status', 'x.npz.lock').returncode == FINISHED
+    assert place.claim(MAKE, 'b', under=('bash', '-c', 'trap - PIPE; exec 2> >(exec true); wait $!; exec "$@"', 'unread')).returncode == 0
+    assert place.ran() == ['a'] and place.visible() == ['x.npz', 'x.npz.vars']
 
 
 def test_child_of_a_shell_that_is_gone_may_still_save(place):
@@ -531,6 +584,22 @@ def test_result_that_cannot_be_moved_into_place_is_kept_and_published_later(plac
     assert (place.path / 'x.npz').read_text() == (place.path / 'x.npz.vars').read_text() == 'a\n'
 
 
+def test_what_an_attempt_left_is_kept_once(place):
+    for i in range(3):
+        assert place.claim('echo >> "$CLAIM_WORK/x.state"; exit 9').returncode == 9
+        assert [str(p.relative_to(place.lock)).split('/')[0] for p in place.lock.glob('*/*/x.state')] == [str(i + 1)]
+    assert next(place.lock.glob('3/work.*/x.state')).read_text() == 3 * '\n'
+    assert not [p for p in place.lock.rglob('.*') if p.name != '.attempt']
+
+
+def test_copy_of_a_holder_that_may_live_on_elsewhere_is_kept_for_one_more_attempt(place):
+    (place.forge(age=650) / 'x.state').write_text('far')
+    assert place.claim('exit 9').returncode == 9
+    assert sorted(p.parent.name for p in place.lock.glob('*/work.*')) == ['1', '2']
+    assert place.claim('exit 9').returncode == 9
+    assert sorted(p.parent.name for p in place.lock.glob('*/work.*')) == ['3']
+
+
 def test_half_copied_attempt_is_not_resumed_and_old_copies_go(place):
     for number, step in ((1, 'one'), (2, 'two'), (3, 'three')):
         (place.forge(number=number, age=10 ** 4) / 'x.state').write_text(step)
@@ -538,8 +607,8 @@ def test_half_copied_attempt_is_not_resumed_and_old_copies_go(place):
     (place.lock / '4' / '.work.half').mkdir()
     (place.lock / '4' / 'released').write_text('disk full\n')
     assert place.claim('exit 9').returncode == 9
-    assert [p.read_text() for p in sorted(place.lock.glob('*/work.*/x.state'))] == ['three', 'three']
-    assert sorted(p.parent.name for p in place.lock.glob('*/work.*')) == ['3', '5']
+    assert [p.read_text() for p in place.lock.glob('*/work.*/x.state')] == ['three']
+    assert [p.parent.name for p in (*place.lock.glob('*/work.*'), *place.lock.glob('*/.work.*'))] == ['5']
 
 
 # -- folders that don't admit it --
@@ -582,7 +651,8 @@ def test_full_disk_while_beginning_keeps_the_state(place, disk):
     assert place.claim('head -c 40000 /dev/zero > "$CLAIM_WORK/x.state"; exit 9', lock='disk/x.npz.lock').returncode == 9
     (disk / 'filler').write_bytes(bytes(48000))
     result = place.claim('echo > ran', lock='disk/x.npz.lock')
-    assert result.returncode == 74 and 'is the disk full?' in result.error and not place.ran()
+    assert result.returncode == 74 and '%s: No space left on device; free some space' % disk in result.error and not place.ran()
+    assert len(result.error.splitlines()) == 1 and 'x.state' not in result.error
     (disk / 'filler').unlink()
     assert place.claim('mv "$CLAIM_WORK/x.state" "$CLAIM_WORK/x.npz"', lock='disk/x.npz.lock').returncode == 0
     assert (disk / 'x.npz').stat().st_size == 40000
@@ -592,6 +662,39 @@ def test_full_disk_does_not_keep_a_finished_result_from_being_published(place, d
     result = place.claim('echo 1 > "$CLAIM_WORK/x.npz"; head -c 200000 /dev/zero > disk/filler; true', lock='disk/x.npz.lock')
     assert result.returncode == 0, result.error
     assert (disk / 'x.npz').read_text() == '1\n'
+
+
+def test_log_of_a_run_that_failed_on_a_full_disk_is_beside_the_result(place, disk):
+    result = place.claim('echo full > "$CLAIM_WORK/x.log"; head -c 200000 /dev/zero > disk/filler', lock='disk/x.npz.lock')
+    assert result.returncode == 1 and 'see %s/x.log' % disk in result.error
+    assert (disk / 'x.log').read_text() == 'full\n'
+    assert place.ask('--status', 'disk/x.npz.lock').returncode == FAILED
+
+
+def test_lock_of_another_user_is_named_with_its_owner(place):
+    folder = pathlib.Path(tempfile.mkdtemp())  # which others may enter, unlike the test's own
+    try:
+        lock = folder / 'x.npz.lock'
+        (lock / '1').mkdir(parents=True)
+        (lock / '1' / 'failed').write_text('before\n')
+        folder.chmod(0o777)
+        lock.chmod(0o555)
+        other = ('setpriv', '--reuid=65534', '--regid=65534', '--clear-groups') if os.getuid() == 0 else ()
+        refused = place.claim(MAKE, 'a', lock=str(lock), under=other)
+        assert refused.returncode == 74 and '%s: Permission denied; make it writable (it belongs to ' % lock in refused.error
+        assert len(refused.error.splitlines()) == 1
+        (lock / '1' / 'failed').unlink()
+        held = place.claim(MAKE, 'a', lock=str(lock), under=other)
+        assert held.returncode == 75 and 'cannot be written to' in held.error
+        lock.chmod(0o755)
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_file_in_place_of_the_lock_is_named(place):
+    place.lock.touch()
+    result = place.claim(MAKE, 'a')
+    assert result.returncode == 74 and '%s: File exists; remove that' % place.lock in result.error
 
 
 def test_read_only_folder(place, disk):
@@ -607,6 +710,9 @@ def test_missing_folder_and_wrong_usage(place):
     for arguments in ((), ('x.npz', '--', 'true'), ('x.npz.lock', 'true'), ('--status',), ('--release',), ('--nonsense', 'x.lock')):
         result = place.ask(*arguments)
         assert result.returncode == 2 and 'claim.sh RESULT.lock -- COMMAND' in result.stderr
+    for wrong in ('30s', 'a[$(touch touched)]', '-1'):
+        result = place.claim(MAKE, 'a', CLAIM_GRACE=wrong)
+        assert result.returncode == 2 and 'numbers of seconds' in result.error and place.visible() == []
     assert place.ask('--help').returncode == 0
 
 
