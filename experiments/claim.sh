@@ -9,16 +9,18 @@
 #   claim.sh --work RESULT.lock          the folder of the latest attempt
 #
 # Exit status: that of COMMAND; 0 also if RESULT is there already; 75 held by another; 76 claim lost, result discarded;
-# 74 the folder doesn't admit it (read-only, full). Settings: CLAIM_BEAT=30, CLAIM_LEASE=600, CLAIM_GRACE=120 seconds.
+# 74 the folder cannot be written to (read-only, full); 130, 143, 129 interrupted by SIGINT, SIGTERM, SIGHUP.
+# Settings: CLAIM_BEAT=30, CLAIM_LEASE=600, CLAIM_GRACE=120 seconds.
 #
 # The protocol. RESULT.lock is a folder:
 #   1/ 2/ 3/ ...     attempts. To claim, or to take over a stale claim, is to rename a folder that holds owner and beat to
-#                    the next number; as no such folder is empty, that succeeds for one alone, over NFS, too. No number is
+#                    the next number. As such a folder is never empty, only one rename succeeds, also over NFS. No number is
 #                    ever removed by a rival, so there is no moment at which two can both believe that they have broken
 #                    the same stale claim. The highest number holds.
 #   N/owner N/beat   who holds it; touched every beat.
 #   N/released N/failed    the attempt has ended; the next caller goes on from what it left.
 #   N/work.TOKEN/    the attempt's own folder ($CLAIM_WORK), begun as a copy of the one before, so that training resumes.
+#                    The copies of attempts that have surely ended are removed then.
 #   published/       the first attempt to succeed: its work folder, put here by one rename, which fails for all others.
 # Stale: on the holder's own machine (same boot, process namespace and user) when its process is gone; elsewhere when its
 #   beat is older than the lease, both times read off files touched in this folder, so by the file server's clock alone.
@@ -27,9 +29,10 @@
 # The holder's watcher, a process of its own, beats, and ends the command if a higher number appears or this script dies.
 #   Processes of an attempt are known by CLAIM_TOKEN in their environment, whatever sessions they have moved to.
 # Publishing: the rename is the decision. Then all files move beside RESULT, RESULT itself last, then the lock goes. Every
-#   step may be repeated by anyone, so after a crash the next caller completes it. The lock may go because RESULT is in
-#   place by then, and whoever claims anew looks for RESULT after claiming, in a fresh listing (a plain test of a file
-#   may be answered from an NFS client's memory). Folders and hidden files in $CLAIM_WORK are not published.
+#   step may be repeated by anyone, at any moment, so after a crash the next caller completes it; whoever finds RESULT in
+#   place has succeeded. The lock may go because RESULT is in place by then, and whoever claims it again looks for RESULT
+#   after claiming, in a fresh listing (a plain test of a file may be answered from an NFS client's cache). Folders and
+#   hidden files in $CLAIM_WORK are not published.
 set -euo pipefail
 shopt -s nullglob
 # A stream that is closed or that nobody reads is no reason to leave a claim half made.
@@ -57,7 +60,7 @@ problem() {  # VERB ERROR: says what cannot be done, where, why, and the cure
             [[ ! -d $lock ]] || where=$lock
             cure="make it writable (it belongs to $(stat -c %U -- "$where"))" ;;
         Read-only*) cure='make it writable' ;;
-        *exists* | *directory*) where=$lock cure='remove that' ;;
+        *exists* | 'cannot overwrite'*) where=$lock cure='remove that' ;;
     esac
     say "cannot $1 it: $where: $reason; $cure, then start it again; nothing is lost"
 }
@@ -127,7 +130,7 @@ end_processes() {  # TOKEN: kill them all; fails if some can't be
 
 age_of() {  # FILE: seconds since it was touched, by the file server's clock; fails if that can't be told
     local probe=$lock/.now.$HOSTNAME.$$ touched clock
-    : 2>/dev/null <"$1" || :  # opening fetches the attributes anew
+    : 2>/dev/null <"$1" || :  # opening fetches the attributes again
     touched=$(stat -c %Y -- "$1" 2>/dev/null) && touch -- "$probe" 2>/dev/null || return 1
     clock=$(stat -c %Y -- "$probe" 2>/dev/null || :)
     rm -f -- "$probe"
@@ -215,7 +218,7 @@ roll_forward() {  # completes what an attempt has published; others may do so at
 
 move_out() {  # FILE of published/: moves it beside RESULT. Fails if there is no need to: RESULT is there, so others do the rest
     local said
-    # The error decides, not a look at FILE: an NFS client may still see what another one has moved.
+    # The error decides, not a look at FILE: an NFS client may still see in its cache what another one has moved.
     said=$(LC_ALL=C mv -fT -- "$1" "$folder/${1##*/}" 2>&1) || vanished "$said" || { ! finished && cannot publish "$said"; }
 }
 
@@ -458,7 +461,7 @@ status() {
 }
 
 release() {
-    local force=$2
+    local force=$2 said
     list
     number=$latest
     ((number)) || die 1 'nobody has claimed it'
@@ -468,7 +471,8 @@ release() {
         held) [[ $force ]] || die 75 "$words; --force releases it all the same, and its holder stops when another takes it" ;;&
         *)
             read_owner "$number"
-            printf 'by hand on %s, %s; was held by %s\n' "$HOSTNAME" "$(now)" "${owner[host]:-someone}" >"$lock/$number/released"
+            said=$(export LC_ALL=C; printf 'by hand on %s, %s; was held by %s\n' "$HOSTNAME" "$(now)" "${owner[host]:-someone}" \
+                2>&1 >"$lock/$number/released") || cannot release "$said"
             say released
             ;;
     esac

@@ -46,8 +46,8 @@ class Place:
         process.error = process.communicate(timeout=300)[1]
         return process
 
-    def ask(self, *args, **env):
-        return subprocess.run([CLAIM, *args], cwd=self.path, text=True, capture_output=True, env=self.environment(**env), timeout=300)
+    def ask(self, *args, under=(), **env):
+        return subprocess.run([*under, CLAIM, *args], cwd=self.path, text=True, capture_output=True, env=self.environment(**env), timeout=300)
 
     def status(self, **env):
         result = self.ask('--status', 'x.npz.lock', **env)
@@ -686,6 +686,8 @@ def test_lock_of_another_user_is_named_with_its_owner(place):
         (lock / '1' / 'failed').unlink()
         held = place.claim(MAKE, 'a', lock=str(lock), under=other)
         assert held.returncode == 75 and 'cannot be written to' in held.error
+        refused = place.ask('--release', '--force', str(lock), under=other)
+        assert refused.returncode == 74 and 'cannot release it: %s: Permission denied; make it writable' % lock in refused.stderr
         lock.chmod(0o755)
     finally:
         shutil.rmtree(folder)
