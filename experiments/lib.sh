@@ -138,11 +138,11 @@ read_models() {
     done <<< "$table"
 }
 
-# Ends the script if the data set is not what the programs can work with.
+# Ends the script if the dataset is not what the programs can work with; the arguments are options of validate.py: --for, --filelists.
 check_dataset() {
-    [[ -d ../datasets/$DATASET/labels ]] ||
+    [[ -d ../datasets/$DATASET/filelists ]] ||
         die "datasets/$DATASET is not prepared; type ./prepare_birdclef.sh for how to (or ./experiments/demo.sh for a trial)"
-    "$PYTHON" ../datasets/validate.py "$DATASET" --quick >&2 || die "datasets/$DATASET: see above for the cure"
+    "$PYTHON" ../datasets/validate.py "$DATASET" --quick "$@" >&2 || die "datasets/$DATASET: see above for the cure"
 }
 
 # Runs a command as a child that ends when this script is told to.

@@ -7,6 +7,7 @@ usage() {
     cat <<'END'
 Usage: predict_missing.sh [OPTIONS] [MODEL...]
 Predicts the validation list with all trained models in experiments/NAME/, or those named, that have no predictions yet.
+The list needs no labels.
   --dataset NAME       data set in datasets/, whose models are in experiments/NAME/ (birdclef)
   --models FILE        table of models: says which of them are not trained yet
   --var KEY=VALUE, --vars FILE    settings beside those that train_all.sh predicts with (repeatable)
@@ -21,7 +22,7 @@ main() {
     PREDICT_SETTINGS=("${SETTINGS[@]}")
     ensure_env
     read_models --found
-    check_dataset
+    check_dataset --for predict --filelists valid
     find_incomplete valid "$DATASET" "${NAMES[@]}"
     for name in "${NAMES[@]}"; do
         status=0

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the submissions of ensembles: figures on the validation list, predictions that lack, combinations, CSV files.
+# Makes the submissions of ensembles: metrics on the validation list, missing predictions, combinations, CSV files.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/slurm.sh"
@@ -11,7 +11,7 @@ POLL=${SUBMIT_ALL_POLL:-30}
 usage() {
     cat <<'END'
 Usage: submit_all.sh [OPTIONS] [RUN...]
-For each ensemble, or those named: prints its figures on the validation list, predicts the test recordings and the
+For each ensemble, or those named: prints its metrics on the validation list, predicts the test recordings and the
 soundscapes with members that have no such predictions yet, and writes the weighted combination and the CSV files into
 experiments/NAME/submissions/mono/ and .../soundscapes/ (RUN.csv, and RUN.val.csv of the soundscapes for validation).
   --dataset NAME       data set in datasets/, whose models are in experiments/NAME/ (birdclef)
@@ -129,8 +129,10 @@ submit() {
         weighted+=("$DATASET/$member.pred.npz:${WEIGHTS[i]}")
     done
     [[ ! -e ../datasets/$DATASET/labels/bg.tsv ]] || background=(--labelfile-background bg.tsv)
-    predict_members "$DATASET" valid PREDICT || return
-    if [[ -z $MEMBER ]]; then
+    [[ -z $VALID_LIST ]] || predict_members "$DATASET" "$VALID_LIST" PREDICT || return
+    if [[ -z $MEMBER && ( -z $VALID_LIST || ! -e ../datasets/$DATASET/labels/fg.tsv ) ]]; then
+        log "$run: no metrics, since there are no labels (labels/fg.tsv) of a validation list"
+    elif [[ -z $MEMBER ]]; then
         printf '%s: ' "$run"
         "$PYTHON" eval.py --dataset "$DATASET" "${background[@]}" "${OPTIONS[@]}" "${weighted[@]}" || return
     fi
@@ -166,7 +168,7 @@ submit_jobs() {
         read_ensemble "${FILE[$run]}"
         after=
         for member in "${MEMBERS[@]}"; do
-            if predicted "$member" "$DATASET" valid && predicted "$member" "$SUBMISSIONS/mono/parts" "$TEST_LIST" &&
+            if predicted "$member" "$DATASET" "$VALID_LIST" && predicted "$member" "$SUBMISSIONS/mono/parts" "$TEST_LIST" &&
                 predicted "$member" "$SUBMISSIONS/soundscapes/parts" "$SOUNDSCAPE_LISTS"; then
                 continue
             fi
@@ -183,7 +185,8 @@ main() {
     parse_options "$@"
     runs=("${NAMES[@]}") NAMES=() PREDICT_SETTINGS=("${SETTINGS[@]}")
     ensure_env
-    SUBMISSIONS=$DATASET/submissions TEST_LIST=$(existing_lists test) SOUNDSCAPE_LISTS=$(existing_lists soundscapes_val soundscapes_test)
+    SUBMISSIONS=$DATASET/submissions VALID_LIST=$(existing_lists valid) TEST_LIST=$(existing_lists test)
+    SOUNDSCAPE_LISTS=$(existing_lists soundscapes_val soundscapes_test)
     if ((${#ENSEMBLES[@]} == 0)); then
         ENSEMBLES=(ensembles)
         [[ ! -d $DATASET/ensembles ]] || ENSEMBLES=("$DATASET/ensembles")
@@ -194,7 +197,9 @@ main() {
     ((${#runs[@]})) || for file in "${files[@]}"; do runs+=("$(basename "$file" .tsv)"); done
     TABLE=(--models "$MODELS")
     read_models --found
-    check_dataset
+    check_dataset --for predict
+    [[ -n $MEMBER || -e ../datasets/$DATASET/labels/labelset ]] ||
+        die "datasets/$DATASET/labels/labelset is missing: submissions name the classes by its ids; --member MODEL only predicts"
     for run in "${runs[@]}"; do
         is_name "$run" || die "${run@Q}: not a name of an ensemble; use letters, digits and _ . + -"
         for file in "${files[@]}"; do [[ ${file##*/} != "$run.tsv" ]] || break; done

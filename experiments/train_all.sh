@@ -165,7 +165,7 @@ main() {
         release) read_models --found; release; exit ;;
     esac
     read_models
-    check_dataset
+    check_dataset --for train
     mkdir -p "$DATASET"
     find_incomplete valid "$DATASET" "${NAMES[@]}"
     [[ -z $SLURM ]] || { submit_models; exit; }

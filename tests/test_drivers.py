@@ -446,6 +446,30 @@ def test_recordings_added_to_the_validation_list_are_predicted(project, driver):
     assert reused(project) == [LISTS['valid']] and calls(project) == ['plain']
 
 
+def test_lists_without_labels_are_predicted_and_submitted(project):
+    write_ensembles(project)
+    train(project, 'plain')
+    labels = project.path / 'datasets' / 'tiny' / 'labels'
+    for path in list(labels.iterdir()):
+        if path.name != 'labelset':
+            path.unlink()
+    result = submit(project, 'one')
+    assert result.returncode == 0, result.output
+    assert 'one: no metrics' in result.stderr
+    assert (project.experiments / 'tiny' / 'submissions' / 'mono' / 'one.csv').read_text().startswith('6;')
+    (labels / 'labelset').unlink()
+    (labels.parent / 'filelists' / 'train').unlink()
+    result = submit(project, 'one')
+    assert result.returncode == 1 and 'labels/labelset is missing' in result.stderr
+    labels.rmdir()
+    (project.experiments / 'tiny' / 'plain.pred.npz').unlink()
+    result = project.run('experiments/predict_missing.sh', '--dataset', 'tiny')
+    assert result.returncode == 0, result.output
+    assert predictions.load(project.experiments / 'tiny' / 'plain.pred.npz').files == LISTS['valid']
+    assert [line.split(None, 2)[2] for line in (project.experiments / 'CALLS').read_text().splitlines() if line.startswith('validate')] == [
+        '--quick --for train', '--quick --for predict', '--quick --for predict', '--quick --for predict --filelists valid']
+
+
 def test_submission_fails_where_a_member_does_and_makes_the_others(project):
     write_ensembles(project)
     train(project, 'plain')
