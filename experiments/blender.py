@@ -4,8 +4,8 @@
 Prints each improvement (stderr) and at the end FILE:WEIGHT lines that eval.py takes as they are. Ctrl-C ends the
 search with the best weights so far.
 
-The metrics of the weights are those on the list that the weights were fitted to. greedy and forward, which are fast, also
-print an estimate for new recordings: each part of the list in turn is judged by weights that were found on the others.
+The metrics of the weights are those on the list that the weights were fitted to. greedy and forward, which are fast,
+also print an estimate for new recordings: each part of the list in turn is judged by weights found on the others.
 """
 import argparse
 import fcntl

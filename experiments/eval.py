@@ -54,10 +54,11 @@ def parse_arguments():
 
 
 def number_of_samples_given(arguments: list[str]) -> list[str]:
-    """The arguments, with a number after --intervals if a file name follows, which argparse would take for the number."""
-    following = arguments[1:] + ['']
-    return [f'--intervals={SAMPLES}' if len(this) > 2 and '--intervals'.startswith(this) and not after.lstrip('-').isdigit()
-            else this for this, after in zip(arguments, following)]
+    """The arguments, with a number after --intervals where a file name follows, which argparse would take for it."""
+    def alone(argument, following):
+        return len(argument) > 2 and '--intervals'.startswith(argument) and not following.lstrip('-').isdigit()
+    return [f'--intervals={SAMPLES}' if alone(argument, following) else argument
+            for argument, following in zip(arguments, arguments[1:] + [''])]
 
 
 def random_share(total, share, rng, option):

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Write predictions as a submission: monophone (a row a recording and species) or soundscape (of 5-second segments).
+"""Write predictions as a submission: monophone (one row per recording and species) or soundscape (of 5-second segments).
 
 Monophone lines are MEDIAID;CLASSID;PROBABILITY;RANK, soundscape lines MEDIAID;HH:MM:SS-HH:MM:SS;CLASSID;PROBABILITY,
-most probable first. MEDIAID is the number after _RN in the file name; without one, the file name without suffix, or, where
-two such names in the list are equal, the path below audio/ without suffix. The original put a sigmoid on top of the
-softmax; --sigmoid does so again.
+most probable first. MEDIAID is the number after _RN in the file name; without one, the file name without suffix, or,
+where two such names in the list are equal, the path below audio/ without suffix. The original put a sigmoid on top of
+the softmax; --sigmoid does so again.
 """
 import argparse
 import os
@@ -49,7 +49,8 @@ def media_ids(files: list[str]) -> dict[str, str]:
     for key in files:
         ids[key] = numbers[key][-1] if numbers[key] else others[key]
         if set(ids[key]) & set(';"'):
-            raise Problem(f'{key}: the name holds a semicolon or a quotation mark, which a submission cannot hold; rename it')
+            raise Problem(f'{key}: the name holds a semicolon or a quotation mark, which a submission cannot hold; '
+                          'rename it')
         if ids[key] in keys:
             raise Problem(f'{keys[ids[key]]} and {key} have the same media id {ids[key]}; a submission could not tell '
                           'them apart; rename one')
@@ -73,7 +74,10 @@ def probabilities(scores, softmax, sigmoid):
 
 
 def rows(media, chances, classes, mode, max_classes):
-    """Lines of the recording with that media id, most probable first, ties by class index; `chances`: (segments, classes)."""
+    """Lines of the recording with that media id, most probable first, ties by class index.
+
+    `chances`: (segments, classes), probabilities.
+    """
     for segment, row in enumerate(chances):
         best = np.argsort(-row, kind='stable')[:max_classes]
         if mode == 'mono':
@@ -93,7 +97,8 @@ def main():
         raise Problem('--max-classes=%d: at least 1' % args.max_classes)
     dataset = Dataset(args.dataset or dataset_of(args.infile))
     files = dataset.filelist(args.filelist)
-    dataset.need_labels(['labelset'], 'a submission needs the class ids in it, one per line in the order of class indices')
+    dataset.need_labels(['labelset'],
+                        'a submission needs the class ids in it, one per line in the order of class indices')
     classes, media = dataset.labelset, media_ids(files)
     chosen = predictions.prepared(args.infile, files, dataset.num_classes, maxpool=args.mode == 'mono')
     lines = 0

@@ -20,7 +20,8 @@ TRAIN = {
 # Recordings of at least so many samples fall silent for a tenth of a second after their first third.
 LONG = 60000
 # The soundscape is a sequence of three pieces.
-SOUNDSCAPE, SOUNDSCAPE_LENGTH, PIECES = 'LIFECLEF2018_BIRDAMAZON_XC_WAV_RN40001', 1543623, '11010201012110120200000122120012110'
+SOUNDSCAPE, SOUNDSCAPE_LENGTH = 'LIFECLEF2018_BIRDAMAZON_XC_WAV_RN40001', 1543623
+PIECES = '11010201012110120200000122120012110'
 
 
 def sounds(seed: int, length: int) -> np.ndarray:
@@ -28,7 +29,8 @@ def sounds(seed: int, length: int) -> np.ndarray:
     rng = np.random.RandomState(seed)
     samples, start = 40 * rng.randn(length), 0
     while start < length:
-        duration, begin, end, level = (rng.uniform(*bounds) for bounds in ((.05, .4), (800, 9000), (800, 9000), (200, 9000)))
+        duration, begin, end = rng.uniform(.05, .4), rng.uniform(800, 9000), rng.uniform(800, 9000)
+        level = rng.uniform(200, 9000)
         count = int(duration * RATE)
         t = np.arange(count) / RATE
         chirp = level * np.hanning(count) * np.sin(2 * np.pi * (begin * t + (end - begin) * t * t / (2 * count / RATE)))

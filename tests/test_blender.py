@@ -398,7 +398,8 @@ def test_fast_strategies_print_an_estimate_for_new_recordings_beside_the_fitted_
     done = blend(dataset, *noise(dataset), '--strategy', strategy, '--labelfile-background=bg.tsv', '--output=w.tsv')
     assert done.returncode == 0, done.stderr
     fitted, estimate = done.stderr.splitlines()[-3:-1]
-    assert fitted.startswith('MAP: ') and estimate.startswith('fitted on this list; estimate for new recordings, from 5 folds: MAP: ')
+    assert fitted.startswith('MAP: ')
+    assert estimate.startswith('fitted on this list; estimate for new recordings, from 5 folds: MAP: ')
     metric = [dict(part.split(': ') for part in line.rsplit('folds: ')[-1].split(', ')) for line in (fitted, estimate)]
     for name in ('MAP', 'MAP-bg'):
         assert float(metric[1][name]) < float(metric[0][name]) - 0.03

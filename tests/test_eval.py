@@ -267,7 +267,8 @@ def test_metrics_need_labels_and_combinations_do_not(dataset, tmp_path):
                                                 (('--intervals', '50', 'FILE'), 50), (('--intervals=50', 'FILE'), 50)])
 def test_a_file_name_after_intervals_is_a_file_name(arguments, samples, dataset, tmp_path, monkeypatch, capsys):
     name = str(save(tmp_path, 'p.npz', some_scores()))
-    monkeypatch.setattr(sys, 'argv', ['eval.py', '--dataset', str(dataset), *(name if a == 'FILE' else a for a in arguments)])
+    arguments = [name if argument == 'FILE' else argument for argument in arguments]
+    monkeypatch.setattr(sys, 'argv', ['eval.py', '--dataset', str(dataset), *arguments])
     eval_program.main()
     assert '95 %% intervals of %d bootstrap samples: ' % samples in capsys.readouterr().out
 

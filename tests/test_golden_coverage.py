@@ -39,9 +39,10 @@ def test_every_case_can_be_run_from_the_fixtures_alone():
 
 
 def test_the_generated_dataset_is_the_recorded_one(golden_dir, golden_dataset):
-    recorded = [path.relative_to(golden_dir / 'dataset') for path in (golden_dir / 'dataset').rglob('*') if path.is_file()]
-    same, different, missing = filecmp.cmpfiles(golden_dir / 'dataset', golden_dataset, recorded, shallow=False)
-    assert len(same) == len(recorded) and not different and not missing
+    folder = golden_dir / 'dataset'
+    names = [path.relative_to(folder) for path in folder.rglob('*') if path.is_file()]
+    same, different, missing = filecmp.cmpfiles(folder, golden_dataset, names, shallow=False)
+    assert len(same) == len(names) and not different and not missing
 
 
 def test_covered_cases_are_asked_for():
