@@ -8,6 +8,10 @@ import torch.distributed as dist
 
 from files import Problem
 
+# With mixed precision, oneDNN's kernels for AMX end the program in some virtual machines ("illegal instruction"), so the
+# default is AVX-512. Set the variable to ALL to use AMX.
+os.environ.setdefault('ONEDNN_MAX_CPU_ISA', 'AVX512_CORE_FP16')
+
 
 def pick(name=None):
     """The torch.device called `name`; without a name CUDA if there is one, then MPS, else the CPU.
