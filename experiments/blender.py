@@ -21,7 +21,7 @@ from tqdm import tqdm
 import metrics
 import predictions
 from data import Dataset, dataset_of
-from files import Problem, program, writing
+from files import Problem, naming, program, writing
 
 # Evaluations, by strategy, unless --patience says otherwise.
 PATIENCE = {'greedy': 10, 'forward': 5, 'hyperopt': 1000, 'hyperopt_zero': 1000, 'hyperopt_log': 1000}
@@ -121,7 +121,8 @@ class Trials:
         return end
 
     def _append(self, text):
-        self._file.write(text.encode() + b'\n')
+        with naming(self.filename):
+            self._file.write(text.encode() + b'\n')
 
     def step(self, compute):
         """The result of the next step: what is recorded, or what `compute()` gives, JSON as it has to be."""

@@ -3,6 +3,7 @@
 `fail` is how every program here ends on bad input; `writing` is how every result is written.
 """
 import contextlib
+import errno
 import os
 import stat
 import struct
@@ -42,8 +43,10 @@ def program(main):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as e:
-        where = ' %s' % e.filename if e.filename else ''
-        sys.exit('%s:%s: %s' % (name, where, e.strerror or e))
+        where = ' %s:' % e.filename if e.filename else ''
+        full = e.errno in (errno.ENOSPC, errno.EDQUOT)
+        cure = '; free some space on that disk and type the same command again' if full else ''
+        sys.exit(f'{name}:{where} {e.strerror or e}{cure}')
 
 
 def open_regular(filename, mode='rb', **kwargs):
@@ -59,6 +62,17 @@ def open_regular(filename, mode='rb', **kwargs):
 
 
 @contextlib.contextmanager
+def naming(filename: str):
+    """An OSError of the block that names no file, such as a full disk, names this one."""
+    try:
+        yield
+    except OSError as e:
+        if e.filename is None and e.errno is not None:
+            e.filename = filename
+        raise
+
+
+@contextlib.contextmanager
 def writing(filename, mode='wb', **kwargs):
     """Open a file to be written aside, flushed to disk, and renamed to `filename` when the block ends well.
 
@@ -70,7 +84,7 @@ def writing(filename, mode='wb', **kwargs):
     folder, base = os.path.split(filename)
     aside = os.path.join(folder, '.%s.%d.part' % (base, os.getpid()))
     try:
-        with open(aside, mode, **kwargs) as f:
+        with naming(filename), open(aside, mode, **kwargs) as f:
             yield f
             f.flush()
             os.fsync(f.fileno())
@@ -104,12 +118,12 @@ def reading_archive(filename, of, cure='make it anew'):
         raise Problem('%s: not a whole .npz of %s (%s); %s' % (filename, of, e, cure)) from None
 
 
-def load_npz(filename, only=None):
+def load_npz(filename, only=None, cure='make it anew'):
     """Read an `.npz` of plain arrays into a dict, in the order of the file; `only` names those wanted.
 
     Raises Problem if the file is missing, damaged, holds objects, or unpacks to absurd sizes.
     """
-    with reading_archive(filename, 'plain arrays'):
+    with reading_archive(filename, 'plain arrays', cure):
         with open_regular(filename) as file, zipfile.ZipFile(file) as z:
             for info in z.infolist():
                 if info.file_size > MAX_ARRAY_BYTES or (

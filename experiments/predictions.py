@@ -19,7 +19,7 @@ import zlib
 import numpy as np
 from numpy.lib import format as npy
 
-from files import Problem, load_npz, open_regular, reading_archive, writing
+from files import Problem, load_npz, naming, open_regular, reading_archive, writing
 
 CURE = 'make it anew with predict.py'
 # Rows that are copied or checked at once: small enough for the cache, large enough to hide Python.
@@ -416,7 +416,8 @@ class Writer:
         # Appending in one call, so that even two writers of one file can't tear each other's records.
         self._file = open(self.journal, 'ab+', buffering=0)
         if os.fstat(self._file.fileno()).st_size == 0:
-            self._file.write(self._head)
+            with naming(self.journal):
+                self._file.write(self._head)
 
     def _note(self, at, index, before, rows):
         """Remember the record at `at`; one that doesn't go on where the last one ended is of an attempt that was given up."""
@@ -486,10 +487,11 @@ class Writer:
         content = _float32(rows).tobytes()
         head = struct.pack('<qqq', index, before, len(rows))
         record = head + struct.pack('<I', zlib.crc32(content, zlib.crc32(head))) + content
-        written = self._file.write(record)
-        if written != len(record):
-            # The rest may succeed, or says why not (disk full); a torn record is cut off at the next start.
-            self._file.write(record[written:])
+        with naming(self.journal):
+            written = self._file.write(record)
+            if written != len(record):
+                # The rest may succeed, or says why not (disk full); a torn record is cut off at the next start.
+                self._file.write(record[written:])
         self._note(self._file.tell() - len(record), index, before, rows)
         return len(rows)
 

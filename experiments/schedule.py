@@ -70,6 +70,9 @@ class Schedule:
         """What a state has to remember, as a dict of numbers."""
         return {k: getattr(self, k) for k in ('eta', 'epoch', 'trial', 'waited', 'best', 'best_epoch')}
 
-    def resume(self, position):
+    def resume(self, position: dict, changed: bool = False):
+        """Go on from a `position`. If what is trained has `changed`, the values from before are not compared with later ones."""
         for key, value in position.items():
             setattr(self, key, value)
+        if changed:
+            self.best, self.waited = math.inf, 0

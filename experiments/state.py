@@ -1,6 +1,7 @@
 """The state of a training run between epochs: arrays and a description, in one file without pickle.
 
-A resumed run equals an uninterrupted one. A state that doesn't fit the command is refused, saying what differs.
+A resumed run equals an uninterrupted one. A state that doesn't fit the command is refused, saying what differs,
+unless the user wants to continue anyway.
 """
 import hashlib
 import json
@@ -13,6 +14,8 @@ from files import Problem, load_npz, save_npz
 FORMAT = 1
 # settings that don't change the result, and `bins`, which the arrays themselves say
 INDIFFERENT = {'bg_threads', 'bg_processes', 'bins'}
+# settings that only say how long to go on, and what to write of it
+DURATION = ('epochs', 'patience', 'trials_of_patience', 'save', 'first_params_log')
 
 
 def fingerprint(dataset, lists=('train', 'valid')):
@@ -34,31 +37,40 @@ def save(filename, arrays, **description):
     save_npz(filename, flat)
 
 
-def load(filename, **expected):
-    """(arrays, description) of a state as given to `save`.
+def restart(filename: str) -> str:
+    """What to do to train from scratch in spite of a state, in words: under a claim, the user sees the claim's folder alone."""
+    claimed = os.path.dirname(filename) == os.environ.get('CLAIM_WORK')
+    return f'delete {filename.removesuffix(".state") + ".npz.lock" if claimed else filename} to train from scratch'
 
-    Raises Problem if the file is damaged, of another format, or if any of the `expected` parts of the description
-    (settings among them, but for those that don't change the result) is another.
+
+def load(filename: str, anyway: bool = False, **expected):
+    """(arrays, description) of a state as given to `save`, and a list of what differs, in words.
+
+    Raises Problem if the file is damaged, of another format, or, unless `anyway`, if any of the `expected` parts of the
+    description (settings among them, except those of INDIFFERENT and DURATION) is another.
     """
-    flat = load_npz(filename)
+    flat = load_npz(filename, cure=restart(filename))
     try:
         description = json.loads(str(flat.pop('description')))
     except (KeyError, ValueError):
-        raise Problem('%s: not the state of a training run; delete it to start anew' % filename) from None
+        raise Problem(f'{filename}: not the state of a training run; {restart(filename)}') from None
+    if description.get('format') != FORMAT:
+        raise Problem(f'{filename}: its format was {description.get("format")}, now {FORMAT}; {restart(filename)}')
     differing = []
-    for key, now in dict(expected, format=FORMAT).items():
+    for key, now in expected.items():
         then = description.get(key)
         if isinstance(now, dict):
             then = then if isinstance(then, dict) else {}
             differing += ['%s=%s, now %s' % (k, then.get(k, 'unset'), now.get(k, 'unset')) for k in sorted(set(then) | set(now))
-                          if k not in INDIFFERENT and then.get(k) != now.get(k)]
+                          if k not in INDIFFERENT and k not in DURATION and then.get(k) != now.get(k)]
         elif then != now:
             differing.append('%s was %s, now %s' % (key, then, now))
-    if differing:
-        raise Problem('%s: does not fit this run: %s; use what it was started with, or delete it to start anew' %
-                      (filename, '; '.join(differing[:4]) + (' and %d more' % (len(differing) - 4) if len(differing) > 4 else '')))
+    if differing and not anyway:
+        more = f' and {len(differing) - 4} more' if len(differing) > 4 else ''
+        raise Problem(f'{filename}: does not fit this run: {"; ".join(differing[:4])}{more}; use what it was started with, or '
+                      f'{restart(filename)}, or add --continue-anyway: then no single command reproduces the result')
     arrays = {}
     for key, value in flat.items():
         group, _, name = key.partition('|')
         arrays.setdefault(group, {})[name] = value
-    return arrays, description
+    return arrays, description, differing

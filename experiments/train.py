@@ -43,6 +43,8 @@ def parse_arguments():
     parser.add_argument('--validate', action='store_true', help='compute loss, error and MAP of the validation list after each epoch')
     parser.add_argument('--save-errors', action='store_true', help='write figures of all epochs to MODEL.err.npz')
     parser.add_argument('--keep-state', action='store_true', help='write MODEL.state after each epoch, and go on from it')
+    parser.add_argument('--continue-anyway', action='store_true', help='go on from MODEL.state even if settings or data have '
+                        'changed since (no single command then reproduces the result)')
     parser.add_argument('--vars', metavar='FILE', action='append', default=[], help='settings that override the defaults (repeatable)')
     parser.add_argument('--var', metavar='KEY=VALUE', action='append', default=[], help='a setting that overrides all files (repeatable)')
     parser.add_argument('--device', help='cpu, cuda, cuda:1, mps (default: the best that is there)')
@@ -220,29 +222,48 @@ def benchmark_feed(trainer, number):
           (count, seconds, count / seconds, samples / trainer.cfg['sample_rate'] / seconds))
 
 
+def resume(filename, anyway, trainer, schedule, identity):
+    """Put trainer and schedule where a state says. Returns (arrays of the best epoch, of the latest one, errors, history,
+    changes that were made anyway, in words)."""
+    arrays, description, differing = state.load(filename, anyway, **identity)
+    cfg, then = identity['settings'], description['settings']
+    best, latest = (arrays.get('best_net', {}), arrays.get('best_opt', {})), (arrays['net'], arrays['opt'])
+    try:
+        trainer.restore(*latest)
+    except RuntimeError as e:
+        raise Problem(f'{filename}: is of another network ({str(e).splitlines()[-1].strip()}); {state.restart(filename)}') from None
+    randoms = arrays.get(f'random{trainer.team.rank}')
+    if randoms:
+        trainer.set_random_state(randoms)
+    columns = len(COLUMNS) if identity['validate'] else 1
+    errors = [(row + [math.nan] * columns)[:columns] for row in arrays['run']['errors'].tolist()]
+    history = [list(values) for values in zip(*(arrays['history'][str(i)] for i in range(len(arrays['history']))))] if 'history' in arrays else []
+    schedule.resume(description['schedule'], bool(differing))
+    if differing and then.get('initial_eta'):
+        schedule.eta *= cfg['initial_eta'] / then['initial_eta']
+    changes = description.get('changes', []) + [f'after epoch {schedule.epoch}: {change}' for change in differing]
+    if trainer.team.rank == 0:
+        longer = [f'{k}={cfg[k]} (was {then.get(k, "unset")})' for k in state.DURATION if cfg[k] != then.get(k)]
+        print(f'going on from {filename} after epoch {schedule.epoch}{", with " if longer else ""}{", ".join(longer)}', flush=True)
+    return best, latest, errors, history, changes
+
+
 def train(args, cfg, trainer, dataset, record):
-    """Train until the schedule says so. Returns (arrays of the network to save, epoch it is from, errors, history)."""
+    """Train until the schedule says so. Returns (arrays of the network to save, epoch it is from, errors)."""
     schedule = Schedule(cfg, args.validate)
     lead = trainer.team.rank == 0
     root = args.model[:-len('.npz')]
-    errors, history = [], []
+    errors, history, changes = [], [], []
     best = latest = trainer.arrays()
     identity = dict(settings=cfg, data=state.fingerprint(dataset), validate=args.validate, amp=args.amp, processes=trainer.team.size)
     if args.keep_state and os.path.exists(root + '.state'):
-        arrays, description = state.load(root + '.state', **identity)
-        best = arrays.get('best_net', {}), arrays.get('best_opt', {})
-        latest = arrays['net'], arrays['opt']
-        trainer.restore(*latest)
-        trainer.set_random_state(arrays['random%d' % trainer.team.rank])
-        errors = arrays['run']['errors'].tolist()
-        history = [list(record) for record in zip(*(arrays['history'][str(i)] for i in range(len(arrays['history']))))] if 'history' in arrays else []
-        schedule.resume(description['schedule'])
-        if lead:
-            print('going on from %s after epoch %d' % (root + '.state', schedule.epoch), flush=True)
+        best, latest, errors, history, changes = resume(root + '.state', args.continue_anyway, trainer, schedule, identity)
+    changes = {'changes': changes} if changes else {}
 
-    first = dict(itertools.islice(((name, p) for name, p in trainer.net.named_parameters() if p.requires_grad),
-                                  cfg['first_params'] if cfg['first_params_log'] else 0))
-    remember = (lambda: history.append([p.detach().cpu().numpy().copy() for p in first.values()])) if first else None
+    first = dict(itertools.islice(((name, p) for name, p in trainer.net.named_parameters() if p.requires_grad), cfg['first_params']))
+    if history and len(history[-1]) != len(first):  # first_params has changed
+        history = []
+    remember = (lambda: history.append([p.detach().cpu().numpy().copy() for p in first.values()])) if first and cfg['first_params_log'] else None
     while not schedule.finished:
         started = time.perf_counter()
         trainer.optimiser.eta = schedule.eta
@@ -273,8 +294,8 @@ def train(args, cfg, trainer, dataset, record):
                           **{'random%d' % i: r for i, r in enumerate(randoms)})
             if history:
                 groups['history'] = {str(i): np.array(values) for i, values in enumerate(zip(*history))}
-            state.save(root + '.state', groups, schedule=schedule.position(), **identity)
-        record.write(epochs=schedule.epoch)
+            state.save(root + '.state', groups, schedule=schedule.position(), **changes, **identity)
+        record.write(epochs=schedule.epoch, **changes)
     keep_best = cfg['save'] == 'best' or not cfg['save'] and cfg['patience']
     chosen, epoch = (best, schedule.best_epoch + 1) if keep_best and errors else (latest, schedule.epoch)
     if lead and history:
@@ -313,7 +334,7 @@ def main():
         if cfg['benchmark_datafeed']:
             return benchmark_feed(trainer, cfg['benchmark_datafeed'])
         record = provenance.Record(args.model[:-4] + '.run.json', dataset=dataset.name, device=devices.describe(device),
-                                   processes=team.size, seed=cfg['seed'], settings=cfg)
+                                   processes=team.size, threads=torch.get_num_threads(), seed=cfg['seed'], settings=cfg)
         if team.rank == 0:
             print('%s: %d recordings, %d classes, %d parameters, on %s' % (
                 args.model, len(trainer.feed.files), dataset.num_classes, sum(p.numel() for p in trainer.net.parameters()),

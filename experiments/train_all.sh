@@ -20,6 +20,7 @@ Start it on every GPU of every server that shares the folder. What is finished s
   --var KEY=VALUE, --vars FILE    settings for all models trained (repeatable)
   --device DEVICE, --amp          as for train.py
   --gpus-per-model N   train each model on N GPUs (which: CUDA_VISIBLE_DEVICES=0,1,...), or by N processes on the CPU
+  --continue-anyway    go on with interrupted trainings even if their settings or data have changed since, as for train.py
   --wait               stay until what others train is finished, too; go on with it if they die
   --status             show how far every model is, without --models those in experiments/NAME/; --watch: the same, again and again
   --release MODEL      free a claim that nobody will come back to; --force: even if its holder may be alive
@@ -41,6 +42,7 @@ own_option() {
             (($# > 1)) || usage_error '--release needs a model'
             ACTION=release NAMES+=("$2") SHIFT=2 ;;
         --force) FORCE=(--force) ;;
+        --continue-anyway) SETTINGS+=(--continue-anyway) ;;
         *) slurm_option "$@" ;;
     esac
 }

@@ -1,5 +1,6 @@
 """train.py: reproducible, resumable, on one process or several."""
 import json
+import os
 import re
 import shutil
 import socket
@@ -8,7 +9,9 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
+import files
 import train
 from conftest import ROOT
 from files import Problem, load_npz, save_npz
@@ -43,7 +46,7 @@ def test_a_run_leaves_model_settings_figures_history_and_record(call, tmp_path):
     assert 'classes=' in (tmp_path / 'm.npz.vars').read_text() and 'mel_bands=20' in (tmp_path / 'm.npz.vars').read_text()
     record = json.loads((tmp_path / 'm.run.json').read_text())
     assert record['epochs'] == 3 and record['finished'] and record['seed'] == 5 and record['device'] == 'cpu'
-    assert record['settings']['mel_bands'] == 20 and record['command'][-1] == str(tmp_path / 'm.npz') and record['host'] == socket.gethostname()
+    assert record['threads'] == torch.get_num_threads() and record['settings']['mel_bands'] == 20 and record['command'][-1] == str(tmp_path / 'm.npz') and record['host'] == socket.gethostname()
     assert record['packages']['torch'] and record['revision'] and record['started'] <= record['written'] and record['peak_memory_MB'] > 0
 
 
@@ -89,6 +92,43 @@ def test_a_run_interrupted_after_its_last_epoch_ends_as_an_undisturbed_one(setti
     call(tmp_path / 'b' / 'm.npz', *ALL, **settings)
     for name in 'm.npz', 'm.err.npz', 'm.hist.npz', 'm.state':
         assert (tmp_path / 'a' / name).read_bytes() == (tmp_path / 'b' / name).read_bytes(), name
+
+
+@pytest.mark.parametrize('settings, longer', [
+    (dict(epochs=1), dict(epochs=2)),
+    (dict(epochs=9, patience=1, eta_decay_every='trial_of_patience', initial_eta=.1, trials_of_patience=1), dict(trials_of_patience=2)),
+    (dict(epochs=1, save='best'), dict(epochs=3, save='last'))])
+def test_a_finished_run_that_is_continued_ends_as_one_that_was_longer_from_the_start(settings, longer, call, tmp_path):
+    call(tmp_path / 'a' / 'm.npz', *ALL, **dict(settings, **longer))
+    call(tmp_path / 'b' / 'm.npz', *ALL, **settings)
+    assert len(load_npz(tmp_path / 'a' / 'm.err.npz')['errors']) > len(load_npz(tmp_path / 'b' / 'm.err.npz')['errors'])
+    call(tmp_path / 'b' / 'm.npz', *ALL, **dict(settings, **longer))
+    for name in 'm.npz', 'm.npz.vars', 'm.err.npz', 'm.hist.npz', 'm.state':
+        assert (tmp_path / 'a' / name).read_bytes() == (tmp_path / 'b' / name).read_bytes(), name
+
+
+def test_other_settings_continue_on_request_and_the_record_says_so(call, tmp_path, capsys):
+    call(tmp_path / 'm.npz', *ALL, epochs=1)
+    with pytest.raises(Problem, match='--continue-anyway: then no single command reproduces the result'):
+        call(tmp_path / 'm.npz', *ALL, epochs=2, batchsize=5)
+    call(tmp_path / 'm.npz', '--keep-state', '--save-errors', '--continue-anyway', epochs=2, batchsize=5, initial_eta=.02, first_params_log=0)
+    assert 'after epoch 1, with epochs=2 (was 1), first_params_log=0 (was 2)' in capsys.readouterr().out
+    assert load_npz(tmp_path / 'm.err.npz')['errors'].shape == (2, 1)
+    call(tmp_path / 'm.npz', *ALL, '--continue-anyway', epochs=3, batchsize=5, initial_eta=.02)
+    assert np.isnan(load_npz(tmp_path / 'm.err.npz')['errors'][:2, 1:]).all()
+    changes = json.loads((tmp_path / 'm.run.json').read_text())['changes']
+    assert 'after epoch 1: batchsize=4, now 5' in changes and 'after epoch 2: validate was False, now True' in changes
+    with pytest.raises(Problem, match='m.state: is of another network .* delete .*m.state to train from scratch'):
+        call(tmp_path / 'm.npz', *ALL, '--continue-anyway', epochs=4, mel_bands=30)
+
+
+@pytest.mark.parametrize('name', ['m.state', 'm.err.npz', 'm.run.json', 'm.npz'])
+def test_a_full_disk_is_reported_with_the_file_and_what_to_do(name, call, tmp_path):
+    (tmp_path / f'.{name}.{os.getpid()}.part').symlink_to('/dev/full')
+    with pytest.raises(SystemExit) as stopped:
+        files.program(lambda: call(tmp_path / 'm.npz', *ALL, epochs=1))
+    assert str(stopped.value).endswith(f': {tmp_path / name}: No space left on device; free some space on that disk and type the same command again')
+    assert not (tmp_path / 'm.npz').exists()
 
 
 def test_a_state_of_other_settings_stops_with_what_differs(call, tmp_path):
