@@ -78,7 +78,7 @@ def test_usage_is_shown_without_arguments(checkout):
 @pytest.mark.parametrize('arguments, status, problem', [
     (['/nowhere'], 1, 'no such folder'), (['/tmp', '--valid-list', '/nowhere'], 1, 'cannot be read'), (['/tmp', '--jobs', '0'], 2, '--jobs'),
     (['/tmp', '--valid-list'], 2, 'needs a value'), (['/tmp', '--nonsense'], 2, 'unknown option'), (['/tmp', '/usr'], 2, 'one SOURCE'), (['--jobs', '2'], 2, 'no SOURCE'),
-    ([ROOT / 'tests'], 1, 'TrainingSet'), (['/tmp', '--dataset', 'a b'], 1, 'not a name')])
+    ([ROOT / 'tests'], 1, 'TrainingSet'), (['/tmp', '--dataset', 'a b'], 2, 'expected a name')])
 def test_bad_arguments(checkout, arguments, status, problem):
     result = prepare(checkout, *arguments, status=status)
     assert problem in result.stderr and 'Traceback' not in result.output
