@@ -371,7 +371,7 @@ forward() {  # SIGNAL: let the command save its state, then end it; a second sig
     [[ ! $signal ]] || deadline=0
     signal=$1
     [[ $command ]] || return 0
-    kill -TERM -- "-$command" 2>/dev/null || :
+    kill -TERM -- "-$command" 2>/dev/null || kill -TERM "$command" 2>/dev/null || :  # before it leads its own group, too
     # the command may be a shell that is gone while its child still saves
     while ((SECONDS < deadline)) && [[ $(processes "$token") ]]; do sleep 0.1; done
     end_processes "$token" || :
