@@ -1,12 +1,14 @@
-"""What a network hears in recordings: scores at every frame, plots, and the bins that speak for a class."""
+"""Inspecting a network: scores at every frame, plots, and the bins that move the score of a class."""
 import difflib
 import os
+import textwrap
 
 import numpy as np
 import torch
 
 import audio
 import inference
+import layers
 from data import Dataset
 from fcn import spectrograms, to_fcn
 from files import Problem, read_lines, writing
@@ -17,6 +19,15 @@ COLUMNS = 1600
 TOP = 5
 # decibels that the colours of a spectrogram span at least, from its median on
 DECIBELS = 30
+# kinds of saliency, and how to read them
+SALIENCY = {
+    'gradient-times-magnitude': 'gradient of the score with respect to each bin, times its magnitude. '
+                                'Dark: the score would change most if the sound in the bin were a little louder or softer.',
+    'gradient': 'gradient of the score with respect to the magnitude of each bin. '
+                'Dark: the score would change most if a little were added to the bin, which with a logarithm is in silence.',
+    'guided': 'guided backpropagation: the gradient of the score, passed on through the network only where it is positive. '
+              'Dark: the score would rise most if a little were added to the bin, which with a logarithm is in silence.',
+}
 
 
 def known_names(dataset: Dataset, classes: int) -> list[list[str]]:
@@ -41,6 +52,16 @@ def find_class(text: str, dataset: Dataset, classes: int) -> int:
     near = difflib.get_close_matches(text.lower(), known, 1)
     meant = f'; did you mean {class_names(dataset, classes)[known.index(near[0]) % classes]}?' if near else ''
     raise Problem(f'--saliency {text}: neither a class of {dataset.name} nor an index below {classes}{meant}')
+
+
+def probabilities(cfg: dict):
+    """Function from logits (batch, classes, ...) to the probabilities that a network trained with `cfg` means by them."""
+    if cfg['arch.prepool'] != 'none':
+        return torch.exp if cfg['arch.prepool'] == 'logsoftmax' else lambda scores: scores
+    kind = cfg['arch.output']
+    if kind == 'linear':
+        kind = 'softmax' if 'softmax' in str(cfg['cost']) else 'sigmoid'
+    return layers.OUTPUT[kind]
 
 
 def full_resolution(predictor, window, own_step):
@@ -76,13 +97,35 @@ class Columns:
         return (np.array(columns) + .5) * self.share, np.array([self.rows[c] for c in columns])
 
 
-class Inspector:
-    """Predicts as `predictor` does, and plots, and computes guided gradients for class number `index` unless it is None."""
+def windows(frames: int, longest: int, context: int):
+    """Yields (start, stop, first, last): windows of `longest` frames of a recording, and the frames of each that are its own.
 
-    def __init__(self, predictor, dataset, index=None, folder=None, kind='png'):
-        self.predictor, self.index, self.folder, self.kind = predictor, index, folder, kind
+    Those have `context` frames before and after them in the window, except at the ends of the recording.
+    """
+    if frames <= longest:
+        yield 0, frames, 0, frames
+        return
+    context, first = min(context, longest // 3), 0
+    while first < frames:
+        start = min(max(0, first - context), frames - longest)
+        last = frames if start + longest == frames else start + longest - context
+        yield start, start + longest, first, last
+        first = last
+
+
+class Inspector:
+    """Predicts as `predictor` does, and plots, and computes saliency for class number `index` unless it is None.
+
+    `trained`: settings that the network was trained with, where those of the predictor change its output.
+    """
+
+    def __init__(self, predictor, dataset, index=None, folder=None, kind='png', saliency=next(iter(SALIENCY)), trained=None):
+        self.predictor, self.index, self.folder, self.kind, self.saliency = predictor, index, folder, kind, saliency
         self.names = class_names(dataset, predictor.plain.classes)
+        self.probabilities = probabilities(trained or predictor.cfg)
         if folder is not None:
+            self.truth = self._labels(dataset, predictor.cfg['label_file'], dataset.labels)
+            self.background = self._labels(dataset, 'bg.tsv', dataset.background)
             import matplotlib
             if folder:
                 matplotlib.use('Agg')
@@ -90,8 +133,13 @@ class Inspector:
             elif matplotlib.get_backend().lower() == 'agg':
                 raise Problem('--plot: no display here; name a folder to write the plots to: --plot FOLDER')
 
+    def _labels(self, dataset, name, read):
+        """Labels of recordings if the dataset has some for the classes of the network, else {}."""
+        there = os.path.exists(os.path.join(dataset.path, 'labels', name))
+        return read(name) if there and known_names(dataset, len(self.names)) else {}
+
     def __call__(self, item, blocks=None):
-        """As `Predictor.predict`, with 'saliency', an iterator over guided gradients (frames, bins), if there is a class.
+        """As `Predictor.predict`, with 'saliency', an iterator over parts (frames, bins), if there is a class.
 
         The plot is made before the function returns, or before that iterator ends.
         """
@@ -103,74 +151,101 @@ class Inspector:
         return outputs
 
     def _gradients(self, item, scores):
-        strength, first = Columns(self.predictor.frames(item['samples'])), 0
-        for start, stop in self.predictor.blocks(item['samples'], overlap=False):
-            spect = torch.from_numpy(self.predictor.spectrogram(item['samples'], start, stop))[None].to(self.predictor.device)
-            _, gradient = inference.saliency(self.predictor.plain, spect, self.index, self.predictor.meta(item))
-            gradient = gradient[0, :stop - start].cpu().numpy()
-            strength.add(np.abs(gradient), first + np.arange(len(gradient)))
-            first += len(gradient)
+        frames = self.predictor.frames(item['samples'])
+        strength = Columns(frames)
+        for start, stop, first, last in windows(frames, self.predictor.longest, self.predictor.plain.min_frames - 1):
+            spect = torch.from_numpy(self.predictor.spectrogram(item['samples'], start, stop))[None]
+            spect = spect.to(self.predictor.device)
+            _, gradient = inference.saliency(self.predictor.plain, spect, self.index, self.predictor.meta(item),
+                                             guided=self.saliency == 'guided')
+            if self.saliency == 'gradient-times-magnitude':
+                gradient = gradient * spect
+            gradient = gradient[0, first - start:last - start].cpu().numpy()
+            strength.add(np.abs(gradient), np.arange(first, last))
             yield gradient
         if self.folder is not None:
             self._plot(item, scores, strength)
 
-    def _listen(self, samples):
-        """Columns of the spectrogram (bins), of the class maps (classes), and of the attention maps (K) of a recording."""
-        predictor = self.predictor
-        spect, logits, attention = (Columns(predictor.frames(samples)) for _ in range(3))
-        step, classes = predictor.plain.frame_step, predictor.plain.classes
-        middle, first = _first_middle(predictor.plain), 0
+    @torch.no_grad()
+    def _listen(self, item):
+        """Columns of the spectrogram (bins), of the probabilities (classes), and of the attention maps (K) of a recording."""
+        predictor, samples = self.predictor, item['samples']
+        net, meta = predictor.plain, predictor.meta(item)
+        spect, chances, attention = (Columns(predictor.frames(samples)) for _ in range(3))
+        middle, first = _first_middle(net), 0
         for block in spectrograms(samples, predictor.cfg, 1):
             spect.add(block, first + np.arange(len(block)))
             first += len(block)
         for first, maps in predictor.all_maps(samples):
-            maps = maps[0].cpu().numpy()
-            frames = np.minimum(middle + first + step * np.arange(maps.shape[1]), predictor.frames(samples) - 1)
-            logits.add(maps[:classes].max(2).T, frames)
-            attention.add(maps[classes:, :, 0].T, frames)
-        return spect, logits, attention
+            frames = middle + first + net.frame_step * np.arange(maps.shape[2])
+            frames = np.minimum(frames, predictor.frames(samples) - 1)
+            logits = net.finish(maps[:, :net.classes].flatten(2), meta)['logits']
+            chance = self.probabilities(logits).view(net.classes, *maps.shape[2:]).amax(2)
+            chances.add(chance.T.cpu().numpy(), frames)
+            attention.add(maps[0, net.classes:, :, 0].T.cpu().numpy(), frames)
+        return spect, chances, attention
+
+    def _recording_chances(self, scores):
+        """Probability of each class for a recording of scores (rows, classes): the highest of its rows."""
+        if self.predictor.cfg['arch.output'] == 'linear':
+            scores = self.probabilities(torch.from_numpy(scores)).numpy()
+        return scores.max(0)
+
+    def _title(self, file):
+        """Name of a recording, and its species where they are known."""
+        text = file
+        if file in self.truth:
+            text += f'\ntrue species: {self.names[self.truth[file]]}'
+        if self.background.get(file):
+            text += f'\nin the background: {", ".join(self.names[i] for i in self.background[file])}'
+        return text
 
     def _plot(self, item, scores, strength=None):
-        """Spectrogram, the classes with the highest scores over time, attention and saliency as far as there are such."""
+        """Spectrogram, the most probable classes over time, attention and saliency as far as there are such."""
         import matplotlib.pyplot as plt
         cfg, samples = self.predictor.cfg, item['samples']
-        spect, logits, attention = (columns.result() for columns in self._listen(samples))
-        scores = scores.max(0)
-        shown = list(np.argsort(-scores, kind='stable')[:TOP])
-        if self.index is not None and self.index not in shown:
-            shown.append(self.index)
+        spect, chances, attention = (columns.result() for columns in self._listen(item))
         with_attention = attention[1].shape[1] > 0
         panels = 2 + with_attention + (strength is not None)
-        figure, axes = plt.subplots(panels, 1, sharex=True, figsize=(12, 2.4 * panels + .4), layout='constrained')
+        figure, axes = plt.subplots(panels, 1, sharex=True, figsize=(12, 2.4 * panels + .8), layout='constrained')
         rate, frame_len = cfg['sample_rate'], cfg['frame_len']
         seconds = max(len(samples), frame_len) / rate
+        notes = ['Level: 0 dB is the loudest bin.',
+                 'Probability: the output for each position alone; in the legend, for the whole recording.']
 
         def times(frames):
             return (frames * audio.hop(cfg) + frame_len / 2) / rate
-        picture = dict(origin='lower', aspect='auto', extent=(0, seconds, 0, spect[1].shape[1] * rate / frame_len / 1000), interpolation='nearest')
-        decibels = 20 * np.log10(np.maximum(spect[1], 1)).T
+
+        def picture(panel, values, label, extend, **options):
+            image = panel.imshow(values.T, origin='lower', aspect='auto', interpolation='nearest',
+                                 extent=(0, seconds, 0, spect[1].shape[1] * rate / frame_len / 1000), **options)
+            figure.colorbar(image, cax=panel.inset_axes([1.01, 0, .015, 1]), label=label, extend=extend)
+            panel.set(ylabel='frequency (kHz)')
+        decibels = 20 * np.log10(np.maximum(spect[1], 1))
+        decibels -= decibels.max()
         floor = np.median(decibels)
-        axes[0].imshow(decibels, cmap='magma', vmin=floor, vmax=max(floor + DECIBELS, np.quantile(decibels, .999)), **picture)
-        axes[0].set(title=item['file'], ylabel='frequency (kHz)')
-        for index in shown:
-            axes[1].plot(times(logits[0]), logits[1][:, index], linewidth=2 if index == shown[0] else 1,
-                         color='black' if index == self.index and index not in shown[:TOP] else None,
-                         label='%s (%.3g)' % (self.names[index], scores[index]))
-        axes[1].set(ylabel='class map\n(before pooling)')
-        axes[1].legend(loc='center left', bbox_to_anchor=(1, .5), frameon=False, title='highest score')
+        picture(axes[0], decibels, 'level (dB)', 'both', cmap='magma', vmin=floor,
+                vmax=max(floor + DECIBELS, np.quantile(decibels, .999)))
+        axes[0].set(title=self._title(item['file']))
+        self._curves(axes[1], item['file'], times(chances[0]), chances[1], self._recording_chances(scores))
         if with_attention:
             weights = np.exp(attention[1] - attention[1].max(0))
             weights = (weights / weights.sum(0)).mean(1)
             axes[2].fill_between(times(attention[0]), weights * len(weights), step='mid', alpha=.6)
             axes[2].axhline(1, color='grey', linewidth=.5)
             axes[2].set(ylabel='attention\n(1: even)', ylim=(0, None))
+            notes.append('Attention: weight of each position in the scores, relative to the mean.')
         if strength is not None:
             strength = strength.result()[1]
-            axes[-1].imshow(strength.T, cmap='Greys', vmin=0, vmax=np.quantile(strength, .999) or 1, **picture)
-            axes[-1].set(ylabel='frequency (kHz)', title='guided gradients for %s' % self.names[self.index])
+            picture(axes[-1], strength / (np.quantile(strength, .999) or 1), 'relative strength', 'max', cmap='Greys',
+                    vmin=0, vmax=1)
+            axes[-1].set(title=f'saliency for {self.names[self.index]}')
+            notes.append(f'Saliency: {SALIENCY[self.saliency]}')
         axes[-1].set(xlabel='time (s)' if seconds < 120 else 'time (h:mm:ss)', xlim=(0, seconds))
         if seconds >= 120:
             axes[-1].xaxis.set_major_formatter(lambda x, _: '%d:%02d:%02d' % (x // 3600, x // 60 % 60, x % 60))
+        figure.supxlabel('\n'.join(textwrap.fill(note, 160) for note in notes), x=.01, ha='left', fontsize=8,
+                         color='dimgrey')
         if self.folder:
             name = os.path.splitext(item['file'])[0].replace('/', '_')
             with writing(os.path.join(self.folder, '%s.%s' % (name, self.kind))) as f:
@@ -178,6 +253,20 @@ class Inspector:
         else:
             plt.show()
         plt.close(figure)
+
+    def _curves(self, panel, file, seconds, chances, of_recording):
+        """Probabilities (columns, classes) of the most probable classes, the true one and that of the saliency."""
+        truth = self.truth.get(file)
+        top = list(np.argsort(-of_recording, kind='stable')[:TOP])
+        others = [index for index in dict.fromkeys((truth, self.index)) if index is not None and index not in top]
+        for index in top + others:
+            panel.plot(seconds, chances[:, index], linewidth=2 if index == top[0] else 1,
+                       color='black' if index in others and index == self.index else None,
+                       linestyle='--' if index in others else '-',
+                       marker='.' if len(seconds) == 1 else None,
+                       label=f'{self.names[index]} ({of_recording[index]:.3g}){", true" if index == truth else ""}')
+        panel.set(ylabel='probability', ylim=(0, max(1.05 * chances[:, top + others].max(), 1e-9)))
+        panel.legend(loc='center left', bbox_to_anchor=(1, .5), frameon=False)
 
 
 def _first_middle(net):

@@ -34,23 +34,29 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('model', metavar='MODEL.npz', help='a trained network, of this project or of the 2018 system')
     parser.add_argument('out', metavar='OUT', help='prediction file to write, such as MODEL.pred.npz')
-    parser.add_argument('--dataset', help='name in datasets/, or path of a dataset (default: that of the model, else birdclef)')
-    parser.add_argument('--filelists', default='valid', metavar='A,B', help='lists of the dataset to predict for (%(default)s)')
+    parser.add_argument('--dataset',
+                        help='name in datasets/, or path of a dataset (default: that of the model, else birdclef)')
+    parser.add_argument('--filelists', default='valid', metavar='A,B',
+                        help='lists of the dataset to predict for (%(default)s)')
     parser.add_argument('--file', metavar='RECORDING', action='append', dest='files',
-                        help='a recording to predict for instead of lists: as lists name it, or path of its file (repeatable)')
+                        help='a recording to predict for, instead of lists: its key as in lists, or its path (repeatable)')
     parser.add_argument('--vars', metavar='FILE', action='append', default=[], help='settings that override those of the model (repeatable)')
     parser.add_argument('--var', metavar='KEY=VALUE', action='append', default=[], help='a setting that overrides all files (repeatable)')
     parser.add_argument('--split-pool', action='store_true', help='pool once over a whole recording, not block by block')
     parser.add_argument('--score-rest', action='store_true', help='score what is left at the end of a recording, too, however short')
     parser.add_argument('--include-side-outputs', action='store_true',
-                        help='write the scores of background species (arch.output_bg), too, to OUT with .background.npz for .npz, '
-                        'and attention (arch.pool=attention_nopool) with .attention.npz')
+                        help='write the scores of background species (arch.output_bg), too, to OUT with .background.npz '
+                        'for .npz, and attention (arch.pool=attention_nopool) with .attention.npz')
     parser.add_argument('--full-resolution', action='store_true', help='scores at every spectrogram frame, in float32')
     parser.add_argument('--window', type=float, default=5, metavar='SECONDS', help='excerpt that --full-resolution scores at each frame (%(default)g)')
     parser.add_argument('--own-step', action='store_true', help="have --full-resolution score at the network's own step instead of every frame: smaller")
-    parser.add_argument('--plot', metavar='FOLDER', nargs='?', const='', help='show spectrogram, top classes and attention; into FOLDER if given')
+    parser.add_argument('--plot', metavar='FOLDER', nargs='?', const='',
+                        help='show spectrogram, most probable classes and attention, or write such plots to FOLDER')
     parser.add_argument('--plot-format', choices=('png', 'pdf'), default='png', help='(%(default)s)')
-    parser.add_argument('--saliency', metavar='CLASS', help='write guided gradients of a class (index, id or name) to OUT with .saliency.npz for .npz')
+    parser.add_argument('--saliency', metavar='CLASS', help='write what in the spectrogram moves the score of a class '
+                        '(index, id or name) to OUT with .saliency.npz for .npz')
+    parser.add_argument('--saliency-kind', choices=inspection.SALIENCY, default=next(iter(inspection.SALIENCY)),
+                        help='captions of plots explain these (%(default)s)')
     parser.add_argument('--reuse', metavar='OLD', help='take over from the prediction file OLD, if it exists, the rows of recordings '
                         'that were predicted with the same model, settings and dataset')
     parser.add_argument('--device', help='cpu, cuda, cuda:1, mps (default: the best that is there)')
@@ -127,11 +133,10 @@ class Predictor:
 
     @torch.no_grad()
     def all_maps(self, samples):
-        """Yields (first frame, maps (1, maps, time, frequency)) all over a recording, without a seam if the network has none."""
+        """Yields (first frame, maps (1, maps, time, frequency)) all over a recording, without a gap between them."""
         program = getattr(self.net, 'program', None)
         if program is None:
-            for start, stop in self.blocks(samples, overlap=False):
-                yield start, self.net.maps(torch.from_numpy(self.spectrogram(samples, start, stop))[None].to(self.device)).float()
+            yield from self._maps_of_blocks(samples)
             return
         stream, first = program.stream(), 0
         for spect in itertools.chain(spectrograms(samples, self.cfg, self.net.min_frames), [None]):
@@ -141,6 +146,20 @@ class Predictor:
                 if maps is not None:
                     yield first, maps.float()
                     first += maps.shape[2] * self.net.frame_step
+
+    def _maps_of_blocks(self, samples):
+        """As `all_maps`, for networks that need excerpts: blocks overlap so that each goes on where the last one ended."""
+        frames, start = self.frames(samples), 0
+        needed, step = self.net.min_frames, self.net.frame_step
+        while start == 0 or frames - start >= needed:
+            stop = min(start + max(self.longest, needed), frames)
+            maps = self.net.maps(torch.from_numpy(self.spectrogram(samples, start, stop))[None].to(self.device)).float()
+            covered, inner = maps.shape[2] * step, max(0, stop - start - needed)
+            # a network that pools over time has one position for the whole block
+            yield start if covered > inner else start + inner // 2, maps
+            if stop == frames:
+                return
+            start += max(covered, inner + 1)
 
     def meta(self, item):
         """Metadata (1, values) of an item of a TestFeed, or None."""
@@ -200,7 +219,7 @@ def identify(args, cfg, dataset, net):
     without_effect = ['model', 'out', 'dataset', 'filelists', 'files', 'vars', 'var', 'reuse', 'device']
     if not cfg['arch']:
         without_effect += ['split_pool', 'score_rest']
-    inspection_only = ('include_side_outputs', 'plot', 'plot_format', 'saliency')
+    inspection_only = ('include_side_outputs', 'plot', 'plot_format', 'saliency', 'saliency_kind')
     options = {k: v for k, v in vars(args).items() if k not in without_effect and k not in inspection_only}
     key = json.dumps([digest.hexdigest(), dataset.name, relevant, options], sort_keys=True)
     return key, json.dumps([key, [getattr(args, name) for name in inspection_only]])
@@ -277,15 +296,16 @@ def main():
         outputs_of = inspection.full_resolution(predictor, args.window, args.own_step)
     elif args.plot is not None or args.saliency is not None:
         index = None if args.saliency is None else inspection.find_class(args.saliency, dataset, classes)
-        outputs_of = inspection.Inspector(predictor, dataset, index, args.plot, args.plot_format)
+        outputs_of = inspection.Inspector(predictor, dataset, index, args.plot, args.plot_format, args.saliency_kind,
+                                           config.load([args.model + '.vars']))
         if index is not None:
             widths['saliency'] = audio.num_bins(cfg)
     if args.include_side_outputs and cfg['arch.output_bg']:
         widths['output_bg'] = classes
     if predictor.with_attention:
         widths['attention'] = net.global_pool.attention
-    filenames = {'output': args.out, 'output_bg': side_file(args.out, 'background'), 'attention': side_file(args.out, 'attention'),
-                 'saliency': side_file(args.out, 'saliency')}
+    filenames = {'output': args.out, 'output_bg': side_file(args.out, 'background'),
+                 'attention': side_file(args.out, 'attention'), 'saliency': side_file(args.out, 'saliency')}
     writers = {name: Writer(filenames[name], feed.files, width, key, rows_key) for name, width in widths.items()}
     if args.reuse:
         reuse(writers['output'], args.reuse)
@@ -299,7 +319,8 @@ def main():
                 writer.add(item['file'], outputs[name])
     for name, writer in writers.items():
         writer.finish()
-        print('wrote %s: %d recordings, %d %s' % (writer.filename, len(feed.files), writer.num_classes, {'saliency': 'bins', 'attention': 'attention maps'}.get(name, 'classes')))
+        unit = {'saliency': 'bins', 'attention': 'attention maps'}.get(name, 'classes')
+        print(f'wrote {writer.filename}: {len(feed.files)} recordings, {writer.num_classes} {unit}')
     if args.plot:
         print('wrote plots of %d recordings to %s' % (len(feed.files), args.plot))
 

@@ -1,4 +1,4 @@
-"""predict.py --full-resolution, --saliency and --plot: what a network hears, and where."""
+"""predict.py --full-resolution, --saliency and --plot: inspecting a network."""
 import shutil
 import sys
 
@@ -84,20 +84,23 @@ def test_saliency_of_the_originals_network(golden, golden_net, golden_dataset, t
     frames = slice(None, None, case.get('every', 1))
     name = golden_net('nets/dummy_lme1')
     settings = ['len_min=0', 'len_max=30', 'arch.output=linear']
-    call(name, tmp_path / 'out.npz', '--dataset', golden_dataset, '--filelists', 'one', '--saliency', 2, *(x for s in settings for x in ('--var', s)))
-    np.testing.assert_allclose(load(tmp_path / 'out.npz')[RECORDING], expected['pred'], atol=1e-4)
-    found = load(tmp_path / 'out.saliency.npz')[RECORDING]
+    found = {}
+    for kind in inspection.SALIENCY:
+        call(name, tmp_path / 'out.npz', '--dataset', golden_dataset, '--file', RECORDING, '--saliency', 2,
+             '--saliency-kind', kind, *(x for s in settings for x in ('--var', s)))
+        np.testing.assert_allclose(load(tmp_path / 'out.npz')[RECORDING], expected['pred'], atol=1e-4)
+        found[kind] = load(tmp_path / 'out.saliency.npz')[RECORDING]
     cfg = config.load([name + '.vars'], settings)
     net = predict.load_model(name, cfg, 0).eval()
     samples, _ = soundfile.read(golden_dataset / 'audio' / RECORDING, dtype='int16')
     spect = torch.from_numpy(audio.spectrogram(samples, 22050, 1024, 70, bins=465))[None]
-    _, plain = inference.saliency(net, spect, 2, guided=False)
     scale = np.abs(expected['plain']).max()
-    np.testing.assert_allclose(plain[:, frames], expected['plain'], atol=1e-4 * scale)
+    np.testing.assert_allclose(found['gradient'][frames], expected['plain'][0], atol=1e-4 * scale)
+    np.testing.assert_allclose(found['gradient-times-magnitude'], found['gradient'] * spect[0].numpy(), rtol=1e-5)
     # what the original called guided is the plain gradient; ours is guided
     np.testing.assert_allclose(expected['saliency'], expected['plain'], atol=1e-4 * scale)
-    assert np.abs(found[frames] - expected['plain'][0]).max() > .1 * scale
-    np.testing.assert_allclose(found, guided_by_hooks(net, spect, 2)[0], atol=1e-4 * scale)
+    assert np.abs(found['guided'][frames] - expected['plain'][0]).max() > .1 * scale
+    np.testing.assert_allclose(found['guided'], guided_by_hooks(net, spect, 2)[0], atol=1e-4 * scale)
 
 
 def test_saliency_has_a_row_for_each_frame_of_long_recordings_too(tiny_dataset, dataset, tmp_path, call):
@@ -109,8 +112,28 @@ def test_saliency_has_a_row_for_each_frame_of_long_recordings_too(tiny_dataset, 
     for file in found.files:
         spect = audio.spectrogram(samples_of(dataset, file), 22050, 256, 70, bins=audio.num_bins(net.cfg))
         assert found[file].shape == spect.shape
-        _, second = inference.saliency(net, torch.from_numpy(spect[140:280])[None], 0)
-        np.testing.assert_allclose(found[file][140:280], second[0].numpy(), atol=1e-6 * second.abs().max().item(), rtol=1e-4)
+        _, first = inference.saliency(net, torch.from_numpy(spect[:140])[None], 0, guided=False)
+        first = (first[0].numpy() * spect[:140])[:140 - net.min_frames]
+        np.testing.assert_allclose(found[file][:len(first)], first, atol=1e-6 * np.abs(first).max(), rtol=1e-4)
+
+
+def test_saliency_of_long_recordings_does_not_fade_between_blocks(dataset, tmp_path, monkeypatch):
+    samples = np.random.default_rng(0).normal(0, 1000, 22050 * 9).astype(np.int16)
+    figure = drawn(tmp_path, 'plain', dataset, samples, monkeypatch, index=1)
+    strength = figure.axes[-1].images[0].get_array().mean(0)[10:-10]
+    assert strength.min() > .5 * np.median(strength) and strength.max() < 2 * np.median(strength)
+
+
+def test_saliency_is_where_the_sound_is_unless_the_plain_gradient_is_wanted(dataset, tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).normal(size=22050 * 2)
+    low = np.fft.rfft(noise)
+    low[len(low) // 4:] = 0     # silent above 2.8 kHz
+    samples = (8000 * np.fft.irfft(low)).astype(np.int16)
+    silent = {}
+    for kind in 'gradient', 'gradient-times-magnitude':
+        saliency = drawn(tmp_path, 'plain', dataset, samples, monkeypatch, index=1, saliency=kind).axes[-1].images[0].get_array()
+        silent[kind] = saliency[len(saliency) // 2:].sum() / saliency.sum()
+    assert silent['gradient'] > .7 and silent['gradient-times-magnitude'] < .2
 
 
 def test_classes_are_found_by_index_id_and_latin_name(dataset):
@@ -163,46 +186,77 @@ def test_plots_are_written(name, kind, tiny_dataset, dataset, tmp_path, call):
     assert all(p.read_bytes().startswith(dict(png=b'\x89PNG', pdf=b'%PDF')[kind]) for p in files)
 
 
-def drawn(tmp_path, name, dataset, samples, monkeypatch, **options):
+def drawn(tmp_path, name, dataset, samples, monkeypatch, file='a/b.wav', **options):
     """The figure of a recording."""
     import matplotlib.pyplot as plt
     net, filename = network(tmp_path, name)
+    item = {'file': file, 'samples': samples, **({'meta': np.ones(net.num_meta, np.float32)} if net.num_meta else {})}
     monkeypatch.setattr(sys, 'argv', ['predict.py', str(filename), 'out.npz'])
     predictor = predict.Predictor(predict.parse_arguments(), net.cfg, net, torch.device('cpu'))
     monkeypatch.setattr(plt, 'close', lambda figure: None)
-    outputs = inspection.Inspector(predictor, dataset, folder=str(tmp_path), **options)({'file': 'a/b.wav', 'samples': samples})
+    outputs = inspection.Inspector(predictor, dataset, folder=str(tmp_path), **options)(item)
     if 'saliency' in outputs:
         assert sum(map(len, outputs['saliency'])) == predictor.frames(samples)
     figure = plt.gcf()
     monkeypatch.undo()
     plt.close(figure)
-    return net, outputs, figure
+    return figure
 
 
 def test_curves_are_where_the_sound_is(dataset, tmp_path, monkeypatch):
     samples = np.zeros(22050 * 10, np.int16)
     samples[22050 * 7:22050 * 7 + 200] = 10000
-    net, outputs, figure = drawn(tmp_path, 'attention', dataset, samples, monkeypatch, index=1)
+    figure = drawn(tmp_path, 'attention', dataset, samples, monkeypatch, index=1)
     spectrogram, curves, attention, saliency = figure.axes
-    best = np.argsort(-outputs['output'].max(0), kind='stable')[0]
-    assert curves.lines[0].get_label().startswith(inspection.class_names(dataset, 4)[best] + ' (')
     for line in curves.lines:
         x, y = line.get_data()
-        heard = x[np.abs(y - np.median(y)) > 1e-3]
+        heard = x[np.abs(y - np.median(y)) > .01 * np.ptp(y)]
         assert heard.min() < heard.max() < heard.min() + .5 and (heard.min() + heard.max()) / 2 == pytest.approx(7, abs=.05)
     for axes in (spectrogram, saliency):
         image = axes.images[0]
         assert image.get_extent()[1] == 10 and image.get_extent()[3] == pytest.approx(8, abs=.1)
     loudest = spectrogram.images[0].get_array().sum(0).argmax() / spectrogram.images[0].get_array().shape[1]
     assert loudest == pytest.approx(.7, abs=.01)
-    assert [axes.get_ylabel() for axes in figure.axes] == ['frequency (kHz)', 'class map\n(before pooling)', 'attention\n(1: even)', 'frequency (kHz)']
+    assert [axes.get_ylabel() for axes in figure.axes] == ['frequency (kHz)', 'probability', 'attention\n(1: even)', 'frequency (kHz)']
 
 
 @pytest.mark.parametrize('seconds', [0, .01, 1, 121])
 def test_recordings_of_any_length_and_silence_are_plotted(seconds, dataset, tmp_path, monkeypatch):
-    _, _, figure = drawn(tmp_path, 'plain', dataset, np.zeros(int(22050 * seconds), np.int16), monkeypatch)
+    figure = drawn(tmp_path, 'plain', dataset, np.zeros(int(22050 * seconds), np.int16), monkeypatch)
     assert all(axes.images[0].get_array().shape[1] <= inspection.COLUMNS for axes in figure.axes if axes.images)
     assert figure.axes[-1].get_xlabel() == ('time (h:mm:ss)' if seconds > 120 else 'time (s)')
+
+
+def test_plots_tell_probabilities_true_species_and_scales(dataset, tmp_path, monkeypatch):
+    file, truth = next(iter(dataset.labels().items()))
+    figure = drawn(tmp_path, 'combined', dataset, samples_of(dataset, file), monkeypatch, file, index=0)
+    names = inspection.class_names(dataset, 4)
+    spectrogram, curves, saliency = figure.axes
+    assert f'{file}\ntrue species: {names[truth]}' in spectrogram.get_title()
+    assert [line.get_label().split(' (')[0] for line in curves.lines if ', true' in line.get_label()] == [names[truth]]
+    chances = np.array([line.get_ydata() for line in curves.lines])
+    assert chances.min() >= 0 and np.ptp(chances) > .01
+    np.testing.assert_allclose(chances.sum(0), 1, atol=1e-5)
+    assert [axes.child_axes[0].get_ylabel() for axes in (spectrogram, saliency)] == ['level (dB)', 'relative strength']
+    assert 'if the sound in the bin were a little louder or softer' in ' '.join(figure.get_supxlabel().split())
+
+
+def test_scores_that_were_written_as_logits_are_plotted_as_probabilities(dataset, tmp_path, monkeypatch):
+    trained = config.load([], SETTINGS + NETWORKS['plain'])
+    samples = samples_of(dataset, dataset.filelist('valid')[0])
+    legends = []
+    for output in 'softmax', 'linear':
+        monkeypatch.setitem(NETWORKS, output, NETWORKS['plain'] + [f'arch.output={output}'])
+        figure = drawn(tmp_path, output, dataset, samples, monkeypatch, trained=trained)
+        legends.append([line.get_label() for line in figure.axes[1].lines])
+    assert legends[0] == legends[1]
+
+
+def test_curves_of_long_recordings_have_no_gap_between_blocks(dataset, tmp_path, monkeypatch):
+    samples = np.random.default_rng(0).normal(0, 1000, 22050 * 9).astype(np.int16)
+    times = {name: drawn(tmp_path, name, dataset, samples, monkeypatch).axes[1].lines[0].get_xdata() for name in ('plain', 'centred', 'whole')}
+    np.testing.assert_allclose(times['centred'], times['plain'])    # blocks of 2 s, and all at once
+    np.testing.assert_allclose(np.diff(times['whole'])[:-1], 2, atol=.1)    # a position for each block
 
 
 def test_columns_hold_the_maxima_however_the_rows_come():
