@@ -151,12 +151,12 @@ class Inspector:
         return outputs
 
     def _gradients(self, item, scores):
-        frames = self.predictor.frames(item['samples'])
+        frames, net = self.predictor.frames(item['samples']), self.predictor.plain
         strength = Columns(frames)
-        for start, stop, first, last in windows(frames, self.predictor.longest, self.predictor.plain.min_frames - 1):
+        for start, stop, first, last in windows(frames, self.predictor.longest, net.min_frames + net.frame_step):
             spect = torch.from_numpy(self.predictor.spectrogram(item['samples'], start, stop))[None]
             spect = spect.to(self.predictor.device)
-            _, gradient = inference.saliency(self.predictor.plain, spect, self.index, self.predictor.meta(item),
+            _, gradient = inference.saliency(net, spect, self.index, self.predictor.meta(item),
                                              guided=self.saliency == 'guided')
             if self.saliency == 'gradient-times-magnitude':
                 gradient = gradient * spect

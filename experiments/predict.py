@@ -100,12 +100,9 @@ class Predictor:
         """Frames of a recording; 1 if it is shorter."""
         return max(1, audio.num_frames(len(samples), self.frame_len, self.hop))
 
-    def blocks(self, samples, overlap=True):
-        """Blocks of a recording, (start, stop) in frames; without overlap, all of it is in some block.
-
-        A recording too short for the network is looped by `block`.
-        """
-        return cut(self.frames(samples), self.longest, self.overlap if overlap else 0, self.score_rest or not overlap)
+    def blocks(self, samples):
+        """Blocks of a recording, (start, stop) in frames. A recording too short for the network is looped by `block`."""
+        return cut(self.frames(samples), self.longest, self.overlap, self.score_rest)
 
     def block(self, samples, start, stop):
         """Samples or spectrogram of a block, at least as long as the network needs."""
