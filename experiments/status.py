@@ -17,6 +17,7 @@ import time
 import models as tables
 from config import HERE
 from files import Problem, load_npz, program
+from schedule import COLUMNS
 
 # what claim.sh --status says by its exit status
 HELD, FREE, STALE, FAILED, FINISHED = 0, 1, 3, 4, 5
@@ -81,10 +82,11 @@ def span(seconds):
 def reached(root):
     """In words, the MAP that training reached on excerpts of the validation recordings, as far as its record tells."""
     try:
-        errors = load_npz(root + '.err.npz')
-        column = errors['columns'].tolist().index('valid_map')
-        epoch = read_json(root + '.run.json').get('saved_epoch') or len(errors['errors'])
-        return 'MAP of excerpts %.3f after epoch %d of %d' % (errors['errors'][epoch - 1, column], epoch, len(errors['errors']))
+        record = load_npz(root + '.err.npz')
+        errors = record['errors'] if 'errors' in record else record['arr_0']    # the original has no names
+        column = list(record.get('columns', COLUMNS)).index('valid_map')
+        epoch = read_json(root + '.run.json').get('saved_epoch') or len(errors)
+        return 'MAP of excerpts %.3f after epoch %d of %d' % (errors[epoch - 1, column], epoch, len(errors))
     except (Problem, KeyError, ValueError, IndexError):
         return ''
 

@@ -288,7 +288,8 @@ def train(args, cfg, trainer, dataset, record):
             time.perf_counter() - started,
             ', back to epoch %d (trial %d of %d ended)' % (schedule.best_epoch + 1, schedule.trial, schedule.trials) if action == 'back' else ''), flush=True)
         if args.save_errors:
-            save_npz(root + '.err.npz', {'errors': np.array(errors), 'columns': np.array(COLUMNS[:len(row)])})
+            save_npz(root + '.err.npz', {'errors': np.array(errors), 'columns': np.array(COLUMNS[:len(row)]),
+                                         'arr_0': np.array(errors)})     # as the original calls it
         if args.keep_state:
             groups = dict(net=latest[0], opt=latest[1], best_net=best[0], best_opt=best[1], run={'errors': np.array(errors)},
                           **{'random%d' % i: r for i, r in enumerate(randoms)})

@@ -60,6 +60,11 @@ def test_without_a_table_status_shows_what_is_in_the_folder_and_the_published_mo
         'dummy_lme1_fdrop05_fM10k_powlearn_shift5_fs1024_mc2cgr1dgr1', 'plain', '2']
 
 
+def test_the_map_of_a_model_of_the_original_is_told(tmp_path):
+    np.savez(tmp_path / 'm.err.npz', np.array([[2, 1, 1, .125], [1, 2, 1, .5]]))
+    assert status_module.reached(str(tmp_path / 'm')) == 'MAP of excerpts 0.500 after epoch 2 of 2'
+
+
 def test_progress_is_told_from_the_log(tmp_path):
     (tmp_path / 'm.log').write_text('''== start
 epoch 1: train loss 2.0000, valid map 0.1000, rate 0.001, 50.0 s

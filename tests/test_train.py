@@ -40,7 +40,9 @@ ALL = '--validate', '--save-errors', '--keep-state'
 def test_a_run_leaves_model_settings_figures_history_and_record(call, tmp_path):
     call(tmp_path / 'm.npz', *ALL, seed=5)
     assert {p.name for p in tmp_path.iterdir()} == {'m.npz', 'm.npz.vars', 'm.err.npz', 'm.hist.npz', 'm.state', 'm.run.json'}
-    errors = load_npz(tmp_path / 'm.err.npz')['errors']
+    record = load_npz(tmp_path / 'm.err.npz')
+    errors = record['errors']
+    np.testing.assert_array_equal(record['arr_0'], errors)     # what scripts of 2018 read
     assert errors.shape == (3, 4) and np.isfinite(errors).all()
     assert [v.shape for v in load_npz(tmp_path / 'm.hist.npz').values()] == [(5,)]
     assert 'classes=' in (tmp_path / 'm.npz.vars').read_text() and 'mel_bands=20' in (tmp_path / 'm.npz.vars').read_text()
