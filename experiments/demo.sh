@@ -9,9 +9,9 @@ GENERATE=()
 usage() {
     cat <<'END'
 Usage: demo.sh [OPTIONS] [-- OPTIONS OF datasets/demo/generate.py]
-Runs everything once, from raw recordings to submissions, on a synthetic data set with small networks: some minutes on
+Runs everything once, from raw recordings to submissions, on a synthetic dataset with small networks: some minutes on
 2 cores. Started again, it does only what is missing.
-  --dataset NAME       what to call the data set (demo)
+  --dataset NAME       what to call the dataset (demo)
   --models FILE        table of models (experiments/demo.tsv)
   --var KEY=VALUE, --vars FILE    settings for all models (repeatable)
   --device DEVICE, --amp          as for train.py
@@ -26,13 +26,13 @@ own_option() {
 
 step() { printf '\n== %d:%02d  %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$*" >&2; }
 
-# The figures of all models, the ensemble's, and where the submissions are.
+# The metrics of all models, the ensemble's, and where the submissions are.
 summary() {
-    local figures=$1 submitted=$2 out=experiments/$DATASET
+    local metrics=$1 submitted=$2 out=experiments/$DATASET
     cat <<END
 
-== $((SECONDS / 60)):$(printf %02d $((SECONDS % 60)))  Done. Figures on the validation list (chance: MAP about $(chance)):
-$(printf '%s\n' "$figures" "$submitted" | awk -F ': ' 'NF > 2 { name = $1; sub(/[^:]*: /, ""); printf "  %-22s %s\n", name, $0 }')
+== $((SECONDS / 60)):$(printf %02d $((SECONDS % 60)))  Done. Metrics on the validation list (chance: MAP about $(chance)):
+$(printf '%s\n' "$metrics" "$submitted" | awk -F ': ' 'NF > 2 { name = $1; sub(/[^:]*: /, ""); printf "  %-22s %s\n", name, $0 }')
 
 Submissions:
 $(cd "$ROOT" && wc -l "$out"/submissions/*/*.csv | awk '$2 != "total" { printf "  %-48s %6d lines\n", $2, $1 }')
@@ -50,7 +50,7 @@ END
 chance() { awk 'END { for (i = 1; i <= NR; i++) sum += 1 / i; printf "%.2f", sum / NR }' "../datasets/$DATASET/labels/labelset"; }
 
 main() {
-    local source common figures submitted predictions weights
+    local source common metrics submitted predictions weights
     parse_options "$@"
     ensure_env
     export BIRDCLEF_ENV_SAID=1
@@ -63,13 +63,13 @@ main() {
         mkdir -p "${source%/*}"
         "$PYTHON" ../datasets/demo/generate.py "${GENERATE[@]}" "$source"
     fi
-    step 'Preparing the data set'
+    step 'Preparing the dataset'
     ../prepare_birdclef.sh "$source" --dataset "$DATASET" --valid-list "$source/valid_list"
     step 'Training the models, and predicting the validation list with each'
     ./train_all.sh "${common[@]}" "${SETTINGS[@]}" "${DEVICE[@]}" --wait
     step 'Evaluating the models'
-    figures=$(./eval_all.sh --dataset "$DATASET")
-    printf '%s\n' "$figures"
+    metrics=$(./eval_all.sh --dataset "$DATASET")
+    printf '%s\n' "$metrics"
     if [[ ! -e $weights ]]; then
         step 'Looking for the best weights of an ensemble'
         "$PYTHON" blender.py --dataset "$DATASET" --labelfile-background bg.tsv --strategy hyperopt --patience 300 \
@@ -78,7 +78,7 @@ main() {
     step 'Making the submissions'
     submitted=$(./submit_all.sh "${common[@]}" "${DEVICE[@]}")
     printf '%s\n' "$submitted"
-    summary "$figures" "$submitted"
+    summary "$metrics" "$submitted"
 }
 
 main "$@"

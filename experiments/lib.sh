@@ -82,8 +82,9 @@ ensure_env() {
     exec 9>&-
 }
 
-# Sets DATASET, MODELS, TABLE (--models FILE, if given), SETTINGS, DEVICE (for train.py and predict.py), NAMES. Options that a driver has beside these go
-# to its function own_option, which sets SHIFT to how many words it took, or fails. Goes to experiments/.
+# Sets DATASET, MODELS, TABLE (--models FILE, if given), SETTINGS, DEVICE (for train.py and predict.py), NAMES. Options that
+# a driver has beside these go to its function own_option, which sets SHIFT to how many words it took, or fails. Goes to
+# experiments/.
 parse_options() {
     while (($#)); do
         case $1 in
@@ -111,7 +112,7 @@ parse_options() {
         esac
     done
     if [[ -n ${THEANO_FLAGS:-} ]]; then
-        log "THEANO_FLAGS has no effect here; choose the device by --device, such as --device cuda:0 for device=cuda0, --device cpu for device=cpu"
+        log 'THEANO_FLAGS has no effect; choose the device with --device (--device cuda:0 for device=cuda0, --device cpu for device=cpu)'
         unset THEANO_FLAGS
     fi
     is_name "$DATASET" || usage_error "--dataset $DATASET: expected the name of a folder in datasets/"
@@ -122,8 +123,9 @@ own_option() { return 1; }
 # A file as named from where the user is, else from experiments/.
 absolute() { if [[ $1 == /* || ! -e $1 ]]; then printf '%s\n' "$1"; else printf '%s/%s\n' "$PWD" "$1"; fi; }
 
-# Sets NAMES to those of the table (those given, or all), teachers first, and what models.py knows of each: KIND, TEACHERS, and arguments.
-# With --found, also those in experiments/DATASET/ that the table does not name; without a table, only those in that folder.
+# Sets NAMES to those of the table (those given, or all), teachers first, and what models.py knows of each: KIND, TEACHERS,
+# and arguments. With --found, also those in experiments/DATASET/ that the table does not name; without --models, only
+# those in that folder.
 declare -A KIND=() TEACHERS=() TRAIN=() PREDICT=() SOUNDSCAPES=()
 # shellcheck disable=SC2034  # the drivers that source this read them
 read_models() {
@@ -138,7 +140,7 @@ read_models() {
     done <<< "$table"
 }
 
-# Ends the script if the dataset is not what the programs can work with; the arguments are options of validate.py: --for, --filelists.
+# Ends the script if the programs cannot work with the dataset. The arguments are options of validate.py: --for, --filelists.
 check_dataset() {
     [[ -d ../datasets/$DATASET/filelists ]] ||
         die "datasets/$DATASET is not prepared; type ./prepare_birdclef.sh for how to (or ./experiments/demo.sh for a trial)"
@@ -209,9 +211,9 @@ find_incomplete() {
 # Is file $1 there, and nothing noted as missing in it?
 in_place() { [[ -e $1 && -z ${INCOMPLETE[$1]:-} ]]; }
 
-# Makes FILE by a command under its claim, with a log beside it: `claimed FILE COMMAND...`, in which {} stands for the attempt's own folder.
-# What the command leaves there is published beside FILE. Exit status 75, 76: someone else has the claim. If it fails, REASON says
-# where the reason is: in the log, or above if it failed before it wrote one.
+# Makes FILE by a command under its claim, with a log beside it: `claimed FILE COMMAND...`, in which {} stands for the
+# attempt's own folder. What the command leaves there is published beside FILE. Exit status 75, 76: someone else has the
+# claim. If it fails, REASON says where the reason is: in the log, or above if it failed before it wrote one.
 claimed() {
     local log=${1##*/} replace=() status=0 before after
     [[ -z ${INCOMPLETE[$1]:-} ]] || replace=(--replace "${INCOMPLETE[$1]}")

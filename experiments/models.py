@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Reads a table of models and prints for the drivers what to run, teachers first, a line a model: name, kind (audio or meta), teachers (or -),
-and the arguments of train.py, of predict.py for whole recordings, and of predict.py for soundscapes; parted by tabs.
+"""Reads a table of models and prints for the drivers what to run, one line per model, teachers first: name, kind (audio or
+meta), teachers (or -), and the arguments of train.py, of predict.py for whole recordings, and of predict.py for soundscapes;
+separated by tabs.
 
-A table has a line a model: name, presets (vars/PRESET.vars, later ones override earlier ones), teachers
-(SETTING=MODEL[:MODEL], or -) and perhaps a remark, parted by tabs. Models live in experiments/DATASET/.
+A table has one line per model: name, presets (vars/PRESET.vars, later ones override earlier ones), teachers
+(SETTING=MODEL[:MODEL], or -) and perhaps a remark, separated by tabs. Models live in experiments/DATASET/.
 """
 import argparse
 import collections
@@ -57,7 +58,7 @@ def read_table(filename=TABLE, dataset='birdclef'):
         where = '%s, line %d' % (filename, number)
         fields = [field.strip() for field in line.split('\t')]
         if not 2 <= len(fields) <= 4 or not fields[1]:
-            raise Problem('%s: expected NAME, PRESETS, TEACHERS, REMARK parted by tabs, found %r' % (where, line))
+            raise Problem('%s: expected NAME, PRESETS, TEACHERS, REMARK separated by tabs, found %r' % (where, line))
         name, presets, teachers, remark = fields + [''] * (4 - len(fields))
         check_name(name, where)
         if name in models:
@@ -102,7 +103,7 @@ def in_order(models, names, filename=TABLE):
 
     def visit(name, path):
         if name in path:
-            raise Problem('%s: %s waits for itself (%s); mend its teachers'
+            raise Problem('%s: %s waits for itself (%s); correct its teachers'
                           % (filename, name, ' needs '.join(path[path.index(name):] + [name])))
         if name not in done:
             for teacher in teachers_of(models[name]):
@@ -128,7 +129,8 @@ def found(dataset: str, table: dict[str, Model]) -> dict[str, Model]:
         settings = os.path.join(folder, name + '.npz.vars')
         try:
             check_name(name, folder)
-            models[name] = table.get(name) or Model(name, [], {}, '', config.read_vars(settings) if os.path.exists(settings) else {})
+            own = config.read_vars(settings) if os.path.exists(settings) else {}
+            models[name] = table.get(name) or Model(name, [], {}, '', own)
         except Problem as e:
             sys.stderr.write(f'models.py: left out: {e}\n')
     return models
@@ -137,8 +139,8 @@ def found(dataset: str, table: dict[str, Model]) -> dict[str, Model]:
 def choose(filename: str | None, dataset: str, names: list[str], all_found: bool = False) -> dict[str, Model]:
     """Models to look at: dict of name -> Model, teachers first.
 
-    `names` may be of the table or of experiments/DATASET/. Without names: all of the table, if one is given, and
-    with `all_found` also the others in that folder; without a table, those in the folder; if it is empty, those of models.tsv.
+    `names` may be of the table or of experiments/DATASET/. Without names: all of the table if one is given, with
+    `all_found` also the others in that folder; without a table those in the folder, or if it is empty, those of models.tsv.
     """
     table = read_table(filename or TABLE, dataset)
     here = found(dataset, table)
@@ -179,7 +181,7 @@ def main():
     parser.add_argument('--models', metavar='FILE', help='the table (default: %s)' % TABLE)
     parser.add_argument('--found', action='store_true', help='also the models in experiments/NAME/ that no table names; '
                         'without --models, only the models in that folder if there are any')
-    parser.add_argument('--dataset', metavar='NAME', default='birdclef', help='data set (default: %(default)s)')
+    parser.add_argument('--dataset', metavar='NAME', default='birdclef', help='dataset (default: %(default)s)')
     options = parser.parse_args()
     check_name(options.dataset, '--dataset')
     if options.found:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Predicts the validation list with every trained model that has no predictions of it, as train_all.sh does, also with those trained by hand.
+# Predicts the validation list with every trained model that has no predictions of it, also with models trained by hand.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -8,7 +8,7 @@ usage() {
 Usage: predict_missing.sh [OPTIONS] [MODEL...]
 Predicts the validation list with all trained models in experiments/NAME/, or those named, that have no predictions yet.
 The list needs no labels.
-  --dataset NAME       data set in datasets/, whose models are in experiments/NAME/ (birdclef)
+  --dataset NAME       dataset in datasets/, whose models are in experiments/NAME/ (birdclef)
   --models FILE        table of models: says which of them are not trained yet
   --var KEY=VALUE, --vars FILE    settings beside those that train_all.sh predicts with (repeatable)
   --device DEVICE, --amp          as for predict.py

@@ -52,7 +52,7 @@ def read_json(filename):
 
 
 def progress(root, now=None):
-    """In words, how far the training is whose files begin with `root`: epochs, figures, rate, pace, expected end."""
+    """In words, how far the training is whose files begin with `root`: epochs, metrics, rate, pace, expected end."""
     try:
         with open(root + '.log', encoding='utf-8', errors='replace') as f:
             epochs = [found for found in map(EPOCH.match, f) if found]
@@ -60,9 +60,9 @@ def progress(root, now=None):
         epochs = []
     if not epochs:
         return 'no epoch finished yet'
-    number, figures, rate, _ = epochs[-1].groups()
+    number, metrics, rate, _ = epochs[-1].groups()
     pace = sorted(float(e.group(4)) for e in epochs[-9:])[len(epochs[-9:]) // 2]
-    words = 'epoch %s (%s), rate %s, %s an epoch' % (number, figures, rate, span(pace))
+    words = 'epoch %s (%s), rate %s, %s an epoch' % (number, metrics, rate, span(pace))
     settings = read_json(root + '.run.json').get('settings', {})
     left = settings.get('epochs', 0) - int(number)
     if left > 0:
@@ -106,7 +106,8 @@ def state_of(model, folder):
     if code == HELD:
         return 'running', '%s; %s' % (re.sub('^held by ', 'on ', words), progress(attempt(root)))
     if code == FAILED:
-        return 'failed', '%s; see %s' % (last_line(root + '.log'), root + '.log') if last_line(root + '.log') else words
+        reason = last_line(root + '.log')
+        return 'failed', f'{reason}; see {root}.log' if reason else words
     if code == FINISHED or words.startswith('finished'):
         return 'finished', ''
     missing = [t for t in tables.teachers_of(model) if not os.path.exists(os.path.join(folder, t + '.npz'))]
@@ -162,8 +163,8 @@ def table(models, names, folder):
     for state, _ in states.values():
         counts[state] = counts.get(state, 0) + 1
     if any('MAP of excerpts' in line or 'valid map' in line for line in lines):
-        lines.append('MAP: of the excerpts that training validates with; that of the predictions for whole recordings: ./eval_all.sh --dataset %s'
-                     % os.path.basename(folder))
+        lines.append('MAP: of the excerpts that training validates with; that of the predictions for whole recordings: '
+                     f'./eval_all.sh --dataset {os.path.basename(folder)}')
     return [line.rstrip() for line in lines] + ['%d models: %s' % (len(names), ', '.join('%d %s' % (n, s) for s, n in counts.items()))]
 
 
@@ -171,7 +172,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('names', metavar='MODEL', nargs='*', help='models to show')
     parser.add_argument('--models', metavar='FILE', help='table of models')
-    parser.add_argument('--dataset', metavar='NAME', default='birdclef', help='data set (default: %(default)s)')
+    parser.add_argument('--dataset', metavar='NAME', default='birdclef', help='dataset (default: %(default)s)')
     parser.add_argument('--watch', metavar='SECONDS', type=float, nargs='?', const=10, help='show it again every so often (%(const)s)')
     options = parser.parse_args()
     folder = os.path.join(HERE, options.dataset)

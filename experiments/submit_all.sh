@@ -14,14 +14,14 @@ Usage: submit_all.sh [OPTIONS] [RUN...]
 For each ensemble, or those named: prints its metrics on the validation list, predicts the test recordings and the
 soundscapes with members that have no such predictions yet, and writes the weighted combination and the CSV files into
 experiments/NAME/submissions/mono/ and .../soundscapes/ (RUN.csv, and RUN.val.csv of the soundscapes for validation).
-  --dataset NAME       data set in datasets/, whose models are in experiments/NAME/ (birdclef)
+  --dataset NAME       dataset in datasets/, whose models are in experiments/NAME/ (birdclef)
   --models FILE        table of models (experiments/models.tsv)
   --ensembles PATH     a table of members and weights, or a folder of such (repeatable; experiments/NAME/ensembles/ if that
                        exists, else experiments/ensembles/)
   --var KEY=VALUE, --vars FILE    settings for predictions beside the usual ones (repeatable)
   --device DEVICE, --amp          as for predict.py
   --member MODEL       only predict with this member, write no submission
-  --slurm [-- SBATCH OPTIONS]    submit a job a member to Slurm, and one for each run after them; --slurm-workers N [-- ...]:
+  --slurm [-- SBATCH OPTIONS]    submit a job per member to Slurm, and one for each run after them; --slurm-workers N [-- ...]:
                        N jobs that each do what is free
 Example: ./submit_all.sh --dataset birdclef run1 run2
 END
@@ -155,7 +155,7 @@ predicted() {
     in_place "$2/$1.pred.npz"
 }
 
-# Submits runs to Slurm: first what their members lack, then the submissions.
+# Submits runs to Slurm: first the missing predictions of their members, then the submissions.
 submit_jobs() {
     local run member after options
     options=(--dataset "$DATASET" --models "$MODELS" "${ENSEMBLES[@]/#/--ensembles=}" "${SETTINGS[@]}" "${DEVICE[@]}")
@@ -199,7 +199,7 @@ main() {
     read_models --found
     check_dataset --for predict
     [[ -n $MEMBER || -e ../datasets/$DATASET/labels/labelset ]] ||
-        die "datasets/$DATASET/labels/labelset is missing: submissions name the classes by its ids; --member MODEL only predicts"
+        die "datasets/$DATASET/labels/labelset is missing: submissions need its class ids; --member MODEL only predicts"
     for run in "${runs[@]}"; do
         is_name "$run" || die "${run@Q}: not a name of an ensemble; use letters, digits and _ . + -"
         for file in "${files[@]}"; do [[ ${file##*/} != "$run.tsv" ]] || break; done

@@ -15,16 +15,16 @@ usage() {
 Usage: train_all.sh [OPTIONS] [MODEL...]
 Trains all models of the table, or those named: teachers before their students, each once, whoever starts this how often.
 Start it on every GPU of every server that shares the folder. What is finished stays; what was interrupted goes on.
-  --dataset NAME       data set in datasets/, whose models are in experiments/NAME/ (birdclef)
+  --dataset NAME       dataset in datasets/, whose models are in experiments/NAME/ (birdclef)
   --models FILE        table of models (experiments/models.tsv)
   --var KEY=VALUE, --vars FILE    settings for all models trained (repeatable)
   --device DEVICE, --amp          as for train.py
   --gpus-per-model N   train each model on N GPUs (which: CUDA_VISIBLE_DEVICES=0,1,...), or by N processes on the CPU
   --continue-anyway    go on with interrupted trainings even if their settings or data have changed since, as for train.py
   --wait               stay until what others train is finished, too; go on with it if they die
-  --status             show how far every model is, without --models those in experiments/NAME/; --watch: the same, again and again
+  --status             show how far every model is (without --models, those in experiments/NAME/); --watch: again and again
   --release MODEL      free a claim that nobody will come back to; --force: even if its holder may be alive
-  --slurm [-- SBATCH OPTIONS]    submit a job a model to Slurm, students after their teachers; --slurm-workers N [-- ...]:
+  --slurm [-- SBATCH OPTIONS]    submit a job per model to Slurm, students after their teachers; --slurm-workers N [-- ...]:
                        N jobs that each do what is free
 Examples: ./train_all.sh --dataset birdclef --device cuda:1 --amp
           ./train_all.sh --slurm -- --gres=gpu:1 --time=8:00:00
@@ -189,7 +189,7 @@ main() {
         [[ ! ${STATE[$name]} =~ ^(failed|stuck)$ ]] || failed=$((failed + 1))
     done
     ((failed == 0)) || die "$failed of ${#NAMES[@]} models failed or could not start, see above"
-    log "nothing left to do; figures: ./eval_all.sh --dataset $DATASET"
+    log "nothing left to do; metrics: ./eval_all.sh --dataset $DATASET"
 }
 
 main "$@"

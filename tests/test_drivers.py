@@ -25,7 +25,7 @@ both\tpublished resnet1 lme1 meta-256-512 pretrained\tinit_from=plain:meta\tit h
 
 
 def with_standins(checkout, table=TABLE):
-    """Put stand-ins for what takes long, a data set called tiny, and table.tsv into a copy of the project."""
+    """Put stand-ins for what takes long, a dataset called tiny, and table.tsv into a copy of the project."""
     for name in ('train.py', 'predict.py'):
         shutil.copy2(ROOT / 'tests' / 'standins' / name, checkout.experiments / name)
     validate = checkout.path / 'datasets' / 'validate.py'
@@ -203,7 +203,7 @@ def test_what_fails_in_one_driver_is_not_tried_again_by_another_beside_it(projec
     first.communicate()
 
 
-def test_student_alone_says_what_it_lacks(project):
+def test_student_alone_says_what_is_missing(project):
     result = train(project, 'student')
     assert result.returncode == 1
     assert 'student: waiting for plain, which nobody trains' in result.stderr
@@ -226,7 +226,7 @@ def test_stopped_driver_takes_its_training_along_and_leaves_it_free(project):
     assert calls(project) == ['plain', 'plain']
 
 
-def test_predictions_that_lack_are_made_as_train_all_makes_them(project):
+def test_missing_predictions_are_made_as_train_all_makes_them(project):
     train(project)
     made = {}
     for path in (project.experiments / 'tiny').glob('*.pred.npz'):
