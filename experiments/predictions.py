@@ -71,8 +71,8 @@ class Predictions:
                           'another data set or list; %s' % (self.filename, len(files), files[0],
                                                             self.files[0] if self.files else 'nothing', CURE))
         if missing:
-            raise Problem('%s: %d of %d recordings are missing, such as %s; %s with this file list'
-                          % (self.filename, len(missing), len(files), missing[0], CURE))
+            raise Problem(f'{self.filename}: {len(missing)} of {len(files)} recordings are missing, such as {missing[0]}; '
+                          'predict_missing.sh and submit_all.sh add them, or predict this file list again with predict.py')
         which = np.array([self._where[key] for key in files], np.int64)
         starts, counts = self.offsets[which], np.diff(self.offsets)[which]
         offsets = np.concatenate([[0], np.cumsum(counts)])
