@@ -53,7 +53,7 @@ main() {
                 source=$1; shift ;;
         esac
     done
-    [[ $dataset == */* ]] || is_name "$dataset" || usage_error "--dataset ${dataset@Q}: expected a name for a folder in datasets/"
+    [[ $dataset == */* ]] || is_name "$dataset" || die "--dataset ${dataset@Q}: not a name for a dataset; use letters, digits and _ . + -, or give a path"
     [[ -n $source ]] || usage_error 'no SOURCE given'
     [[ -d $source ]] || die "$source: no such folder; give the one that you extracted the archives into"
     [[ ${#split[@]} == 0 || -r ${split[1]} ]] || die "${split[1]}: cannot be read"
@@ -61,15 +61,15 @@ main() {
     ensure_env
 
     log "1 of 5: XML of $source"
-    "$PYTHON" "$scripts/xml/collect.py" "$source" --dataset "$dataset"
+    run_child "$PYTHON" "$scripts/xml/collect.py" "$source" --dataset "$dataset"
     log '2 of 5: labels'
-    "$PYTHON" "$scripts/labels/recreate.py" --dataset "$dataset"
+    run_child "$PYTHON" "$scripts/labels/recreate.py" --dataset "$dataset"
     log '3 of 5: recordings'
-    "$PYTHON" "$scripts/audio/convert.py" "$source" --dataset "$dataset" "${convert[@]}"
+    run_child "$PYTHON" "$scripts/audio/convert.py" "$source" --dataset "$dataset" "${convert[@]}"
     log '4 of 5: file lists'
-    "$PYTHON" "$scripts/filelists/split.py" --dataset "$dataset" "${split[@]}"
+    run_child "$PYTHON" "$scripts/filelists/split.py" --dataset "$dataset" "${split[@]}"
     log '5 of 5: checking'
-    "$PYTHON" "$ROOT/datasets/validate.py" "$dataset"
+    run_child "$PYTHON" "$ROOT/datasets/validate.py" "$dataset"
 }
 
 main "$@"

@@ -11,17 +11,19 @@ audio/ and the file lists: no labels. "evaluate" needs only file lists and label
 --repair-times corrects times of day that the scripts of 2018 wrote wrongly into labels/meta.tsv, such as 24:10:00 for
 "12:10pm" and 700:00:00 for "0700", and leaves out those that can't be known. The old file is kept as meta.tsv.old.
 """
-import argparse
-import collections
 import os
-import re
-import shutil
 import sys
-
-import numpy as np
 
 DATASETS = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(os.path.dirname(DATASETS), 'experiments'), DATASETS]
+import start  # first, for Ctrl-C and missing packages
+import argparse
+import collections
+import re
+import shutil
+
+import numpy as np
+
 import config
 import index
 import layout

@@ -7,6 +7,7 @@ search with the best weights so far.
 The metrics of the weights are those on the list that the weights were fitted to. greedy and forward, which are fast,
 also print an estimate for new recordings: each part of the list in turn is judged by weights found on the others.
 """
+import start  # first, for Ctrl-C and missing packages
 import argparse
 import fcntl
 import hashlib

@@ -61,18 +61,18 @@ main() {
     if [[ ! -e $source ]]; then
         step 'Generating recordings as the organisers of BirdCLEF ship theirs'
         mkdir -p "${source%/*}"
-        "$PYTHON" ../datasets/demo/generate.py "${GENERATE[@]}" "$source"
+        run_child "$PYTHON" ../datasets/demo/generate.py "${GENERATE[@]}" "$source"
     fi
     step 'Preparing the dataset'
-    ../prepare_birdclef.sh "$source" --dataset "$DATASET" --valid-list "$source/valid_list"
+    run_child ../prepare_birdclef.sh "$source" --dataset "$DATASET" --valid-list "$source/valid_list"
     step 'Training the models, and predicting the validation list with each'
-    ./train_all.sh "${common[@]}" "${SETTINGS[@]}" "${DEVICE[@]}" --wait
+    run_child ./train_all.sh "${common[@]}" "${SETTINGS[@]}" "${DEVICE[@]}" --wait
     step 'Evaluating the models'
     metrics=$(./eval_all.sh --dataset "$DATASET")
     printf '%s\n' "$metrics"
     if [[ ! -e $weights ]]; then
         step 'Looking for the best weights of an ensemble'
-        "$PYTHON" blender.py --dataset "$DATASET" --labelfile-background bg.tsv --strategy hyperopt --patience 300 \
+        run_child "$PYTHON" blender.py --dataset "$DATASET" --labelfile-background bg.tsv --strategy hyperopt --patience 300 \
             --output "$weights" "${predictions[@]}"
     fi
     step 'Making the submissions'

@@ -4,6 +4,7 @@
 MAP is the mean reciprocal rank of the foreground species; MAP-bg the mean average precision over foreground and
 background species; top-k the share of recordings whose foreground species is among the k highest scores.
 """
+import start  # first, for Ctrl-C and missing packages
 import argparse
 import json
 import os

@@ -39,7 +39,7 @@ main() {
             printf 'no predictions; predict_missing.sh --dataset %s makes them\n' "$DATASET"
             failed=$((failed + 1))
         else
-            "$PYTHON" eval.py --dataset "$DATASET" "${background[@]}" "$file" || failed=$((failed + 1))
+            run_child "$PYTHON" eval.py --dataset "$DATASET" "${background[@]}" "$file" || failed=$((failed + 1))
         fi
     done
     ((failed == 0)) || die "$failed of ${#NAMES[@]} without figures, see above"

@@ -3,7 +3,6 @@
 `fail` is how every program here ends on bad input; `writing` is how every result is written.
 """
 import contextlib
-import errno
 import os
 import stat
 import struct
@@ -14,6 +13,8 @@ import zlib
 
 import numpy as np
 from numpy.lib import format as npy
+
+import start
 
 # An array of a file that a user was handed may unpack to at most so many bytes.
 MAX_ARRAY_BYTES = 64 << 30
@@ -32,7 +33,9 @@ def program(main):
     """
     name = os.path.basename(sys.argv[0])
     try:
-        sys.exit(main())
+        status = start.call(main)
+        sys.stdout.flush()
+        sys.exit(status)
     except Problem as e:
         sys.stdout.flush()
         sys.exit('%s: %s' % (name, ' '.join(str(e).split())))
@@ -42,11 +45,11 @@ def program(main):
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-    except OSError as e:
-        where = ' %s:' % e.filename if e.filename else ''
-        full = e.errno in (errno.ENOSPC, errno.EDQUOT)
-        cure = '; free some space on that disk and type the same command again' if full else ''
-        sys.exit(f'{name}:{where} {e.strerror or e}{cure}')
+    except Exception as e:
+        line = start.explain(e)
+        if line is None:
+            raise
+        sys.exit('%s: %s' % (name, line))
 
 
 def open_regular(filename, mode='rb', **kwargs):

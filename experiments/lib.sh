@@ -4,7 +4,10 @@
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 DATASET=birdclef MODELS=$ROOT/experiments/models.tsv
 TABLE=() NAMES=() SETTINGS=() PREDICT_SETTINGS=() DEVICE=() GPUS=1
-CHILD=
+# Where a standard stream is closed, what is said goes nowhere, rather than into the next file that is opened.
+: 2> /dev/null 3<&0 || exec < /dev/null
+: 2> /dev/null 3>&1 || exec > /dev/null
+: 3>&2 || exec 2> /dev/null
 
 log() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 die() { log "$@"; exit 1; }
@@ -14,11 +17,38 @@ usage_error() { log "$@"; usage >&2; exit 2; }
 # checked where they are read, before they are used there. The pattern is that of models.py.
 is_name() { local LC_ALL=C; [[ $1 =~ ^[A-Za-z0-9][A-Za-z0-9_.+-]*$ ]]; }
 
+# A signal ends what runs in the background, and then this script.
+stop() {
+    local children
+    trap '' INT TERM HUP
+    children=$(jobs -pr)
+    if [[ -n $children ]]; then
+        # shellcheck disable=SC2086  # numbers
+        kill -TERM $children 2> /dev/null || :
+        log 'stopping'
+        wait
+    fi
+    exit "$1"
+}
+trap 'stop 130' INT
+trap 'stop 143' TERM
+trap 'stop 129' HUP
+
+# Runs a command that may take long, in the background, so that `stop` can end it at once. It gets SIGTERM, not Ctrl-C:
+# a Python that is just starting would answer that by a traceback.
+run_child() {
+    "$@" &
+    wait "$!"
+}
+
+# Runs a command that takes a moment. Ctrl-C waits for it.
+run_briefly() { (trap '' INT; exec "$@"); }
+
 # Path of a Python that is new enough, or nothing.
 find_python() {
     local name
     for name in python3 python python3.{13,12,11,10,14}; do
-        if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+        if run_briefly "$name" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
             command -v "$name"
             return
         fi
@@ -27,7 +57,7 @@ find_python() {
 
 # Names of the packages of requirements.txt that the environment of Python $1 lacks.
 missing_packages() {
-    "$1" - "$ROOT/requirements.txt" <<'END'
+    run_briefly "$1" - "$ROOT/requirements.txt" <<'END'
 import importlib.metadata, re, sys
 if sys.version_info < (3, 10):
     sys.exit(print('Python 3.10'))
@@ -61,20 +91,22 @@ ensure_env() {
     [[ -x $PYTHON && -f $venv/.installed && $(< "$venv/.installed") == "$stamp" ]] && return
     base=$(find_python)
     [[ -n $base ]] || die 'no Python 3.10 or newer found; install one (Debian, Ubuntu: apt-get install python3 python3-venv)'
-    mkdir -p "$venv" || die "$venv: cannot be made; is the folder writable?"
+    { mkdir -p "$venv" && : >> "$venv/.lock"; } 2> /dev/null ||
+        die "$venv: cannot be written to, so no packages can be installed there; activate an environment that has them" \
+            "(pip install -r $ROOT/requirements.txt), or work in a copy of your own"
     exec 9> "$venv/.lock"
     # Of two that start at once, one installs and the other waits here.
-    "$base" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'
+    run_child "$base" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'
     if [[ ! -f $venv/.installed || $(< "$venv/.installed") != "$stamp" ]]; then
         rm -f "$venv/.installed"
-        if ! "$PYTHON" -m pip --version > /dev/null 2>&1; then
-            "$base" -c 'import ensurepip, venv' 2>/dev/null ||
+        if ! run_briefly "$PYTHON" -m pip --version > /dev/null 2>&1; then
+            run_briefly "$base" -c 'import ensurepip, venv' 2>/dev/null ||
                 die "$base has no module venv; install it (Debian, Ubuntu: apt-get install python3-venv)"
-            log "making a Python environment, .venv, with $("$base" --version)"
-            "$base" -m venv "$venv" >&2 || die "$base -m venv failed, see above; remove $venv and try again"
+            log "making a Python environment, .venv, with $(run_briefly "$base" --version)"
+            run_child "$base" -m venv "$venv" >&2 || die "$base -m venv failed, see above; remove $venv and try again"
         fi
         log 'installing requirements.txt into .venv (once; some GB for torch, so this takes minutes)'
-        "$PYTHON" -m pip install --disable-pip-version-check --quiet -r "$ROOT/requirements.txt" >&2 ||
+        run_child "$PYTHON" -m pip install --disable-pip-version-check --quiet -r "$ROOT/requirements.txt" >&2 ||
             die 'installing requirements.txt failed, see above; type the same command again to go on'
         printf '%s\n' "$stamp" > "$venv/.installed"
         log '.venv is ready'
@@ -132,7 +164,7 @@ read_models() {
     local table name kind teachers train predict soundscapes
     local given=(--models "$MODELS")
     [[ ${1:-} != --found ]] || given=(--found "${TABLE[@]}")
-    table=$("$PYTHON" models.py "${given[@]}" --dataset "$DATASET" "${NAMES[@]}") || exit 1
+    table=$(run_briefly "$PYTHON" models.py "${given[@]}" --dataset "$DATASET" "${NAMES[@]}") || exit 1
     NAMES=()
     while IFS=$'\t' read -r name kind teachers train predict soundscapes; do
         NAMES+=("$name") KIND[$name]=$kind TEACHERS[$name]=${teachers#-}
@@ -144,36 +176,21 @@ read_models() {
 check_dataset() {
     [[ -d ../datasets/$DATASET/filelists ]] ||
         die "datasets/$DATASET is not prepared; type ./prepare_birdclef.sh for how to (or ./experiments/demo.sh for a trial)"
-    "$PYTHON" ../datasets/validate.py "$DATASET" --quick "$@" >&2 || die "datasets/$DATASET: see above for the cure"
+    run_child "$PYTHON" ../datasets/validate.py "$DATASET" --quick "$@" >&2 || die "datasets/$DATASET: see above for the cure"
 }
 
-# Runs a command as a child that ends when this script is told to.
-run_child() {
-    local status=0
-    trap 'stop_child 130' INT
-    trap 'stop_child 143' TERM HUP
-    "$@" &
-    CHILD=$!
-    wait "$CHILD" || status=$?
-    CHILD=
-    trap - INT TERM HUP
-    return "$status"
-}
-stop_child() {
-    trap '' INT TERM HUP
-    log 'stopping'
-    kill -TERM "$CHILD" 2>/dev/null
-    wait "$CHILD"
-    exit "$1"
-}
-
-# Runs a command with its output in a log, too; the last line of the log says why it failed. Files in $CLAIM_WORK are called what they become.
+# Runs a command with its output in a log, too; the last line of the log says why it failed. Words that begin with {}/
+# stand for files in $CLAIM_WORK; the log calls such files what they become.
 logged() {
-    local log=$1 status=0 why
-    shift
-    printf '== %(%F %T)T %s: %s\n' -1 "$HOSTNAME" "$*" >> "$log"
-    # The log has to outlive the signal that ends the command.
-    "$@" 2>&1 | (trap '' INT TERM; sed -u "s|$CLAIM_WORK/|$PUBLISHED/|g" | tee -a "$log") || status=${PIPESTATUS[0]}
+    local log status=0 why word command=()
+    for word; do
+        [[ $word != '{}/'* ]] || word=$CLAIM_WORK${word#'{}'}
+        command+=("$word")
+    done
+    log=${command[0]} command=("${command[@]:1}")
+    printf '== %(%F %T)T %s: %s\n' -1 "$HOSTNAME" "${command[*]}" >> "$log"
+    # The log has to outlive the signal that ends the command, and the reader of standard output (| head).
+    "${command[@]}" 2>&1 | (trap '' INT TERM; published | tee -p -a "$log") || status=${PIPESTATUS[0]}
     if ((status)); then
         # What a program says of its end, before what is said of the program; else the last line.
         why=$(awk '/^== / { why = "" } /^[a-z_]+\.py: / { why = $0 } { last = $0 } END { print why == "" ? last : why }' "$log")
@@ -181,6 +198,12 @@ logged() {
         printf '%(%F %T)T %s: failed with exit status %d: %s\n' -1 "$HOSTNAME" "$status" "$why" >> "$log"
     fi
     return "$status"
+}
+
+# Copies lines, in which files in $CLAIM_WORK are called what they become.
+published() {
+    local line
+    while IFS= read -r line || [[ -n $line ]]; do printf '%s\n' "${line//"$CLAIM_WORK/"/$PUBLISHED/}"; done
 }
 
 # Runs a command that goes on from file $1, and again if a process of it died: until it fails twice without getting further.
@@ -204,24 +227,25 @@ declare -A INCOMPLETE=()
 find_incomplete() {
     local lists=$1 folder=$2 files=() found version file
     for file in "${@:3}"; do files+=("$folder/$file.pred.npz"); done
-    found=$("$PYTHON" incomplete.py "../datasets/$DATASET/filelists/$lists" "${files[@]}") || exit 1
+    found=$(run_briefly "$PYTHON" incomplete.py "../datasets/$DATASET/filelists/$lists" "${files[@]}") || exit 1
     while IFS=$'\t' read -r version file; do [[ -z $file ]] || INCOMPLETE[$file]=$version; done <<< "$found"
 }
 
 # Is file $1 there, and nothing noted as missing in it?
 in_place() { [[ -e $1 && -z ${INCOMPLETE[$1]:-} ]]; }
 
-# Makes FILE by a command under its claim, with a log beside it: `claimed FILE COMMAND...`, in which {} stands for the
-# attempt's own folder. What the command leaves there is published beside FILE. Exit status 75, 76: someone else has the
-# claim. If it fails, REASON says where the reason is: in the log, or above if it failed before it wrote one.
+# Makes FILE by a command under its claim, with a log beside it: `claimed FILE COMMAND...`, in which {}/ at the
+# beginning of a word stands for the attempt's own folder. What the command leaves there is published beside FILE. Exit
+# status 75, 76: someone else has the claim. If it fails, REASON says where the reason is: in the log, or above if it
+# failed before it wrote one.
 claimed() {
     local log=${1##*/} replace=() status=0 before after
     [[ -z ${INCOMPLETE[$1]:-} ]] || replace=(--replace "${INCOMPLETE[$1]}")
-    export -f logged restarted
+    export -f logged published restarted
     export PUBLISHED=${1%/*}
     before=$(stat -c '%s %.9Y' "${1%.npz}.log" 2>/dev/null) || :
-    # shellcheck disable=SC2016  # expands in the claimed shell
-    run_child ./claim.sh "${replace[@]}" "$1.lock" -- bash -c 'set -euo pipefail; logged "${@//\{\}/$CLAIM_WORK}"' claimed "{}/${log%.npz}.log" "${@:2}" || status=$?
+    run_child ./claim.sh "${replace[@]}" "$1.lock" -- bash -c 'set -euo pipefail; logged "$@"' claimed \
+        "{}/${log%.npz}.log" "${@:2}" || status=$?
     after=$(stat -c '%s %.9Y' "${1%.npz}.log" 2>/dev/null) || :
     # shellcheck disable=SC2034  # the drivers print it
     if [[ $after == "$before" ]]; then REASON='see above'; else REASON="see experiments/${1%.npz}.log"; fi

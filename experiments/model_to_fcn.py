@@ -5,6 +5,7 @@ A score is what the network says of an excerpt of --window seconds that begins t
 ones, so that all windows share the work. OUT.npz holds plain arrays and a description of what to do with them; fcn.load
 reads it. For the scores of recordings no such file is needed: predict.py --full-resolution converts on its own.
 """
+import start  # first, for Ctrl-C and missing packages
 import argparse
 import os
 

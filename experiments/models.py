@@ -6,6 +6,7 @@ separated by tabs.
 A table has one line per model: name, presets (vars/PRESET.vars, later ones override earlier ones), teachers
 (SETTING=MODEL[:MODEL], or -) and perhaps a remark, separated by tabs. Models live in experiments/DATASET/.
 """
+import start  # first, for Ctrl-C and missing packages
 import argparse
 import collections
 import difflib

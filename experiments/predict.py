@@ -5,6 +5,7 @@ The settings are the defaults, overridden by MODEL.npz.vars, then by --vars and 
 are processed in one go, longer ones in blocks of len_max that overlap by len_min. An interrupted run goes on where it was.
 Of the dataset, only audio/ and the lists are needed, and labels/meta.tsv for networks that use metadata.
 """
+import start  # first, for Ctrl-C and missing packages
 import argparse
 import hashlib
 import itertools

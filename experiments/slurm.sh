@@ -54,7 +54,13 @@ slurm_workers() {
     slurm_submit workers '' '' "$@"
 }
 
+# What runs in a job.
 job() {
+    if (($# < 2)) || [[ -z ${SLURM_JOB_ID:-} ]]; then
+        printf '%s\n' 'Usage: slurm.sh RESULT DRIVER [ARGUMENT...]' 'Runs a driver in a job of Slurm, and requeues the job.' \
+            'To submit jobs, type ./train_all.sh --slurm or ./submit_all.sh --slurm.' >&2
+        exit 2
+    fi
     local result=$1 status=0 child='' signal=''
     shift
     trap 'signal=USR1; kill -TERM "$child"' USR1

@@ -3,6 +3,7 @@
 
 Shown are the models named, else those of the table, else those in experiments/NAME/, else those of models.tsv.
 """
+import start  # first, for Ctrl-C and missing packages
 import argparse
 import datetime
 import glob

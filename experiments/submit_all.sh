@@ -98,7 +98,7 @@ predict_members() {
         done
         [[ -n $waiting ]] || return 0
         log "waiting for predictions of $waiting"
-        sleep "$POLL"
+        run_child sleep "$POLL"
     done
 }
 
@@ -108,8 +108,8 @@ combine() {
     for i in "${!MEMBERS[@]}"; do weighted+=("$1/${MEMBERS[i]}.pred.npz:${WEIGHTS[i]}"); done
     [[ -z $MEMBER ]] || return 0
     [[ $list == test ]] || mode=soundscape
-    "$PYTHON" eval.py --dataset "$DATASET" --filelist "$list" "${@:4}" "${OPTIONS[@]}" --save-predictions "$out.npz" "${weighted[@]}" &&
-        "$PYTHON" submit_csv.py --dataset "$DATASET" --filelist "$list" --mode "$mode" "$out.npz" "$out.csv"
+    run_child "$PYTHON" eval.py --dataset "$DATASET" --filelist "$list" "${@:4}" "${OPTIONS[@]}" --save-predictions "$out.npz" "${weighted[@]}" &&
+        run_child "$PYTHON" submit_csv.py --dataset "$DATASET" --filelist "$list" --mode "$mode" "$out.npz" "$out.csv"
 }
 
 # Everything for ensemble $1 of file $2.
@@ -134,7 +134,7 @@ submit() {
         log "$run: no metrics, since there are no labels (labels/fg.tsv) of a validation list"
     elif [[ -z $MEMBER ]]; then
         printf '%s: ' "$run"
-        "$PYTHON" eval.py --dataset "$DATASET" "${background[@]}" "${OPTIONS[@]}" "${weighted[@]}" || return
+        run_child "$PYTHON" eval.py --dataset "$DATASET" "${background[@]}" "${OPTIONS[@]}" "${weighted[@]}" || return
     fi
     if [[ -n $TEST_LIST ]]; then
         predict_members "$SUBMISSIONS/mono/parts" test PREDICT && combine "$SUBMISSIONS/mono/parts" "$run" test || return

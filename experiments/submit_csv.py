@@ -6,6 +6,7 @@ most probable first. MEDIAID is the number after _RN in the file name; without o
 where two such names in the list are equal, the path below audio/ without suffix. The original put a sigmoid on top of
 the softmax; --sigmoid does so again.
 """
+import start  # first, for Ctrl-C and missing packages
 import argparse
 import os
 import re

@@ -4,6 +4,7 @@
 With --keep-state, a run that was interrupted goes on where its last epoch ended, and comes to the same result.
 Started by launch.py, several processes train one network together.
 """
+import start  # first, for Ctrl-C and missing packages
 import argparse
 import itertools
 import math

@@ -162,19 +162,19 @@ main() {
     parse_options "$@"
     ensure_env
     case $ACTION in
-        status) exec "$PYTHON" status.py --dataset "$DATASET" "${TABLE[@]}" "${NAMES[@]}" ;;
-        watch) exec "$PYTHON" status.py --watch --dataset "$DATASET" "${TABLE[@]}" "${NAMES[@]}" ;;
+        status) run_child "$PYTHON" status.py --dataset "$DATASET" "${TABLE[@]}" "${NAMES[@]}"; exit ;;
+        watch) run_child "$PYTHON" status.py --watch --dataset "$DATASET" "${TABLE[@]}" "${NAMES[@]}"; exit ;;
         release) read_models --found; release; exit ;;
     esac
     read_models
     check_dataset --for train
-    mkdir -p "$DATASET"
-    find_incomplete valid "$DATASET" "${NAMES[@]}"
-    [[ -z $SLURM ]] || { submit_models; exit; }
     # by the clock of the file server, since other hosts write there, too
-    stamp=$(mktemp "$DATASET/.train_all.XXXXXX")
+    { mkdir -p "$DATASET" && stamp=$(mktemp "$DATASET/.train_all.XXXXXX"); } 2> /dev/null ||
+        die "experiments/$DATASET: cannot be written to; is it another user's, or the disk full or read-only?"
     STARTED=$(stat -c %.9Y "$stamp")
     rm -f "$stamp"
+    find_incomplete valid "$DATASET" "${NAMES[@]}"
+    [[ -z $SLURM ]] || { submit_models; exit; }
     while :; do
         PROGRESS=0 waiting=0
         for name in "${NAMES[@]}"; do
@@ -183,7 +183,7 @@ main() {
         done
         ((PROGRESS)) && continue
         ((waiting)) || break
-        sleep "$POLL"
+        run_child sleep "$POLL"
     done
     for name in "${NAMES[@]}"; do
         [[ ! ${STATE[$name]} =~ ^(failed|stuck)$ ]] || failed=$((failed + 1))

@@ -22,6 +22,9 @@ SHARED = pathlib.Path(os.environ.get('BIRDCLEF_SHARED', ROOT.parent / 'shared'))
 GOLDEN_DIR = SHARED / 'golden'
 sys.path[:0] = [str(ROOT / 'experiments'), str(ROOT / 'datasets')]
 
+# Each character means something to Bash, sed, awk, or the drivers themselves.
+ODD_NAME = 'a b&c|d{}\'"$(touch x)'
+
 
 def pytest_addoption(parser):
     parser.addoption('--all', action='store_true', help='slow tests, too')
@@ -32,6 +35,9 @@ def pytest_configure(config):
     # What a shell runs in the background ignores Ctrl-C, and so would all that the tests start.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # What nohup starts ignores the end of the terminal, and so would all that the tests start; these tests go on.
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def pytest_collection_modifyitems(config, items):
@@ -138,10 +144,11 @@ class Checkout:
                 (self.path / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, self.path / name)
 
-    def start(self, script, *arguments, cwd=None, **env):
+    def start(self, script, *arguments, cwd=None, start_new_session=False, **env):
         """A running script of the copy, as subprocess.Popen with its output in pipes."""
         return subprocess.Popen([str(self.path / script), *map(str, arguments)], cwd=cwd or self.path, env=dict(self.env, **env),
-                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                start_new_session=start_new_session)
 
     def run(self, script, *arguments, timeout=120, **kwargs):
         """A finished script of the copy, as subprocess.CompletedProcess; `.output` is stdout and stderr."""
@@ -160,7 +167,7 @@ class Checkout:
 @pytest.fixture
 def checkout(tmp_path):
     """A copy of the files of datasets/ and experiments/ that runs in the environment of the tests."""
-    copy = Checkout(tmp_path / 'check out')  # a blank, as in many real paths
+    copy = Checkout(tmp_path / ODD_NAME)
     copy.copy()
     return copy
 

@@ -1,6 +1,8 @@
 """The drivers, with stand-ins for train.py and predict.py (tests/standins): what is run, in which order, and how it ends."""
 import os
+import select
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -345,6 +347,113 @@ def test_log_of_what_was_killed_ends_with_the_signal(project):
     assert train(project, 'plain').returncode == 1
     log = (project.experiments / 'tiny' / 'plain.log').read_text().splitlines()
     assert log[-1].endswith('failed with exit status 137: ended by SIGKILL, after: epoch 1')
+
+
+# Driver -> the program during which Ctrl-C comes, and further arguments.
+INTERRUPTED = {
+    'experiments/train_all.sh': [('experiments/train.py',), ('experiments/status.py', '--watch')],
+    'experiments/predict_missing.sh': [('experiments/predict.py',)],
+    'experiments/eval_all.sh': [('experiments/eval.py',)],
+    'experiments/submit_all.sh': [('experiments/eval.py',)],
+    'experiments/demo.sh': [('experiments/eval.py',)],
+    'prepare_birdclef.sh': [('datasets/birdclef/xml/collect.py', 'datasets')]}
+# Says that it is there, and waits for a signal.
+WAITER = """#!/usr/bin/env python3
+import signal
+with open(%r, 'w') as f:
+    f.write('there')
+signal.pause()
+"""
+
+
+def interrupt(driver, program, project, number, *arguments):
+    """Starts a driver in a session of its own, as a terminal does, and sends a signal to all of it while `program` runs."""
+    fifo = project.path / 'there'
+    os.mkfifo(fifo)
+    (project.path / program).write_text(WAITER % str(fifo))
+    there = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    process = project.start(driver, '--dataset=tiny', *arguments, start_new_session=True)
+    try:
+        assert select.select([there], [], [], 60)[0], 'the program was never started'
+        os.killpg(process.pid, number)
+        stdout, stderr = process.communicate(timeout=60)
+        assert os.read(there, 100) == b'there', 'the program was started again'
+    finally:
+        process.kill()
+        os.close(there)
+    left = [pid for pid in os.listdir('/proc') if pid.isdecimal() and str(fifo).encode() in environment(pid)]
+    return process.returncode, stdout + stderr, left
+
+
+def environment(pid):
+    try:
+        with open('/proc/%s/environ' % pid, 'rb') as f:
+            return f.read()
+    except OSError:
+        return b''
+
+
+@pytest.mark.parametrize('driver, program, arguments', [
+    (driver, program, arguments) for driver, cases in INTERRUPTED.items() for program, *arguments in cases])
+def test_ctrl_c_ends_a_driver_and_all_it_has_started(project, driver, program, arguments):
+    folder = project.experiments / 'tiny'
+    write_ensembles(project)
+    (project.path / 'datasets' / 'tiny' / 'source').mkdir()
+    if driver.endswith('demo.sh'):
+        (project.path / 'prepare_birdclef.sh').write_text('#!/bin/sh\n')
+    if program != 'experiments/train.py':
+        for name in ('plain', 'student', 'meta', 'both'):
+            (folder / (name + '.npz')).touch()
+            (folder / (name + '.npz.vars')).touch()
+            if program != 'experiments/predict.py':
+                predictions.save(folder / (name + '.pred.npz'), LISTS['valid'], np.zeros((2, 1, 3)))
+    if driver != 'experiments/eval_all.sh' and driver != 'prepare_birdclef.sh':
+        arguments = ['--models', project.experiments / 'table.tsv', *arguments]
+    project.env['MARK'] = str(project.path / 'there')
+    status, said, left = interrupt(driver, program, project, signal.SIGINT, *arguments)
+    assert status == 130, said
+    assert 'Traceback' not in said and left == []
+
+
+@pytest.mark.parametrize('number, status', [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_other_signals_end_a_driver_with_their_status(project, number, status):
+    project.env['MARK'] = str(project.path / 'there')
+    ended, said, left = interrupt('experiments/train_all.sh', 'experiments/train.py', project, number, '--models', project.experiments / 'table.tsv')
+    assert ended == status and 'Traceback' not in said and left == [], said
+
+
+def test_a_reader_that_goes_away_does_not_stop_a_training(project):
+    gate(project, 'plain')
+    driver = start_training(project, 'plain')
+    wait_for(driver.stdout, 'plain: training')
+    driver.stdout.close()  # as `head -1` does
+    driver.stdout = None
+    open_gate(project, 'plain')
+    _, said = driver.communicate(timeout=60)
+    assert driver.returncode == 0, said
+    assert models_of(project) == ['plain.npz']
+
+
+def test_closed_streams_do_not_stop_a_training(project):
+    script = project.experiments / 'closed.sh'
+    script.write_text('#!/bin/bash\nexec "$@" <&- >&- 2>&-\n')
+    script.chmod(0o755)
+    result = project.run('experiments/closed.sh', project.experiments / 'train_all.sh', '--dataset=tiny', '--models', project.experiments / 'table.tsv', 'plain')
+    assert result.returncode == 0
+    log = (project.experiments / 'tiny' / 'plain.log').read_text()
+    # The log calls files what they become.
+    assert 'plain: trained' in log and models_of(project) == ['plain.npz']
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(project):
+    (project.experiments / 'tiny').write_text('in the way')
+    result = train(project, 'plain')
+    assert result.returncode == 1 and 'experiments/tiny: cannot be written to' in result.stderr.splitlines()[-1]
+
+
+def test_slurm_script_without_arguments_says_how_it_is_used(project):
+    result = project.run('experiments/slurm.sh')
+    assert result.returncode == 2 and 'Usage: slurm.sh' in result.stderr
 
 
 def write_ensembles(project):

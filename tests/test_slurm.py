@@ -40,8 +40,8 @@ class Cluster:
     def jobs(self, project):
         """{name of a job of the project: (state, node or reason, restarts)}"""
         lines = self('squeue', '--noheader', '--states=all', '--sort=i', '--Format=Name:|,State:|,ReasonList:|,RestartCnt:|,WorkDir:|').splitlines()
-        fields = [line.split('|') for line in lines]
-        return {f[0].partition('/')[2]: (f[1], f[2], int(f[3])) for f in fields if f[4] == str(project.experiments)}
+        fields = [line.split('|', 4) for line in lines]  # the folder may have a | in it
+        return {f[0].partition('/')[2]: (f[1], f[2], int(f[3])) for f in fields if f[4] == '%s|' % project.experiments}
 
     def wait(self, project, condition):
         """Wait until `condition` holds of the jobs."""

@@ -11,12 +11,15 @@ height. Beside them lie, which the organisers don't ship, valid_list for --valid
 recordings) and, for judging results, truth.tsv: media id, class id, 'train', 'valid' or 'test'; for soundscapes
 instead of the latter the start and end in seconds. The same options give the same bytes.
 """
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), 'experiments'))
+import start  # first, for Ctrl-C and missing packages
 import argparse
 import collections
 import datetime
-import os
 import shutil
-import sys
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -24,7 +27,6 @@ import scipy.signal
 import soundfile
 from tqdm import tqdm
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), 'experiments'))
 from files import Problem, program
 
 YEARS = '2014', '2015', '2017'

@@ -30,6 +30,7 @@ def main():
             gate.read()
     if (HERE / 'FAIL').exists() and name in (HERE / 'FAIL').read_text().split():
         sys.exit('train.py: %s: the loss is not finite' % name)
+    print('%s: trained' % name, flush=True)
     pathlib.Path(str(out) + '.vars').write_text('classes=3\n')
     state.unlink()
     out.write_bytes(b'model ' + name.encode())

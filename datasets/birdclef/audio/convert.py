@@ -7,15 +7,19 @@ A recording that can't be read stops nothing: for training it is left out, of th
 0.1 s of silence, so that it still gets its row. datasets/NAME/audio/repairs.tsv tells of each such case: path,
 problem, what was done.
 """
+import os
+import sys
+
+DATASETS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path[:0] = [os.path.join(os.path.dirname(DATASETS), 'experiments'), DATASETS]
+import start  # first, for Ctrl-C and missing packages
 import argparse
 import collections
 import concurrent.futures
 import contextlib
 import fcntl
-import os
 import re
 import struct
-import sys
 import threading
 
 import numpy as np
@@ -23,8 +27,6 @@ import soundfile
 import soxr
 from tqdm import tqdm
 
-DATASETS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-sys.path[:0] = [os.path.join(os.path.dirname(DATASETS), 'experiments'), DATASETS]
 import layout
 from files import Problem, program, writing
 

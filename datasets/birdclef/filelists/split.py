@@ -6,15 +6,17 @@ recordings without a label (no XML) leave the lists. A validation list that was 
 filelists/valid.given and used again; without one, about 8 % of each species are drawn, always the same: every species
 of at least two recordings has one on each side, and recordings of one author on one day at one place stay together.
 """
-import argparse
-import collections
-import hashlib
 import os
 import sys
 
 DATASETS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[:0] = [os.path.join(os.path.dirname(DATASETS), 'experiments'), DATASETS,
                 os.path.join(DATASETS, 'birdclef', 'xml'), os.path.join(DATASETS, 'birdclef', 'labels')]
+import start  # first, for Ctrl-C and missing packages
+import argparse
+import collections
+import hashlib
+
 import collect
 import layout
 import recreate

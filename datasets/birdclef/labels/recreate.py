@@ -6,17 +6,19 @@ labelset_latin, labelset_2014, _2015, _2017, fg.tsv, bg.tsv, meta.tsv, and repai
 elevation that was repaired or dropped. Foreground species are given by class id, background species by Latin name;
 which name belongs to which class is counted over all training recordings.
 """
-import argparse
-import collections
-import datetime
-import html
 import os
-import re
 import sys
 
 DATASETS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[:0] = [os.path.join(os.path.dirname(DATASETS), 'experiments'), DATASETS,
                 os.path.join(DATASETS, 'birdclef', 'xml')]
+import start  # first, for Ctrl-C and missing packages
+import argparse
+import collections
+import datetime
+import html
+import re
+
 import collect
 import layout
 from files import Problem, program

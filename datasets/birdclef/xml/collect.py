@@ -6,19 +6,21 @@ Writes datasets/NAME/xml/recordings.tsv: a line of column names, then one line a
 XML is read whatever its declared encoding, and where it isn't well-formed; entities are never expanded.
 Run again, it reads only what is new or has changed, and adds to what is there.
 """
+import os
+import sys
+
+DATASETS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path[:0] = [os.path.join(os.path.dirname(DATASETS), 'experiments'), DATASETS]
+import start  # first, for Ctrl-C and missing packages
 import argparse
 import html
-import os
 import re
-import sys
 import xml.etree.ElementTree
 
 import defusedxml
 import defusedxml.ElementTree
 from tqdm import tqdm
 
-DATASETS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-sys.path[:0] = [os.path.join(os.path.dirname(DATASETS), 'experiments'), DATASETS]
 import layout
 from files import program
 

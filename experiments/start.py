@@ -1,0 +1,99 @@
+"""What every program imports first: from here on, Ctrl-C, a missing package or too little memory end it with one line.
+
+It needs only modules that load at once, as Ctrl-C may come while numpy and torch are being imported.
+"""
+import errno
+import mmap
+import os
+import signal
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# what the messages of torch, numpy, OpenBLAS and the dynamic linker have in common where memory runs out
+OUT_OF_MEMORY = ('allocate memory', 'out of memory', 'unable to allocate', 'failed to map segment', "can't start new thread", 'bad_alloc')
+
+
+def say(line: str) -> None:
+    """Write a line to standard error, with the name of the program before it."""
+    try:
+        os.write(2, f'{os.path.basename(sys.argv[0])}: {line}\n'.encode(errors='replace'))
+    except OSError:
+        pass  # nobody can read it
+
+
+def explain(error: BaseException) -> str | None:
+    """One line on an error that has its cause outside of the program, or None where a traceback says more."""
+    cause = error
+    while cause:
+        words = ' '.join(str(cause).split())
+        if isinstance(cause, MemoryError) or isinstance(cause, (RuntimeError, ImportError, OSError)) and any(
+                part in words.lower() for part in OUT_OF_MEMORY):
+            return (f'not enough memory ({words or "MemoryError"}); free some, raise the limit (ulimit -v), '
+                    'or choose a smaller batchsize, a smaller len_max or fewer threads')
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, ModuleNotFoundError):
+        return (f'the Python package {error.name} is missing; type: source {ROOT}/.venv/bin/activate'
+                f' (or install all packages: pip install -r {ROOT}/requirements.txt)')
+    if isinstance(error, OSError):
+        words = error.strerror or ' '.join(str(error).split())
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            words += '; free some space on that disk and type the same command again'
+        return f'{error.filename}: {words}' if error.filename else words
+    return None
+
+
+def call(main):
+    """The value of `main()`. Signals raise exceptions in it, so that it can remove what it has begun: KeyboardInterrupt
+    for Ctrl-C, SystemExit for SIGTERM."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        if before[signal.SIGINT] == _end:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if before[signal.SIGTERM] == signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        return main()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(*_):
+    """End the process at once, without a traceback: while modules are imported, there is nothing to remove."""
+    say('interrupted')
+    os._exit(130)
+
+
+def _unexpected(kind, error, traceback):
+    line = explain(error)
+    if line:
+        say(line)
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
+def _nowhere_to_raise(unraisable):
+    """A signal came where Python cannot raise an exception, such as in a destructor."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        _end()
+    elif issubclass(unraisable.exc_type, SystemExit):
+        os._exit(143)
+    sys.__unraisablehook__(unraisable)
+
+
+def _open_closed_streams():
+    """Where standard error is closed, messages go nowhere, rather than into the next file that is opened."""
+    for number, name, mode in ((0, 'stdin', 'r'), (1, 'stdout', 'w'), (2, 'stderr', 'w')):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+            setattr(sys, name, open(number, mode, closefd=False))
+
+
+# Only where a program of ours starts, not where its parts are imported into another.
+if os.path.abspath(sys.argv[0] or '.').startswith((os.path.join(ROOT, 'experiments', ''), os.path.join(ROOT, 'datasets', ''))):
+    _open_closed_streams()
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end)
+    sys.excepthook, sys.unraisablehook = _unexpected, _nowhere_to_raise
+    mmap.mmap(-1, 1 << 27).close()  # fails where there is less memory than numpy needs to be imported; OpenBLAS would wait for it

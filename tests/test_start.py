@@ -1,0 +1,59 @@
+"""How programs begin and end whatever happens: without their packages, without memory, interrupted, without anyone who reads."""
+import os
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+
+PROGRAMS = sorted(path for folder in ('experiments', 'datasets') for path in (ROOT / folder).rglob('*.py')
+                  if path.read_text().startswith('#!') and 'import argparse' in path.read_text())
+TORCH = 'experiments/train.py'
+
+
+def run(program, *arguments, python=(sys.executable,), **kwargs):
+    return subprocess.run([*python, str(ROOT / program), *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, timeout=100, **kwargs)
+
+
+@pytest.mark.parametrize('program', PROGRAMS, ids=lambda path: path.stem)
+def test_a_program_without_its_packages_says_in_one_line_how_to_get_them(program):
+    result = run(program, '--help', python=(sys.executable, '-S', '-E'))  # no packages but the standard library
+    assert result.returncode == 1
+    assert result.stderr.startswith('%s: the Python package ' % program.name) and result.stderr.count('\n') == 1
+    assert '.venv/bin/activate' in result.stderr and 'requirements.txt' in result.stderr
+
+
+@pytest.mark.parametrize('program', PROGRAMS, ids=lambda path: path.stem)
+def test_ctrl_c_during_the_imports_leaves_no_traceback(program, tmp_path):
+    for name in ('numpy', 'defusedxml'):
+        (tmp_path / (name + '.py')).write_text('import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n')
+    result = run(program, '--help', env=dict(os.environ, PYTHONPATH=str(tmp_path)))
+    assert (result.returncode, result.stderr) == (130, '%s: interrupted\n' % program.name)
+
+
+@pytest.mark.parametrize('kilobytes, program', [(60000, 'experiments/eval.py'), (150000, TORCH)])
+def test_too_little_memory_is_said_in_one_line(kilobytes, program):
+    result = run(program, '--help', python=('bash', '-c', 'ulimit -v "$0"; exec "$@"', str(kilobytes), sys.executable))
+    assert result.returncode == 1
+    assert '.py: not enough memory' in result.stderr and result.stderr.count('\n') == 1
+
+
+def test_memory_that_runs_out_later_is_said_in_one_line(tmp_path):
+    (tmp_path / 'json.py').write_text('bytearray(1 << 50)\n')
+    result = run('experiments/eval.py', '--help', env=dict(os.environ, PYTHONPATH=str(tmp_path)))
+    assert result.returncode == 1
+    assert result.stderr.startswith('eval.py: not enough memory') and result.stderr.count('\n') == 1
+
+
+@pytest.mark.parametrize('closed', ['2>&-', '<&- >&- 2>&-'])
+def test_a_program_ends_as_usual_where_its_streams_are_closed(closed, tmp_path):
+    python = ('bash', '-c', 'exec "$@" ' + closed, 'bash', sys.executable)
+    assert run('experiments/models.py', 'none', python=python).returncode == 1
+    assert run('experiments/models.py', python=python).returncode == 0
+
+
+def test_a_reader_that_goes_away_ends_a_program_in_silence():
+    result = run('experiments/models.py', python=('bash', '-c', '"$@" | head -c1; exit "${PIPESTATUS[0]}"', 'bash', sys.executable))
+    assert result.returncode in (0, 141) and result.stderr == ''
