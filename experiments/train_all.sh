@@ -168,13 +168,14 @@ main() {
     esac
     read_models
     check_dataset --for train
-    # by the clock of the file server, since other hosts write there, too
-    { mkdir -p "$DATASET" && stamp=$(mktemp "$DATASET/.train_all.XXXXXX"); } 2> /dev/null ||
+    { mkdir -p "$DATASET" && [[ -w $DATASET ]]; } 2> /dev/null ||
         die "experiments/$DATASET: cannot be written to; is it another user's, or the disk full or read-only?"
-    STARTED=$(stat -c %.9Y "$stamp")
-    rm -f "$stamp"
     find_incomplete valid "$DATASET" "${NAMES[@]}"
     [[ -z $SLURM ]] || { submit_models; exit; }
+    # by the clock of the file server, since other hosts write there, too
+    stamp=$(mktemp "$DATASET/.train_all.XXXXXX")
+    STARTED=$(stat -c %.9Y "$stamp")
+    rm -f "$stamp"
     while :; do
         PROGRESS=0 waiting=0
         for name in "${NAMES[@]}"; do
