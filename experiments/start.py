@@ -9,8 +9,8 @@ import signal
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# what the messages of torch, numpy, OpenBLAS and the dynamic linker have in common where memory runs out
-OUT_OF_MEMORY = ('allocate memory', 'out of memory', 'unable to allocate', 'failed to map segment', "can't start new thread", 'bad_alloc')
+# parts of the messages of torch, Python and the dynamic linker where memory runs out
+OUT_OF_MEMORY = ('allocate memory', 'out of memory', 'failed to map segment', "can't start new thread", 'bad_alloc')
 
 
 def say(line: str) -> None:
@@ -23,19 +23,16 @@ def say(line: str) -> None:
 
 def explain(error: BaseException) -> str | None:
     """One line on an error that has its cause outside of the program, or None where a traceback says more."""
-    cause = error
-    while cause:
-        words = ' '.join(str(cause).split())
-        if isinstance(cause, MemoryError) or isinstance(cause, (RuntimeError, ImportError, OSError)) and any(
-                part in words.lower() for part in OUT_OF_MEMORY):
-            return (f'not enough memory ({words or "MemoryError"}); free some, raise the limit (ulimit -v), '
-                    'or choose a smaller batchsize, a smaller len_max or fewer threads')
-        cause = cause.__cause__ or cause.__context__
+    words = ' '.join(str(error).split())
+    if isinstance(error, MemoryError) or isinstance(error, (RuntimeError, ImportError, OSError)) and any(
+            part in words.lower() for part in OUT_OF_MEMORY):
+        return (f'not enough memory ({words or "MemoryError"}); free some, raise the limit (ulimit -v), '
+                'or choose a smaller batchsize, a smaller len_max or fewer threads')
     if isinstance(error, ModuleNotFoundError):
         return (f'the Python package {error.name} is missing; type: source {ROOT}/.venv/bin/activate'
                 f' (or install all packages: pip install -r {ROOT}/requirements.txt)')
     if isinstance(error, OSError):
-        words = error.strerror or ' '.join(str(error).split())
+        words = error.strerror or words
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             words += '; free some space on that disk and type the same command again'
         return f'{error.filename}: {words}' if error.filename else words
@@ -91,9 +88,10 @@ def _open_closed_streams():
 
 
 # Only where a program of ours starts, not where its parts are imported into another.
-if os.path.abspath(sys.argv[0] or '.').startswith((os.path.join(ROOT, 'experiments', ''), os.path.join(ROOT, 'datasets', ''))):
+if os.path.abspath(sys.argv[0]).startswith((os.path.join(ROOT, 'experiments', ''), os.path.join(ROOT, 'datasets', ''))):
     _open_closed_streams()
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
     sys.excepthook, sys.unraisablehook = _unexpected, _nowhere_to_raise
-    mmap.mmap(-1, 1 << 27).close()  # fails where there is less memory than numpy needs to be imported; OpenBLAS would wait for it
+    # Fails where there is less memory than numpy needs to be imported: OpenBLAS would wait for it.
+    mmap.mmap(-1, 1 << 27).close()

@@ -423,6 +423,9 @@ def test_other_signals_end_a_driver_with_their_status(project, number, status):
 
 
 def test_a_reader_that_goes_away_does_not_stop_a_training(project):
+    standin = project.experiments / 'train.py'
+    # More than the pipes take, so that the program itself would notice.
+    standin.write_text(standin.read_text().replace("print('%s: trained' % name", "print(4000 * ('x' * 99 + '\\n')"))
     gate(project, 'plain')
     driver = start_training(project, 'plain')
     wait_for(driver.stdout, 'plain: training')

@@ -1,4 +1,4 @@
-"""How programs begin and end whatever happens: without their packages, without memory, interrupted, without anyone who reads."""
+"""How programs end without their packages, without memory, when interrupted, and where nobody reads what they say."""
 import os
 import subprocess
 import sys
@@ -55,5 +55,6 @@ def test_a_program_ends_as_usual_where_its_streams_are_closed(closed, tmp_path):
 
 
 def test_a_reader_that_goes_away_ends_a_program_in_silence():
-    result = run('experiments/models.py', python=('bash', '-c', '"$@" | head -c1; exit "${PIPESTATUS[0]}"', 'bash', sys.executable))
+    python = ('bash', '-c', '"$@" | head -c1; exit "${PIPESTATUS[0]}"', 'bash', sys.executable)
+    result = run('experiments/models.py', python=python)
     assert result.returncode in (0, 141) and result.stderr == ''
