@@ -53,7 +53,8 @@ main() {
                 source=$1; shift ;;
         esac
     done
-    [[ $dataset == */* ]] || is_name "$dataset" || die "--dataset ${dataset@Q}: not a name for a dataset; use letters, digits and _ . + -, or give a path"
+    [[ $dataset == */* ]] || is_name "$dataset" ||
+        usage_error "--dataset ${dataset@Q}: expected a name (letters, digits and _ . + -), or a path"
     [[ -n $source ]] || usage_error 'no SOURCE given'
     [[ -d $source ]] || die "$source: no such folder; give the one that you extracted the archives into"
     [[ ${#split[@]} == 0 || -r ${split[1]} ]] || die "${split[1]}: cannot be read"

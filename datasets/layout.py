@@ -7,7 +7,7 @@ import errno
 import os
 import re
 
-from files import Problem, open_regular, read_lines, writing
+from birdsong.files import Problem, open_regular, read_lines, writing
 
 DATASETS = os.path.dirname(os.path.abspath(__file__))
 

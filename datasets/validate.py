@@ -16,7 +16,7 @@ import sys
 
 DATASETS = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(os.path.dirname(DATASETS), 'experiments'), DATASETS]
-import start  # first, for Ctrl-C and missing packages
+from birdsong import program  # isort: skip
 import argparse
 import collections
 import re
@@ -24,10 +24,10 @@ import shutil
 
 import numpy as np
 
-import config
-import index
+from birdsong import config
+from birdsong.data import index
 import layout
-from files import Problem, program, read_lines, writing
+from birdsong.files import Problem, read_lines, writing
 
 AGAIN = 'run prepare_birdclef.sh again, or correct the file'
 # What the dataset has to be complete for -> the lists that are required unless others are named, and whether labels
@@ -330,4 +330,4 @@ def main():
 
 
 if __name__ == '__main__':
-    program(main)
+    program.run(main)

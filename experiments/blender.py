@@ -7,7 +7,7 @@ search with the best weights so far.
 The metrics of the weights are those on the list that the weights were fitted to. greedy and forward, which are fast,
 also print an estimate for new recordings: each part of the list in turn is judged by weights found on the others.
 """
-import start  # first, for Ctrl-C and missing packages
+from birdsong import program  # isort: skip
 import argparse
 import fcntl
 import hashlib
@@ -19,10 +19,10 @@ import zlib
 import numpy as np
 from tqdm import tqdm
 
-import metrics
-import predictions
-from data import Dataset, dataset_of
-from files import Problem, naming, program, writing
+from birdsong.scores import metrics
+from birdsong.scores import predictions
+from birdsong.data.feeds import Dataset, dataset_of
+from birdsong.files import Problem, naming, writing
 
 # Evaluations, by strategy, unless --patience says otherwise.
 PATIENCE = {'greedy': 10, 'forward': 5, 'hyperopt': 1000, 'hyperopt_zero': 1000, 'hyperopt_log': 1000}
@@ -434,7 +434,7 @@ def main():
         os.makedirs(os.path.dirname(os.path.abspath(filename)), exist_ok=True)
     trials = Trials(args.trials or args.output and args.output + '.trials', key, renew=not args.trials)
     # Numba and what it compiled are loaded here, after all checks.
-    from ensemble import Ensemble
+    from birdsong.scores.ensemble import Ensemble
     ensemble = Ensemble((predictions.prepared(name, files, dataset.num_classes, args.softmax).scores
                          for name, _, _ in members), truth, background, len(members))
     searches = []
@@ -518,4 +518,4 @@ def choose(args, ensemble, find):
 
 
 if __name__ == '__main__':
-    program(main)
+    program.run(main)

@@ -4,7 +4,7 @@
 MAP is the mean reciprocal rank of the foreground species; MAP-bg the mean average precision over foreground and
 background species; top-k the share of recordings whose foreground species is among the k highest scores.
 """
-import start  # first, for Ctrl-C and missing packages
+from birdsong import program  # isort: skip
 import argparse
 import json
 import os
@@ -12,10 +12,10 @@ import sys
 
 import numpy as np
 
-import metrics
-import predictions
-from data import Dataset, dataset_of
-from files import Problem, program, read_lines, writing
+from birdsong.scores import metrics
+from birdsong.scores import predictions
+from birdsong.data.feeds import Dataset, dataset_of
+from birdsong.files import Problem, read_lines, writing
 
 # What --birdclef-filter and --subset-class give to classes that must not win: below any score, yet finite.
 IMPOSSIBLE = -1e30
@@ -183,4 +183,4 @@ def main():
 
 
 if __name__ == '__main__':
-    program(main)
+    program.run(main)

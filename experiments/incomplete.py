@@ -4,11 +4,11 @@
 The version is the file's inode and time of modification, as claim.sh --replace takes it. Files that do not exist or
 cannot be read are not printed: eval.py says what is wrong with them.
 """
-import start  # first, for Ctrl-C and missing packages
+from birdsong import program  # isort: skip
 import argparse
 import os
 
-from files import Problem, load_npz, program, read_lines
+from birdsong.files import Problem, load_npz, read_lines
 
 
 def version(filename: str) -> str:
@@ -34,4 +34,4 @@ def main():
 
 
 if __name__ == '__main__':
-    program(main)
+    program.run(main)

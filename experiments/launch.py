@@ -5,7 +5,7 @@ They find each other through a file in memory and talk over the loopback interfa
 network; `Team` in device.py is their side of it. If one of them fails, or this program gets a signal, all of them
 end. The exit status is that of the first failure (one that is lost without another doesn't count), 128 + N for signal N.
 """
-import start  # first, for Ctrl-C and missing packages
+from birdsong import program  # isort: skip
 import contextlib
 import os
 import signal

@@ -14,7 +14,7 @@ die() { log "$@"; exit 1; }
 usage_error() { log "$@"; usage >&2; exit 2; }
 
 # Is $1 a name for a model, a run or a dataset? Bash evaluates $(...) in subscripts and in arithmetic, so names are
-# checked where they are read, before they are used there. The pattern is that of models.py.
+# checked where they are read, before they are used there. The pattern is that of birdsong/model_table.py.
 is_name() { local LC_ALL=C; [[ $1 =~ ^[A-Za-z0-9][A-Za-z0-9_.+-]*$ ]]; }
 
 # A signal ends what runs in the background, and then this script.
@@ -155,7 +155,7 @@ own_option() { return 1; }
 # A file as named from where the user is, else from experiments/.
 absolute() { if [[ $1 == /* || ! -e $1 ]]; then printf '%s\n' "$1"; else printf '%s/%s\n' "$PWD" "$1"; fi; }
 
-# Sets NAMES to those of the table (those given, or all), teachers first, and what models.py knows of each: KIND, TEACHERS,
+# Sets NAMES to those of the table (those given, or all), teachers first, and what list_models.py says of each: KIND, TEACHERS,
 # and arguments. With --found, also those in experiments/DATASET/ that the table does not name; without --models, only
 # those in that folder.
 declare -A KIND=() TEACHERS=() TRAIN=() PREDICT=() SOUNDSCAPES=()
@@ -164,7 +164,7 @@ read_models() {
     local table name kind teachers train predict soundscapes
     local given=(--models "$MODELS")
     [[ ${1:-} != --found ]] || given=(--found "${TABLE[@]}")
-    table=$(run_briefly "$PYTHON" models.py "${given[@]}" --dataset "$DATASET" "${NAMES[@]}") || exit 1
+    table=$(run_briefly "$PYTHON" list_models.py "${given[@]}" --dataset "$DATASET" "${NAMES[@]}") || exit 1
     NAMES=()
     while IFS=$'\t' read -r name kind teachers train predict soundscapes; do
         NAMES+=("$name") KIND[$name]=$kind TEACHERS[$name]=${teachers#-}

@@ -5,18 +5,18 @@ A score is what the network says of an excerpt of --window seconds that begins t
 ones, so that all windows share the work. OUT.npz holds plain arrays and a description of what to do with them; fcn.load
 reads it. For the scores of recordings no such file is needed: predict.py --full-resolution converts on its own.
 """
-import start  # first, for Ctrl-C and missing packages
+from birdsong import program  # isort: skip
 import argparse
 import os
 
 import numpy as np
 import torch
 
-import config
-import metadata
-import model
-from fcn import to_fcn  # noqa: F401: users import it from here
-from files import Problem, program
+from birdsong import config
+from birdsong.data import metadata
+from birdsong.networks import model
+from birdsong.networks.fcn import to_fcn  # noqa: F401: users import it from here
+from birdsong.files import Problem
 
 # offsets at which the converted network is compared with the original
 CHECKS = 5
@@ -84,4 +84,4 @@ def main():
 
 
 if __name__ == '__main__':
-    program(main)
+    program.run(main)

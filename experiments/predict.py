@@ -5,7 +5,7 @@ The settings are the defaults, overridden by MODEL.npz.vars, then by --vars and 
 are processed in one go, longer ones in blocks of len_max that overlap by len_min. An interrupted run goes on where it was.
 Of the dataset, only audio/ and the lists are needed, and labels/meta.tsv for networks that use metadata.
 """
-import start  # first, for Ctrl-C and missing packages
+from birdsong import program  # isort: skip
 import argparse
 import hashlib
 import itertools
@@ -17,18 +17,18 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-import audio
-import config
-import device as devices
-import inference
-import inspection
-import model
-from data import Dataset, TestFeed, dataset_of
-from fcn import spectrograms
-from feed import run_ahead
-from files import Problem, program
-from layers import Magnitudes
-from predictions import Writer
+from birdsong.data import audio
+from birdsong import config
+from birdsong import devices
+from birdsong.networks import compiled
+from birdsong.prediction import inspection
+from birdsong.networks import model
+from birdsong.data.feeds import Dataset, TestFeed, dataset_of
+from birdsong.networks.fcn import spectrograms
+from birdsong.data.prefetch import run_ahead
+from birdsong.files import Problem
+from birdsong.networks.layers import Magnitudes
+from birdsong.scores.predictions import Writer
 
 
 def parse_arguments():
@@ -91,7 +91,7 @@ class Predictor:
         self.amp = args.amp
         self.with_attention = args.include_side_outputs and net.global_pool.kind == 'attention_nopool'
         self.plain = net.to(device).eval()
-        self.net = inference.for_inference(self.plain)
+        self.net = compiled.for_inference(self.plain)
         self.hop, self.frame_len = audio.hop(cfg), cfg['frame_len']
         self.longest, self.overlap = round(cfg['len_max'] * cfg['fps']), round(cfg['len_min'] * cfg['fps'])
         self.on_device = cfg['spectrogram'] == 'device' or cfg['spectrogram'] == 'auto' and device.type == 'cuda'
@@ -132,13 +132,13 @@ class Predictor:
     @torch.no_grad()
     def all_maps(self, samples):
         """Yields (first frame, maps (1, maps, time, frequency)) all over a recording, without a gap between them."""
-        program = getattr(self.net, 'program', None)
-        if program is None:
+        network = getattr(self.net, 'program', None)
+        if network is None:
             yield from self._maps_of_blocks(samples)
             return
-        stream, first = program.stream(), 0
+        stream, first = network.stream(), 0
         for spect in itertools.chain(spectrograms(samples, self.cfg, self.net.min_frames), [None]):
-            blocks = [None] if spect is None else torch.from_numpy(spect)[None].to(self.device).split(program.block, 1)
+            blocks = [None] if spect is None else torch.from_numpy(spect)[None].to(self.device).split(network.block, 1)
             for block in blocks:
                 maps = stream.end() if block is None else stream.push(block)
                 if maps is not None:
@@ -324,4 +324,4 @@ def main():
 
 
 if __name__ == '__main__':
-    program(main)
+    program.run(main)

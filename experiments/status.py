@@ -3,7 +3,7 @@
 
 Shown are the models named, else those of the table, else those in experiments/NAME/, else those of models.tsv.
 """
-import start  # first, for Ctrl-C and missing packages
+from birdsong import program  # isort: skip
 import argparse
 import datetime
 import glob
@@ -15,10 +15,10 @@ import subprocess
 import sys
 import time
 
-import models as tables
-from config import HERE
-from files import Problem, load_npz, program
-from schedule import COLUMNS
+from birdsong import model_table as tables
+from birdsong.config import EXPERIMENTS
+from birdsong.files import Problem, load_npz
+from birdsong.training.schedule import COLUMNS
 
 # what claim.sh --status says by its exit status
 HELD, FREE, STALE, FAILED, FINISHED = 0, 1, 3, 4, 5
@@ -29,7 +29,7 @@ def claim(action, result):
     """(exit status, first line) of claim.sh for a result; free without asking if nobody has ever claimed it."""
     if not os.path.exists(result + '.lock'):
         return FREE, 'free'
-    answer = subprocess.run([os.path.join(HERE, 'claim.sh'), action, result + '.lock'], stdout=subprocess.PIPE, text=True)
+    answer = subprocess.run([os.path.join(EXPERIMENTS, 'claim.sh'), action, result + '.lock'], stdout=subprocess.PIPE, text=True)
     return answer.returncode, (answer.stdout.splitlines() or [''])[0]
 
 
@@ -176,7 +176,7 @@ def main():
     parser.add_argument('--dataset', metavar='NAME', default='birdclef', help='dataset (default: %(default)s)')
     parser.add_argument('--watch', metavar='SECONDS', type=float, nargs='?', const=10, help='show it again every so often (%(const)s)')
     options = parser.parse_args()
-    folder = os.path.join(HERE, options.dataset)
+    folder = os.path.join(EXPERIMENTS, options.dataset)
     while True:
         models = tables.choose(options.models, options.dataset, options.names)
         lines = table(models, list(models), folder)
@@ -189,4 +189,4 @@ def main():
 
 
 if __name__ == '__main__':
-    program(main)
+    program.run(main)

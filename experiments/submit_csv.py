@@ -6,7 +6,7 @@ most probable first. MEDIAID is the number after _RN in the file name; without o
 where two such names in the list are equal, the path below audio/ without suffix. The original put a sigmoid on top of
 the softmax; --sigmoid does so again.
 """
-import start  # first, for Ctrl-C and missing packages
+from birdsong import program  # isort: skip
 import argparse
 import os
 import re
@@ -14,9 +14,9 @@ import sys
 
 import numpy as np
 
-import predictions
-from data import Dataset, dataset_of
-from files import Problem, program, writing
+from birdsong.scores import predictions
+from birdsong.data.feeds import Dataset, dataset_of
+from birdsong.files import Problem, writing
 
 SEGMENT_SECONDS = 5
 
@@ -119,4 +119,4 @@ def main():
 
 
 if __name__ == '__main__':
-    program(main)
+    program.run(main)

@@ -4,7 +4,7 @@
 With --keep-state, a run that was interrupted goes on where its last epoch ended, and comes to the same result.
 Started by launch.py, several processes train one network together.
 """
-import start  # first, for Ctrl-C and missing packages
+from birdsong import program  # isort: skip
 import argparse
 import itertools
 import math
@@ -18,20 +18,20 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-import audio
-import config
-import costs
-import device as devices
-import metrics
-import model
-import optim
-import provenance
-import state
-from data import Dataset, TrainFeed, ValidFeed, needs_host_spectrogram
-from files import Problem, program, save_npz
+from birdsong.data import audio
+from birdsong import config
+from birdsong.training import costs
+from birdsong import devices
+from birdsong.scores import metrics
+from birdsong.networks import model
+from birdsong.training import optim
+from birdsong.training import provenance
+from birdsong.training import checkpoint
+from birdsong.data.feeds import Dataset, TrainFeed, ValidFeed, needs_host_spectrogram
+from birdsong.files import Problem, save_npz
 from launch import LOST
-from layers import Magnitudes
-from schedule import COLUMNS, Schedule
+from birdsong.networks.layers import Magnitudes
+from birdsong.training.schedule import COLUMNS, Schedule
 
 # batches between looks at the loss, each of which makes the host wait for the device
 CHECK_EVERY = 50
@@ -226,13 +226,13 @@ def benchmark_feed(trainer, number):
 def resume(filename, anyway, trainer, schedule, identity):
     """Put trainer and schedule where a state says. Returns (arrays of the best epoch, of the latest one, errors, history,
     changes that were made anyway, in words)."""
-    arrays, description, differing = state.load(filename, anyway, **identity)
+    arrays, description, differing = checkpoint.load(filename, anyway, **identity)
     cfg, then = identity['settings'], description['settings']
     best, latest = (arrays.get('best_net', {}), arrays.get('best_opt', {})), (arrays['net'], arrays['opt'])
     try:
         trainer.restore(*latest)
     except RuntimeError as e:
-        raise Problem(f'{filename}: is of another network ({str(e).splitlines()[-1].strip()}); {state.restart(filename)}') from None
+        raise Problem(f'{filename}: is of another network ({str(e).splitlines()[-1].strip()}); {checkpoint.restart(filename)}') from None
     randoms = arrays.get(f'random{trainer.team.rank}')
     if randoms:
         trainer.set_random_state(randoms)
@@ -244,7 +244,7 @@ def resume(filename, anyway, trainer, schedule, identity):
         schedule.eta *= cfg['initial_eta'] / then['initial_eta']
     changes = description.get('changes', []) + [f'after epoch {schedule.epoch}: {change}' for change in differing]
     if trainer.team.rank == 0:
-        longer = [f'{k}={cfg[k]} (was {then.get(k, "unset")})' for k in state.DURATION if cfg[k] != then.get(k)]
+        longer = [f'{k}={cfg[k]} (was {then.get(k, "unset")})' for k in checkpoint.DURATION if cfg[k] != then.get(k)]
         print(f'going on from {filename} after epoch {schedule.epoch}{", with " if longer else ""}{", ".join(longer)}', flush=True)
     return best, latest, errors, history, changes
 
@@ -256,7 +256,7 @@ def train(args, cfg, trainer, dataset, record):
     root = args.model[:-len('.npz')]
     errors, history, changes = [], [], []
     best = latest = trainer.arrays()
-    identity = dict(settings=cfg, data=state.fingerprint(dataset), validate=args.validate, amp=args.amp, processes=trainer.team.size)
+    identity = dict(settings=cfg, data=checkpoint.fingerprint(dataset), validate=args.validate, amp=args.amp, processes=trainer.team.size)
     if args.keep_state and os.path.exists(root + '.state'):
         best, latest, errors, history, changes = resume(root + '.state', args.continue_anyway, trainer, schedule, identity)
     changes = {'changes': changes} if changes else {}
@@ -296,7 +296,7 @@ def train(args, cfg, trainer, dataset, record):
                           **{'random%d' % i: r for i, r in enumerate(randoms)})
             if history:
                 groups['history'] = {str(i): np.array(values) for i, values in enumerate(zip(*history))}
-            state.save(root + '.state', groups, schedule=schedule.position(), **changes, **identity)
+            checkpoint.save(root + '.state', groups, schedule=schedule.position(), **changes, **identity)
         record.write(epochs=schedule.epoch, **changes)
     keep_best = cfg['save'] == 'best' or not cfg['save'] and cfg['patience']
     chosen, epoch = (best, schedule.best_epoch + 1) if keep_best and errors else (latest, schedule.epoch)
@@ -361,4 +361,4 @@ def main():
 
 
 if __name__ == '__main__':
-    program(main)
+    program.run(main)

@@ -8,11 +8,11 @@ import struct
 import subprocess
 import sys
 
-import audio
-import config
+from birdsong.data import audio
+from birdsong import config
 import numpy as np
 import pytest
-from files import Problem
+from birdsong.files import Problem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -227,9 +227,9 @@ def test_frame_does_not_depend_on_its_neighbours(way):
 
 
 def test_spectrogram_is_the_same_in_every_process():
-    script = ('import sys; sys.path.insert(0, %r); import audio, numpy as np, hashlib;'
+    script = ('import sys; sys.path.insert(0, %r); from birdsong.data import audio; import numpy as np, hashlib;'
               'x = np.random.default_rng(0).integers(-9999, 9999, 22050).astype(np.int16);'
-              'print(hashlib.sha256(audio.spectrogram(x, 22050, 1024, 70, 465).tobytes()).hexdigest())' % os.path.dirname(audio.__file__))
+              'print(hashlib.sha256(audio.spectrogram(x, 22050, 1024, 70, 465).tobytes()).hexdigest())' % config.EXPERIMENTS)
     runs = [subprocess.Popen([sys.executable, '-c', script], stdout=subprocess.PIPE) for _ in range(2)]
     outputs = {run.communicate()[0] for run in runs}
     samples = np.random.default_rng(0).integers(-9999, 9999, 22050).astype(np.int16)
@@ -239,11 +239,13 @@ def test_spectrogram_is_the_same_in_every_process():
 
 def test_compiled_passes_work_where_no_cache_can_be_written(tmp_path):
     # As root may write anywhere, the caches' folders are files here.
-    for name in ('audio.py', 'compiled.py', 'files.py', 'fused.py'):
-        (tmp_path / name).write_bytes(open(os.path.join(os.path.dirname(audio.__file__), name), 'rb').read())
-    (tmp_path / '__pycache__').write_text('')
+    for name in ('__init__.py', 'files.py', 'numba_cache.py', 'data/__init__.py', 'data/audio.py', 'data/stft_compiled.py'):
+        (tmp_path / 'birdsong' / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(os.path.join(config.EXPERIMENTS, 'birdsong', name), tmp_path / 'birdsong' / name)
+    for folder in ('birdsong', 'birdsong/data'):
+        (tmp_path / folder / '__pycache__').write_text('')
     (tmp_path / 'home').write_text('')
-    script = ('import audio, fused, numpy as np; '
+    script = ('from birdsong.data import audio, stft_compiled; import numpy as np; '
               'print(audio.spectrogram(np.zeros(1024, np.int16), 22050, 1024, 70).shape)')
     env = dict(os.environ, HOME=str(tmp_path / 'home'), XDG_CACHE_HOME=str(tmp_path / 'home'))
     env.pop('NUMBA_CACHE_DIR', None)
@@ -254,10 +256,10 @@ def test_compiled_passes_work_where_no_cache_can_be_written(tmp_path):
 @pytest.fixture
 def fresh_start(monkeypatch, tmp_path):
     """Has the next spectrogram load or compile its passes as at the start of a program; its cache is tmp_path/__pycache__."""
-    shutil.copy(os.path.join(os.path.dirname(audio.__file__), 'fused.py'), tmp_path)
+    shutil.copy(os.path.join(os.path.dirname(audio.__file__), 'stft_compiled.py'), tmp_path)
 
     def start():
-        spec = importlib.util.spec_from_file_location('fused', tmp_path / 'fused.py')
+        spec = importlib.util.spec_from_file_location('stft_compiled', tmp_path / 'stft_compiled.py')
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         monkeypatch.setattr(audio, '_fused', lambda: module)

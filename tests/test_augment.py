@@ -1,14 +1,14 @@
 """Random excerpts, mixing, filters, stretch and shift."""
 import itertools
 
-import audio
-import config
+from birdsong.data import audio
+from birdsong import config
 import numpy as np
 import pytest
 import soundfile
-from augment import (draw_filters, draw_items, draw_starts, excerpt_length, filter_responses, grab_random_excerpts,
+from birdsong.data.augment import (draw_filters, draw_items, draw_starts, excerpt_length, filter_responses, grab_random_excerpts,
                      kept_frames, loop, make_buckets, mix, mixing_weights, needed_bins, stretch_shift)
-from feed import run_ahead
+from birdsong.data.prefetch import run_ahead
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats

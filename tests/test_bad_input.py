@@ -14,10 +14,10 @@ import zipfile
 import numpy as np
 import pytest
 
-import audio
-import config
-import files
-import predictions
+from birdsong.data import audio
+from birdsong import config
+from birdsong import files
+from birdsong.scores import predictions
 from conftest import ROOT
 
 CLASSES = 3
@@ -37,7 +37,7 @@ PROGRAMS = {
     'blender': ('experiments', ['--dataset', './set', '--labelfile-background=bg.tsv', '--output=out.tsv', 'p.pred.npz']),
     'submit_csv': ('experiments', ['--dataset', './set', 't.pred.npz', 'out.csv']),
     'model_to_fcn': ('experiments', ['model.npz', 'out.npz', '--window=1']),
-    'models': ('experiments', ['--models=models.tsv']),
+    'list_models': ('experiments', ['--models=models.tsv']),
     'convert': (DATASETS + 'audio', ['source', '--dataset=./set', '--jobs=1']),
     'collect': (DATASETS + 'xml', ['source', '--dataset=./set']),
     'recreate': (DATASETS + 'labels', ['--dataset=./set']),
@@ -67,7 +67,7 @@ def save(path, keys, classes=CLASSES):
 @pytest.fixture(scope='module')
 def good(tmp_path_factory):
     """A folder with everything that the programs take."""
-    import model
+    from birdsong.networks import model
     here = tmp_path_factory.mktemp('good')
     rng, labelled = np.random.default_rng(0), KEYS['train'] + KEYS['valid']
     for name, keys in KEYS.items():
@@ -239,8 +239,8 @@ CASES = [
         ('none.vars: no such file', '--vars=none.vars'), ('model.npz: not UTF-8', '--vars=model.npz'), ('set', '--vars=set'))),
     *((name, damage, words) for name in ('predict', 'model_to_fcn') for damage, words in (
         (put('model.npz.vars', NOT_TEXT), 'vars: not UTF-8'), (put('model.npz.vars', 'fps=fast\n'), 'fps=fast'), (remove('model.npz.vars'), 'vars'))),
-    ('models', put('models.tsv', NOT_TEXT), 'models.tsv: not UTF-8'),
-    ('models', folder('models.tsv'), 'models.tsv'),
+    ('list_models', put('models.tsv', NOT_TEXT), 'models.tsv: not UTF-8'),
+    ('list_models', folder('models.tsv'), 'models.tsv'),
     # models
     *((name, damage('model.npz'), 'model.npz', *more) for damage in (cut, bomb, hostile, objects, folder, lambda f: put(f, b'')) for name, *more in (
         ('predict',), ('model_to_fcn',), ('train', '--var=init_from=model.npz'), ('train', '--var=ban=model.npz'))),
@@ -259,7 +259,7 @@ CASES = [
     *((name, device(filename), 'a pipe or a device', *more) for name, filename, *more in (
         ('train', 'set/filelists/train'), ('train', TRAINED), ('train', 'l.pred.npz', PSEUDO), ('predict', 'model.npz'),
         ('predict', 'model.npz.vars'), ('eval', 'p.pred.npz'), ('eval', 'set/labels/fg.tsv'), ('blender', 'set/labels/bg.tsv'),
-        ('models', 'models.tsv'), ('split', 'list'), ('recreate', 'set/xml/recordings.tsv'), ('validate', 'set/labels/labelset'))),
+        ('list_models', 'models.tsv'), ('split', 'list'), ('recreate', 'set/xml/recordings.tsv'), ('validate', 'set/labels/labelset'))),
     ('submit_csv', device('out.csv'), 'out.csv: a pipe or a device'),
     # where results go
     ('generate', put('new', BEFORE), 'exists already'),

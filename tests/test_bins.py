@@ -11,15 +11,15 @@ import pytest
 import soundfile
 import torch
 
-import config
-import data
-import fcn
-import model
+from birdsong import config
+from birdsong.data import feeds
+from birdsong.networks import fcn
+from birdsong.networks import model
 import predict
 import train
 from conftest import ROOT
-from files import Problem, load_npz
-from predictions import load
+from birdsong.files import Problem, load_npz
+from birdsong.scores.predictions import load
 
 OLD = ROOT / 'tests/fixtures/all_bins.npz'
 BINS, ALL_BINS = 23, 33
@@ -84,7 +84,7 @@ def test_a_converted_network_with_all_bins_gives_its_scores(dataset):
     cfg = config.load([str(OLD) + '.vars'])
     model.note_bins(cfg, str(OLD))
     net = predict.load_model(str(OLD), cfg, 0)
-    samples = soundfile.read(data.Dataset(dataset).audio_path('0.wav'), dtype='int16')[0]
+    samples = soundfile.read(feeds.Dataset(dataset).audio_path('0.wav'), dtype='int16')[0]
     old, new = (np.concatenate([scores['output'] for _, scores in converted.recording(samples)])
                 for converted in (fcn.load(ROOT / 'tests/fixtures/all_bins.fcn.npz'), fcn.to_fcn(net, .5)))
     np.testing.assert_allclose(old, new, atol=1e-5)

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import blender
-import metrics
-import predictions
+from birdsong.scores import metrics
+from birdsong.scores import predictions
 from conftest import ROOT
-from ensemble import Ensemble
-from files import Problem
+from birdsong.scores.ensemble import Ensemble
+from birdsong.files import Problem
 from test_eval import run, write_lines
 
 GOLDEN = ('eval/blender_greedy',)

@@ -3,11 +3,11 @@ import numpy as np
 import pytest
 import torch
 
-import config
-import fcn
-import inference
-import model
-from files import Problem
+from birdsong import config
+from birdsong.networks import fcn
+from birdsong.networks import compiled
+from birdsong.networks import model
+from birdsong.files import Problem
 
 SETTINGS = ['frame_len=256', 'mel_bands=20', 'mel_max=8000', 'arch=conv:4x3x3,Conv:5x3x-1', 'arch.pool=logmeanexp:1', 'arch.output=linear']
 
@@ -47,7 +47,7 @@ def test_prediction_is_by_the_network_as_it_is():
     net = build('band_centre=1')
     spect = spectrogram(net)
     with torch.no_grad():
-        torch.testing.assert_close(inference.for_inference(net)(spect)['output'], net(spect)['output'])
+        torch.testing.assert_close(compiled.for_inference(net)(spect)['output'], net(spect)['output'])
 
 
 def test_there_is_no_score_at_every_frame():

@@ -4,8 +4,8 @@ import json
 import pytest
 from hypothesis import given, strategies as st
 
-import config
-from files import Problem
+from birdsong import config
+from birdsong.files import Problem
 
 GOLDEN = ('misc/config',)
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 SCRIPT = ROOT / 'datasets' / 'birdclef' / 'audio' / 'convert.py'
 sys.path.insert(0, str(SCRIPT.parent))
-import audio
+from birdsong.data import audio
 import convert
 
 RATE = 22050

@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 import torch
 
-import config
-import costs
-from files import Problem
+from birdsong import config
+from birdsong.training import costs
+from birdsong.files import Problem
 
 GOLDEN = ('costs/costs',)
 

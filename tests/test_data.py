@@ -3,13 +3,13 @@ import contextlib
 import hashlib
 import os
 
-import audio
-import config
-import metadata
+from birdsong.data import audio
+from birdsong import config
+from birdsong.data import metadata
 import numpy as np
 import pytest
-from data import Dataset, TestFeed, TrainFeed, ValidFeed, class_weights, needs_host_spectrogram, pseudo_labels
-from files import Problem
+from birdsong.data.feeds import Dataset, TestFeed, TrainFeed, ValidFeed, class_weights, needs_host_spectrogram, pseudo_labels
+from birdsong.files import Problem
 from scipy import stats
 from test_audio import wav_bytes
 
@@ -199,7 +199,7 @@ def test_golden_class_weights(golden, dataset):
 
 
 def test_golden_pseudo_labels(golden, dataset, tmp_path, monkeypatch):
-    import predictions
+    from birdsong.scores import predictions
     case, arrays = golden('data/pseudo_labels')
     names = []
     for name in 'AB':
@@ -459,9 +459,9 @@ def test_unknown_data_set_names_the_cure(tmp_path):
 
 
 def test_data_set_of_a_bare_name_lies_in_datasets(made, monkeypatch):
-    import data
-    monkeypatch.setattr(data, 'DATASETS', os.path.dirname(made.path))
-    assert data.Dataset(os.path.basename(made.path)).num_classes == 3
+    from birdsong.data import feeds
+    monkeypatch.setattr(feeds, 'DATASETS', os.path.dirname(made.path))
+    assert feeds.Dataset(os.path.basename(made.path)).num_classes == 3
 
 
 def test_another_label_file_may_have_more_classes_than_labelset(made):

@@ -11,9 +11,9 @@ import sys
 import numpy as np
 import pytest
 
-import device
+from birdsong import devices
 from conftest import ROOT
-from files import Problem, load_npz
+from birdsong.files import Problem, load_npz
 from test_train import ALL, arguments
 
 LAUNCH = [sys.executable, str(ROOT / 'experiments' / 'launch.py'), '2']
@@ -177,7 +177,7 @@ def test_no_process_outlives_a_launcher_that_gets_a_signal(number, status):
 def test_one_device_for_several_processes_is_refused(monkeypatch):
     monkeypatch.setenv('LOCAL_RANK', '1')
     with pytest.raises(Problem, match='CUDA_VISIBLE_DEVICES'):
-        device.pick('cuda:1')
+        devices.pick('cuda:1')
 
 
 def test_a_number_of_gpus_that_is_none_is_refused(checkout):

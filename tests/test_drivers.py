@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 
-import predictions
+from birdsong.scores import predictions
 from conftest import ROOT
 
 CLASSES = ['ant', 'bee', 'cat']

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import eval as eval_program
-import metrics
-import predictions
+from birdsong.scores import metrics
+from birdsong.scores import predictions
 from conftest import ROOT
 
 GOLDEN = ('eval/eval_main',)

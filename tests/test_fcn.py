@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-import audio
-import config
-import fcn
-import metadata
-import model
-import models
+from birdsong.data import audio
+from birdsong import config
+from birdsong.networks import fcn
+from birdsong.data import metadata
+from birdsong.networks import model
+from birdsong import model_table
 from conftest import ROOT
-from files import Problem
+from birdsong.files import Problem
 from test_inference import BASE, NETWORKS, build, random_spectrogram, randomise
 
 WINDOW = 1.5
@@ -130,13 +130,13 @@ def test_second_output():
 
 def architectures():
     """A published model of each architecture; the others differ in their training alone."""
-    return {tuple(i for i in m.settings.items() if i[0].startswith(('arch', 'input_meta'))): name for name, m in models.read_table().items()}.values()
+    return {tuple(i for i in m.settings.items() if i[0].startswith(('arch', 'input_meta'))): name for name, m in model_table.read_table().items()}.values()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', architectures())
 def test_every_published_network_is_converted(name):
-    cfg = config.load([], ['%s=%s' % item for item in models.read_table()[name].settings.items()])
+    cfg = config.load([], ['%s=%s' % item for item in model_table.read_table()[name].settings.items()])
     net = model.build(cfg, 3, metadata.size(cfg))
     if not cfg['arch']:
         with pytest.raises(Problem, match='metadata alone'):

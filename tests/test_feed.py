@@ -7,24 +7,26 @@ import subprocess
 import sys
 import threading
 
-import feed
+from birdsong.data import prefetch
 import numpy as np
 import pytest
-from files import Problem
+
+from conftest import ROOT
+from birdsong.files import Problem
 
 WAYS = [{}, {'threads': 1}, {'threads': 3}, {'processes': 1}, {'processes': 3}]
 BACKGROUND = WAYS[1:]
 
 
 def make(k):
-    big = feed.empty((50, 1000), np.float32)
+    big = prefetch.empty((50, 1000), np.float32)
     big[:] = k
     return {'big': big, 'small': np.arange(k), 'none': np.empty((2, 0)), 'also big': big[:25], 'name': str(k)}
 
 
 @pytest.mark.parametrize('way', WAYS)
 def test_results_come_in_order_however_they_are_made(way):
-    results = list(feed.run_ahead(make, range(20), **way))
+    results = list(prefetch.run_ahead(make, range(20), **way))
     for k, result in enumerate(results):
         expected = make(k)
         assert list(result) == list(expected)
@@ -38,7 +40,7 @@ def test_results_come_in_order_however_they_are_made(way):
 
 @pytest.mark.parametrize('way', WAYS)
 def test_nothing_to_do(way):
-    assert list(feed.run_ahead(make, [], **way)) == []
+    assert list(prefetch.run_ahead(make, [], **way)) == []
 
 
 class Silent(Exception):
@@ -54,7 +56,7 @@ def test_exception_reaches_the_consumer_in_its_turn(way, error):
         return k
     got = []
     with pytest.raises(type(error)) as caught:
-        for k in feed.run_ahead(function, range(100), **way):
+        for k in prefetch.run_ahead(function, range(100), **way):
             got.append(k)
     assert got == [0, 1, 2, 3, 4]
     assert caught.value.args == error.args
@@ -66,17 +68,17 @@ def test_error_of_the_items_reaches_the_consumer(way):
         yield 1
         raise ValueError('no more')
     with pytest.raises(ValueError, match='no more'):
-        list(feed.run_ahead(make, items(), **way))
+        list(prefetch.run_ahead(make, items(), **way))
 
 
 def test_processes_and_consumer_keep_nothing_open():
     def function(k):
-        feed.empty((1 << 15,), np.float32)
+        prefetch.empty((1 << 15,), np.float32)
         return dict(make(k), open=len(os.listdir('/proc/self/fd')))
     gc.collect()
     before = len(os.listdir('/proc/self/fd'))
     counts = []
-    for result in feed.run_ahead(function, range(12), processes=1):
+    for result in prefetch.run_ahead(function, range(12), processes=1):
         counts.append((result['open'], len(os.listdir('/proc/self/fd'))))
     result = None
     # Each big array needs descriptors while it is made or used, and no longer.
@@ -92,7 +94,7 @@ def test_unportable_exception_is_told_in_words():
     def function(k):
         raise Local('within')
     with pytest.raises(RuntimeError, match='Local: within'):
-        list(feed.run_ahead(function, [1], processes=1))
+        list(prefetch.run_ahead(function, [1], processes=1))
 
 
 class Hostile:
@@ -121,7 +123,7 @@ def test_results_that_run_something_are_refused_by_name(make_call, name, tmp_pat
     hostile = Hostile(*make_call(tmp_path / 'ran'))
     for result in hostile, {'batch': [np.arange(3), hostile]}:
         with pytest.raises(pickle.UnpicklingError, match='refused: .*' + name):
-            list(feed.run_ahead(lambda k: result, [1], processes=1))
+            list(prefetch.run_ahead(lambda k: result, [1], processes=1))
     assert not list(tmp_path.iterdir())
 
 
@@ -129,13 +131,13 @@ def test_exceptions_that_run_something_are_told_in_words(tmp_path):
     def function(k):
         raise HostileError(os.mkdir, str(tmp_path / 'ran'))
     with pytest.raises(RuntimeError, match='HostileError: bad news'):
-        list(feed.run_ahead(function, [1], processes=1))
+        list(prefetch.run_ahead(function, [1], processes=1))
     assert not (tmp_path / 'ran').exists()
 
 
 @pytest.mark.parametrize('value', [np.float32(2), np.array(['ä', 'b']), np.asfortranarray(np.eye(3))[::2], np.zeros(2, 'f4,i2'), (1, 'a', None, 2.5, {'b': b'c'})])
 def test_arrays_of_any_kind_and_plain_values_pass(value):
-    [got] = feed.run_ahead(lambda k: value, [1], processes=1)
+    [got] = prefetch.run_ahead(lambda k: value, [1], processes=1)
     assert type(got) is type(value)
     np.testing.assert_equal(got, value)
 
@@ -149,7 +151,7 @@ def test_memory_is_bounded(way):
         with lock:
             made.append(k)
         return k
-    for k in feed.run_ahead(function, range(60), ahead=4, **way):
+    for k in prefetch.run_ahead(function, range(60), ahead=4, **way):
         with lock:
             assert len(made) <= k + 1 + 4
     assert len(made) == 60
@@ -161,7 +163,7 @@ def test_memory_of_processes_is_bounded(way, tmp_path):
         with open(tmp_path / 'made', 'ab') as f:
             f.write(b'.')
         return k
-    for k in feed.run_ahead(function, range(30), ahead=4, **way):
+    for k in prefetch.run_ahead(function, range(30), ahead=4, **way):
         assert os.path.getsize(tmp_path / 'made') <= k + 1 + 4
 
 
@@ -169,7 +171,7 @@ def test_memory_of_processes_is_bounded(way, tmp_path):
 def test_early_exit_leaves_nobody_behind(way):
     gc.collect()
     threads, fds = threading.active_count(), len(os.listdir('/proc/self/fd'))
-    for k in feed.run_ahead(make, range(1000), **way):
+    for k in prefetch.run_ahead(make, range(1000), **way):
         if k['name'] == '3':
             break
     k = None
@@ -187,16 +189,17 @@ def test_killed_process_is_a_problem(way):
             os.kill(os.getpid(), signal.SIGKILL)
         return k
     with pytest.raises(Problem, match='died .exit status -9.'):
-        list(feed.run_ahead(function, range(50), **way))
+        list(prefetch.run_ahead(function, range(50), **way))
 
 
 SCRIPT = '''
 import sys
 sys.path.insert(0, %r)
-import feed, itertools, os, time
+import itertools, os, time
+from birdsong.data import prefetch
 def function(k):
     return os.getpid()
-for k, pid in enumerate(feed.run_ahead(function, itertools.count(), %s=2)):
+for k, pid in enumerate(prefetch.run_ahead(function, itertools.count(), %s=2)):
     if k < 2:
         print(pid, flush=True)
     time.sleep(.001)
@@ -206,7 +209,7 @@ for k, pid in enumerate(feed.run_ahead(function, itertools.count(), %s=2)):
 @pytest.mark.parametrize('kind', ['threads', 'processes'])
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_or_killed_consumer_takes_its_workers_down(kind, number):
-    run = subprocess.Popen([sys.executable, '-c', SCRIPT % (os.path.dirname(feed.__file__), kind)],
+    run = subprocess.Popen([sys.executable, '-c', SCRIPT % (str(ROOT / 'experiments'), kind)],
                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     for _ in range(2):
         run.stdout.readline()

@@ -2,11 +2,11 @@
 import os
 import threading
 
-import audio
-import index
+from birdsong.data import audio
+from birdsong.data import index
 import numpy as np
 import pytest
-from files import Problem
+from birdsong.files import Problem
 from test_audio import wav_bytes
 
 

@@ -3,11 +3,11 @@ import numpy as np
 import pytest
 import torch
 
-import config
-import inference
-import layers
-import model
-from files import Problem
+from birdsong import config
+from birdsong.networks import compiled
+from birdsong.networks import layers
+from birdsong.networks import model
+from birdsong.files import Problem
 
 BASE = ['frame_len=256', 'mel_bands=30', 'mel_max=8000', 'arch.output=linear', 'arch.pool=logmeanexp:1']
 PLAIN = 'conv:4x3x3,conv:5x3x3,pool:3x3,conv:6x3x-Shift,pool:3xShift,Conv:8x3x-1,Conv:7x1x1'
@@ -68,7 +68,7 @@ def build(name, *settings, num_meta=0):
 def test_scores_are_those_of_the_network_as_trained(name, batch):
     net = build(name)
     fast = model.for_inference(net)
-    assert isinstance(fast, inference.FastNetwork)
+    assert isinstance(fast, compiled.FastNetwork)
     for frames in (net.min_frames, net.min_frames + 1, 131, 200):
         spect = random_spectrogram(net, max(frames, net.min_frames), batch)
         with torch.no_grad():
@@ -94,8 +94,8 @@ def test_blocks_join_without_a_seam(name, block):
 
 def test_the_fast_convolution_is_used_where_it_pays(monkeypatch):
     used = []
-    plain = inference._convolve_fast
-    monkeypatch.setattr(inference, '_convolve_fast', lambda x, op: used.append(op['weight'].shape) or plain(x, op))
+    plain = compiled._convolve_fast
+    monkeypatch.setattr(compiled, '_convolve_fast', lambda x, op: used.append(op['weight'].shape) or plain(x, op))
     model.for_inference(build('plain')).maps(random_spectrogram(build('plain'), 200))
     assert not used
     model.for_inference(build('wide')).maps(random_spectrogram(build('wide'), 200))
@@ -130,7 +130,7 @@ def test_parts_and_errors_are_those_of_the_network():
     with pytest.raises(Problem, match='bins'):
         fast.maps(spect[:, :, 1:])
     # a later change of the network is not meant to arrive; the network itself is left as it was
-    assert not any(isinstance(m, inference.Program) for m in vars(net).values())
+    assert not any(isinstance(m, compiled.CompiledNetwork) for m in vars(net).values())
 
 
 def test_networks_that_cannot_be_compiled_predict_as_they_are():
@@ -154,7 +154,7 @@ def test_mixed_precision_is_left_to_the_caller():
 def test_plain_saliency_is_the_gradient():
     net = build('plain', 'magscale=pow_learn', 'arch.nonlin=elu').double()
     spect = random_spectrogram(net, 60).double() + 1
-    outputs, gradient = inference.saliency(net, spect, 1, guided=False)
+    outputs, gradient = compiled.saliency(net, spect, 1, guided=False)
     assert gradient.shape == spect.shape and not outputs['output'].requires_grad
     for position in ((0, 20, 7), (0, 41, 3)):
         moved = []
@@ -171,7 +171,7 @@ def test_guided_saliency_passes_positive_gradients_at_positive_inputs_alone(nonl
     net = build('plain', 'arch=Conv:4x1x-1,Conv:5x1x1', 'magscale=none', 'filterbank=none', 'frame_len=32', 'arch.nonlin=' + nonlin,
                 'arch.pool=mean').double()
     spect = random_spectrogram(net, 6).double()
-    expected, gradient = inference.saliency(net, spect, 2)
+    expected, gradient = compiled.saliency(net, spect, 2)
     with torch.no_grad():
         x, inputs = net.audio.front(spect), []
         for layer in net.audio.layers:
@@ -185,7 +185,7 @@ def test_guided_saliency_passes_positive_gradients_at_positive_inputs_alone(nonl
         flow = flow[:, 0] * net.audio.front.standardise.inv_std
     torch.testing.assert_close(gradient, flow)
     # and everything is as before afterwards
-    _, plain = inference.saliency(net, spect, 2, guided=False)
+    _, plain = compiled.saliency(net, spect, 2, guided=False)
     assert not torch.allclose(plain, gradient)
     with torch.no_grad():
         torch.testing.assert_close(net(spect)['output'], expected['output'])
@@ -193,10 +193,10 @@ def test_guided_saliency_passes_positive_gradients_at_positive_inputs_alone(nonl
 
 def test_saliency_of_silence_and_of_nonsense():
     net = build('attention', 'arch_meta=full:4', num_meta=2)
-    _, gradient = inference.saliency(net, torch.zeros(1, 60, net.audio.front.bins), 0, torch.zeros(1, 2))
+    _, gradient = compiled.saliency(net, torch.zeros(1, 60, net.audio.front.bins), 0, torch.zeros(1, 2))
     assert torch.isfinite(gradient).all()
     for index in (-1, 3):
         with pytest.raises(Problem, match='classes 0 to 2'):
-            inference.saliency(net, torch.zeros(1, 60, net.audio.front.bins), index, torch.zeros(1, 2))
+            compiled.saliency(net, torch.zeros(1, 60, net.audio.front.bins), index, torch.zeros(1, 2))
     with pytest.raises(Problem, match='metadata alone'):
-        inference.saliency(model.build(config.load([], ['arch=', 'arch_meta=full:4']), 3, 2), None, 0, torch.zeros(1, 2))
+        compiled.saliency(model.build(config.load([], ['arch=', 'arch_meta=full:4']), 3, 2), None, 0, torch.zeros(1, 2))

@@ -7,18 +7,18 @@ import pytest
 import soundfile
 import torch
 
-import audio
-import config
-import fcn
-import inference
-import inspection
-import layers
-import metadata
-import model
+from birdsong.data import audio
+from birdsong import config
+from birdsong.networks import fcn
+from birdsong.networks import compiled
+from birdsong.prediction import inspection
+from birdsong.networks import layers
+from birdsong.data import metadata
+from birdsong.networks import model
 import predict
-from data import Dataset
-from files import Problem
-from predictions import load
+from birdsong.data.feeds import Dataset
+from birdsong.files import Problem
+from birdsong.scores.predictions import load
 
 GOLDEN = ('predict/saliency',)
 RECORDING = 'train/LIFECLEF2015_BIRDAMAZON_XC_WAV_RN2101.wav'
@@ -112,7 +112,7 @@ def test_saliency_has_a_row_for_each_frame_of_long_recordings_too(tiny_dataset, 
     for file in found.files:
         spect = audio.spectrogram(samples_of(dataset, file), 22050, 256, 70, bins=audio.num_bins(net.cfg))
         assert found[file].shape == spect.shape
-        _, first = inference.saliency(net, torch.from_numpy(spect[:140])[None], 0, guided=False)
+        _, first = compiled.saliency(net, torch.from_numpy(spect[:140])[None], 0, guided=False)
         first = (first[0].numpy() * spect[:140])[:140 - net.min_frames - net.frame_step]
         np.testing.assert_allclose(found[file][:len(first)], first, atol=1e-6 * np.abs(first).max(), rtol=1e-4)
 

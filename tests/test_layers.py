@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-import config
-import layers
-import model
-from files import Problem
+from birdsong import config
+from birdsong.networks import layers
+from birdsong.networks import model
+from birdsong.files import Problem
 
 GOLDEN = (
     'layers/arch_Conv', 'layers/arch_avgpool', 'layers/arch_avgpool_stride', 'layers/arch_conv', 'layers/arch_conv_elu',
@@ -240,7 +240,7 @@ def test_alpha_of_pcen_can_be_fixed():
 def test_learnt_filterbank(golden, name):
     _, arrays = golden('layers/' + name)
     cfg = config.load([], ['frame_len=256', 'mel_bands=40', 'mel_max=10000', 'arch.mel_trainable=%d' % (name != 'melbank_fixed')])
-    bank = layers.LearntMelBank(cfg)
+    bank = layers.LearnableMelBank(cfg)
     if name == 'melbank_init':
         close(model.original_arrays(bank)[0], arrays['param0'])
     # the original's own float32 and float64 differ by 1e-5 here
@@ -248,7 +248,7 @@ def test_learnt_filterbank(golden, name):
 
 
 def test_random_spread_scales_all_peaks_alike():
-    bank = layers.LearntMelBank(config.load([], ['filterbank=mel_learn', 'arch.mel_rndspread=0.1', 'mel_max=8000']))
+    bank = layers.LearnableMelBank(config.load([], ['filterbank=mel_learn', 'arch.mel_rndspread=0.1', 'mel_max=8000']))
     torch.manual_seed(1)
     assert torch.equal(bank.eval().filterbank(), bank.filterbank())
     drawn = bank.train().filterbank()
@@ -356,7 +356,7 @@ def test_pooling_over_all_of_time():
 
 
 def test_magnitudes_equal_the_front_end_on_the_host():
-    import audio
+    from birdsong.data import audio
     cfg = config.load([], ['mel_max=10000'])
     samples = (np.random.default_rng(0).normal(0, 3000, 22050)).astype(np.int16)
     expected = audio.spectrogram(samples, cfg['sample_rate'], cfg['frame_len'], cfg['fps'], bins=audio.num_bins(cfg))

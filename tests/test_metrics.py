@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
-import metrics
-from files import Problem
+from birdsong.scores import metrics
+from birdsong.files import Problem
 
 GOLDEN = ('eval/evaluate',)
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-import config
-import files
-import layers
-import model
-from files import Problem
+from birdsong import config
+from birdsong import files
+from birdsong.networks import layers
+from birdsong.networks import model
+from birdsong.files import Problem
 
 NETS = ('attention_nopool', 'combined', 'dummy_att16', 'dummy_lme1', 'ismir2016', 'log1p_learn_groups', 'mel_learn_pcen',
         'mel_learn_pow', 'meta_bn_drop', 'meta_date12_time3', 'meta_dtenc12', 'meta_dtenc3', 'meta_nodate_dtenc3',

@@ -1,12 +1,12 @@
-"""The table of published models resolves to the published settings; models.py tells drivers what to run."""
+"""The table of published models resolves to the published settings; model_table.py tells drivers what to run."""
 import subprocess
 import sys
 
 import pytest
 
-import config
-import files
-import models
+from birdsong import config
+from birdsong import files
+from birdsong import model_table
 from conftest import ROOT
 
 GOLDEN = ('experiments',)
@@ -17,16 +17,16 @@ def published(golden):
 
 
 def test_table_holds_the_published_models_in_their_order(golden):
-    assert list(models.read_table()) == list(published(golden))
+    assert list(model_table.read_table()) == list(published(golden))
 
 
 def test_each_line_resolves_to_the_published_settings(golden):
-    table = models.read_table()
+    table = model_table.read_table()
     defaults = config.load()
     for name, experiment in published(golden).items():
         settings = experiment['settings']
         assert dict(defaults, **table[name].settings) == dict(defaults, **settings), name
-        arguments = models.train_arguments(table[name], 'birdclef')
+        arguments = model_table.train_arguments(table[name], 'birdclef')
         assert sorted(a for a in arguments if a in experiment['flags']) == sorted(experiment['flags'])
         loaded = config.load(*values(arguments))
         assert loaded == dict(defaults, **settings), name
@@ -40,10 +40,10 @@ def values(arguments):
 
 
 def test_predictions_are_made_as_published(golden):
-    table = models.read_table()
+    table = model_table.read_table()
     for name, experiment in published(golden).items():
         theirs = config.parse_assignments(values(experiment['predict'])[1])
-        arguments = models.predict_arguments(table[name], 'birdclef')
+        arguments = model_table.predict_arguments(table[name], 'birdclef')
         ours = {}
         for filename in values(arguments)[0]:
             ours.update(config.read_vars(config.find(filename)))
@@ -52,17 +52,17 @@ def test_predictions_are_made_as_published(golden):
 
 
 def test_soundscapes_get_a_row_every_5_seconds():
-    table = models.read_table()
-    audio, meta = [next(m for m in table.values() if models.kind(m) == kind) for kind in ('audio', 'meta')]
-    arguments = models.predict_arguments(audio, 'birdclef', soundscapes=True)
+    table = model_table.read_table()
+    audio, meta = [next(m for m in table.values() if model_table.kind(m) == kind) for kind in ('audio', 'meta')]
+    arguments = model_table.predict_arguments(audio, 'birdclef', soundscapes=True)
     cfg = config.load(*values(arguments))
     assert (cfg['len_min'], cfg['len_max'], cfg['arch.output']) == (0, 5, 'linear')
     assert '--split-pool' not in arguments
-    assert models.predict_arguments(meta, 'birdclef', soundscapes=True) == models.predict_arguments(meta, 'birdclef')
+    assert model_table.predict_arguments(meta, 'birdclef', soundscapes=True) == model_table.predict_arguments(meta, 'birdclef')
 
 
 def test_kept_faults_are_remarked():
-    for name, model in models.read_table().items():
+    for name, model in model_table.read_table().items():
         faulty = 'noblur_dtenc3' in name
         assert faulty == bool(model.remark), name
         if faulty:
@@ -70,12 +70,12 @@ def test_kept_faults_are_remarked():
 
 
 def test_teachers_come_first_and_paths_follow_the_data_set():
-    table = models.read_table(dataset='frogs')
+    table = model_table.read_table(dataset='frogs')
     for names in ([], list(reversed(list(table)))):
-        order = models.in_order(table, names)
+        order = model_table.in_order(table, names)
         assert sorted(order) == sorted(table)
         for name in order:
-            for teacher in models.teachers_of(table[name]):
+            for teacher in model_table.teachers_of(table[name]):
                 assert order.index(teacher) < order.index(name)
     students = [m for m in table.values() if m.teachers]
     assert len(students) == 10
@@ -86,9 +86,9 @@ def test_teachers_come_first_and_paths_follow_the_data_set():
 
 def test_every_preset_holds_overrides_that_are_known_and_used():
     tables = (ROOT / 'experiments').glob('*.tsv')
-    used = {p for table in tables for m in models.read_table(str(table)).values() for p in m.presets}
-    folder = models.config.HERE + '/vars'
-    for filename in sorted(models.os.listdir(folder)):
+    used = {p for table in tables for m in model_table.read_table(str(table)).values() for p in m.presets}
+    folder = model_table.config.EXPERIMENTS + '/vars'
+    for filename in sorted(model_table.os.listdir(folder)):
         settings = config.read_vars(folder + '/' + filename)
         config.check(settings, filename)
         assert settings, filename
@@ -115,11 +115,11 @@ def write(folder, *lines):
 ])
 def test_tables_that_cannot_be_are_refused_with_a_word(tmp_path, lines, word):
     with pytest.raises(files.Problem, match=word):
-        models.read_table(str(write(tmp_path, *lines)))
+        model_table.read_table(str(write(tmp_path, *lines)))
 
 
 def run(*arguments):
-    return subprocess.run([sys.executable, config.HERE + '/models.py', *map(str, arguments)],
+    return subprocess.run([sys.executable, config.EXPERIMENTS + '/list_models.py', *map(str, arguments)],
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -3,11 +3,11 @@ import numpy as np
 import pytest
 import torch
 
-import config
-import costs
-import model
-import optim
-from files import Problem
+from birdsong import config
+from birdsong.training import costs
+from birdsong.networks import model
+from birdsong.training import optim
+from birdsong.files import Problem
 
 RUNS = ('adam_att_mixfgbg_ban', 'adam_ce_bgtopk', 'adam_combined', 'adam_first_params_frozen', 'adam_lme1', 'adam_mel_learn',
         'adam_meta', 'adam_res_l2', 'nesterov_lme1')

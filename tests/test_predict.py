@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-import audio
-import config
-import data
-import model
+from birdsong.data import audio
+from birdsong import config
+from birdsong.data import feeds
+from birdsong.networks import model
 import predict
 from conftest import ROOT, read_golden
-from files import Problem, save_npz
-from predictions import load, save
+from birdsong.files import Problem, save_npz
+from birdsong.scores.predictions import load, save
 
 GOLDEN = ('predict/predict',)
 ARCH = ['arch=conv:4x3x3x2x2,pool:3x3,Conv:8x3x-1', 'arch.pool=logmeanexp:1', 'cost=softmax', 'arch.output=softmax', 'mel_bands=20',
@@ -153,8 +153,8 @@ def test_a_forgotten_dataset_is_that_of_the_model(trained, tiny_dataset, tmp_pat
     experiments = tmp_path / 'experiments'
     (tmp_path / 'datasets').mkdir()
     (tmp_path / 'datasets/few').symlink_to(tiny_dataset)
-    monkeypatch.setattr(data, 'DATASETS', str(tmp_path / 'datasets'))
-    monkeypatch.setattr(config, 'HERE', str(experiments))
+    monkeypatch.setattr(feeds, 'DATASETS', str(tmp_path / 'datasets'))
+    monkeypatch.setattr(config, 'EXPERIMENTS', str(experiments))
     for folder in ('few', 'few/submissions/mono/parts', 'mine', 'gone'):
         (experiments / folder).mkdir(parents=True)
         for suffix in ('', '.vars'):
@@ -164,15 +164,15 @@ def test_a_forgotten_dataset_is_that_of_the_model(trained, tiny_dataset, tmp_pat
     monkeypatch.setattr(sys, 'argv', ['eval.py', str(experiments / 'few/m.pred.npz') + ':0.5'])
     importlib.import_module('eval').main()
     assert 'MAP: ' in capsys.readouterr().out
-    assert data.dataset_of(str(experiments / 'few/submissions/mono/parts/m.pred.npz')) == 'few'
-    assert data.dataset_of(str(experiments / 'mine/m.npz')) == 'birdclef'
+    assert feeds.dataset_of(str(experiments / 'few/submissions/mono/parts/m.pred.npz')) == 'few'
+    assert feeds.dataset_of(str(experiments / 'mine/m.npz')) == 'birdclef'
     for name in 'mine', 'gone':
         (experiments / name / 'm.run.json').write_text(json.dumps({'dataset': 'few' if name == 'mine' else 'gone'}))
-    assert data.dataset_of(str(experiments / 'mine/m.pred.npz')) == 'few'
+    assert feeds.dataset_of(str(experiments / 'mine/m.pred.npz')) == 'few'
     with pytest.raises(Problem, match='made with dataset gone.*--dataset'):
         call(experiments / 'gone/m.npz', tmp_path / 'out.npz')
     (experiments / 'mine/m.run.json').write_text(json.dumps({'dataset': '../few'}))
-    assert data.dataset_of(str(experiments / 'mine/m.npz')) == 'birdclef'
+    assert feeds.dataset_of(str(experiments / 'mine/m.npz')) == 'birdclef'
 
 
 @pytest.mark.parametrize('options', [(), ('--split-pool',)])
@@ -184,7 +184,7 @@ def test_attention_of_networks_without_pooling_is_a_side_output(options, golden_
     assert attention.files == scores.files and attention.offsets.tolist() == scores.offsets.tolist()
     cfg = config.load([net + '.vars'], ['len_min=0', 'len_max=5'])
     plain = predict.load_model(net, cfg, 0).eval()
-    item = predict.TestFeed(data.Dataset(golden_dataset), cfg, 'soundscapes').item(1)
+    item = predict.TestFeed(feeds.Dataset(golden_dataset), cfg, 'soundscapes').item(1)
     spect = audio.spectrogram(item['samples'], cfg['sample_rate'], cfg['frame_len'], cfg['fps'], bins=audio.num_bins(cfg))[:350]
     with torch.no_grad():
         expected = plain(torch.from_numpy(spect)[None])['attention'][0].T.numpy()

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-import predictions
+from birdsong.scores import predictions
 from conftest import ROOT
-from files import Problem
-from predictions import Writer, load, save
+from birdsong.files import Problem
+from birdsong.scores.predictions import Writer, load, save
 
 FILES = ['train/2014/b_RN2.wav', 'train/2014/a_RN1.wav', 'test/ü_RN3.wav']
 
@@ -272,7 +272,7 @@ def test_a_journal_of_something_else_is_started_anew(tmp_path, change):
 
 
 def test_a_killed_writer_loses_nothing_that_it_added(tmp_path):
-    code = ("import os, sys; sys.path.insert(0, %r); import numpy as np; from predictions import Writer\n"
+    code = ("import os, sys; sys.path.insert(0, %r); import numpy as np; from birdsong.scores.predictions import Writer\n"
             "w = Writer(%r, ['a', 'b'], 3, 'k'); w.add('a', np.ones((2, 3))); os.kill(os.getpid(), 9)"
             % (str(ROOT / 'experiments'), str(tmp_path / 'p.npz')))
     assert subprocess.run([sys.executable, '-c', code]).returncode == -9
@@ -424,6 +424,6 @@ def test_pickled_arrays_of_different_classes_are_refused(tmp_path):
 
 
 def test_nothing_here_needs_torch():
-    code = 'import sys; sys.path.insert(0, %r); import predictions, metrics; print("torch" in sys.modules)'
+    code = 'import sys; sys.path.insert(0, %r); from birdsong.scores import predictions, metrics; print("torch" in sys.modules)'
     out = subprocess.run([sys.executable, '-c', code % str(ROOT / 'experiments')], capture_output=True, text=True)
     assert out.stdout == 'False\n', out.stderr

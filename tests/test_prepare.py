@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-import audio
+from birdsong.data import audio
 
 
 def snapshot(folder):

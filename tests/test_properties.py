@@ -7,14 +7,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-import config
-import files
-import metadata
-import model
-import models
-import predictions
-from data import Dataset
-from files import Problem
+from birdsong import config
+from birdsong import files
+from birdsong.data import metadata
+from birdsong.networks import model
+from birdsong import model_table
+from birdsong.scores import predictions
+from birdsong.data.feeds import Dataset
+from birdsong.files import Problem
 
 settings.register_profile('parsers', max_examples=150, deadline=None, derandomize=True, database=None,
                           suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -117,13 +117,13 @@ TEACHERS = st.lists(st.one_of(st.tuples(st.sampled_from(['ban', 'init_from', 'fp
 def test_any_table_of_models_is_read_or_its_fault_named(tmp_path, lines):
     table = tmp_path / 'models.tsv'
     table.write_text(''.join(line + '\n' for line in lines), encoding='utf-8')
-    found = refused(lambda: models.read_table(str(table)))
+    found = refused(lambda: model_table.read_table(str(table)))
     if found is not None:
-        order = models.in_order(found, [])
+        order = model_table.in_order(found, [])
         assert sorted(order) == sorted(found)
         for name in order:
-            assert all(order.index(teacher) < order.index(name) for teacher in models.teachers_of(found[name]))
-            assert not any(set(argument) & set('\t\n') for argument in models.train_arguments(found[name], 'd'))
+            assert all(order.index(teacher) < order.index(name) for teacher in model_table.teachers_of(found[name]))
+            assert not any(set(argument) & set('\t\n') for argument in model_table.train_arguments(found[name], 'd'))
 
 
 @given(st.lists(st.one_of(TEXT, st.tuples(st.sampled_from(['a.wav', 'b.wav']), st.one_of(NUMBER, parts(',', 2), TEXT)).map('\t'.join)), max_size=4))

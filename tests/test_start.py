@@ -50,11 +50,11 @@ def test_memory_that_runs_out_later_is_said_in_one_line(tmp_path):
 @pytest.mark.parametrize('closed', ['2>&-', '<&- >&- 2>&-'])
 def test_a_program_ends_as_usual_where_its_streams_are_closed(closed, tmp_path):
     python = ('bash', '-c', 'exec "$@" ' + closed, 'bash', sys.executable)
-    assert run('experiments/models.py', 'none', python=python).returncode == 1
-    assert run('experiments/models.py', python=python).returncode == 0
+    assert run('experiments/list_models.py', 'none', python=python).returncode == 1
+    assert run('experiments/list_models.py', python=python).returncode == 0
 
 
 def test_a_reader_that_goes_away_ends_a_program_in_silence():
     python = ('bash', '-c', '"$@" | head -c1; exit "${PIPESTATUS[0]}"', 'bash', sys.executable)
-    result = run('experiments/models.py', python=python)
+    result = run('experiments/list_models.py', python=python)
     assert result.returncode in (0, 141) and result.stderr == ''

@@ -6,7 +6,7 @@ import signal
 
 import numpy as np
 
-import files
+from birdsong import files
 import status as status_module
 from test_drivers import gate, open_gate, project, start_training, train, wait_for  # noqa: F401 (project is a fixture)
 

@@ -4,8 +4,8 @@ import pickle
 import numpy as np
 import pytest
 
-import predictions
-from files import Problem
+from birdsong.scores import predictions
+from birdsong.files import Problem
 from submit_csv import clock, media_ids
 from test_eval import run, write_lines
 

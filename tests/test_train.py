@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-import files
+from birdsong import program, files
 import train
 from conftest import ROOT
-from files import Problem, load_npz, save_npz
+from birdsong.files import Problem, load_npz, save_npz
 
 SMALL = dict(arch='conv:4x3x3x2x2,pool:3x3,Conv:8x3x-1,Conv:8x1x1', mel_bands=20, epochs=3, epochsize=3, batchsize=4, len_min=1, len_max=2,
              bg_threads=1, cost='softmax', magscale='pow_learn', first_params_log=2)
@@ -128,7 +128,7 @@ def test_other_settings_continue_on_request_and_the_record_says_so(call, tmp_pat
 def test_a_full_disk_is_reported_with_the_file_and_what_to_do(name, call, tmp_path):
     (tmp_path / f'.{name}.{os.getpid()}.part').symlink_to('/dev/full')
     with pytest.raises(SystemExit) as stopped:
-        files.program(lambda: call(tmp_path / 'm.npz', *ALL, epochs=1))
+        program.run(lambda: call(tmp_path / 'm.npz', *ALL, epochs=1))
     assert str(stopped.value).endswith(f': {tmp_path / name}: No space left on device; free some space on that disk and type the same command again')
     assert not (tmp_path / 'm.npz').exists()
 

@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 SCRIPT = ROOT / 'datasets' / 'validate.py'
 sys.path.insert(0, str(ROOT / 'datasets'))
 import validate
-from data import Dataset
+from birdsong.data.feeds import Dataset
 
 
 def run(dataset, *arguments):

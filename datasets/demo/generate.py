@@ -15,7 +15,7 @@ import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), 'experiments'))
-import start  # first, for Ctrl-C and missing packages
+from birdsong import program  # isort: skip
 import argparse
 import collections
 import datetime
@@ -27,7 +27,7 @@ import scipy.signal
 import soundfile
 from tqdm import tqdm
 
-from files import Problem, program
+from birdsong.files import Problem
 
 YEARS = '2014', '2015', '2017'
 RATE = 44100
@@ -404,4 +404,4 @@ def main():
 
 
 if __name__ == '__main__':
-    program(main)
+    program.run(main)

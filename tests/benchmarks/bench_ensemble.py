@@ -17,8 +17,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'
 
 import numpy as np  # noqa: E402
 
-import metrics  # noqa: E402
-from ensemble import Ensemble  # noqa: E402
+from birdsong.scores import metrics  # noqa: E402
+from birdsong.scores.ensemble import Ensemble  # noqa: E402
 
 
 def synthetic(models, recordings, classes, seed=0):

@@ -11,7 +11,7 @@ from bench_predict import interleaved, network, spectrogram     # which sets the
 import numpy as np
 import torch
 
-import fcn
+from birdsong.networks import fcn
 
 
 def main():

@@ -20,11 +20,11 @@ sys.path[:0] = [os.path.join(HERE, '..', '..', 'experiments'), HERE]
 
 import numpy as np
 
-import audio
-import augment
-import config
-import data
-import feed
+from birdsong.data import audio
+from birdsong.data import augment
+from birdsong import config
+from birdsong.data import feeds
+from birdsong.data import prefetch
 from bench_spectrogram import recipe
 
 RATE = 22050
@@ -43,7 +43,7 @@ def make_dataset(folder, recordings=96):
     for name, lines in (('filelists/train', keys), ('labels/labelset', 'ab'), ('labels/fg.tsv', [k + '\t0' for k in keys])):
         with open(os.path.join(folder, name), 'w') as f:
             f.writelines(line + '\n' for line in lines)
-    return data.Dataset(folder)
+    return feeds.Dataset(folder)
 
 
 class Recipe:
@@ -55,7 +55,7 @@ class Recipe:
 
     def excerpts(self, k):
         ours = self.ours
-        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(0, spawn_key=(data.FEED_STREAM, k))))
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(0, spawn_key=(feeds.FEED_STREAM, k))))
         items = augment.draw_items(ours.buckets, ours.batchsize, rng)
         lengths = ours.index['length'][items]
         length = augment.excerpt_length(lengths, ours.shortest, ours.longest)
@@ -96,7 +96,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         dataset = make_dataset(folder)
         cfg = config.load([], ['mel_max=10000', 'label_file=fg.tsv'])
-        ours, device = data.TrainFeed(dataset, cfg), data.TrainFeed(dataset, cfg, on_device=True)
+        ours, device = feeds.TrainFeed(dataset, cfg), feeds.TrainFeed(dataset, cfg, on_device=True)
         old = Recipe(ours)
         numbers = range(args.batches)
         seconds = 0
@@ -106,7 +106,7 @@ def main():
             seconds += 16 * device.batch(k)['samples'].shape[1] / RATE
 
         def run_ours(which, threads):
-            return lambda: [batch['label'] for batch in feed.run_ahead(which.batch, numbers, threads)]
+            return lambda: [batch['label'] for batch in prefetch.run_ahead(which.batch, numbers, threads)]
         ways = {}
         for threads in (1, 2):
             ways['2018 recipe, %d' % threads] = lambda threads=threads: [k for k, _ in old.batches(numbers, threads)]

@@ -16,12 +16,13 @@ sys.path.insert(0, EXPERIMENTS)
 
 import numpy as np  # noqa: E402
 
-import predictions  # noqa: E402
+from birdsong.scores import predictions  # noqa: E402
 
 MEASURE = '''
 import resource, sys, time
 sys.path.insert(0, sys.argv[1])
-import numpy as np, predictions
+import numpy as np
+from birdsong.scores import predictions
 start = time.perf_counter()
 %s
 print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

@@ -16,14 +16,14 @@ sys.path.insert(0, os.path.join(HERE, '..', '..', 'experiments'))
 import numpy as np
 import torch
 
-import audio
-import config
-import model
+from birdsong.data import audio
+from birdsong import config
+from birdsong.networks import model
 
 
 def network(classes):
     """The published network with random weights and settled running statistics."""
-    presets = [os.path.join(config.HERE, 'vars', name + '.vars') for name in ('published', 'dummy', 'lme1')]
+    presets = [os.path.join(config.EXPERIMENTS, 'vars', name + '.vars') for name in ('published', 'dummy', 'lme1')]
     net = model.build(config.load(presets, ['arch.output=linear']), classes)
     generator = np.random.default_rng(0)
     with torch.no_grad():

@@ -15,7 +15,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'
 import numpy as np
 import pyfftw
 
-import audio
+from birdsong.data import audio
 
 RATE, FRAME_LEN, FPS, BINS, BLOCK = 22050, 1024, 70, 465, 48
 

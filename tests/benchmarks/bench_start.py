@@ -42,15 +42,16 @@ def make_dataset(folder, recordings):
 
 
 OURS = '''
-from data import Dataset, TrainFeed, ValidFeed
-import config
+from birdsong.data.feeds import Dataset, TrainFeed, ValidFeed
+from birdsong import config
 dataset = Dataset(folder)
 cfg = config.load([], ['mix_fg_bg=1', 'input_meta=date,time,latitude,longitude,elevation'])
 train, valid = TrainFeed(dataset, cfg), ValidFeed(dataset, cfg)
 train.batch(0)
 '''
 RECIPE = '''
-import wave, numpy as np, audio
+import wave, numpy as np
+from birdsong.data import audio
 tables = [dict(line.rstrip('\\n').split('\\t', 1) for line in open(folder + '/labels/' + name)) for name in ('fg.tsv', 'bg.tsv', 'meta.tsv')]
 maps = []
 for name in ('train', 'valid'):

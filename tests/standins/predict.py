@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 
-import predictions
+from birdsong.scores import predictions
 
 HERE = pathlib.Path(__file__).resolve().parent
 

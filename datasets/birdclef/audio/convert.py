@@ -12,7 +12,7 @@ import sys
 
 DATASETS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[:0] = [os.path.join(os.path.dirname(DATASETS), 'experiments'), DATASETS]
-import start  # first, for Ctrl-C and missing packages
+from birdsong import program  # isort: skip
 import argparse
 import collections
 import concurrent.futures
@@ -28,7 +28,7 @@ import soxr
 from tqdm import tqdm
 
 import layout
-from files import Problem, program, writing
+from birdsong.files import Problem, writing
 
 SAMPLE_RATE = 22050
 SILENCE = SAMPLE_RATE // 10
@@ -322,4 +322,4 @@ def main():
 
 
 if __name__ == '__main__':
-    program(main)
+    program.run(main)

@@ -12,7 +12,7 @@ import sys
 DATASETS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[:0] = [os.path.join(os.path.dirname(DATASETS), 'experiments'), DATASETS,
                 os.path.join(DATASETS, 'birdclef', 'xml'), os.path.join(DATASETS, 'birdclef', 'labels')]
-import start  # first, for Ctrl-C and missing packages
+from birdsong import program  # isort: skip
 import argparse
 import collections
 import hashlib
@@ -20,7 +20,7 @@ import hashlib
 import collect
 import layout
 import recreate
-from files import Problem, program, read_lines
+from birdsong.files import Problem, read_lines
 
 SHARE = 0.08
 
@@ -190,4 +190,4 @@ def main():
 
 
 if __name__ == '__main__':
-    program(main)
+    program.run(main)

@@ -12,7 +12,7 @@ import sys
 DATASETS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[:0] = [os.path.join(os.path.dirname(DATASETS), 'experiments'), DATASETS,
                 os.path.join(DATASETS, 'birdclef', 'xml')]
-import start  # first, for Ctrl-C and missing packages
+from birdsong import program  # isort: skip
 import argparse
 import collections
 import datetime
@@ -21,7 +21,7 @@ import re
 
 import collect
 import layout
-from files import Problem, program
+from birdsong.files import Problem
 
 # Editions of the challenge and the years of the recordings that count for them.
 EDITIONS = {'2014': ('2014',), '2015': ('2014', '2015'), '2017': ('2017',)}
@@ -202,4 +202,4 @@ def main():
 
 
 if __name__ == '__main__':
-    program(main)
+    program.run(main)

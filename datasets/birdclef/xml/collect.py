@@ -11,7 +11,7 @@ import sys
 
 DATASETS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[:0] = [os.path.join(os.path.dirname(DATASETS), 'experiments'), DATASETS]
-import start  # first, for Ctrl-C and missing packages
+from birdsong import program  # isort: skip
 import argparse
 import html
 import re
@@ -22,7 +22,7 @@ import defusedxml.ElementTree
 from tqdm import tqdm
 
 import layout
-from files import program
+
 
 FIELDS = ('ClassId', 'Genus', 'Species', 'BackgroundSpecies', 'Date', 'Time', 'Latitude', 'Longitude', 'Elevation',
           'Author', 'AuthorID', 'Country', 'Locality')
@@ -139,4 +139,4 @@ def main():
 
 
 if __name__ == '__main__':
-    program(main)
+    program.run(main)

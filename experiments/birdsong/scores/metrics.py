@@ -5,7 +5,7 @@ gives every class the same score gets what guessing gets.
 """
 import numpy as np
 
-from files import Problem
+from birdsong.files import Problem
 
 # Recordings that are compared at once: their scores stay in the cache.
 BLOCK = 64

@@ -5,7 +5,7 @@ Fourier transform libraries do best, and taken apart again on the way to the mag
 """
 import numpy as np
 
-from compiled import compiled
+from birdsong.numba_cache import compiled
 
 # Unsigned indices: with signed ones numba tests each for being negative, and nothing is vectorised.
 ONE, TWO = np.uint64(1), np.uint64(2)

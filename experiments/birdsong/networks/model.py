@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-import files
-import layers
-from files import Problem
+from birdsong import files
+from birdsong.networks import layers
+from birdsong.files import Problem
 
 ISMIR2016 = ('conv:32x3x3,conv:32x3x3,pool:3x3,conv:32x3x3,conv:32x3x3,conv:64x3x-Shift,pool:3xShift,'
              'Conv:Fullx9x-1,Conv:Fullx1x1')
@@ -21,7 +21,7 @@ SIZES = {'conv': (3, 5), 'convg1': (3, 5), 'Conv': (3, 5), 'pool': (2, 4), 'avgp
          'groupdrop': (1, 1), 'resblock': (4, 6), 'full': (1, 1), 'dense': (1, 1)}
 
 
-class Layer:
+class LayerSpec:
     """One layer of an architecture string: `kind`, `sizes`, and what else its text says."""
 
     def __init__(self, text, where):
@@ -59,7 +59,7 @@ def parse(cfg, side='arch'):
     if cfg['arch.nolastfreqpool']:
         text = text.replace('pool:3xShift', 'pool:3x1')
     text = text.replace('Shift', str(cfg['arch.shiftable'])).replace('Full', str(cfg['arch.fullsize']))
-    return [Layer(part, '%s, layer %d of %d' % (side, i + 1, text.count(',') + 1))
+    return [LayerSpec(part, '%s, layer %d of %d' % (side, i + 1, text.count(',') + 1))
             for i, part in enumerate(text.split(','))] if text else []
 
 
@@ -161,12 +161,12 @@ def make_layers(parsed, cfg, side, chain, rng):
     return modules
 
 
-class AudioSide(nn.Module):
+class AudioBranch(nn.Module):
     """Spectrogram (batch, frames, bins) -> maps before pooling (batch, classes + attention, time, frequency)."""
 
     def __init__(self, cfg, classes, attention, rng):
         super().__init__()
-        self.front = layers.Front(cfg)
+        self.front = layers.Frontend(cfg)
         chain = Chain(1, self.front.bands)
         self.layers = make_layers(parse(cfg), cfg, 'arch', chain, rng)
         self.dropout = layers.Dropout(cfg['arch.fulldrop' if cfg['arch.lastdrop'] == '' else 'arch.lastdrop'])
@@ -194,7 +194,7 @@ class AudioSide(nn.Module):
             return torch.cat([layers.PREPOOL[self.prepool](x[:, :self.classes]), x[:, self.classes:]], 1)
 
 
-class MetaSide(nn.Module):
+class MetadataBranch(nn.Module):
     """Metadata (batch, values) -> logits (batch, classes)."""
 
     def __init__(self, cfg, num_meta, classes, rng):
@@ -220,8 +220,8 @@ class Network(nn.Module):
         super().__init__()
         self.cfg, self.classes, self.num_meta = dict(cfg), classes, num_meta
         self.global_pool = layers.GlobalPool(str(cfg['arch.pool']))
-        self.audio = AudioSide(cfg, classes, self.global_pool.attention, rng) if cfg['arch'] else None
-        self.meta = MetaSide(cfg, num_meta, classes, rng) if cfg['arch_meta'] else None
+        self.audio = AudioBranch(cfg, classes, self.global_pool.attention, rng) if cfg['arch'] else None
+        self.meta = MetadataBranch(cfg, num_meta, classes, rng) if cfg['arch_meta'] else None
 
     @property
     def min_frames(self):
@@ -408,5 +408,5 @@ def load(net, filename):
 
 def for_inference(net):
     """The trained network as it predicts fastest: the same interface and scores, for prediction alone."""
-    import inference
-    return inference.for_inference(net)
+    from birdsong.networks import compiled
+    return compiled.for_inference(net)

@@ -6,8 +6,8 @@ A batch is a dict of tensors: 'label' (batch,) int64; in training also 'mixed_la
 import torch
 import torch.nn.functional as F
 
-from files import Problem
-from layers import full_precision
+from birdsong.files import Problem
+from birdsong.networks.layers import full_precision
 
 
 def _clipped(predictions, cfg):

@@ -8,8 +8,8 @@ import sys
 
 import numpy as np
 
-import audio
-from files import Problem, load_npz, save_npz
+from birdsong.data import audio
+from birdsong.files import Problem, load_npz, save_npz
 
 FILENAME = 'index.npz'
 COLUMNS = audio.Header._fields + ('size', 'mtime_ns')

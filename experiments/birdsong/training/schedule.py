@@ -1,7 +1,7 @@
 """When training slows down, goes back, and ends."""
 import math
 
-from files import Problem
+from birdsong.files import Problem
 
 # columns of MODEL.err.npz
 COLUMNS = ('train_loss', 'valid_loss', 'valid_error', 'valid_map')

@@ -9,7 +9,7 @@ import os
 
 import numpy as np
 
-from files import Problem, load_npz, save_npz
+from birdsong.files import Problem, load_npz, save_npz
 
 FORMAT = 1
 # settings that don't change the result, and `bins`, which the arrays themselves say

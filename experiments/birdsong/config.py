@@ -7,10 +7,10 @@ import functools
 import os
 import re
 
-from files import Problem, read_lines, writing
+from birdsong.files import Problem, read_lines, writing
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-DEFAULTS = os.path.join(HERE, 'defaults.vars')
+EXPERIMENTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+DEFAULTS = os.path.join(EXPERIMENTS, 'defaults.vars')
 # Set by programs, not by users: kept with a model.
 DERIVED = {'classes': 'int 1..', 'bins': 'int 1..'}
 
@@ -111,5 +111,5 @@ def load(vars_files=(), assignments=()):
 
 def find(filename):
     """A file that a setting or option names: as seen from the working directory, else from experiments/."""
-    beside = os.path.join(HERE, filename)
+    beside = os.path.join(EXPERIMENTS, filename)
     return beside if not os.path.exists(filename) and os.path.exists(beside) else filename

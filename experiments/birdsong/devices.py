@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from files import Problem
+from birdsong.files import Problem
 
 # With mixed precision, oneDNN's kernels for AMX end the program in some virtual machines ("illegal instruction"), so the
 # default is AVX-512. Set the variable to ALL to use AMX.

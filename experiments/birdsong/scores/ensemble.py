@@ -7,9 +7,9 @@ models x classes, in the order in which it is used.
 """
 import numpy as np
 
-import metrics
-from compiled import compiled
-from files import Problem
+from birdsong.scores import metrics
+from birdsong.numba_cache import compiled
+from birdsong.files import Problem
 
 # Classes that are summed up at once, so that sums and scores stay in the first-level cache.
 TILE = 256

@@ -6,12 +6,12 @@ import textwrap
 import numpy as np
 import torch
 
-import audio
-import inference
-import layers
-from data import Dataset
-from fcn import spectrograms, to_fcn
-from files import Problem, read_lines, writing
+from birdsong.data import audio
+from birdsong.networks import compiled
+from birdsong.networks import layers
+from birdsong.data.feeds import Dataset
+from birdsong.networks.fcn import spectrograms, to_fcn
+from birdsong.files import Problem, read_lines, writing
 
 # columns of a plot; longer recordings are reduced to so many
 COLUMNS = 1600
@@ -156,7 +156,7 @@ class Inspector:
         for start, stop, first, last in windows(frames, self.predictor.longest, net.min_frames + net.frame_step):
             spect = torch.from_numpy(self.predictor.spectrogram(item['samples'], start, stop))[None]
             spect = spect.to(self.predictor.device)
-            _, gradient = inference.saliency(net, spect, self.index, self.predictor.meta(item),
+            _, gradient = compiled.saliency(net, spect, self.index, self.predictor.meta(item),
                                              guided=self.saliency == 'guided')
             if self.saliency == 'gradient-times-magnitude':
                 gradient = gradient * spect

@@ -6,7 +6,7 @@ momentum with the learning rate folded into the velocity. The first arrays of th
 import numpy as np
 import torch
 
-from files import Problem
+from birdsong.files import Problem
 
 BETA2 = .999
 EPSILON = 1e-8

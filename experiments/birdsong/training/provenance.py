@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 
-from files import writing
+from birdsong.files import writing
 
 PACKAGES = ('numpy', 'scipy', 'torch', 'pyfftw', 'numba', 'soundfile', 'soxr')
 

@@ -1,14 +1,17 @@
-"""What every program imports first: from here on, Ctrl-C, a missing package or too little memory end it with one line.
+"""How programs start and end. Every program imports this module first and ends by `program.run(main)`.
 
-It needs only modules that load at once, as Ctrl-C may come while numpy and torch are being imported.
+From the import on, Ctrl-C, a missing package or too little memory end the program with one line. This module needs only
+modules that load at once, as Ctrl-C may come while numpy and torch are being imported.
 """
 import errno
 import mmap
 import os
 import signal
 import sys
+from collections.abc import Callable
+from typing import NoReturn
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 # parts of the messages of torch, Python and the dynamic linker where memory runs out
 OUT_OF_MEMORY = ('allocate memory', 'out of memory', 'failed to map segment', "can't start new thread", 'bad_alloc')
 
@@ -39,19 +42,41 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
-def call(main):
-    """The value of `main()`. Signals raise exceptions in it, so that it can remove what it has begun: KeyboardInterrupt
-    for Ctrl-C, SystemExit for SIGTERM."""
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Run `main()` as a program and exit with its status; input that it cannot use becomes one line on standard error.
+
+    A `Problem` gives status 1, Ctrl-C 130, SIGTERM 143, a closed pipe 141, none of them a traceback. Both signals raise
+    exceptions in `main`, so that it can remove what it has begun.
+    """
+    from birdsong.files import Problem
+
+    name = os.path.basename(sys.argv[0])
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         if before[signal.SIGINT] == _end:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         if before[signal.SIGTERM] == signal.SIG_DFL:
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-        return main()
+        status = main()
+        sys.stdout.flush()
+    except Problem as e:
+        sys.stdout.flush()
+        status = f'{name}: {" ".join(str(e).split())}'
+    except KeyboardInterrupt:
+        sys.stderr.write(f'{name}: interrupted\n')
+        status = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 141
+    except Exception as e:
+        line = explain(e)
+        if line is None:
+            raise
+        status = f'{name}: {line}'
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    sys.exit(status)
 
 
 def _end(*_):

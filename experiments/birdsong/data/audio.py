@@ -8,7 +8,7 @@ import threading
 
 import numpy as np
 
-from files import Problem, open_regular
+from birdsong.files import Problem, open_regular
 
 Header = collections.namedtuple('Header', 'sample_rate channels width length offset')
 
@@ -260,8 +260,8 @@ def _plain_spectrogram(samples, step, win, out):
 @functools.lru_cache(None)
 def _fused():
     try:
-        import fused
-        return fused
+        from birdsong.data import stft_compiled
+        return stft_compiled
     except ImportError:
         return None
 

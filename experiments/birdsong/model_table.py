@@ -1,23 +1,18 @@
-#!/usr/bin/env python3
-"""Reads a table of models and prints for the drivers what to run, one line per model, teachers first: name, kind (audio or
-meta), teachers (or -), and the arguments of train.py, of predict.py for whole recordings, and of predict.py for soundscapes;
-separated by tabs.
+"""Tables of models: what to train and to predict with which settings.
 
 A table has one line per model: name, presets (vars/PRESET.vars, later ones override earlier ones), teachers
 (SETTING=MODEL[:MODEL], or -) and perhaps a remark, separated by tabs. Models live in experiments/DATASET/.
 """
-import start  # first, for Ctrl-C and missing packages
-import argparse
 import collections
 import difflib
 import os
 import re
 import sys
 
-import config
-from files import Problem, program, read_lines
+from birdsong import config
+from birdsong.files import Problem, read_lines
 
-TABLE = os.path.join(config.HERE, 'models.tsv')
+TABLE = os.path.join(config.EXPERIMENTS, 'models.tsv')
 NAME = r'[A-Za-z0-9][A-Za-z0-9_.+-]*'
 TEACHER_SETTINGS = ('ban', 'init_from')
 TRAIN_FLAGS = ['--validate', '--save-errors', '--keep-state']
@@ -32,7 +27,7 @@ def check_name(name: str, where: str) -> None:
 
 
 def _preset(name, where):
-    filename = os.path.join(config.HERE, 'vars', name + '.vars')
+    filename = os.path.join(config.EXPERIMENTS, 'vars', name + '.vars')
     if not os.path.exists(filename):
         known = sorted(f[:-5] for f in os.listdir(os.path.dirname(filename)) if f.endswith('.vars'))
         raise Problem('%s: no preset %s; %s' % (where, name, _did_you_mean(name, known)))
@@ -122,7 +117,7 @@ def found(dataset: str, table: dict[str, Model]) -> dict[str, Model]:
     A model that `table` does not name has the settings of its own .vars file; a note says which are left out because
     that file cannot be read, or because of their name.
     """
-    models, folder = {}, os.path.join(config.HERE, dataset)
+    models, folder = {}, os.path.join(config.EXPERIMENTS, dataset)
     for filename in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
         name, dot, suffix = filename.rpartition('.npz.')
         if not dot or suffix not in ('vars', 'lock') or name.endswith('.pred') or name in models:
@@ -133,7 +128,7 @@ def found(dataset: str, table: dict[str, Model]) -> dict[str, Model]:
             own = config.read_vars(settings) if os.path.exists(settings) else {}
             models[name] = table.get(name) or Model(name, [], {}, '', own)
         except Problem as e:
-            sys.stderr.write(f'models.py: left out: {e}\n')
+            sys.stderr.write(f'list_models.py: left out: {e}\n')
     return models
 
 
@@ -174,27 +169,3 @@ def predict_arguments(model, dataset, soundscapes=False):
     if soundscapes:
         return arguments + ['--vars', 'vars/predict_soundscapes.vars']
     return arguments + ['--vars', 'vars/predict_audio.vars', '--split-pool']
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('names', metavar='MODEL', nargs='*', help='models of the table (default: all)')
-    parser.add_argument('--models', metavar='FILE', help='the table (default: %s)' % TABLE)
-    parser.add_argument('--found', action='store_true', help='also the models in experiments/NAME/ that no table names; '
-                        'without --models, only the models in that folder if there are any')
-    parser.add_argument('--dataset', metavar='NAME', default='birdclef', help='dataset (default: %(default)s)')
-    options = parser.parse_args()
-    check_name(options.dataset, '--dataset')
-    if options.found:
-        models = choose(options.models, options.dataset, options.names, all_found=True)
-    else:
-        models = read_table(options.models or TABLE, options.dataset)
-        models = {name: models[name] for name in in_order(models, options.names, options.models or TABLE)}
-    for name, model in models.items():
-        print('\t'.join((name, kind(model), ' '.join(teachers_of(model)) or '-', ' '.join(train_arguments(model, options.dataset)),
-                         ' '.join(predict_arguments(model, options.dataset)),
-                         ' '.join(predict_arguments(model, options.dataset, soundscapes=True)))))
-
-
-if __name__ == '__main__':
-    program(main)

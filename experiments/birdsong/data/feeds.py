@@ -6,15 +6,15 @@ import sys
 
 import numpy as np
 
-import audio
-import augment
-import config
-import feed
-import index
-import metadata
-from files import Problem, open_regular, read_lines
+from birdsong.data import audio
+from birdsong.data import augment
+from birdsong import config
+from birdsong.data import prefetch
+from birdsong.data import index
+from birdsong.data import metadata
+from birdsong.files import Problem, open_regular, read_lines
 
-DATASETS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'datasets')
+DATASETS = os.path.join(os.path.dirname(config.EXPERIMENTS), 'datasets')
 LABEL_FILE = 'fg.tsv'
 # No label file has as many classes: a higher class index is a mistake.
 MAX_CLASSES = 10 ** 6
@@ -167,7 +167,7 @@ def dataset_of(result: str) -> str:
         if os.path.basename(name) != name:
             raise ValueError('not a name')
     except (OSError, ValueError, KeyError, TypeError):
-        name = os.path.relpath(root, config.HERE).split(os.sep)[0]
+        name = os.path.relpath(root, config.EXPERIMENTS).split(os.sep)[0]
         name = name if name != os.pardir and exists(name) else 'birdclef'
     else:
         if not exists(name):
@@ -260,13 +260,13 @@ class Feed:
     def _audio(self, items, starts, length, batch):
         """Adds the excerpts to a batch: 'samples', or 'spect' computed straight into its rows."""
         if self.on_device:
-            batch['samples'] = feed.empty((len(items), length), np.int16)
+            batch['samples'] = prefetch.empty((len(items), length), np.int16)
             for row, item, start in zip(batch['samples'], items.tolist(), starts.tolist()):
                 self._read(item, start, row)
             return
         cfg = self.cfg
         frames = audio.num_frames(length, cfg['frame_len'], self.step)
-        batch['spect'] = feed.empty((len(items), frames, self.bins), np.float32)
+        batch['spect'] = prefetch.empty((len(items), frames, self.bins), np.float32)
         samples = np.empty(length, np.int16)
         for row, item, start in zip(batch['spect'], items.tolist(), starts.tolist()):
             self._read(item, start, samples)
@@ -288,7 +288,7 @@ class Feed:
     def batches(self, start=0, stop=None, step=1):
         """Iterates over batch(start)..batch(stop - 1), each step-th, prepared ahead in bg_threads or bg_processes."""
         stop = len(self) if stop is None else stop
-        return feed.run_ahead(self.batch, range(start, stop, step), int(self.cfg['bg_threads']), int(self.cfg['bg_processes']))
+        return prefetch.run_ahead(self.batch, range(start, stop, step), int(self.cfg['bg_threads']), int(self.cfg['bg_processes']))
 
 
 class TrainFeed(Feed):
@@ -369,14 +369,14 @@ class TrainFeed(Feed):
         items, starts = items.tolist(), starts.tolist()
         if self.on_device:
             dtype = np.int16 if weights is None else np.float32
-            rows = batch['samples'] = feed.empty((count, length), dtype)
+            rows = batch['samples'] = prefetch.empty((count, length), dtype)
         else:
             frames = audio.num_frames(length, cfg['frame_len'], self.step)
             kept = augment.kept_frames(frames, cfg['max_stretch']) if stretch is not None else frames
             if not kept:
                 raise Problem('max_stretch=%s leaves no frame of an excerpt of %d; raise len_min' % (
                     cfg['max_stretch'], frames))
-            rows = batch['spect'] = feed.empty((count, kept, self.bins), np.float32)
+            rows = batch['spect'] = prefetch.empty((count, kept, self.bins), np.float32)
             samples = np.empty(length, np.int16)
         if weights is not None:
             pair = np.empty((2, length), np.int16)
@@ -510,7 +510,7 @@ def pseudo_labels(cfg, files, num_classes):
     """
     if not cfg['pseudo_labels']:
         return None
-    import predictions
+    from birdsong.scores import predictions
     names, _, kind = str(cfg['pseudo_labels']).rpartition(':')
     if kind != 'softmax' or not names:
         raise Problem('pseudo_labels=%s: expected FILE[,FILE...]:softmax' % cfg['pseudo_labels'])

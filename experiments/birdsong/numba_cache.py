@@ -13,7 +13,7 @@ import numba
 from numba.core.caching import FunctionCache
 from numba.core.serialize import dumps
 
-from files import writing
+from birdsong.files import writing
 
 
 class _Entries:

@@ -19,7 +19,7 @@ import zlib
 import numpy as np
 from numpy.lib import format as npy
 
-from files import Problem, load_npz, naming, open_regular, reading_archive, writing
+from birdsong.files import Problem, load_npz, naming, open_regular, reading_archive, writing
 
 CURE = 'make it anew with predict.py'
 # Rows that are copied or checked at once: small enough for the cache, large enough to hide Python.

@@ -1,6 +1,6 @@
 """Reading and writing files so that a file that is there is whole, and none can do harm.
 
-`fail` is how every program here ends on bad input; `writing` is how every result is written.
+`Problem` is what every program here raises on bad input; `writing` is how every result is written.
 """
 import contextlib
 import os
@@ -14,8 +14,6 @@ import zlib
 import numpy as np
 from numpy.lib import format as npy
 
-import start
-
 # An array of a file that a user was handed may unpack to at most so many bytes.
 MAX_ARRAY_BYTES = 64 << 30
 # A ratio that no recording, model or prediction reaches, but every zip bomb does.
@@ -24,32 +22,6 @@ MAX_RATIO = 200
 
 class Problem(Exception):
     """Something is wrong with the input: what, where and what to do, in one line."""
-
-
-def program(main):
-    """Run `main()` as a program: a `Problem` becomes one line on stderr and exit status 1.
-
-    The line names the script. Ctrl-C ends with status 130, a closed pipe with 141, both without a traceback.
-    """
-    name = os.path.basename(sys.argv[0])
-    try:
-        status = start.call(main)
-        sys.stdout.flush()
-        sys.exit(status)
-    except Problem as e:
-        sys.stdout.flush()
-        sys.exit('%s: %s' % (name, ' '.join(str(e).split())))
-    except KeyboardInterrupt:
-        sys.stderr.write('%s: interrupted\n' % name)
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except Exception as e:
-        line = start.explain(e)
-        if line is None:
-            raise
-        sys.exit('%s: %s' % (name, line))
 
 
 def open_regular(filename, mode='rb', **kwargs):

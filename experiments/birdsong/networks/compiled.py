@@ -10,8 +10,8 @@ import contextlib
 import torch
 import torch.nn.functional as F
 
-import layers
-from files import Problem
+from birdsong.networks import layers
+from birdsong.files import Problem
 
 # bytes that the largest map of a block may have, for the processor's cache to hold it
 BLOCK_BYTES = 1 << 23
@@ -70,12 +70,12 @@ def _front(front):
         raise Problem('a network with band_centre=1 needs each excerpt as a whole, so there are no scores at every frame; '
                       'train one with band_centre=0 for that')
     if bank is not None:
-        steps.append(dict(kind='matrix', matrix=bank.filterbank() if isinstance(bank, layers.LearntMelBank) else bank.bank))
+        steps.append(dict(kind='matrix', matrix=bank.filterbank() if isinstance(bank, layers.LearnableMelBank) else bank.bank))
     if isinstance(scale, layers.Log):
         steps.append(dict(kind='log1p' if scale.plus_one else 'log'))
-    elif isinstance(scale, layers.LearntLog):
+    elif isinstance(scale, layers.LearnableLog):
         steps.append(dict(kind='log1p', scale=scale.scale.exp()))
-    elif isinstance(scale, layers.LearntPower):
+    elif isinstance(scale, layers.LearnablePower):
         steps.append(dict(kind='power', exponent=torch.sigmoid(scale.exponent)))
     elif isinstance(scale, layers.PCEN):
         steps.append(dict(kind='pcen', **dict(scale.named_parameters())))
@@ -426,7 +426,7 @@ def _pointwise(op):
     return lambda x: function(x, op)
 
 
-class Program:
+class CompiledNetwork:
     """Operations made ready for a device: `stream()` starts a recording, a call computes the maps of a whole spectrogram."""
 
     def __init__(self, operations, device):
@@ -497,11 +497,11 @@ class Program:
 
 
 class FastNetwork:
-    """A trained network that computes its maps by a Program; used as the Network is, for prediction alone."""
+    """A trained network that computes its maps by a CompiledNetwork; used as the Network is, for prediction alone."""
 
     def __init__(self, net):
         self.net = net.eval()
-        self.program = Program(compile_network(net), next(net.parameters()).device)
+        self.program = CompiledNetwork(compile_network(net), next(net.parameters()).device)
         self.cfg, self.classes, self.min_frames, self.frame_step = net.cfg, net.classes, net.min_frames, net.frame_step
         self.pool, self.pooling, self.finish = net.pool, net.pooling, net.finish
 

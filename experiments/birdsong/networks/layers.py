@@ -12,8 +12,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
-import audio
-from files import Problem
+from birdsong.data import audio
+from birdsong.files import Problem
 
 # batch normalisation
 EPSILON = 1e-4
@@ -430,7 +430,7 @@ class MelBank(nn.Module):
         return x @ self.bank
 
 
-class LearntMelBank(nn.Module):
+class LearnableMelBank(nn.Module):
     """Triangular filterbank with learnable peaks; `spaces`: the first peak in mel, then the distances between peaks.
 
     In training, peaks are multiplied by one factor drawn from 1 +- `spread`.
@@ -469,7 +469,7 @@ class Log(nn.Module):
         return torch.log1p(x) if self.plus_one else torch.log(x.clamp_min(1e-7))
 
 
-class LearntLog(nn.Module):
+class LearnableLog(nn.Module):
     """log(1 + e^a x)."""
 
     def __init__(self, initial=0.):
@@ -488,7 +488,7 @@ def power(x, exponent):
     return torch.where(positive, torch.where(positive, x, 1) ** exponent, 0)
 
 
-class LearntPower(nn.Module):
+class LearnablePower(nn.Module):
     """x ** sigmoid(a)."""
 
     def __init__(self, initial=0.):
@@ -549,12 +549,12 @@ class PCEN(nn.Module):
 def make_magnitude_scale(cfg, bands):
     """The module that `magscale` names, or None."""
     kind, initial = re.fullmatch(r'(log1p_learn|pow_learn|[a-z0-9]+):?(.*)', cfg['magscale']).groups()
-    return {'log': Log, 'log1p': lambda: Log(True), 'log1p_learn': lambda: LearntLog(initial or 0),
-            'pow_learn': lambda: LearntPower(initial or 0), 'pcen': lambda: PCEN(bands, bool(cfg['pcen_fix_alpha'])),
+    return {'log': Log, 'log1p': lambda: Log(True), 'log1p_learn': lambda: LearnableLog(initial or 0),
+            'pow_learn': lambda: LearnablePower(initial or 0), 'pcen': lambda: PCEN(bands, bool(cfg['pcen_fix_alpha'])),
             'none': lambda: None}[kind]()
 
 
-class Front(nn.Module):
+class Frontend(nn.Module):
     """Filterbank, magnitude scaling and standardisation: (batch, frames, bins) -> (batch, 1, frames, bands).
 
     Computes in float32, under autocast, too.
@@ -564,7 +564,7 @@ class Front(nn.Module):
         super().__init__()
         self.bins = audio.num_bins(cfg)
         self.bands = self.bins if cfg['filterbank'] == 'none' else cfg['mel_bands']
-        self.filterbank = {'mel': MelBank, 'mel_learn': LearntMelBank, 'none': lambda cfg: None}[cfg['filterbank']](cfg)
+        self.filterbank = {'mel': MelBank, 'mel_learn': LearnableMelBank, 'none': lambda cfg: None}[cfg['filterbank']](cfg)
         self.scale = make_magnitude_scale(cfg, self.bands)
         self.centre = bool(cfg['band_centre'])
         self.standardise = Standardise(self.bands)

@@ -11,11 +11,11 @@ import math
 import numpy as np
 import torch
 
-import audio
-import files
-import inference
-import layers
-from files import Problem
+from birdsong.data import audio
+from birdsong import files
+from birdsong.networks import compiled
+from birdsong.networks import layers
+from birdsong.files import Problem
 
 # frames of a recording whose spectrogram is computed at a time
 READ_FRAMES = 4200
@@ -160,7 +160,7 @@ class FullyConvolutional:
         self.window = least + (1 if self.pool.kind in ('none', 'attention_nopool') else count) * network_step - network_step
         self.excerpt = window
         self.margin = margin
-        self.program = inference.Program(operations, device)
+        self.program = compiled.CompiledNetwork(operations, device)
         self.hop = audio.hop(settings)
 
     def metadata(self, meta):
@@ -172,7 +172,7 @@ class FullyConvolutional:
             raise Problem('the network takes %d metadata values, not %s' % (wanted, 'none' if meta is None else meta.shape[-1]))
         x = layers.full_precision(meta).to(self.meta[0]['weight'].device)
         for op in self.meta:
-            x = inference.ACTIVATIONS[op['activation']](torch.nn.functional.linear(x, op['weight'], op['bias']))
+            x = compiled.ACTIVATIONS[op['activation']](torch.nn.functional.linear(x, op['weight'], op['bias']))
         return (float(self.settings['arch_meta.weight']) * x)[:, :, None].to(self.program.device)
 
     def describe(self):
@@ -265,18 +265,18 @@ def to_fcn(net, window=5., step=1):
     if frames < net.min_frames:
         least = ((net.min_frames - 1) * audio.hop(cfg) + cfg['frame_len']) / cfg['sample_rate']
         raise Problem('a window of %g s has %d frames, the network needs %d: take at least %.2f s' % (window, frames, net.min_frames, math.ceil(least * 100) / 100))
-    operations = dense = inference.compile_network(net, dense=True)
+    operations = dense = compiled.compile_network(net, dense=True)
     if step > 1:
-        operations = inference.compile_network(net)
+        operations = compiled.compile_network(net)
     # a multiple of the network's step, so that an excerpt that is longer by it is cut in the same places
-    margin = -(-inference.padding_reach(dense) // net.frame_step) * net.frame_step
+    margin = -(-compiled.padding_reach(dense) // net.frame_step) * net.frame_step
     device = next(net.parameters()).device
     meta = None
     if net.meta is not None:
         parts = [(layer.linear, layer.norm, layer.nonlin.kind) for layer in net.meta.layers] + [(net.meta.head, None, 'linear')]
         meta = []
         for linear, norm, activation in parts:
-            weight, bias = inference.fold(linear.weight, linear.bias, norm)
+            weight, bias = compiled.fold(linear.weight, linear.bias, norm)
             meta.append(dict(weight=weight.detach(), bias=bias.detach(), activation=activation))
     return FullyConvolutional(operations, meta, {k: cfg[k] for k in SETTINGS if k in cfg}, frames, net.min_frames, net.positions(frames),
                               margin, net.frame_step, step, device)

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 
-from files import Problem, read_lines
+from birdsong.files import Problem, read_lines
 
 SOURCES = ('date', 'time', 'latitude', 'longitude', 'elevation')
 DAYS_BEFORE = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)

@@ -17,7 +17,7 @@ import warnings
 
 import numpy as np
 
-from files import Problem
+from birdsong.files import Problem
 
 _local = threading.local()
 

@@ -1,0 +1,1 @@
+"""From recordings to batches: datasets, audio, spectrograms, augmentation, metadata, feeds. Needs no torch."""

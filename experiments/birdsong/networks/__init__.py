@@ -1,0 +1,1 @@
+"""Networks: front end, layers, pooling, architecture, files, and how they are run fast."""

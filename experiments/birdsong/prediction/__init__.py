@@ -1,0 +1,1 @@
+"""Applying trained networks to recordings, and inspecting them."""

@@ -1,0 +1,1 @@
+"""Stored predictions, metrics, and ensembles. Needs no torch."""

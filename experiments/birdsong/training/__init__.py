@@ -1,0 +1,1 @@
+"""Training: costs, optimisers, schedule, checkpoints."""
