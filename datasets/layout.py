@@ -2,6 +2,7 @@
 
 Needs nothing but the standard library, so that every script here starts at once.
 """
+
 import collections
 import errno
 import os
@@ -12,11 +13,13 @@ from birdsong.files import Problem, open_regular, read_lines, writing
 DATASETS = os.path.dirname(os.path.abspath(__file__))
 
 # What the organisers' archives unpack to -> folder of the keys, and whether that has a subfolder a year.
-FOLDERS = (('TrainingSet', 'train', True),
-           ('data', 'train', True),
-           ('BirdCLEF2018MonophoneTest', 'test', True),
-           ('val/data', 'soundscapes/val', False),
-           ('test', 'soundscapes/test', False))
+FOLDERS = (
+    ('TrainingSet', 'train', True),
+    ('data', 'train', True),
+    ('BirdCLEF2018MonophoneTest', 'test', True),
+    ('val/data', 'soundscapes/val', False),
+    ('test', 'soundscapes/test', False),
+)
 # File list of each folder of the keys.
 LISTS = {'train': 'train', 'test': 'test', 'soundscapes/val': 'soundscapes_val', 'soundscapes/test': 'soundscapes_test'}
 REPAIRS = 'repairs.tsv'
@@ -45,7 +48,7 @@ def year_of(base):
 def key_of(folder, by_year, filename):
     """Key of a recording or its XML: where it will lie below audio/, whatever folders and suffix it has in the source."""
     base = os.path.splitext(os.path.basename(filename))[0]
-    return '/'.join(part for part in (folder, by_year and year_of(base), base + '.wav') if part)
+    return '/'.join(part for part in (folder, by_year and year_of(base), f'{base}.wav') if part)
 
 
 def walk(top, unusable=None):
@@ -69,14 +72,16 @@ def walk(top, unusable=None):
                     if entry.is_file():
                         yield entry.path
                         continue
-                    problem = ('a pipe or a device, not a file' if os.path.exists(entry.path) else
-                               'a link that leads nowhere')
+                    problem = (
+                        'a pipe or a device, not a file' if os.path.exists(entry.path) else 'a link that leads nowhere'
+                    )
                 except OSError as e:
                     if e.errno != errno.ELOOP:
                         raise
                     problem = 'a link that leads to itself'
                 if unusable is not None:
                     unusable.append((entry.path, problem))
+
     yield from descend(top)
 
 
@@ -88,10 +93,10 @@ def find(source, suffixes):
     or that no table can hold. Raises Problem if the folder isn't laid out as the organisers do.
     """
     if not os.path.isdir(source):
-        raise Problem('%s: no such folder; give the one that you extracted the archives into' % source)
+        raise Problem(f'{source}: no such folder; give the one that you extracted the archives into')
     present = [f for f in FOLDERS if os.path.isdir(os.path.join(source, f[0]))]
     if not any(f[1] == 'train' for f in present):
-        raise Problem('%s: has neither TrainingSet/ nor data/; extract all archives into this one folder' % source)
+        raise Problem(f'{source}: has neither TrainingSet/ nor data/; extract all archives into this one folder')
     found, skipped = {}, []
 
     def shown(path):
@@ -99,7 +104,7 @@ def find(source, suffixes):
         return path if printable(path) else ascii(path)[1:-1]
 
     def skip(path, problem, cure):
-        skipped.append((shown(path), problem, 'left out; ' + cure))
+        skipped.append((shown(path), problem, f'left out; {cure}'))
 
     for sub, folder, by_year in present:
         unusable = []
@@ -139,14 +144,15 @@ def recordings(dataset):
     """Keys of all recordings below audio/ of a dataset's folder, sorted."""
     audio = os.path.join(dataset, 'audio')
     if not os.path.isdir(audio):
-        raise Problem('%s: no such folder; make the dataset by prepare_birdclef.sh, or convert.py first' % audio)
-    return sorted(os.path.relpath(p, audio) for p in walk(audio)
-                  if p.endswith('.wav') and not os.path.basename(p).startswith('.'))
+        raise Problem(f'{audio}: no such folder; make the dataset by prepare_birdclef.sh, or convert.py first')
+    return sorted(
+        os.path.relpath(p, audio) for p in walk(audio) if p.endswith('.wav') and not os.path.basename(p).startswith('.')
+    )
 
 
 def folder_of(key):
     """'train/2014/X.wav' -> 'train', 'soundscapes/val/X.wav' -> 'soundscapes/val'; '' for what has no list."""
-    return next((f for f in LISTS if key.startswith(f + '/')), '')
+    return next((f for f in LISTS if key.startswith(f'{f}/')), '')
 
 
 def write_if_changed(filename, text):
@@ -165,8 +171,10 @@ def write_if_changed(filename, text):
 
 def table(rows):
     """Rows of fields as lines parted by tabs; what would break a line becomes a space."""
-    return ''.join('\t'.join(re.sub(r'[\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+', ' ', str(field)) for field in row) + '\n'
-                   for row in rows)
+    return ''.join(
+        '\t'.join(re.sub(r'[\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+', ' ', str(field)) for field in row) + '\n'
+        for row in rows
+    )
 
 
 def read_table(filename, columns=None):
@@ -174,7 +182,9 @@ def read_table(filename, columns=None):
     rows = [line.split('\t') for line in read_lines(filename)]
     for number, row in enumerate(rows, 1):
         if columns and len(row) != columns:
-            raise Problem('%s, line %d: %d fields where there should be %d; make it anew' % (filename, number, len(row), columns))
+            raise Problem(
+                f'{filename}, line {int(number)}: {len(row)} fields where there should be {int(columns)}; make it anew'
+            )
     return rows
 
 

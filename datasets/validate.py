@@ -11,6 +11,7 @@ audio/ and the file lists: no labels. "evaluate" needs only file lists and label
 --repair-times corrects times of day that the scripts of 2018 wrote wrongly into labels/meta.tsv, such as 24:10:00 for
 "12:10pm" and 700:00:00 for "0700", and leaves out those that can't be known. The old file is kept as meta.tsv.old.
 """
+
 import os
 import sys
 
@@ -24,26 +25,32 @@ import shutil
 
 import numpy as np
 
+import layout
 from birdsong import config
 from birdsong.data import index
-import layout
 from birdsong.files import Problem, read_lines, writing
 
 AGAIN = 'run prepare_birdclef.sh again, or correct the file'
 # What the dataset has to be complete for -> the lists that are required unless others are named, and whether labels
 # and recordings are required, too.
 Purpose = collections.namedtuple('Purpose', 'lists labels audio')
-PURPOSES = {'train': Purpose(('train', 'valid'), True, True),
-            'predict': Purpose((), False, True),
-            'evaluate': Purpose(('valid',), True, False)}
+PURPOSES = {
+    'train': Purpose(('train', 'valid'), True, True),
+    'predict': Purpose((), False, True),
+    'evaluate': Purpose(('valid',), True, False),
+}
 LISTS = ('train', 'valid', 'test', 'soundscapes_val', 'soundscapes_test')
 LABELS = ('labels/labelset', 'labels/fg.tsv')
 TIME = r'([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]'
-META = (('date', r'[0-9]{4}-[0-9]{2}-[0-9]{2}'), ('time', TIME),
-        ('latitude', r'[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e-?[0-9]+)?'),
-        ('longitude', r'[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e-?[0-9]+)?'), ('elevation', r'-?[0-9]+(-[0-9]+)*'))
+META = (
+    ('date', r'[0-9]{4}-[0-9]{2}-[0-9]{2}'),
+    ('time', TIME),
+    ('latitude', r'[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e-?[0-9]+)?'),
+    ('longitude', r'[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e-?[0-9]+)?'),
+    ('elevation', r'-?[0-9]+(-[0-9]+)*'),
+)
 # Each pattern takes the empty text, too: unknown.
-META_ROW = re.compile('\t'.join('(?:%s)?' % pattern for _, pattern in META))
+META_ROW = re.compile('\t'.join(f'(?:{pattern})?' for _, pattern in META))
 
 
 class Faults:
@@ -68,8 +75,9 @@ def read_keyed(folder, name, columns, faults):
     for number, line in enumerate(read_lines(os.path.join(folder, 'labels', name)), 1):
         key, _, rest = line.partition('\t')
         if rest.count('\t') != columns - 2 or '\t' not in line:
-            faults.add('shape ' + name, f'labels/{name}, line {number}: expected {columns} fields, separated by tabs; '
-                       + AGAIN)
+            faults.add(
+                'shape ' + name, f'labels/{name}, line {number}: expected {columns} fields, separated by tabs; ' + AGAIN
+            )
         elif key in result:
             faults.add('twice ' + name, 'labels/%s, line %d: %s has a row already; delete one' % (name, number, key))
         else:
@@ -85,12 +93,16 @@ def check_labelset(folder, faults):
         faults.add('labelset', 'labels/labelset: no classes; ' + AGAIN)
         return labelset
     if len(set(labelset)) < len(labelset) or labelset != sorted(labelset):
-        faults.add('labelset', 'labels/labelset: class ids have to be sorted, each once; sort it, and create fg.tsv '
-                   'and bg.tsv again')
+        faults.add(
+            'labelset',
+            'labels/labelset: class ids have to be sorted, each once; sort it, and create fg.tsv and bg.tsv again',
+        )
     for class_id in labelset:
         if not class_id.strip() or re.search(r'[\t;,]', class_id):
-            faults.add('class id', f'labels/labelset: {class_id!r} can not be a class id in tables and submissions; '
-                       'rename the class')
+            faults.add(
+                'class id',
+                f'labels/labelset: {class_id!r} can not be a class id in tables and submissions; rename the class',
+            )
     if os.path.exists(os.path.join(labels, 'labelset_latin')):
         names = read_lines(os.path.join(labels, 'labelset_latin'))
         if len(names) != len(labelset):
@@ -98,7 +110,7 @@ def check_labelset(folder, faults):
     for name in sorted(os.listdir(labels)):
         if re.fullmatch(r'labelset_\d{4}', name):
             for class_id in set(read_lines(os.path.join(labels, name))) - set(labelset):
-                faults.add('edition', 'labels/%s: %s is not in labels/labelset; %s' % (name, class_id, AGAIN))
+                faults.add('edition', f'labels/{name}: {class_id} is not in labels/labelset; {AGAIN}')
     return labelset
 
 
@@ -114,11 +126,15 @@ def read_lists(folder, names, faults):
             faults.add('empty list', f'filelists/{name}: lists nothing; {AGAIN}')
         for number, key in enumerate(keys, 1):
             if not key or key.startswith('/') or '..' in key.split('/') or '\t' in key:
-                faults.add('path', f'filelists/{name}, line {number}: {key!r} is no path below audio/; '
-                           'correct or delete the line')
+                faults.add(
+                    'path',
+                    f'filelists/{name}, line {number}: {key!r} is no path below audio/; correct or delete the line',
+                )
             elif key in where:
-                faults.add('listed twice', f'filelists/{name}, line {number}: {key} is in filelists/{where[key]} '
-                           'already; delete one')
+                faults.add(
+                    'listed twice',
+                    f'filelists/{name}, line {number}: {key} is in filelists/{where[key]} already; delete one',
+                )
             where.setdefault(key, name)
     return lists
 
@@ -133,14 +149,19 @@ def check_labels(folder, lists, labelset, faults):
     for name, keys in lists.items():
         for key in keys:
             if key not in fg:
-                faults.add('unlabelled', f'filelists/{name}: {key} has no row in labels/fg.tsv; delete it from the '
-                           'list or label it')
+                faults.add(
+                    'unlabelled',
+                    f'filelists/{name}: {key} has no row in labels/fg.tsv; delete it from the list or label it',
+                )
     if os.path.exists(os.path.join(folder, 'labels', 'bg.tsv')):
         bg = read_keyed(folder, 'bg.tsv', 2, faults)
         for key, labels in bg.items():
             if labels and not indices.issuperset(labels.split(',')):
-                faults.add('bg', f'labels/bg.tsv: {key} has classes {labels!r}; expected numbers from 0 to '
-                           f'{len(labelset) - 1}, separated by commas; {AGAIN}')
+                faults.add(
+                    'bg',
+                    f'labels/bg.tsv: {key} has classes {labels!r}; expected numbers from 0 to '
+                    f'{len(labelset) - 1}, separated by commas; {AGAIN}',
+                )
         for key in (key for keys in lists.values() for key in keys):
             if key in fg and key not in bg:
                 faults.add('no bg', f'labels/bg.tsv: no row for {key}; add one, empty if nothing else is heard')
@@ -198,8 +219,11 @@ def check_metadata(folder, quick, faults):
         if not META_ROW.fullmatch(row):
             for (field, pattern), value in zip(META, row.split('\t')):
                 if value and not re.fullmatch(pattern, value):
-                    cure = ('type datasets/validate.py NAME --repair-times' if field == 'time' else
-                            'correct it or leave it empty')
+                    cure = (
+                        'type datasets/validate.py NAME --repair-times'
+                        if field == 'time'
+                        else 'correct it or leave it empty'
+                    )
                     faults.add('meta ' + field, f'labels/meta.tsv: {key} has the {field} {value!r}; {cure}')
     return meta
 
@@ -213,9 +237,12 @@ def check_recordings(folder, keys, quick, faults):
         faults.add('audio', str(e))
         return None
     for wrong, text in (
-            ((headers['sample_rate'] != rate) | (headers['channels'] != 1) | (headers['width'] != 2),
-             f'is not mono, 16 bit, {rate} Hz; delete it and run prepare_birdclef.sh again, or convert it'),
-            (headers['length'] == 0, 'has no samples; delete it and run prepare_birdclef.sh again')):
+        (
+            (headers['sample_rate'] != rate) | (headers['channels'] != 1) | (headers['width'] != 2),
+            f'is not mono, 16 bit, {rate} Hz; delete it and run prepare_birdclef.sh again, or convert it',
+        ),
+        (headers['length'] == 0, 'has no samples; delete it and run prepare_birdclef.sh again'),
+    ):
         if wrong.any():
             faults.add(text, f'audio/{keys[np.flatnonzero(wrong)[0]]}: {text}', np.count_nonzero(wrong))
     return headers['length'] / rate
@@ -231,15 +258,17 @@ def check(folder, quick=False, purpose='train', names=()):
     required = [f'filelists/{name}' for name in names or need.lists] + list(LABELS if need.labels else ())
     anything = ['audio', *LABELS, *(f'filelists/{name}' for name in LISTS)]
     if not os.path.isdir(folder) or not any(os.path.exists(os.path.join(folder, f)) for f in anything):
-        raise Problem(f'{folder}: not a dataset; prepare_birdclef.sh makes one '
-                      '(datasets/README.md says what belongs in it)')
+        raise Problem(
+            f'{folder}: not a dataset; prepare_birdclef.sh makes one (datasets/README.md says what belongs in it)'
+        )
     faults = Faults()
     for name in required:
         if not os.path.exists(os.path.join(folder, name)):
             faults.add('missing ' + name, f'{name}: missing; {AGAIN}')
     if need.audio and not os.path.isdir(os.path.join(folder, 'audio')):
-        faults.add('audio', 'audio: no such folder; if it is a link, is its disk mounted? '
-                   'Else run prepare_birdclef.sh again')
+        faults.add(
+            'audio', 'audio: no such folder; if it is a link, is its disk mounted? Else run prepare_birdclef.sh again'
+        )
     if faults.first:
         return list(faults.lines()), []
     # without names, training and prediction use whatever lists there are
@@ -284,19 +313,27 @@ def describe(folder, lists, everything, seconds, labelset, fg, bg, meta, quick):
         counts = collections.Counter(fg[key] for key in lists['train'])
         absent = [class_id for i, class_id in enumerate(labelset) if not counts[str(i)]]
         least = 0 if absent else min(counts.values())
-        told.append(f'  training recordings per class: {least} to {max(counts.values())}' +
-                    (f'; none of {len(absent)} classes, such as {absent[0]}' if absent else ''))
+        told.append(
+            f'  training recordings per class: {least} to {max(counts.values())}'
+            + (f'; none of {len(absent)} classes, such as {absent[0]}' if absent else '')
+        )
     if labelset:
         told.append(f'  with background species: {sum(map(bool, bg.values()))} of {len(fg)}')
     if seconds:
         columns = list(zip(*(meta[key].split('\t') for key in everything if key in meta))) or [()] * len(META)
-        told.append('  metadata: ' + ', '.join(f'{field} {100 * sum(map(bool, column)) / len(everything):.0f} %'
-                                               for (field, _), column in zip(META, columns)))
+        told.append(
+            '  metadata: '
+            + ', '.join(
+                f'{field} {100 * sum(map(bool, column)) / len(everything):.0f} %'
+                for (field, _), column in zip(META, columns)
+            )
+        )
     tables = [f'{sub}/{layout.REPAIRS}' for sub in ('audio', 'xml', 'labels')]
     repairs = [(table, len(layout.read_repairs(os.path.join(folder, table)))) for table in tables]
     if any(count for _, count in repairs):
-        told.append('  recordings with repairs: ' +
-                    ', '.join(f'{count} in {table}' for table, count in repairs if count))
+        told.append(
+            '  recordings with repairs: ' + ', '.join(f'{count} in {table}' for table, count in repairs if count)
+        )
     if not quick and seconds:
         unlisted = set(layout.recordings(folder)) - set(everything)
         if unlisted:
@@ -307,13 +344,19 @@ def describe(folder, lists, everything, seconds, labelset, fg, bg, meta, quick):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('dataset', metavar='NAME', help='name or path of the dataset')
-    parser.add_argument('--quick', action='store_true',
-                        help='trust the headers in the index, and say nothing unless something is wrong')
-    parser.add_argument('--for', dest='purpose', choices=PURPOSES, default='train',
-                        help='what it has to be complete for (train)')
-    parser.add_argument('--filelists', default='', metavar='LIST[,LIST...]',
-                        help='lists that are required and checked (without: for training all, train and valid being '
-                        'required; for prediction all that exist; for evaluation valid)')
+    parser.add_argument(
+        '--quick', action='store_true', help='trust the headers in the index, and say nothing unless something is wrong'
+    )
+    parser.add_argument(
+        '--for', dest='purpose', choices=PURPOSES, default='train', help='what it has to be complete for (train)'
+    )
+    parser.add_argument(
+        '--filelists',
+        default='',
+        metavar='LIST[,LIST...]',
+        help='lists that are required and checked (without: for training all, train and valid being '
+        'required; for prediction all that exist; for evaluation valid)',
+    )
     parser.add_argument('--repair-times', action='store_true', help='correct times in labels/meta.tsv, see above')
     args = parser.parse_args()
     folder, names = layout.dataset_folder(args.dataset), tuple(filter(None, args.filelists.split(',')))
@@ -322,7 +365,7 @@ def main():
         return 0
     faults, told = check(folder, args.quick, args.purpose, names)
     for fault in faults:
-        print('validate.py: %s: %s' % (args.dataset, fault), file=sys.stderr)
+        print(f'validate.py: {args.dataset}: {fault}', file=sys.stderr)
     if not args.quick:
         for line in told:
             print(line)

@@ -7,6 +7,7 @@ search with the best weights so far.
 The metrics of the weights are those on the list that the weights were fitted to. greedy and forward, which are fast,
 also print an estimate for new recordings: each part of the list in turn is judged by weights found on the others.
 """
+
 from birdsong import program  # isort: skip
 import argparse
 import fcntl
@@ -19,10 +20,9 @@ import zlib
 import numpy as np
 from tqdm import tqdm
 
-from birdsong.scores import metrics
-from birdsong.scores import predictions
 from birdsong.data.feeds import Dataset, dataset_of
 from birdsong.files import Problem, naming, writing
+from birdsong.scores import metrics, predictions
 
 # Evaluations, by strategy, unless --patience says otherwise.
 PATIENCE = {'greedy': 10, 'forward': 5, 'hyperopt': 1000, 'hyperopt_zero': 1000, 'hyperopt_log': 1000}
@@ -46,35 +46,72 @@ EPSILON = 1e-9
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('infiles', metavar='FILE[:WEIGHT]', nargs='+', help='predictions, with the weight to start from')
-    parser.add_argument('--dataset', help='name in datasets/, or path of a dataset (default: that of the model, else birdclef)')
+    parser.add_argument(
+        'infiles', metavar='FILE[:WEIGHT]', nargs='+', help='predictions, with the weight to start from'
+    )
+    parser.add_argument(
+        '--dataset', help='name in datasets/, or path of a dataset (default: that of the model, else birdclef)'
+    )
     parser.add_argument('--filelist', default='valid', help='recordings to find the weights on (%(default)s)')
-    parser.add_argument('--labelfile', default='fg.tsv', help='foreground species, in labels/ of the data set (%(default)s)')
-    parser.add_argument('--labelfile-background', metavar='FILE', help='background species (bg.tsv); without it the '
-                        'criterion is fg')
+    parser.add_argument(
+        '--labelfile', default='fg.tsv', help='foreground species, in labels/ of the data set (%(default)s)'
+    )
+    parser.add_argument(
+        '--labelfile-background', metavar='FILE', help='background species (bg.tsv); without it the criterion is fg'
+    )
     parser.add_argument('--softmax', action='store_true', help='apply a softmax to the scores of each file first')
     parser.add_argument('--no-softmax', dest='softmax', action='store_false', help=argparse.SUPPRESS)
-    parser.add_argument('--strategy', choices=tuple(PATIENCE), default='greedy',
-                        help='greedy: one weight at a time, in random order, by bracketing and simplex search; forward: forward '
-                        'selection with replacement, then exact search along each weight; hyperopt: TPE with weights uniform in '
-                        '0..1, _zero: each may be left out, too, _log: log-uniform in e^-6..1 (%(default)s)')
-    parser.add_argument('--criterion', choices=('fg', 'bg', 'fg+bg'), default='fg+bg',
-                        help='MAP of the foreground, with background, or their sum (%(default)s)')
-    parser.add_argument('--patience', metavar='N', type=int, help='evaluations (hyperopt: %d; greedy: %d for each weight; '
-                        'forward: steps without improvement, %d)' % tuple(PATIENCE[s] for s in ('hyperopt', 'greedy', 'forward')))
-    parser.add_argument('--init-weights', metavar='W', type=float, default=1,
-                        help='initial weight of files that come without one (%(default)s)')
+    parser.add_argument(
+        '--strategy',
+        choices=tuple(PATIENCE),
+        default='greedy',
+        help='greedy: one weight at a time, in random order, by bracketing and simplex search; forward: forward '
+        'selection with replacement, then exact search along each weight; hyperopt: TPE with weights uniform in '
+        '0..1, _zero: each may be left out, too, _log: log-uniform in e^-6..1 (%(default)s)',
+    )
+    parser.add_argument(
+        '--criterion',
+        choices=('fg', 'bg', 'fg+bg'),
+        default='fg+bg',
+        help='MAP of the foreground, with background, or their sum (%(default)s)',
+    )
+    parser.add_argument(
+        '--patience',
+        metavar='N',
+        type=int,
+        help='evaluations (hyperopt: %d; greedy: %d for each weight; '
+        'forward: steps without improvement, %d)' % tuple(PATIENCE[s] for s in ('hyperopt', 'greedy', 'forward')),
+    )
+    parser.add_argument(
+        '--init-weights',
+        metavar='W',
+        type=float,
+        default=1,
+        help='initial weight of files that come without one (%(default)s)',
+    )
     parser.add_argument('--seed', type=int, default=0, help='makes the search repeatable (%(default)s)')
-    parser.add_argument('--stability', action='store_true', help='search with several seeds, and greedily, and let the results '
-                        'compete on %d random subsets of %d %%%% of the recordings: who wins most often is chosen'
-                        % (SUBSETS, 100 * SUBSET_SHARE))
+    parser.add_argument(
+        '--stability',
+        action='store_true',
+        help=f'search with several seeds, and greedily, and let the results compete on {int(SUBSETS)} random subsets of {int(100 * SUBSET_SHARE)} %% of the recordings: who wins most often is chosen',
+    )
     parser.add_argument('--seeds', metavar='N', type=int, default=3, help='seeds of --stability (%(default)s)')
-    parser.add_argument('--folds', metavar='K', type=int, default=0, help='judge on held-out recordings, each K-th part in '
-                        'turn: the search never sees what it is judged on; the weights printed are found on all')
-    parser.add_argument('--output', metavar='FILE', help='write members and weights to FILE, too (.tsv), and the trials to '
-                        'FILE.trials')
-    parser.add_argument('--trials', metavar='FILE', help='keep the trials in FILE: a search that was interrupted goes on '
-                        'there, and comes to the same weights')
+    parser.add_argument(
+        '--folds',
+        metavar='K',
+        type=int,
+        default=0,
+        help='judge on held-out recordings, each K-th part in '
+        'turn: the search never sees what it is judged on; the weights printed are found on all',
+    )
+    parser.add_argument(
+        '--output', metavar='FILE', help='write members and weights to FILE, too (.tsv), and the trials to FILE.trials'
+    )
+    parser.add_argument(
+        '--trials',
+        metavar='FILE',
+        help='keep the trials in FILE: a search that was interrupted goes on there, and comes to the same weights',
+    )
     return parser.parse_args()
 
 
@@ -94,7 +131,7 @@ class Trials:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Problem('%s: another search is writing there; wait for it, or name another file' % filename) from None
+            raise Problem(f'{filename}: another search is writing there; wait for it, or name another file') from None
         end = self._read(head, renew)
         self._file.truncate(end)
         if not end:
@@ -106,14 +143,15 @@ class Trials:
         if lines[0].decode('utf-8', 'replace') != head:
             # A line that isn't whole was cut off while it was written.
             if not renew and len(lines) > 1:
-                raise Problem('%s: trials of another search%s; name another file, or remove it'
-                              % (self.filename, differences(lines[0], head)))
+                raise Problem(
+                    f'{self.filename}: trials of another search{differences(lines[0], head)}; name another file, or remove it'
+                )
             return 0
         end = len(lines[0]) + 1
         for line in lines[1:-1]:
             try:
                 text, check = line[:-9], line[-8:].decode('ascii')
-                if '%08x' % zlib.crc32(text) != check:
+                if f'{zlib.crc32(text):08x}' != check:
                     break
                 self.steps.append(json.loads(text))
             except ValueError:
@@ -134,7 +172,7 @@ class Trials:
             result = compute()
             if self._file:
                 text = json.dumps(result)
-                self._append('%s %08x' % (text, zlib.crc32(text.encode())))
+                self._append(f'{text} {zlib.crc32(text.encode()):08x}')
         self._at += 1
         return result
 
@@ -143,7 +181,7 @@ def differences(line, head):
     """' (it has other ...)', naming what differs between the first lines of two files of trials."""
     try:
         other, own = json.loads(line), json.loads(head)
-        return ' (it has another %s)' % ', '.join(k for k in own if other.get(k) != own[k])
+        return f' (it has another {", ".join(k for k in own if other.get(k) != own[k])})'
     except (ValueError, AttributeError):
         return ''
 
@@ -220,7 +258,7 @@ def forward(search, start, patience, seed):
     search.evaluate(start)
     chosen = np.zeros(len(start))
     for _ in range(BAGS):
-        half = np.sort(rng.permutation(recordings)[:(len(recordings) + 1) // 2])
+        half = np.sort(rng.permutation(recordings)[: (len(recordings) + 1) // 2])
         counts = select(Search(search.ensemble, search.criterion, search.trials, half), patience)
         chosen += counts / counts.sum()
     chosen /= chosen.max()
@@ -231,15 +269,20 @@ def forward(search, start, patience, seed):
 def select(search, patience):
     """Counts (M,) of a forward selection: the model that helps most is added, again and again."""
     models = search.ensemble.models
-    singles = search.trials.step(lambda: np.stack(
-        search.ensemble.evaluate(np.eye(models), search.recordings), axis=1).tolist())
+    singles = search.trials.step(
+        lambda: np.stack(search.ensemble.evaluate(np.eye(models), search.recordings), axis=1).tolist()
+    )
     counts = np.eye(models)[np.argmax([search.consider(w, figures) for w, figures in zip(np.eye(models), singles)])]
     walk, waited = search.ensemble.walk(counts, search.recordings), 0
     while waited < patience:
         before = search.best
         steps = search.trials.step(lambda: np.stack(walk.changes(range(models), counts + 1), axis=1).tolist())
-        counts = counts + np.eye(models)[np.argmax(
-            [search.consider(counts + w, figures) for w, figures in zip(np.eye(models), steps)])]
+        counts = (
+            counts
+            + np.eye(models)[
+                np.argmax([search.consider(counts + w, figures) for w, figures in zip(np.eye(models), steps)])
+            ]
+        )
         walk.start(counts)
         waited = 0 if search.best > before else waited + 1
     return search.weights
@@ -275,7 +318,7 @@ def best_share(search, walk, model):
     longest = np.argmax(edges[1::2] - edges[::2])
     first, last = edges[2 * longest], edges[2 * longest + 1] - 1
     # Left out entirely is simpler than nearly.
-    return 0. if first == 0 else (first + last) / 2 * high / LINE_STEPS
+    return 0.0 if first == 0 else (first + last) / 2 * high / LINE_STEPS
 
 
 def hyperopt(search, start, patience, seed, kind):
@@ -284,10 +327,10 @@ def hyperopt(search, start, patience, seed, kind):
     from hyperopt.base import Domain
     from hyperopt.base import Trials as History
 
-    names = ['%04d' % m for m in range(len(start))]
+    names = [f'{int(m):04}' for m in range(len(start))]
     ranges = {name: hp.loguniform(name, -6, 0) if kind == 'hyperopt_log' else hp.uniform(name, 0, 1) for name in names}
     if kind == 'hyperopt_zero':
-        ranges = {name: hp.choice('use ' + name, [0, value]) for name, value in ranges.items()}
+        ranges = {name: hp.choice(f'use {name}', [0, value]) for name, value in ranges.items()}
     domain, history = Domain(lambda space: 0, ranges), History()
 
     def suggest(number, count):
@@ -299,7 +342,7 @@ def hyperopt(search, start, patience, seed, kind):
         return [[c, *map(float, f)] for c, *f in zip(choices, *figures)]
 
     def weights_of(choice):
-        return [choice.get(name, 0.) for name in names]
+        return [choice.get(name, 0.0) for name in names]
 
     search.evaluate(start)
     number = 0
@@ -308,10 +351,17 @@ def hyperopt(search, start, patience, seed, kind):
             count = min(STARTUP_TRIALS, patience) if number == 0 else 1
             for choice, *figures in search.trials.step(lambda: suggest(number, count)):
                 value = search.consider(weights_of(choice), figures)
-                values = {k: [int(choice[k]) if k.startswith('use') else choice[k]] if k in choice else []
-                          for k in domain.params}
-                misc = {'tid': number, 'cmd': domain.cmd, 'workdir': None, 'vals': values,
-                        'idxs': {k: [number] * len(v) for k, v in values.items()}}
+                values = {
+                    k: [int(choice[k]) if k.startswith('use') else choice[k]] if k in choice else []
+                    for k in domain.params
+                }
+                misc = {
+                    'tid': number,
+                    'cmd': domain.cmd,
+                    'workdir': None,
+                    'vals': values,
+                    'idxs': {k: [number] * len(v) for k, v in values.items()},
+                }
                 doc = history.new_trial_docs([number], [None], [{'status': STATUS_OK, 'loss': -value}], [misc])[0]
                 doc['state'] = JOB_STATE_DONE
                 history.insert_trial_docs([doc])
@@ -332,6 +382,7 @@ def run(strategy, search, start, patience, seed):
 
 # -- Which of several --
 
+
 def held_out(candidates, find, ensemble, folds, seed):
     """Each candidate's reciprocal ranks and average precisions (2, N) of recordings that its search has not seen."""
     order = np.random.default_rng([seed, folds]).permutation(ensemble.recordings)
@@ -340,7 +391,7 @@ def held_out(candidates, find, ensemble, folds, seed):
         part = np.sort(order[k::folds])
         rest = np.setdiff1d(order, part)
         for i, candidate in enumerate(candidates):
-            say('fold %d of %d, %s' % (k + 1, folds, name_of(candidate)))
+            say(f'fold {int(k + 1)} of {int(folds)}, {name_of(candidate)}')
             results[i][:, part] = ensemble.each(find(candidate, rest).weights, part)
     return results
 
@@ -365,21 +416,22 @@ def say(text):
 
 # -- The program --
 
+
 def read_members(args, dataset, files):
     """[(file, initial weight, digest)] of the inputs that can be read; a word on those that can't."""
     members = []
     for text in args.infiles:
         name, weight = predictions.parse_weighted(text)
         if weight is not None and weight < 0:
-            raise Problem('%s: weights must not be negative' % text)
+            raise Problem(f'{text}: weights must not be negative')
         try:
             digest = predictions.prepared(name, files, dataset.num_classes).digest()
         except (Problem, OSError) as e:
-            say('blender.py: skipped: %s' % e)
+            say(f'blender.py: skipped: {e}')
             continue
         members.append((name, args.init_weights if weight is None else weight, digest))
     if not members:
-        raise Problem('none of the %d files can be read' % len(args.infiles))
+        raise Problem(f'none of the {len(args.infiles)} files can be read')
     if len({name for name, _, _ in members}) < len(members):
         raise Problem('a file is named twice')
     return members
@@ -389,24 +441,40 @@ def member_name(filename):
     """A prediction file as the ensembles name it: by its model."""
     name = os.path.basename(filename)
     for suffix in ('.pred.npz', '.pred.pkl'):
-        name = name[:-len(suffix)] if name.endswith(suffix) else name
+        name = name[: -len(suffix)] if name.endswith(suffix) else name
     return name
 
 
 def write_ensemble(filename, members, weights, notes, args):
     """Write members and weights as a table that submit_all.sh reads, notes (lines about the metrics) in comments."""
     with writing(filename, 'w', encoding='utf-8') as f:
-        f.write('# found with %s, seed %d, criterion %s, on list %s of %s\n# %s\n# options:%s\n# member\tweight\n'
-                % (args.strategy, args.seed, args.criterion, args.filelist, os.path.basename(args.dataset), '\n# '.join(notes),
-                   ' --softmax' * args.softmax))
-        f.writelines('%s\t%g\n' % (member_name(name), weight) for (name, _, _), weight in zip(members, weights) if weight > 0)
+        f.write(
+            '# found with %s, seed %d, criterion %s, on list %s of %s\n# %s\n# options:%s\n# member\tweight\n'
+            % (
+                args.strategy,
+                args.seed,
+                args.criterion,
+                args.filelist,
+                os.path.basename(args.dataset),
+                '\n# '.join(notes),
+                ' --softmax' * args.softmax,
+            )
+        )
+        f.writelines(
+            f'{member_name(name)}\t{weight:g}\n' for (name, _, _), weight in zip(members, weights) if weight > 0
+        )
 
 
 def check(args):
-    for value, least, option in ((args.init_weights, 0, '--init-weights'), (args.seeds, 1, '--seeds'), (args.seed, 0, '--seed'),
-                                 (1 if args.patience is None else args.patience, 1, '--patience'), (args.folds, 0, '--folds')):
+    for value, least, option in (
+        (args.init_weights, 0, '--init-weights'),
+        (args.seeds, 1, '--seeds'),
+        (args.seed, 0, '--seed'),
+        (1 if args.patience is None else args.patience, 1, '--patience'),
+        (args.folds, 0, '--folds'),
+    ):
         if not value >= least:
-            raise Problem('%s=%s: at least %d' % (option, value, least))
+            raise Problem(f'{option}={value}: at least {int(least)}')
     if args.folds == 1:
         raise Problem('--folds=1 would leave nothing to search on; at least 2')
     if not args.labelfile_background:
@@ -423,24 +491,38 @@ def main():
     files = dataset.filelist(args.filelist)
     truth, background = labels_of(files, dataset, args)
     if args.folds > len(files):
-        raise Problem('--folds=%d of %d recordings' % (args.folds, len(files)))
+        raise Problem(f'--folds={int(args.folds)} of {len(files)} recordings')
     members = read_members(args, dataset, files)
     start = np.array([weight for _, weight, _ in members])
-    key = {'format': 1, 'strategy': args.strategy, 'criterion': args.criterion, 'patience': args.patience, 'seed': args.seed,
-           'stability': args.stability and args.seeds, 'folds': args.folds, 'softmax': args.softmax,
-           'predictions': [digest for _, _, digest in members], 'initial weights': start.tolist(),
-           'labels': hashlib.sha256(repr((files, truth.tolist(), background)).encode()).hexdigest()}
+    key = {
+        'format': 1,
+        'strategy': args.strategy,
+        'criterion': args.criterion,
+        'patience': args.patience,
+        'seed': args.seed,
+        'stability': args.stability and args.seeds,
+        'folds': args.folds,
+        'softmax': args.softmax,
+        'predictions': [digest for _, _, digest in members],
+        'initial weights': start.tolist(),
+        'labels': hashlib.sha256(repr((files, truth.tolist(), background)).encode()).hexdigest(),
+    }
     for filename in filter(None, (args.output, args.trials)):
         os.makedirs(os.path.dirname(os.path.abspath(filename)), exist_ok=True)
-    trials = Trials(args.trials or args.output and args.output + '.trials', key, renew=not args.trials)
+    trials = Trials(args.trials or args.output and f'{args.output}.trials', key, renew=not args.trials)
     # Numba and what it compiled are loaded here, after all checks.
     from birdsong.scores.ensemble import Ensemble
-    ensemble = Ensemble((predictions.prepared(name, files, dataset.num_classes, args.softmax).scores
-                         for name, _, _ in members), truth, background, len(members))
+
+    ensemble = Ensemble(
+        (predictions.prepared(name, files, dataset.num_classes, args.softmax).scores for name, _, _ in members),
+        truth,
+        background,
+        len(members),
+    )
     searches = []
 
     def report(count, weights, figures):
-        say('%d: %s %s' % (count, metrics.line(named(figures)), ' '.join('%g' % w for w in rounded(weights))))
+        say('%d: %s %s' % (count, metrics.line(named(figures)), ' '.join(f'{w:g}' for w in rounded(weights))))
 
     def named(figures):
         return dict(zip(('MAP', 'MAP-bg') if background is not None else ('MAP',), figures))
@@ -463,9 +545,7 @@ def main():
         folds = args.folds or min(ESTIMATE_FOLDS, len(files))
         if each is None and args.strategy in FAST and folds > 1:
             each = held_out([candidate], find, ensemble, folds, args.seed)[0]
-        note = 'fitted on this list; ' + (
-            f'--folds {ESTIMATE_FOLDS} gives an estimate for new recordings' if each is None else
-            f'estimate for new recordings, from {folds} folds: {metrics.line(named(each.mean(axis=1)))}')
+        note = f'fitted on this list; {(f"--folds {ESTIMATE_FOLDS} gives an estimate for new recordings" if each is None else f"estimate for new recordings, from {folds} folds: {metrics.line(named(each.mean(axis=1)))}")}'
     except KeyboardInterrupt:
         interrupted = True
         say('interrupted; the best so far:')
@@ -475,17 +555,17 @@ def main():
     say('\n'.join(notes))
     for (name, _, _), weight in zip(members, weights):
         if weight > 0:
-            print('%s:%g' % (name, weight))
+            print(f'{name}:{weight:g}')
     if interrupted:
         return 130
     if args.output:
         write_ensemble(args.output, members, weights, notes, args)
-        say('%s: %d members and their weights' % (args.output, np.count_nonzero(weights)))
+        say(f'{args.output}: {int(np.count_nonzero(weights))} members and their weights')
 
 
 def rounded(weights):
     """Weights as they are printed, so that the figures are those of what is printed."""
-    return np.array([float('%g' % weight) for weight in weights])
+    return np.array([float(f'{weight:g}') for weight in weights])
 
 
 def choose(args, ensemble, find):
@@ -506,12 +586,20 @@ def choose(args, ensemble, find):
     values = sum(each[:, i] for i, part in enumerate(('fg', 'bg')) if part in args.criterion)
     wins, results, size = compete(values, args.seed)
     best = int(np.lexsort((-values.mean(axis=1), -np.round(wins, 6)))[0])
-    say('%s on %s; wins and 95 %% intervals on %d random subsets of %d' % (
-        args.criterion, 'held-out recordings' if args.folds else 'the recordings searched on', SUBSETS, size))
+    say(
+        f'{args.criterion} on {"held-out recordings" if args.folds else "the recordings searched on"}; wins and 95 % intervals on {int(SUBSETS)} random subsets of {int(size)}'
+    )
     say('%8s %6s  %-16s  %s' % ('mean', 'wins', 'interval', 'candidate'))
     for i, candidate in enumerate(candidates):
-        say('%8.4f %6.1f  %.4f to %.4f  %s%s' % (values[i].mean(), wins[i], *np.quantile(results[i], [0.025, 0.975]),
-                                                 name_of(candidate), '  (chosen)' if i == best else ''))
+        say(
+            '{:8.4f} {:6.1f}  {:.4f} to {:.4f}  {}{}'.format(
+                values[i].mean(),
+                wins[i],
+                *np.quantile(results[i], [0.025, 0.975]),
+                name_of(candidate),
+                '  (chosen)' if i == best else '',
+            )
+        )
     if args.folds:
         return find(candidates[best]), candidates[best], each[best]
     return found[best], candidates[best], None

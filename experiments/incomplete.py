@@ -4,6 +4,7 @@
 The version is the file's inode and time of modification, as claim.sh --replace takes it. Files that do not exist or
 cannot be read are not printed: eval.py says what is wrong with them.
 """
+
 from birdsong import program  # isort: skip
 import argparse
 import os

@@ -5,7 +5,7 @@ They find each other through a file in memory and talk over the loopback interfa
 network; `Team` in device.py is their side of it. If one of them fails, or this program gets a signal, all of them
 end. The exit status is that of the first failure (one that is lost without another doesn't count), 128 + N for signal N.
 """
-from birdsong import program  # isort: skip
+
 import contextlib
 import os
 import signal
@@ -23,8 +23,14 @@ def main() -> int:
     size, command = int(sys.argv[1]), sys.argv[2:]
     # Without a name, it is readable by this user alone and leaves nothing behind, whatever ends the processes.
     store = os.memfd_create('store', 0)
-    environment = dict(os.environ, WORLD_SIZE=str(size), TEAM_STORE=f'/proc/self/fd/{store}', GLOO_SOCKET_IFNAME='lo',
-                       NCCL_SOCKET_IFNAME='=lo', NCCL_RAS_ENABLE='0')
+    environment = dict(
+        os.environ,
+        WORLD_SIZE=str(size),
+        TEAM_STORE=f'/proc/self/fd/{store}',
+        GLOO_SOCKET_IFNAME='lo',
+        NCCL_SOCKET_IFNAME='=lo',
+        NCCL_RAS_ENABLE='0',
+    )
     environment.setdefault('OMP_NUM_THREADS', '1')
     running, status = set(), 0
 
@@ -45,8 +51,13 @@ def main() -> int:
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
             signal.signal(number, lambda number, _: end(128 + number))
     for rank in range(size):
-        running.add(os.posix_spawnp('setpriv', ['setpriv', '--pdeathsig', 'KILL', *command],
-                                    dict(environment, RANK=str(rank), LOCAL_RANK=str(rank))))
+        running.add(
+            os.posix_spawnp(
+                'setpriv',
+                ['setpriv', '--pdeathsig', 'KILL', *command],
+                dict(environment, RANK=str(rank), LOCAL_RANK=str(rank)),
+            )
+        )
     if status:  # the signal came before all of them were there
         end(status)
     while running:

@@ -2,6 +2,7 @@
 """List for the drivers what to run, one line per model, teachers first: name, kind (audio or meta), teachers (or -), and
 the arguments of train.py, of predict.py for whole recordings, and of predict.py for soundscapes; separated by tabs.
 """
+
 from birdsong import program  # isort: skip
 import argparse
 
@@ -11,9 +12,13 @@ from birdsong import model_table
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('names', metavar='MODEL', nargs='*', help='models of the table (default: all)')
-    parser.add_argument('--models', metavar='FILE', help='the table (default: %s)' % model_table.TABLE)
-    parser.add_argument('--found', action='store_true', help='also the models in experiments/NAME/ that no table names; '
-                        'without --models, only the models in that folder if there are any')
+    parser.add_argument('--models', metavar='FILE', help=f'the table (default: {model_table.TABLE})')
+    parser.add_argument(
+        '--found',
+        action='store_true',
+        help='also the models in experiments/NAME/ that no table names; '
+        'without --models, only the models in that folder if there are any',
+    )
     parser.add_argument('--dataset', metavar='NAME', default='birdclef', help='dataset (default: %(default)s)')
     options = parser.parse_args()
     model_table.check_name(options.dataset, '--dataset')
@@ -21,11 +26,23 @@ def main():
         models = model_table.choose(options.models, options.dataset, options.names, all_found=True)
     else:
         models = model_table.read_table(options.models or model_table.TABLE, options.dataset)
-        models = {name: models[name] for name in model_table.in_order(models, options.names, options.models or model_table.TABLE)}
+        models = {
+            name: models[name]
+            for name in model_table.in_order(models, options.names, options.models or model_table.TABLE)
+        }
     for name, model in models.items():
-        print('\t'.join((name, model_table.kind(model), ' '.join(model_table.teachers_of(model)) or '-', ' '.join(model_table.train_arguments(model, options.dataset)),
-                         ' '.join(model_table.predict_arguments(model, options.dataset)),
-                         ' '.join(model_table.predict_arguments(model, options.dataset, soundscapes=True)))))
+        print(
+            '\t'.join(
+                (
+                    name,
+                    model_table.kind(model),
+                    ' '.join(model_table.teachers_of(model)) or '-',
+                    ' '.join(model_table.train_arguments(model, options.dataset)),
+                    ' '.join(model_table.predict_arguments(model, options.dataset)),
+                    ' '.join(model_table.predict_arguments(model, options.dataset, soundscapes=True)),
+                )
+            )
+        )
 
 
 if __name__ == '__main__':

@@ -5,6 +5,7 @@ The settings are the defaults, overridden by MODEL.npz.vars, then by --vars and 
 are processed in one go, longer ones in blocks of len_max that overlap by len_min. An interrupted run goes on where it was.
 Of the dataset, only audio/ and the lists are needed, and labels/meta.tsv for networks that use metadata.
 """
+
 from birdsong import program  # isort: skip
 import argparse
 import hashlib
@@ -17,17 +18,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from birdsong import config, devices
 from birdsong.data import audio
-from birdsong import config
-from birdsong import devices
-from birdsong.networks import compiled
-from birdsong.prediction import inspection
-from birdsong.networks import model
 from birdsong.data.feeds import Dataset, TestFeed, dataset_of
-from birdsong.networks.fcn import spectrograms
 from birdsong.data.prefetch import run_ahead
 from birdsong.files import Problem
+from birdsong.networks import compiled, model
+from birdsong.networks.fcn import spectrograms
 from birdsong.networks.layers import Magnitudes
+from birdsong.prediction import inspection
 from birdsong.scores.predictions import Writer
 
 
@@ -35,37 +34,92 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('model', metavar='MODEL.npz', help='a trained network, of this project or of the 2018 system')
     parser.add_argument('out', metavar='OUT', help='prediction file to write, such as MODEL.pred.npz')
-    parser.add_argument('--dataset',
-                        help='name in datasets/, or path of a dataset (default: that of the model, else birdclef)')
-    parser.add_argument('--filelists', default='valid', metavar='A,B',
-                        help='lists of the dataset to predict for (%(default)s)')
-    parser.add_argument('--file', metavar='RECORDING', action='append', dest='files',
-                        help='a recording to predict for, instead of lists: its key as in lists, or its path (repeatable)')
-    parser.add_argument('--vars', metavar='FILE', action='append', default=[], help='settings that override those of the model (repeatable)')
-    parser.add_argument('--var', metavar='KEY=VALUE', action='append', default=[], help='a setting that overrides all files (repeatable)')
-    parser.add_argument('--split-pool', action='store_true', help='pool once over a whole recording, not block by block')
-    parser.add_argument('--score-rest', action='store_true', help='score what is left at the end of a recording, too, however short')
-    parser.add_argument('--include-side-outputs', action='store_true',
-                        help='write the scores of background species (arch.output_bg), too, to OUT with .background.npz '
-                        'for .npz, and attention (arch.pool=attention_nopool) with .attention.npz')
+    parser.add_argument(
+        '--dataset', help='name in datasets/, or path of a dataset (default: that of the model, else birdclef)'
+    )
+    parser.add_argument(
+        '--filelists', default='valid', metavar='A,B', help='lists of the dataset to predict for (%(default)s)'
+    )
+    parser.add_argument(
+        '--file',
+        metavar='RECORDING',
+        action='append',
+        dest='files',
+        help='a recording to predict for, instead of lists: its key as in lists, or its path (repeatable)',
+    )
+    parser.add_argument(
+        '--vars',
+        metavar='FILE',
+        action='append',
+        default=[],
+        help='settings that override those of the model (repeatable)',
+    )
+    parser.add_argument(
+        '--var',
+        metavar='KEY=VALUE',
+        action='append',
+        default=[],
+        help='a setting that overrides all files (repeatable)',
+    )
+    parser.add_argument(
+        '--split-pool', action='store_true', help='pool once over a whole recording, not block by block'
+    )
+    parser.add_argument(
+        '--score-rest', action='store_true', help='score what is left at the end of a recording, too, however short'
+    )
+    parser.add_argument(
+        '--include-side-outputs',
+        action='store_true',
+        help='write the scores of background species (arch.output_bg), too, to OUT with .background.npz '
+        'for .npz, and attention (arch.pool=attention_nopool) with .attention.npz',
+    )
     parser.add_argument('--full-resolution', action='store_true', help='scores at every spectrogram frame, in float32')
-    parser.add_argument('--window', type=float, default=5, metavar='SECONDS', help='excerpt that --full-resolution scores at each frame (%(default)g)')
-    parser.add_argument('--own-step', action='store_true', help="have --full-resolution score at the network's own step instead of every frame: smaller")
-    parser.add_argument('--plot', metavar='FOLDER', nargs='?', const='',
-                        help='show spectrogram, most probable classes and attention, or write such plots to FOLDER')
+    parser.add_argument(
+        '--window',
+        type=float,
+        default=5,
+        metavar='SECONDS',
+        help='excerpt that --full-resolution scores at each frame (%(default)g)',
+    )
+    parser.add_argument(
+        '--own-step',
+        action='store_true',
+        help="have --full-resolution score at the network's own step instead of every frame: smaller",
+    )
+    parser.add_argument(
+        '--plot',
+        metavar='FOLDER',
+        nargs='?',
+        const='',
+        help='show spectrogram, most probable classes and attention, or write such plots to FOLDER',
+    )
     parser.add_argument('--plot-format', choices=('png', 'pdf'), default='png', help='(%(default)s)')
-    parser.add_argument('--saliency', metavar='CLASS', help='write what in the spectrogram moves the score of a class '
-                        '(index, id or name) to OUT with .saliency.npz for .npz')
-    parser.add_argument('--saliency-kind', choices=inspection.SALIENCY, default=next(iter(inspection.SALIENCY)),
-                        help='captions of plots explain these (%(default)s)')
-    parser.add_argument('--reuse', metavar='OLD', help='take over from the prediction file OLD, if it exists, the rows of recordings '
-                        'that were predicted with the same model, settings and dataset')
+    parser.add_argument(
+        '--saliency',
+        metavar='CLASS',
+        help='write what in the spectrogram moves the score of a class '
+        '(index, id or name) to OUT with .saliency.npz for .npz',
+    )
+    parser.add_argument(
+        '--saliency-kind',
+        choices=inspection.SALIENCY,
+        default=next(iter(inspection.SALIENCY)),
+        help='captions of plots explain these (%(default)s)',
+    )
+    parser.add_argument(
+        '--reuse',
+        metavar='OLD',
+        help='take over from the prediction file OLD, if it exists, the rows of recordings '
+        'that were predicted with the same model, settings and dataset',
+    )
     parser.add_argument('--device', help='cpu, cuda, cuda:1, mps (default: the best that is there)')
     parser.add_argument('--amp', action='store_true', help='mixed precision')
     # Without a folder, --plot must not take the model for one.
     args = sys.argv[1:]
-    args = ['--plot=' if arg == '--plot' and following.endswith(('.npz', '.pkl')) else arg
-            for arg, following in zip(args, args[1:] + [''])]
+    args = [
+        '--plot=' if arg == '--plot' and following.endswith(('.npz', '.pkl')) else arg
+        for arg, following in zip(args, args[1:] + [''])
+    ]
     return parser.parse_args(args)
 
 
@@ -80,7 +134,11 @@ def cut(frames, longest, overlap, score_rest=False):
         raise Problem('len_min must be less than len_max, to cut long recordings into blocks')
     shortest = 1 if score_rest else overlap or longest
     blocks = ((start, min(start + longest, frames)) for start in range(0, frames, longest - overlap))
-    return [(start, stop) for start, stop in blocks if stop - start >= shortest and (start == 0 or stop - start > (overlap if score_rest else 0))]
+    return [
+        (start, stop)
+        for start, stop in blocks
+        if stop - start >= shortest and (start == 0 or stop - start > (overlap if score_rest else 0))
+    ]
 
 
 class Predictor:
@@ -114,10 +172,12 @@ class Predictor:
     def spectrogram(self, samples, start, stop):
         """Spectrogram (frames, bins) of a block."""
         part = self._part(samples, start, stop)
-        return audio.spectrogram(part, self.cfg['sample_rate'], self.frame_len, self.cfg['fps'], bins=audio.num_bins(self.cfg))
+        return audio.spectrogram(
+            part, self.cfg['sample_rate'], self.frame_len, self.cfg['fps'], bins=audio.num_bins(self.cfg)
+        )
 
     def _part(self, samples, start, stop):
-        part = samples[start * self.hop:(stop - 1) * self.hop + self.frame_len]
+        part = samples[start * self.hop : (stop - 1) * self.hop + self.frame_len]
         needed = (self.net.min_frames - 1) * self.hop + self.frame_len
         if len(part) < needed:
             part = np.resize(part if len(part) else np.zeros(1, np.int16), needed)
@@ -166,8 +226,11 @@ class Predictor:
     def finish(self, pooled, meta):
         """Outputs of the network for pooled maps: dict of (rows, classes); rows of pooled maps over time are unrolled."""
         outputs = self.net.finish(pooled, meta)
-        return {name: (o.transpose(1, 2).flatten(0, 1) if o.dim() == 3 else o).float().cpu().numpy()
-                for name, o in outputs.items() if name in ('output', 'output_bg')}
+        return {
+            name: (o.transpose(1, 2).flatten(0, 1) if o.dim() == 3 else o).float().cpu().numpy()
+            for name, o in outputs.items()
+            if name in ('output', 'output_bg')
+        }
 
     @torch.no_grad()
     def predict(self, item, blocks=None):
@@ -190,7 +253,7 @@ class Predictor:
 
     def attention(self, maps):
         """{'attention': (time * frequency, K), before its softmax over time} if it is to be written, else {}."""
-        return {'attention': maps[0, self.plain.classes:].flatten(1).T.cpu().numpy()} if self.with_attention else {}
+        return {'attention': maps[0, self.plain.classes :].flatten(1).T.cpu().numpy()} if self.with_attention else {}
 
     def _cut(self, samples):
         for block in self.blocks(samples):
@@ -230,32 +293,44 @@ def reuse(writer, filename):
     try:
         number = writer.reuse(filename)
     except Problem as e:
-        print('nothing reused: %s' % e)
+        print(f'nothing reused: {e}')
         return
     if number is None:
-        print('nothing reused: %s is of another model, dataset or other settings, or does not say of which' % filename)
+        print(f'nothing reused: {filename} is of another model, dataset or other settings, or does not say of which')
     else:
-        print('reused %d recordings of %s' % (number, filename))
+        print(f'reused {int(number)} recordings of {filename}')
 
 
 def side_file(out, name):
-    return '%s.%s.npz' % (out[:-len('.npz')], name)
+    return f'{out[: -len(".npz")]}.{name}.npz'
 
 
 def check(args, cfg):
     """Raises Problem for options and settings that don't go together."""
-    wanted = [option for option, given in (('--full-resolution', args.full_resolution), ('--plot', args.plot is not None),
-                                           ('--saliency', args.saliency is not None)) if given]
+    wanted = [
+        option
+        for option, given in (
+            ('--full-resolution', args.full_resolution),
+            ('--plot', args.plot is not None),
+            ('--saliency', args.saliency is not None),
+        )
+        if given
+    ]
     if wanted and not cfg['arch']:
-        raise Problem('%s: knows metadata alone, so there is nothing to see over time; leave out %s' % (args.model, ' and '.join(wanted)))
+        raise Problem(
+            f'{args.model}: knows metadata alone, so there is nothing to see over time; leave out {" and ".join(wanted)}'
+        )
     if args.full_resolution and (len(wanted) > 1 or args.include_side_outputs):
-        raise Problem('--full-resolution goes without --plot, --saliency and --include-side-outputs; run predict.py once more for these')
+        raise Problem(
+            '--full-resolution goes without --plot, --saliency and --include-side-outputs; run predict.py once more for these'
+        )
     if cfg['arch'] and not cfg['len_max'] > 0:
-        raise Problem('len_max=%s: the network needs recordings; set it to the seconds of a block' % cfg['len_max'])
+        raise Problem(f'len_max={cfg["len_max"]}: the network needs recordings; set it to the seconds of a block')
 
 
 def ahead(feed, predictor, todo, threads, cut_up=True):
     """(item, blocks) of the recordings `todo`, computed ahead in background threads; long ones are left to be cut later."""
+
     def prepare(i):
         item = feed.item(i)
         if 'samples' not in item or not cut_up:
@@ -264,21 +339,22 @@ def ahead(feed, predictor, todo, threads, cut_up=True):
         if len(blocks) > 4:
             return item, None
         return item, [predictor.block(item['samples'], *b) for b in blocks]
+
     return run_ahead(prepare, todo, threads=min(threads, 4))
 
 
 def main():
     args = parse_arguments()
     if not os.path.exists(args.model):
-        raise Problem('%s: no such file; train it first' % args.model)
-    if not os.path.exists(args.model + '.vars'):
-        raise Problem('%s.vars: missing; a model and its settings belong together' % args.model)
+        raise Problem(f'{args.model}: no such file; train it first')
+    if not os.path.exists(f'{args.model}.vars'):
+        raise Problem(f'{args.model}.vars: missing; a model and its settings belong together')
     if args.out.endswith('.pkl'):
-        args.out = args.out[:-len('pkl')] + 'npz'
+        args.out = f'{args.out[: -len("pkl")]}npz'
         print(f'predictions are written as .npz, not pickled: {args.out}')
     if not args.out.endswith('.npz'):
-        raise Problem('%s: a prediction file must end in .npz' % args.out)
-    cfg = config.load([args.model + '.vars'] + args.vars, args.var)
+        raise Problem(f'{args.out}: a prediction file must end in .npz')
+    cfg = config.load([f'{args.model}.vars'] + args.vars, args.var)
     model.note_bins(cfg, args.model)
     check(args, cfg)
     dataset = Dataset(args.dataset or dataset_of(args.model))
@@ -294,23 +370,36 @@ def main():
         outputs_of = inspection.full_resolution(predictor, args.window, args.own_step)
     elif args.plot is not None or args.saliency is not None:
         index = None if args.saliency is None else inspection.find_class(args.saliency, dataset, classes)
-        outputs_of = inspection.Inspector(predictor, dataset, index, args.plot, args.plot_format, args.saliency_kind,
-                                           config.load([args.model + '.vars']))
+        outputs_of = inspection.Inspector(
+            predictor,
+            dataset,
+            index,
+            args.plot,
+            args.plot_format,
+            args.saliency_kind,
+            config.load([f'{args.model}.vars']),
+        )
         if index is not None:
             widths['saliency'] = audio.num_bins(cfg)
     if args.include_side_outputs and cfg['arch.output_bg']:
         widths['output_bg'] = classes
     if predictor.with_attention:
         widths['attention'] = net.global_pool.attention
-    filenames = {'output': args.out, 'output_bg': side_file(args.out, 'background'),
-                 'attention': side_file(args.out, 'attention'), 'saliency': side_file(args.out, 'saliency')}
+    filenames = {
+        'output': args.out,
+        'output_bg': side_file(args.out, 'background'),
+        'attention': side_file(args.out, 'attention'),
+        'saliency': side_file(args.out, 'saliency'),
+    }
     writers = {name: Writer(filenames[name], feed.files, width, key, rows_key) for name, width in widths.items()}
     if args.reuse:
         reuse(writers['output'], args.reuse)
     todo = [i for i, file in enumerate(feed.files) if not all(file in w.done for w in writers.values())]
     if len(todo) < len(feed.files):
-        print('going on after %d recordings' % (len(feed.files) - len(todo)))
-    for item, blocks in tqdm(ahead(feed, predictor, todo, cfg['bg_threads'], not args.full_resolution), 'predict', len(todo), disable=None):
+        print(f'going on after {int(len(feed.files) - len(todo))} recordings')
+    for item, blocks in tqdm(
+        ahead(feed, predictor, todo, cfg['bg_threads'], not args.full_resolution), 'predict', len(todo), disable=None
+    ):
         outputs = outputs_of(item, blocks)
         for name, writer in writers.items():
             if item['file'] not in writer.done:
@@ -320,7 +409,7 @@ def main():
         unit = {'saliency': 'bins', 'attention': 'attention maps'}.get(name, 'classes')
         print(f'wrote {writer.filename}: {len(feed.files)} recordings, {writer.num_classes} {unit}')
     if args.plot:
-        print('wrote plots of %d recordings to %s' % (len(feed.files), args.plot))
+        print(f'wrote plots of {len(feed.files)} recordings to {args.plot}')
 
 
 if __name__ == '__main__':

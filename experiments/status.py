@@ -3,6 +3,7 @@
 
 Shown are the models named, else those of the table, else those in experiments/NAME/, else those of models.tsv.
 """
+
 from birdsong import program  # isort: skip
 import argparse
 import datetime
@@ -29,7 +30,9 @@ def claim(action, result):
     """(exit status, first line) of claim.sh for a result; free without asking if nobody has ever claimed it."""
     if not os.path.exists(result + '.lock'):
         return FREE, 'free'
-    answer = subprocess.run([os.path.join(EXPERIMENTS, 'claim.sh'), action, result + '.lock'], stdout=subprocess.PIPE, text=True)
+    answer = subprocess.run(
+        [os.path.join(EXPERIMENTS, 'claim.sh'), action, result + '.lock'], stdout=subprocess.PIPE, text=True
+    )
     return answer.returncode, (answer.stdout.splitlines() or [''])[0]
 
 
@@ -63,12 +66,12 @@ def progress(root, now=None):
         return 'no epoch finished yet'
     number, metrics, rate, _ = epochs[-1].groups()
     pace = sorted(float(e.group(4)) for e in epochs[-9:])[len(epochs[-9:]) // 2]
-    words = 'epoch %s (%s), rate %s, %s an epoch' % (number, metrics, rate, span(pace))
+    words = f'epoch {number} ({metrics}), rate {rate}, {span(pace)} an epoch'
     settings = read_json(root + '.run.json').get('settings', {})
     left = settings.get('epochs', 0) - int(number)
     if left > 0:
         end = (now or datetime.datetime.now()) + datetime.timedelta(seconds=pace * left)
-        words += ', ends %s %s' % ('by' if settings.get('patience') else 'about', end.strftime('%Y-%m-%d %H:%M'))
+        words += ', ends {} {}'.format('by' if settings.get('patience') else 'about', end.strftime('%Y-%m-%d %H:%M'))
     return words
 
 
@@ -76,15 +79,15 @@ def span(seconds):
     """90 -> '1.5 min'"""
     for size, unit in ((3600, 'h'), (60, 'min')):
         if seconds >= size:
-            return '%.1f %s' % (seconds / size, unit)
-    return '%.1f s' % seconds
+            return f'{seconds / size:.1f} {unit}'
+    return f'{seconds:.1f} s'
 
 
 def reached(root):
     """In words, the MAP that training reached on excerpts of the validation recordings, as far as its record tells."""
     try:
         record = load_npz(root + '.err.npz')
-        errors = record['errors'] if 'errors' in record else record['arr_0']    # the original has no names
+        errors = record['errors'] if 'errors' in record else record['arr_0']  # the original has no names
         column = list(record.get('columns', COLUMNS)).index('valid_map')
         epoch = read_json(root + '.run.json').get('saved_epoch') or len(errors)
         return 'MAP of excerpts %.3f after epoch %d of %d' % (errors[epoch - 1, column], epoch, len(errors))
@@ -101,11 +104,20 @@ def state_of(model, folder):
         if os.path.exists(root + '.pred.npz'):
             return 'finished', words
         code, holder = claim('--status', root + '.pred.npz')
-        return 'finished', '; '.join(filter(None, (words, {
-            HELD: 'predictions: ' + holder, FAILED: 'predictions failed: ' + (last_line(root + '.pred.log') or holder)}.get(
-                code, 'no predictions yet'))))
+        return 'finished', '; '.join(
+            filter(
+                None,
+                (
+                    words,
+                    {
+                        HELD: 'predictions: ' + holder,
+                        FAILED: 'predictions failed: ' + (last_line(root + '.pred.log') or holder),
+                    }.get(code, 'no predictions yet'),
+                ),
+            )
+        )
     if code == HELD:
-        return 'running', '%s; %s' % (re.sub('^held by ', 'on ', words), progress(attempt(root)))
+        return 'running', '{}; {}'.format(re.sub('^held by ', 'on ', words), progress(attempt(root)))
     if code == FAILED:
         reason = last_line(root + '.log')
         return 'failed', f'{reason}; see {root}.log' if reason else words
@@ -113,11 +125,15 @@ def state_of(model, folder):
         return 'finished', ''
     missing = [t for t in tables.teachers_of(model) if not os.path.exists(os.path.join(folder, t + '.npz'))]
     if missing:
-        return 'waiting', 'for %s' % ', '.join(
-            t + (', which failed' if claim('--status', os.path.join(folder, t + '.npz'))[0] == FAILED else '') for t in missing)
+        return 'waiting', 'for {}'.format(
+            ', '.join(
+                t + (', which failed' if claim('--status', os.path.join(folder, t + '.npz'))[0] == FAILED else '')
+                for t in missing
+            )
+        )
     if words == 'free':
         return 'free', ''
-    return 'interrupted', '%s; %s' % (words, progress(attempt(root)))
+    return 'interrupted', f'{words}; {progress(attempt(root))}'
 
 
 def attempt(root):
@@ -133,9 +149,18 @@ def slurm_jobs(folder):
     jobs = {}
     if not shutil.which('squeue'):
         return jobs
-    answer = subprocess.run(['squeue', '--noheader', '--states=all', '--sort=i', '--Format=' + ','.join(
-        field + ':|' for field in ('JobID', 'Name', 'State', 'NodeList', 'Reason', 'RestartCnt'))],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    answer = subprocess.run(
+        [
+            'squeue',
+            '--noheader',
+            '--states=all',
+            '--sort=i',
+            '--Format='
+            + ','.join(field + ':|' for field in ('JobID', 'Name', 'State', 'NodeList', 'Reason', 'RestartCnt')),
+        ],
+        capture_output=True,
+        text=True,
+    )
     if answer.returncode:
         if not glob.glob(os.path.join(glob.escape(folder), '*.slurm.log')):
             return jobs
@@ -144,9 +169,9 @@ def slurm_jobs(folder):
         number, name, state, nodes, reason, restarts = line.split('|')[:6]
         dataset, _, model = name.rpartition('/')
         if dataset == os.path.basename(folder) and state != 'COMPLETED':
-            why = {'PENDING': ' (%s)' % reason, 'RUNNING': ' on ' + nodes}.get(state, '')
-            again = ', requeued %s time%s' % (restarts, '' if restarts == '1' else 's') if restarts != '0' else ''
-            jobs.setdefault(model, []).append('job %s %s%s%s' % (number, state.lower(), why, again))
+            why = {'PENDING': f' ({reason})', 'RUNNING': ' on ' + nodes}.get(state, '')
+            again = ', requeued {} time{}'.format(restarts, '' if restarts == '1' else 's') if restarts != '0' else ''
+            jobs.setdefault(model, []).append(f'job {number} {state.lower()}{why}{again}')
     return jobs
 
 
@@ -155,18 +180,31 @@ def table(models, names, folder):
     states = {name: state_of(models[name], folder) for name in names}
     jobs = slurm_jobs(folder)
     width = max(map(len, names))
-    lines = ['%-*s  %-11s  %s' % (width, name, state, '; '.join(
-        filter(None, (details, 'Slurm: ' + jobs[name][-1] if name in jobs and state != 'finished' else ''))))
-        for name, (state, details) in states.items()]
+    lines = [
+        '%-*s  %-11s  %s'
+        % (
+            width,
+            name,
+            state,
+            '; '.join(
+                filter(None, (details, 'Slurm: ' + jobs[name][-1] if name in jobs and state != 'finished' else ''))
+            ),
+        )
+        for name, (state, details) in states.items()
+    ]
     if 'workers' in jobs:
         lines.append('Slurm: workers: ' + '; '.join(jobs['workers']))
     counts = {}
     for state, _ in states.values():
         counts[state] = counts.get(state, 0) + 1
     if any('MAP of excerpts' in line or 'valid map' in line for line in lines):
-        lines.append('MAP: of the excerpts that training validates with; that of the predictions for whole recordings: '
-                     f'./eval_all.sh --dataset {os.path.basename(folder)}')
-    return [line.rstrip() for line in lines] + ['%d models: %s' % (len(names), ', '.join('%d %s' % (n, s) for s, n in counts.items()))]
+        lines.append(
+            'MAP: of the excerpts that training validates with; that of the predictions for whole recordings: '
+            f'./eval_all.sh --dataset {os.path.basename(folder)}'
+        )
+    return [line.rstrip() for line in lines] + [
+        '%d models: %s' % (len(names), ', '.join('%d %s' % (n, s) for s, n in counts.items()))
+    ]
 
 
 def main():
@@ -174,7 +212,9 @@ def main():
     parser.add_argument('names', metavar='MODEL', nargs='*', help='models to show')
     parser.add_argument('--models', metavar='FILE', help='table of models')
     parser.add_argument('--dataset', metavar='NAME', default='birdclef', help='dataset (default: %(default)s)')
-    parser.add_argument('--watch', metavar='SECONDS', type=float, nargs='?', const=10, help='show it again every so often (%(const)s)')
+    parser.add_argument(
+        '--watch', metavar='SECONDS', type=float, nargs='?', const=10, help='show it again every so often (%(const)s)'
+    )
     options = parser.parse_args()
     folder = os.path.join(EXPERIMENTS, options.dataset)
     while True:

@@ -6,6 +6,7 @@ most probable first. MEDIAID is the number after _RN in the file name; without o
 where two such names in the list are equal, the path below audio/ without suffix. The original put a sigmoid on top of
 the softmax; --sigmoid does so again.
 """
+
 from birdsong import program  # isort: skip
 import argparse
 import os
@@ -14,9 +15,9 @@ import sys
 
 import numpy as np
 
-from birdsong.scores import predictions
 from birdsong.data.feeds import Dataset, dataset_of
 from birdsong.files import Problem, writing
+from birdsong.scores import predictions
 
 SEGMENT_SECONDS = 5
 
@@ -25,14 +26,26 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('infile', metavar='IN', help='predictions, as eval.py --save-predictions writes them')
     parser.add_argument('outfile', metavar='OUT', help='CSV file to write')
-    parser.add_argument('--dataset', help='name in datasets/, or path of a dataset (default: that of the model, else birdclef)')
-    parser.add_argument('--filelist', default='test', help='recordings to submit, each of which gets its row (%(default)s)')
-    parser.add_argument('--mode', choices=('mono', 'soundscape'), default='mono',
-                        help='mono: a recording at once, its rows max-pooled; soundscape: each row is a segment (%(default)s)')
-    parser.add_argument('--softmax', action='store_true', default=True, help='scores are logits: apply a softmax (default)')
+    parser.add_argument(
+        '--dataset', help='name in datasets/, or path of a dataset (default: that of the model, else birdclef)'
+    )
+    parser.add_argument(
+        '--filelist', default='test', help='recordings to submit, each of which gets its row (%(default)s)'
+    )
+    parser.add_argument(
+        '--mode',
+        choices=('mono', 'soundscape'),
+        default='mono',
+        help='mono: a recording at once, its rows max-pooled; soundscape: each row is a segment (%(default)s)',
+    )
+    parser.add_argument(
+        '--softmax', action='store_true', default=True, help='scores are logits: apply a softmax (default)'
+    )
     parser.add_argument('--no-softmax', dest='softmax', action='store_false', help='scores are probabilities')
     parser.add_argument('--sigmoid', action='store_true', help='apply a sigmoid, after the softmax if any, as in 2018')
-    parser.add_argument('--max-classes', metavar='N', type=int, default=100, help='species a recording or segment (%(default)s)')
+    parser.add_argument(
+        '--max-classes', metavar='N', type=int, default=100, help='species a recording or segment (%(default)s)'
+    )
     return parser.parse_args()
 
 
@@ -50,18 +63,21 @@ def media_ids(files: list[str]) -> dict[str, str]:
     for key in files:
         ids[key] = numbers[key][-1] if numbers[key] else others[key]
         if set(ids[key]) & set(';"'):
-            raise Problem(f'{key}: the name holds a semicolon or a quotation mark, which a submission cannot hold; '
-                          'rename it')
+            raise Problem(
+                f'{key}: the name holds a semicolon or a quotation mark, which a submission cannot hold; rename it'
+            )
         if ids[key] in keys:
-            raise Problem(f'{keys[ids[key]]} and {key} have the same media id {ids[key]}; a submission could not tell '
-                          'them apart; rename one')
+            raise Problem(
+                f'{keys[ids[key]]} and {key} have the same media id {ids[key]}; a submission could not tell '
+                'them apart; rename one'
+            )
         keys[ids[key]] = key
     return ids
 
 
 def clock(seconds):
     """3725 -> '01:02:05'"""
-    return '%02d:%02d:%02d' % (seconds // 3600, seconds // 60 % 60, seconds % 60)
+    return f'{int(seconds // 3600):02}:{int(seconds // 60 % 60):02}:{int(seconds % 60):02}'
 
 
 def probabilities(scores, softmax, sigmoid):
@@ -83,23 +99,24 @@ def rows(media, chances, classes, mode, max_classes):
         best = np.argsort(-row, kind='stable')[:max_classes]
         if mode == 'mono':
             for rank, c in enumerate(best, 1):
-                yield '%s;%s;%.10f;%d\n' % (media, classes[c], row[c], rank)
+                yield f'{media};{classes[c]};{row[c]:.10f};{int(rank)}\n'
         else:
             start = segment * SEGMENT_SECONDS
             for c in best:
-                chance = '%.10f' % row[c]
+                chance = f'{row[c]:.10f}'
                 if float(chance) > 0:
-                    yield '%s;%s-%s;%s;%s\n' % (media, clock(start), clock(start + SEGMENT_SECONDS), classes[c], chance)
+                    yield f'{media};{clock(start)}-{clock(start + SEGMENT_SECONDS)};{classes[c]};{chance}\n'
 
 
 def main():
     args = parse_arguments()
     if args.max_classes < 1:
-        raise Problem('--max-classes=%d: at least 1' % args.max_classes)
+        raise Problem(f'--max-classes={int(args.max_classes)}: at least 1')
     dataset = Dataset(args.dataset or dataset_of(args.infile))
     files = dataset.filelist(args.filelist)
-    dataset.need_labels(['labelset'],
-                        'a submission needs the class ids in it, one per line in the order of class indices')
+    dataset.need_labels(
+        ['labelset'], 'a submission needs the class ids in it, one per line in the order of class indices'
+    )
     classes, media = dataset.labelset, media_ids(files)
     chosen = predictions.prepared(args.infile, files, dataset.num_classes, maxpool=args.mode == 'mono')
     lines = 0
@@ -107,15 +124,16 @@ def main():
         for key in files:
             chances = probabilities(chosen[key], args.softmax, args.sigmoid)
             if chances.min() < 0 or chances.max() > 1:
-                raise Problem('%s: scores of %s are no probabilities (%g to %g); leave --no-softmax out'
-                              % (args.infile, key, chances.min(), chances.max()))
+                raise Problem(
+                    f'{args.infile}: scores of {key} are no probabilities ({chances.min():g} to {chances.max():g}); leave --no-softmax out'
+                )
             before = lines
             for line in rows(media[key], chances, classes, args.mode, args.max_classes):
                 f.write(line)
                 lines += 1
             if lines == before:
-                raise Problem('%s: %s gets no row, all its probabilities are 0' % (args.infile, key))
-    print('%s: %d lines for %d recordings' % (args.outfile, lines, len(files)), file=sys.stderr)
+                raise Problem(f'{args.infile}: {key} gets no row, all its probabilities are 0')
+    print(f'{args.outfile}: {int(lines)} lines for {len(files)} recordings', file=sys.stderr)
 
 
 if __name__ == '__main__':

@@ -4,6 +4,7 @@ A test module names the golden cases that it covers in a literal tuple GOLDEN; i
 `golden('layers/arch_conv')` -> (description dict, dict of arrays). The cases are read from ../shared/golden
 where that exists, else from tests/fixtures/*.npz, which hold all of them.
 """
+
 import functools
 import json
 import os
@@ -65,13 +66,13 @@ def read_condensed(case):
     if case not in condensed():
         return None
     with np.load(condensed()[case]) as f:
-        prefix = case + '|'
-        return json.loads(f[case].tobytes()), {k[len(prefix):]: f[k] for k in f.files if k.startswith(prefix)}
+        prefix = f'{case}|'
+        return json.loads(f[case].tobytes()), {k[len(prefix) :]: f[k] for k in f.files if k.startswith(prefix)}
 
 
 def read_golden(case):
     """(description, arrays) of a golden case, or None if it is nowhere to be found."""
-    path = GOLDEN_DIR / (case + '.json')
+    path = GOLDEN_DIR / (f'{case}.json')
     if not path.exists():
         return read_condensed(case)
     arrays = {}
@@ -84,28 +85,31 @@ def read_golden(case):
 @pytest.fixture
 def golden(request):
     def get(case):
-        assert case in request.module.GOLDEN, '%s is missing in GOLDEN of %s' % (case, request.module.__name__)
+        assert case in request.module.GOLDEN, f'{case} is missing in GOLDEN of {request.module.__name__}'
         found = read_golden(case)
         if found is None:
-            pytest.skip('golden case %s is neither in %s nor in tests/fixtures' % (case, GOLDEN_DIR))
+            pytest.skip(f'golden case {case} is neither in {GOLDEN_DIR} nor in tests/fixtures')
         return found
+
     return get
 
 
 @pytest.fixture
 def golden_net(tmp_path):
     """Name of a network of the original's -> its file, with its settings beside it."""
+
     def get(name):
-        path = GOLDEN_DIR / (name + '.npz')
+        path = GOLDEN_DIR / (f'{name}.npz')
         if path.exists():
             return str(path)
         found = read_condensed(name)
         if found is None:
-            pytest.skip('golden network %s is neither in %s nor in tests/fixtures' % (name, GOLDEN_DIR))
-        path = tmp_path / (name.replace('/', '_') + '.npz')
+            pytest.skip(f'golden network {name} is neither in {GOLDEN_DIR} nor in tests/fixtures')
+        path = tmp_path / (f'{name.replace("/", "_")}.npz')
         np.savez(path, **found[1])
-        path.with_name(path.name + '.vars').write_text(found[0])
+        path.with_name(f'{path.name}.vars').write_text(found[0])
         return str(path)
+
     return get
 
 
@@ -120,7 +124,7 @@ def golden_dataset(tmp_path_factory):
 @pytest.fixture
 def golden_dir():
     if not GOLDEN_DIR.is_dir():
-        pytest.skip('needs %s' % GOLDEN_DIR)
+        pytest.skip(f'needs {GOLDEN_DIR}')
     return GOLDEN_DIR
 
 
@@ -134,8 +138,22 @@ class Checkout:
         self.env.pop('CONDA_PREFIX', None)
 
     def copy(self):
-        listing = subprocess.run(['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard', 'datasets', 'experiments',
-                                  'prepare_birdclef.sh', 'requirements.txt'], cwd=ROOT, stdout=subprocess.PIPE)
+        listing = subprocess.run(
+            [
+                'git',
+                'ls-files',
+                '-z',
+                '--cached',
+                '--others',
+                '--exclude-standard',
+                'datasets',
+                'experiments',
+                'prepare_birdclef.sh',
+                'requirements.txt',
+            ],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+        )
         if listing.returncode:
             pytest.skip('needs a checkout of git')
         for name in listing.stdout.decode().split('\0'):
@@ -146,9 +164,16 @@ class Checkout:
 
     def start(self, script, *arguments, cwd=None, start_new_session=False, **env):
         """A running script of the copy, as subprocess.Popen with its output in pipes."""
-        return subprocess.Popen([str(self.path / script), *map(str, arguments)], cwd=cwd or self.path, env=dict(self.env, **env),
-                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                start_new_session=start_new_session)
+        return subprocess.Popen(
+            [str(self.path / script), *map(str, arguments)],
+            cwd=cwd or self.path,
+            env=dict(self.env, **env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=start_new_session,
+        )
 
     def run(self, script, *arguments, timeout=120, **kwargs):
         """A finished script of the copy, as subprocess.CompletedProcess; `.output` is stdout and stderr."""
@@ -176,8 +201,21 @@ def checkout(tmp_path):
 def tiny_source(tmp_path_factory):
     """A generated source folder: 4 species, 28 short recordings, 2 soundscapes, the known dirt. Not to be changed."""
     source = tmp_path_factory.mktemp('tiny') / 'source'
-    subprocess.run([sys.executable, str(ROOT / 'datasets' / 'demo' / 'generate.py'), str(source), '--species=4', '--recordings=28',
-                    '--shortest=1', '--longest=4', '--long=20', '--soundscapes=1', '--soundscape-seconds=15'], check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / 'datasets' / 'demo' / 'generate.py'),
+            str(source),
+            '--species=4',
+            '--recordings=28',
+            '--shortest=1',
+            '--longest=4',
+            '--long=20',
+            '--soundscapes=1',
+            '--soundscape-seconds=15',
+        ],
+        check=True,
+    )
     return source
 
 
@@ -186,7 +224,13 @@ def tiny_dataset(tiny_source, tmp_path_factory):
     """Folder of the dataset made from `tiny_source`, named tiny_demo. Not to be changed: copy it for that."""
     dataset = tmp_path_factory.mktemp('tiny_datasets') / 'tiny_demo'
     scripts = ROOT / 'datasets' / 'birdclef'
-    for script, arguments in (('xml/collect.py', [tiny_source]), ('labels/recreate.py', []), ('audio/convert.py', [tiny_source]),
-                              ('filelists/split.py', ['--valid-list', tiny_source / 'valid_list'])):
-        subprocess.run([sys.executable, str(scripts / script), '--dataset', str(dataset), *map(str, arguments)], check=True)
+    for script, arguments in (
+        ('xml/collect.py', [tiny_source]),
+        ('labels/recreate.py', []),
+        ('audio/convert.py', [tiny_source]),
+        ('filelists/split.py', ['--valid-list', tiny_source / 'valid_list']),
+    ):
+        subprocess.run(
+            [sys.executable, str(scripts / script), '--dataset', str(dataset), *map(str, arguments)], check=True
+        )
     return dataset

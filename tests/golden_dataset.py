@@ -3,6 +3,7 @@
 Its recordings are synthetic: noise and chirps, drawn from seeds. So they are generated here, sample for sample as they
 were recorded; lists and labels lie in fixtures/golden_dataset/.
 """
+
 import pathlib
 import shutil
 import wave
@@ -13,10 +14,15 @@ FIXTURE = pathlib.Path(__file__).resolve().parent / 'fixtures' / 'golden_dataset
 RATE = 22050
 # Recording -> its number of samples; its place is its seed.
 TRAIN = {
-    'LIFECLEF2014_BIRDAMAZON_XC_WAV_RN11': 6615, 'LIFECLEF2014_BIRDAMAZON_XC_WAV_RN12': 19843,
-    'LIFECLEF2015_BIRDAMAZON_XC_WAV_RN2101': 37485, 'LIFECLEF2015_BIRDAMAZON_XC_WAV_RN2102': 68356,
-    'LIFECLEF2017_BIRDAMAZON_XC_WAV_RN30001': 108045, 'LIFECLEF2017_BIRDAMAZON_XC_WAV_RN30002': 137813,
-    'LIFECLEF2017_BIRDAMAZON_XC_WAV_RN30003': 315315, 'LIFECLEF2017_BIRDAMAZON_XC_WAV_RN30004': 882001}
+    'LIFECLEF2014_BIRDAMAZON_XC_WAV_RN11': 6615,
+    'LIFECLEF2014_BIRDAMAZON_XC_WAV_RN12': 19843,
+    'LIFECLEF2015_BIRDAMAZON_XC_WAV_RN2101': 37485,
+    'LIFECLEF2015_BIRDAMAZON_XC_WAV_RN2102': 68356,
+    'LIFECLEF2017_BIRDAMAZON_XC_WAV_RN30001': 108045,
+    'LIFECLEF2017_BIRDAMAZON_XC_WAV_RN30002': 137813,
+    'LIFECLEF2017_BIRDAMAZON_XC_WAV_RN30003': 315315,
+    'LIFECLEF2017_BIRDAMAZON_XC_WAV_RN30004': 882001,
+}
 # Recordings of at least so many samples fall silent for a tenth of a second after their first third.
 LONG = 60000
 # The soundscape is a sequence of three pieces.
@@ -29,13 +35,13 @@ def sounds(seed: int, length: int) -> np.ndarray:
     rng = np.random.RandomState(seed)
     samples, start = 40 * rng.randn(length), 0
     while start < length:
-        duration, begin, end = rng.uniform(.05, .4), rng.uniform(800, 9000), rng.uniform(800, 9000)
+        duration, begin, end = rng.uniform(0.05, 0.4), rng.uniform(800, 9000), rng.uniform(800, 9000)
         level = rng.uniform(200, 9000)
         count = int(duration * RATE)
         t = np.arange(count) / RATE
         chirp = level * np.hanning(count) * np.sin(2 * np.pi * (begin * t + (end - begin) * t * t / (2 * count / RATE)))
-        samples[start:start + count] += chirp[:length - start]
-        start += int(count * rng.uniform(.6, 2.5))
+        samples[start : start + count] += chirp[: length - start]
+        start += int(count * rng.uniform(0.6, 2.5))
     return np.round(samples).astype(np.int16)
 
 
@@ -45,7 +51,7 @@ def recordings() -> dict[str, tuple[np.ndarray, int, int]]:
     for seed, (name, length) in enumerate(TRAIN.items()):
         samples = sounds(seed, length)
         if length >= LONG:
-            samples[length // 3:length // 3 + RATE // 10] = 0
+            samples[length // 3 : length // 3 + RATE // 10] = 0
         result[f'train/{name}.wav'] = samples, 1, RATE
     pieces = [sounds(1000 + i, 2 * RATE + 11 * i) for i in range(3)]
     soundscape = np.concatenate([pieces[int(i)] for i in PIECES])[:SOUNDSCAPE_LENGTH]

@@ -1,4 +1,5 @@
 """WAV files, spectrograms and mel filterbanks."""
+
 import hashlib
 import importlib.util
 import os
@@ -8,13 +9,14 @@ import struct
 import subprocess
 import sys
 
-from birdsong.data import audio
-from birdsong import config
 import numpy as np
 import pytest
-from birdsong.files import Problem
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from birdsong import config
+from birdsong.data import audio
+from birdsong.files import Problem
 
 GOLDEN = ('audio/mel_filterbank', 'audio/spectrogram_256', 'audio/spectrogram_1024', 'audio/wavfile')
 
@@ -38,6 +40,7 @@ def write(path, data):
 
 # == WAV files ==
 
+
 def test_recording_is_read_as_a_memory_map(tmp_path):
     samples = np.arange(-500, 500, dtype='<i2')
     wav = audio.WavFile(write(tmp_path / 'a.wav', wav_bytes(samples)), sample_rate=22050)
@@ -49,7 +52,7 @@ def test_recording_is_read_as_a_memory_map(tmp_path):
 @pytest.mark.parametrize('dtype, bits', [('u1', 8), ('<i2', 16), ('<i4', 32)])
 @pytest.mark.parametrize('channels', [1, 2, 3])
 def test_width_and_sign_are_right_for_any_number_of_channels(tmp_path, dtype, bits, channels):
-    samples = np.random.default_rng(1).integers(0, 2 ** 31, (60, channels)).astype(dtype)
+    samples = np.random.default_rng(1).integers(0, 2**31, (60, channels)).astype(dtype)
     wav = audio.WavFile(write(tmp_path / 'a.wav', wav_bytes(samples, channels=channels, bits=bits)))
     assert (wav.width, wav.length) == (bits // 8, 60)
     assert wav.samples.shape == ((60,) if channels == 1 else (60, channels))
@@ -71,6 +74,7 @@ def test_extensible_format_is_read_by_its_subformat(tmp_path):
     def extensible(subformat):
         extra = struct.pack('<HHIH', 22, 16, 4, subformat) + guid
         return wav_bytes(samples, tag=0xFFFE, extra=extra)
+
     np.testing.assert_array_equal(audio.WavFile(write(tmp_path / 'a.wav', extensible(1))).samples, samples)
     with pytest.raises(Problem, match='format 3'):
         audio.read_header(write(tmp_path / 'b.wav', extensible(3)))
@@ -79,22 +83,36 @@ def test_extensible_format_is_read_by_its_subformat(tmp_path):
 GOOD = wav_bytes(np.arange(100, dtype='<i2'))
 
 
-@pytest.mark.parametrize('data, word', [
-    (b'', 'empty'), (b'RIFF', 'not a WAVE'), (b'ID3\3' + GOOD[4:], 'not a WAVE'), (GOOD[:20], 'truncated'), (GOOD[:30], 'truncated'),
-    (GOOD[:43], 'truncated'), (GOOD[:-1], 'truncated: 199 of 200'), (GOOD[:44], 'truncated: 0 of 200'),
-    (GOOD[:12] + chunk(b'data', b'ab'), 'without a format'), (wav_bytes(b'1234', channels=0), 'broken format'),
-    (wav_bytes(np.zeros(3, 'f4'), bits=32, tag=3), 'format 3')])
+@pytest.mark.parametrize(
+    'data, word',
+    [
+        (b'', 'empty'),
+        (b'RIFF', 'not a WAVE'),
+        (b'ID3\3' + GOOD[4:], 'not a WAVE'),
+        (GOOD[:20], 'truncated'),
+        (GOOD[:30], 'truncated'),
+        (GOOD[:43], 'truncated'),
+        (GOOD[:-1], 'truncated: 199 of 200'),
+        (GOOD[:44], 'truncated: 0 of 200'),
+        (GOOD[:12] + chunk(b'data', b'ab'), 'without a format'),
+        (wav_bytes(b'1234', channels=0), 'broken format'),
+        (wav_bytes(np.zeros(3, 'f4'), bits=32, tag=3), 'format 3'),
+    ],
+)
 def test_broken_recording_is_refused_by_name_and_fault(tmp_path, data, word):
     name = write(tmp_path / 'broken.wav', data)
-    with pytest.raises(Problem, match='broken.wav: .*' + word + '.*; '):
+    with pytest.raises(Problem, match=f'broken.wav: .*{word}.*; '):
         audio.read_header(name)
 
 
 def test_missing_and_unsuitable_recordings_are_refused(tmp_path):
     with pytest.raises(Problem, match='no such recording'):
         audio.read_header(tmp_path / 'none.wav')
-    for samples, options in ((np.zeros(9, '<i2'), {'rate': 44100}), (np.zeros((9, 2), '<i2'), {'channels': 2}),
-                             (np.zeros(9, 'u1'), {'bits': 8})):
+    for samples, options in (
+        (np.zeros(9, '<i2'), {'rate': 44100}),
+        (np.zeros((9, 2), '<i2'), {'channels': 2}),
+        (np.zeros(9, 'u1'), {'bits': 8}),
+    ):
         name = write(tmp_path / 'a.wav', wav_bytes(samples, **options))
         audio.WavFile(name)
         with pytest.raises(Problem, match='expected 22050 Hz mono 16 bit'):
@@ -144,6 +162,7 @@ def test_golden_recordings(golden, golden_dataset):
 
 # == Spectrograms ==
 
+
 @pytest.fixture(params=['fused', 'without pyfftw', 'without numba'])
 def way(request, monkeypatch):
     """The ways to compute a spectrogram, each with fresh plans."""
@@ -177,7 +196,7 @@ def test_golden_spectrograms(golden, way, case):
         if 'key' not in one:
             assert audio.hop(one) == one['hopsize']
             continue
-        samples = signal[:one['samples']]
+        samples = signal[: one['samples']]
         expected = arrays[one['key']]
         note = one.get('note', '')
         if 'TRAP' in note:
@@ -194,11 +213,14 @@ def test_golden_spectrograms(golden, way, case):
         close(ours[::every], expected.astype(np.float32))
 
 
-@pytest.mark.parametrize('frame_len, bins', [(1024, None), (1024, 465), (512, 257), (2048, 930), (600, None), (64, 1), (2, None), (255, None)])
+@pytest.mark.parametrize(
+    'frame_len, bins',
+    [(1024, None), (1024, 465), (512, 257), (2048, 930), (600, None), (64, 1), (2, None), (255, None)],
+)
 def test_spectrogram_is_the_magnitude_of_windowed_frames(way, frame_len, bins):
     rng = np.random.default_rng(0)
-    samples = rng.integers(-2 ** 15, 2 ** 15, 9000).astype(np.int16)
-    frames = np.array([samples[k:k + frame_len] for k in range(0, len(samples) - frame_len + 1, 315)])
+    samples = rng.integers(-(2**15), 2**15, 9000).astype(np.int16)
+    frames = np.array([samples[k : k + frame_len] for k in range(0, len(samples) - frame_len + 1, 315)])
     expected = np.abs(np.fft.rfft(frames * np.hanning(frame_len)))[:, :bins]
     close(audio.spectrogram(samples, 22050, frame_len, 70, bins), expected.astype(np.float32))
 
@@ -219,17 +241,15 @@ def test_frame_does_not_depend_on_its_neighbours(way):
     samples = np.random.default_rng(0).integers(-9999, 9999, 22050).astype(np.int16)
     whole = audio.spectrogram(samples, 22050, 1024, 70, 465)
     for first in (1, 5, 16, 50):
-        np.testing.assert_array_equal(audio.spectrogram(samples[315 * first:], 22050, 1024, 70, 465), whole[first:])
+        np.testing.assert_array_equal(audio.spectrogram(samples[315 * first :], 22050, 1024, 70, 465), whole[first:])
     loud = samples.copy()
-    loud[:315 * 10], loud[315 * 10:] = 0, 30000
+    loud[: 315 * 10], loud[315 * 10 :] = 0, 30000
     quiet = audio.spectrogram(loud, 22050, 1024, 70, 465)
     assert (quiet[:6] == 0).all()
 
 
 def test_spectrogram_is_the_same_in_every_process():
-    script = ('import sys; sys.path.insert(0, %r); from birdsong.data import audio; import numpy as np, hashlib;'
-              'x = np.random.default_rng(0).integers(-9999, 9999, 22050).astype(np.int16);'
-              'print(hashlib.sha256(audio.spectrogram(x, 22050, 1024, 70, 465).tobytes()).hexdigest())' % config.EXPERIMENTS)
+    script = f'import sys; sys.path.insert(0, {config.EXPERIMENTS!r}); from birdsong.data import audio; import numpy as np, hashlib;x = np.random.default_rng(0).integers(-9999, 9999, 22050).astype(np.int16);print(hashlib.sha256(audio.spectrogram(x, 22050, 1024, 70, 465).tobytes()).hexdigest())'
     runs = [subprocess.Popen([sys.executable, '-c', script], stdout=subprocess.PIPE) for _ in range(2)]
     outputs = {run.communicate()[0] for run in runs}
     samples = np.random.default_rng(0).integers(-9999, 9999, 22050).astype(np.int16)
@@ -239,14 +259,23 @@ def test_spectrogram_is_the_same_in_every_process():
 
 def test_compiled_passes_work_where_no_cache_can_be_written(tmp_path):
     # As root may write anywhere, the caches' folders are files here.
-    for name in ('__init__.py', 'files.py', 'numba_cache.py', 'data/__init__.py', 'data/audio.py', 'data/stft_compiled.py'):
+    for name in (
+        '__init__.py',
+        'files.py',
+        'numba_cache.py',
+        'data/__init__.py',
+        'data/audio.py',
+        'data/stft_compiled.py',
+    ):
         (tmp_path / 'birdsong' / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(os.path.join(config.EXPERIMENTS, 'birdsong', name), tmp_path / 'birdsong' / name)
     for folder in ('birdsong', 'birdsong/data'):
         (tmp_path / folder / '__pycache__').write_text('')
     (tmp_path / 'home').write_text('')
-    script = ('from birdsong.data import audio, stft_compiled; import numpy as np; '
-              'print(audio.spectrogram(np.zeros(1024, np.int16), 22050, 1024, 70).shape)')
+    script = (
+        'from birdsong.data import audio, stft_compiled; import numpy as np; '
+        'print(audio.spectrogram(np.zeros(1024, np.int16), 22050, 1024, 70).shape)'
+    )
     env = dict(os.environ, HOME=str(tmp_path / 'home'), XDG_CACHE_HOME=str(tmp_path / 'home'))
     env.pop('NUMBA_CACHE_DIR', None)
     done = subprocess.run([sys.executable, '-c', script], cwd=tmp_path, env=env, capture_output=True, text=True)
@@ -265,6 +294,7 @@ def fresh_start(monkeypatch, tmp_path):
         monkeypatch.setattr(audio, '_fused', lambda: module)
         monkeypatch.setattr(audio, '_local', type(audio._local)())
         return module
+
     return start
 
 
@@ -284,10 +314,10 @@ def test_damaged_or_unwritable_compiled_code_is_compiled_again(fresh_start, tmp_
     audio.spectrogram(samples, 22050, 1024, 70)
     entries = sorted(cache.glob('*.nb*'))
     whole = [entry.read_bytes() for entry in entries]
-    entries[0].write_bytes(whole[0][:len(whole[0]) // 2])
+    entries[0].write_bytes(whole[0][: len(whole[0]) // 2])
     for entry, content in list(zip(entries, whole))[1:]:  # such damage crashes LLVM if it gets there
         middle = len(content) // 4
-        entry.write_bytes(content[:middle] + bytes(200) + content[middle + 200:])
+        entry.write_bytes(content[:middle] + bytes(200) + content[middle + 200 :])
     fused = fresh_start()
     np.testing.assert_array_equal(audio.spectrogram(samples, 22050, 1024, 70), expected)
     assert sum(fused.cut_frames.stats.cache_misses.values()) == 1
@@ -297,6 +327,7 @@ def test_damaged_or_unwritable_compiled_code_is_compiled_again(fresh_start, tmp_
 
 
 # == Settings and filterbank ==
+
 
 def test_bins_that_the_network_needs():
     assert audio.num_bins(config.load([], ['mel_max=10000'])) == 465
@@ -311,9 +342,14 @@ def test_bins_that_the_network_needs():
 def test_golden_filterbanks(golden):
     cases, arrays = golden('audio/mel_filterbank')
     for case in cases['cases']:
-        ours = audio.create_mel_filterbank(*(case[k] for k in ('sample_rate', 'frame_len', 'num_bands', 'min_freq', 'max_freq')))
+        ours = audio.create_mel_filterbank(
+            *(case[k] for k in ('sample_rate', 'frame_len', 'num_bands', 'min_freq', 'max_freq'))
+        )
         np.testing.assert_allclose(ours, arrays[case['key']], rtol=0, atol=1e-12)
-        bins = audio.num_bins(dict(sample_rate=case['sample_rate'], frame_len=case['frame_len'],
-                                   filterbank='mel', mel_max=case['max_freq']))
+        bins = audio.num_bins(
+            dict(
+                sample_rate=case['sample_rate'], frame_len=case['frame_len'], filterbank='mel', mel_max=case['max_freq']
+            )
+        )
         assert bins == case['bin_mel_max']
         assert (ours.sum(axis=0) == 0).sum() == case['empty_filters']

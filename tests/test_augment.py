@@ -1,17 +1,32 @@
 """Random excerpts, mixing, filters, stretch and shift."""
+
 import itertools
 
-from birdsong.data import audio
-from birdsong import config
 import numpy as np
 import pytest
 import soundfile
-from birdsong.data.augment import (draw_filters, draw_items, draw_starts, excerpt_length, filter_responses, grab_random_excerpts,
-                     kept_frames, loop, make_buckets, mix, mixing_weights, needed_bins, stretch_shift)
-from birdsong.data.prefetch import run_ahead
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+
+from birdsong import config
+from birdsong.data import audio
+from birdsong.data.augment import (
+    draw_filters,
+    draw_items,
+    draw_starts,
+    excerpt_length,
+    filter_responses,
+    grab_random_excerpts,
+    kept_frames,
+    loop,
+    make_buckets,
+    mix,
+    mixing_weights,
+    needed_bins,
+    stretch_shift,
+)
+from birdsong.data.prefetch import run_ahead
 
 GOLDEN = ('augment/augment', 'augment/background')
 pytestmark = pytest.mark.filterwarnings('ignore:The behavior of affine_transform')
@@ -23,7 +38,10 @@ def rng(seed=0):
 
 # == Excerpts ==
 
-@given(st.lists(st.integers(0, 100), min_size=1, max_size=60), st.integers(0, 100), st.integers(0, 100), st.integers(1, 12))
+
+@given(
+    st.lists(st.integers(0, 100), min_size=1, max_size=60), st.integers(0, 100), st.integers(0, 100), st.integers(1, 12)
+)
 def test_buckets_hold_every_recording_once_by_length(lengths, shortest, longest, count):
     lengths = np.array(lengths)
     shortest = min(shortest, longest)
@@ -89,8 +107,8 @@ def test_golden_excerpts_are_those_that_we_could_draw(golden):
         batchsize, longest, shortest, count = case['args']
         buckets = make_buckets(lengths, shortest, longest, count)
         for number in range(case['batches']):
-            items = arrays['%s_%d_labels' % (case['case'], number)]
-            excerpts = arrays['%s_%d_wavs' % (case['case'], number)]
+            items = arrays[f'{case["case"]}_{int(number)}_labels']
+            excerpts = arrays[f'{case["case"]}_{int(number)}_wavs']
             assert any(set(items) <= set(bucket) for bucket in buckets)
             assert excerpts.shape == (batchsize, excerpt_length(lengths[items], shortest, longest))
             for item, excerpt in zip(items, excerpts):
@@ -100,7 +118,7 @@ def test_golden_excerpts_are_those_that_we_could_draw(golden):
                 assert 0 <= start <= max(0, lengths[item] - len(excerpt))
                 ours = np.empty(len(excerpt), np.int16)
                 whole = 100 * item + np.arange(lengths[item])
-                ours[:lengths[item]] = whole[start:start + len(excerpt)]
+                ours[: lengths[item]] = whole[start : start + len(excerpt)]
                 loop(ours, min(len(ours), lengths[item] - start))
                 np.testing.assert_array_equal(ours, excerpt)
 
@@ -109,12 +127,13 @@ def test_excerpts_of_files_are_grabbed_in_batches_of_one_length(tmp_path):
     lengths = [30, 12, 25, 4, 18, 50, 22, 9, 14, 40]
     wavs = []
     for k, length in enumerate(lengths):
-        soundfile.write(tmp_path / ('%d.wav' % k), (100 * k + np.arange(length)).astype(np.int16), 22050)
-        wavs.append(audio.WavFile(str(tmp_path / ('%d.wav' % k))))
+        soundfile.write(tmp_path / (f'{int(k)}.wav'), (100 * k + np.arange(length)).astype(np.int16), 22050)
+        wavs.append(audio.WavFile(str(tmp_path / (f'{int(k)}.wav'))))
     assert [len(wav) for wav in wavs] == lengths and wavs[2][3:6].tolist() == [203, 204, 205]
 
     def batches(count):
         return list(itertools.islice(grab_random_excerpts(wavs, range(10), 2, 20, 10, 3, rng()), count))
+
     drawn = batches(60)
     for excerpts, labels in drawn:
         assert excerpts.dtype == np.int16 and excerpts.shape == (2, excerpt_length(np.array(lengths)[labels], 10, 20))
@@ -130,15 +149,16 @@ def test_excerpts_of_files_are_grabbed_in_batches_of_one_length(tmp_path):
 
 # == Mixing ==
 
+
 def test_golden_mixing(golden):
     _, arrays = golden('augment/augment')
     samples = arrays['mixup_in']
     legacy = np.random.RandomState(9)
-    weights = legacy.beta(1.2, .2, 2).astype(np.float32)
+    weights = legacy.beta(1.2, 0.2, 2).astype(np.float32)
     np.testing.assert_array_equal(mix(samples[:2], samples[2:], weights), arrays['mixup_out'])
     np.testing.assert_array_equal(arrays['mixup_arr_out'], arrays['mixup_out'])
     legacy = np.random.RandomState(9)
-    weights = legacy.beta(.2, .2, 2).astype(np.float32)
+    weights = legacy.beta(0.2, 0.2, 2).astype(np.float32)
     mixed = mix(samples[:2], samples[2:], weights)
     np.testing.assert_array_equal(mixed, arrays['mixup2_out'])
     assert mixed.dtype == np.float32
@@ -147,12 +167,12 @@ def test_golden_mixing(golden):
     np.testing.assert_allclose(mix(one_hot[:2], one_hot[2:], weights), arrays['mixup2_labels'], rtol=1e-6)
 
 
-@pytest.mark.parametrize('setting, beta', [('mixup=0.2', (1.2, .2)), ('mixup2=0.4', (.4, .4)), ('mixup=1', (2, 1))])
+@pytest.mark.parametrize('setting, beta', [('mixup=0.2', (1.2, 0.2)), ('mixup2=0.4', (0.4, 0.4)), ('mixup=1', (2, 1))])
 def test_weights_follow_the_beta_distribution(setting, beta):
     weights = mixing_weights(config.load([], [setting]), 5000, rng())
     # Single precision rounds many to 1, so that only places away from it can be compared.
-    for place in (.05, .3, .5, .8, .99):
-        assert abs(np.mean(weights < place) - stats.beta(*beta).cdf(place)) < .03
+    for place in (0.05, 0.3, 0.5, 0.8, 0.99):
+        assert abs(np.mean(weights < place) - stats.beta(*beta).cdf(place)) < 0.03
 
 
 def test_nothing_is_mixed_by_default():
@@ -161,6 +181,7 @@ def test_nothing_is_mixed_by_default():
 
 # == Spectrograms ==
 
+
 def test_golden_filters(golden):
     _, arrays = golden('augment/augment')
     spect = arrays['filters_in']
@@ -168,7 +189,7 @@ def test_golden_filters(golden):
     lowest, highest = 12 * np.log2(150), 12 * np.log2(8000)
     centre = lowest + legacy.rand(len(spect)) * (highest - lowest)
     deviation = 5 + 2 * legacy.randn(len(spect))
-    gain = 10 * 2 * (legacy.rand(len(spect)) - .5)
+    gain = 10 * 2 * (legacy.rand(len(spect)) - 0.5)
     factors = filter_responses(centre, deviation, gain, spect.shape[2], 8000)
     np.testing.assert_allclose(spect * factors[:, None], arrays['filters_out'], rtol=1e-6)
 
@@ -180,29 +201,31 @@ def test_filters_are_as_loud_as_allowed_and_differ():
     extreme = gains[np.arange(4000), np.abs(gains).argmax(axis=1)]
     assert np.abs(extreme).max() <= 12.001
     # Uniform gains: half are louder than half of the most.
-    assert abs(np.mean(np.abs(extreme) > 6) - .5) < .05
-    assert abs(np.mean(extreme)) < .5
+    assert abs(np.mean(np.abs(extreme) > 6) - 0.5) < 0.05
+    assert abs(np.mean(extreme)) < 0.5
     centre = np.abs(gains).argmax(axis=1) / 465 * 10000
     # Uniform on the pitch scale: as many below as above the geometric mean.
-    assert abs(np.mean(centre < np.sqrt(150 * 10000)) - .5) < .05
+    assert abs(np.mean(centre < np.sqrt(150 * 10000)) - 0.5) < 0.05
     np.testing.assert_array_equal(draw_filters(3, 465, 10000, 0, rng()), 1)
 
 
 @pytest.mark.parametrize('order', [1, 2, 3])
 def test_golden_stretch_and_shift(golden, order):
     _, arrays = golden('augment/augment')
-    random = (np.random.RandomState(8).rand(2, 2) - .5) * 2
-    for spect, factors, expected in zip(arrays['stretch_in'], 1 + .3 * random, arrays['stretch_out_order%d' % order]):
+    random = (np.random.RandomState(8).rand(2, 2) - 0.5) * 2
+    for spect, factors, expected in zip(
+        arrays['stretch_in'], 1 + 0.3 * random, arrays[f'stretch_out_order{int(order)}']
+    ):
         out = np.empty(expected.shape, np.float32)
         stretch_shift(spect, *factors, out, order)
         np.testing.assert_allclose(out, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize('stretch', [.7, .85, 1, 1.15, 1.3])
+@pytest.mark.parametrize('stretch', [0.7, 0.85, 1, 1.15, 1.3])
 def test_stretch_never_reads_beyond_the_excerpt(stretch):
     frames = np.arange(1, 102, dtype=np.float32)
     spect = np.repeat(frames[:, None], 8, axis=1)
-    out = np.empty((kept_frames(101, .3), 8), np.float32)
+    out = np.empty((kept_frames(101, 0.3), 8), np.float32)
     stretch_shift(spect, stretch, 1, out, order=1)
     assert len(out) == 70
     np.testing.assert_allclose(np.diff(out[:, 3]), 1 / stretch, rtol=1e-3)
@@ -212,27 +235,28 @@ def test_stretch_never_reads_beyond_the_excerpt(stretch):
 
 
 def test_shift_moves_pitch_and_has_bins_enough():
-    wide = needed_bins(60, .25, 129)
-    assert wide == 81 and needed_bins(60, .25, 70) == 70 and needed_bins(60, 1, 129) == 129
+    wide = needed_bins(60, 0.25, 129)
+    assert wide == 81 and needed_bins(60, 0.25, 70) == 70 and needed_bins(60, 1, 129) == 129
     spect = np.zeros((9, wide), np.float32)
     spect[:, 40] = 1
     out = np.empty((9, 60), np.float32)
-    for shift, place in ((1.25, 50), (.75, 30), (1, 40)):
+    for shift, place in ((1.25, 50), (0.75, 30), (1, 40)):
         stretch_shift(spect, 1, shift, out)
         assert out[4].argmax() == place
     full = np.ones((9, wide), np.float32)
-    stretch_shift(full, 1, .75, out, order=1)
+    stretch_shift(full, 1, 0.75, out, order=1)
     np.testing.assert_allclose(out, 1, rtol=1e-5)
 
 
 def test_splines_leave_nothing_negative():
     spect = rng().random((30, 40)).astype(np.float32) ** 8
     out = np.empty((20, 30), np.float32)
-    stretch_shift(spect, .8, 1.2, out, order=3)
+    stretch_shift(spect, 0.8, 1.2, out, order=3)
     assert out.min() == 0
 
 
 # == In the background ==
+
 
 def test_golden_background(golden):
     case, _ = golden('augment/background')
@@ -242,6 +266,7 @@ def test_golden_background(golden):
 
     def bad(_):
         raise ValueError('oops')
+
     with pytest.raises(ValueError, match='oops') as caught:
         list(run_ahead(bad, [1], threads=1))
     assert type(caught.value).__name__ == results['exception']['result']['error']

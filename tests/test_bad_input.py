@@ -2,6 +2,7 @@
 
 What the tests of a single program hold already stands there; here is what may happen to all of them.
 """
+
 import os
 import pickle
 import re
@@ -14,18 +15,30 @@ import zipfile
 import numpy as np
 import pytest
 
+from birdsong import config, files
 from birdsong.data import audio
-from birdsong import config
-from birdsong import files
 from birdsong.scores import predictions
 from conftest import ROOT
 
 CLASSES = 3
-KEYS = {'train': ['train/2014/LIFECLEF2014_X_RN%d.wav' % n for n in range(1, 7)],
-        'valid': ['train/2014/LIFECLEF2014_X_RN%d.wav' % n for n in range(7, 10)],
-        'test': ['test/LIFECLEF2018_X_RN%d.wav' % n for n in range(10, 12)]}
-SETTINGS = ['arch=conv:2x3x3x2x2,pool:3x3,Conv:3x3x-1', 'arch.pool=logmeanexp:1', 'arch.output=softmax', 'cost=softmax', 'mel_bands=20',
-            'epochs=1', 'epochsize=1', 'batchsize=2', 'len_min=0.5', 'len_max=1', 'bg_threads=0']
+KEYS = {
+    'train': [f'train/2014/LIFECLEF2014_X_RN{int(n)}.wav' for n in range(1, 7)],
+    'valid': [f'train/2014/LIFECLEF2014_X_RN{int(n)}.wav' for n in range(7, 10)],
+    'test': [f'test/LIFECLEF2018_X_RN{int(n)}.wav' for n in range(10, 12)],
+}
+SETTINGS = [
+    'arch=conv:2x3x3x2x2,pool:3x3,Conv:3x3x-1',
+    'arch.pool=logmeanexp:1',
+    'arch.output=softmax',
+    'cost=softmax',
+    'mel_bands=20',
+    'epochs=1',
+    'epochsize=1',
+    'batchsize=2',
+    'len_min=0.5',
+    'len_max=1',
+    'bg_threads=0',
+]
 VARS = [x for setting in SETTINGS for x in ('--var', setting)]
 BEFORE = b'what was there before'
 # Program -> its folder and a command that would work, in a copy of `world`.
@@ -33,17 +46,31 @@ DATASETS = 'datasets/birdclef/'
 PROGRAMS = {
     'train': ('experiments', ['--dataset', './set', '--validate', '--keep-state', '--device=cpu', *VARS, 'out.npz']),
     'predict': ('experiments', ['--dataset', './set', '--device=cpu', 'model.npz', 'out.npz']),
-    'eval': ('experiments', ['--dataset', './set', '--labelfile-background=bg.tsv', '--json=out.json', '--per-class=out.tsv', 'p.pred.npz:0.5']),
-    'blender': ('experiments', ['--dataset', './set', '--labelfile-background=bg.tsv', '--output=out.tsv', 'p.pred.npz']),
+    'eval': (
+        'experiments',
+        [
+            '--dataset',
+            './set',
+            '--labelfile-background=bg.tsv',
+            '--json=out.json',
+            '--per-class=out.tsv',
+            'p.pred.npz:0.5',
+        ],
+    ),
+    'blender': (
+        'experiments',
+        ['--dataset', './set', '--labelfile-background=bg.tsv', '--output=out.tsv', 'p.pred.npz'],
+    ),
     'submit_csv': ('experiments', ['--dataset', './set', 't.pred.npz', 'out.csv']),
     'model_to_fcn': ('experiments', ['model.npz', 'out.npz', '--window=1']),
     'list_models': ('experiments', ['--models=models.tsv']),
-    'convert': (DATASETS + 'audio', ['source', '--dataset=./set', '--jobs=1']),
-    'collect': (DATASETS + 'xml', ['source', '--dataset=./set']),
-    'recreate': (DATASETS + 'labels', ['--dataset=./set']),
-    'split': (DATASETS + 'filelists', ['--dataset=./set', '--valid-list=list']),
+    'convert': (f'{DATASETS}audio', ['source', '--dataset=./set', '--jobs=1']),
+    'collect': (f'{DATASETS}xml', ['source', '--dataset=./set']),
+    'recreate': (f'{DATASETS}labels', ['--dataset=./set']),
+    'split': (f'{DATASETS}filelists', ['--dataset=./set', '--valid-list=list']),
     'validate': ('datasets', ['./set']),
-    'generate': ('datasets/demo', ['new', '--species=2', '--recordings=10'])}
+    'generate': ('datasets/demo', ['new', '--species=2', '--recordings=10']),
+}
 XML = '<Audio><ClassId>c%d</ClassId><Genus>Avis</Genus><Species>s%d</Species></Audio>'
 
 
@@ -68,23 +95,49 @@ def save(path, keys, classes=CLASSES):
 def good(tmp_path_factory):
     """A folder with everything that the programs take."""
     from birdsong.networks import model
+
     here = tmp_path_factory.mktemp('good')
     rng, labelled = np.random.default_rng(0), KEYS['train'] + KEYS['valid']
     for name, keys in KEYS.items():
-        write(here / 'set/filelists' / name, ''.join(key + '\n' for key in keys))
+        write(here / 'set/filelists' / name, ''.join(f'{key}\n' for key in keys))
         for key in keys:
             write_wav(here / 'set/audio' / key, rng.normal(0, 1000, 22050))
     write(here / 'set/labels/labelset', 'c0\nc1\nc2\n')
-    write(here / 'set/labels/fg.tsv', ''.join('%s\t%d\n' % (key, i % 3) for i, key in enumerate(labelled)))
-    write(here / 'set/labels/bg.tsv', ''.join('%s\t%d\n' % (key, (i + 1) % 3) for i, key in enumerate(labelled)))
-    write(here / 'set/labels/meta.tsv', ''.join('%s\t2014-01-02\t07:00:00\t1.5\t-60\t100\n' % key for key in labelled))
+    write(here / 'set/labels/fg.tsv', ''.join(f'{key}\t{int(i % 3)}\n' for i, key in enumerate(labelled)))
+    write(here / 'set/labels/bg.tsv', ''.join(f'{key}\t{int((i + 1) % 3)}\n' for i, key in enumerate(labelled)))
+    write(here / 'set/labels/meta.tsv', ''.join(f'{key}\t2014-01-02\t07:00:00\t1.5\t-60\t100\n' for key in labelled))
     for i, key in enumerate(labelled):
-        base = os.path.basename(key)[:-len('.wav')]
-        write(here / 'source/data' / (base + '.xml'), XML % (i % 3, i % 3))
-        write_wav(here / 'source/data' / (base + '.wav'), rng.normal(0, 1000, 2205))
-    write(here / 'set/xml/recordings.tsv', '\t'.join(['path', *'ClassId Genus Species BackgroundSpecies Date Time Latitude Longitude Elevation Author '
-          'AuthorID Country Locality'.split()]) + '\n' + ''.join('\t'.join([key, 'c%d' % (i % 3), 'Avis', 's%d' % (i % 3), *10 * ['']]) + '\n'
-                                                             for i, key in enumerate(labelled)))
+        base = os.path.basename(key)[: -len('.wav')]
+        write(here / 'source/data' / (f'{base}.xml'), XML % (i % 3, i % 3))
+        write_wav(here / 'source/data' / (f'{base}.wav'), rng.normal(0, 1000, 2205))
+    write(
+        here / 'set/xml/recordings.tsv',
+        '\t'.join(
+            [
+                'path',
+                *[
+                    'ClassId',
+                    'Genus',
+                    'Species',
+                    'BackgroundSpecies',
+                    'Date',
+                    'Time',
+                    'Latitude',
+                    'Longitude',
+                    'Elevation',
+                    'Author',
+                    'AuthorID',
+                    'Country',
+                    'Locality',
+                ],
+            ]
+        )
+        + '\n'
+        + ''.join(
+            '\t'.join([key, f'c{int(i % 3)}', 'Avis', f's{int(i % 3)}', *10 * ['']]) + '\n'
+            for i, key in enumerate(labelled)
+        ),
+    )
     write(here / 'list', KEYS['valid'][0])
     write(here / 'models.tsv', 'a\tdummy\nb\tdummy\tban=a\n')
     cfg = dict(config.load([], SETTINGS), classes=CLASSES)
@@ -108,23 +161,27 @@ def world(good, tmp_path, monkeypatch):
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Runs a program in this process: (exit status, lines on stderr)."""
+
     def call(name, arguments):
-        path = ROOT / PROGRAMS[name][0] / (name + '.py')
+        path = ROOT / PROGRAMS[name][0] / (f'{name}.py')
         monkeypatch.setattr(sys, 'argv', [str(path), *arguments])
         monkeypatch.setattr(sys, 'path', list(sys.path))
         with pytest.raises(SystemExit) as end:
             runpy.run_path(str(path), run_name='__main__')
         said, code = capsys.readouterr().err, end.value.code
         return (1, said.splitlines() + code.splitlines()) if isinstance(code, str) else (code or 0, said.splitlines())
+
     return call
 
 
 # -- What may happen to files --
 
+
 def cut(name):
     def damage(here):
         content = (here / name).read_bytes()
-        (here / name).write_bytes(content[:len(content) // 2])
+        (here / name).write_bytes(content[: len(content) // 2])
+
     return damage
 
 
@@ -138,17 +195,21 @@ def remove(name):
 
 def folder(name):
     """A folder where a file is expected."""
+
     def damage(here):
         os.unlink(here / name)
         os.mkdir(here / name)
+
     return damage
 
 
 def device(name):
     """A link to a device where a file is expected."""
+
     def damage(here):
         os.unlink(here / name)
         os.symlink('/dev/null', here / name)
+
     return damage
 
 
@@ -158,11 +219,13 @@ def append(name, line):
 
 def bomb(name):
     """A file of 60 kB that unpacks to 60 MB."""
+
     def damage(here):
         with zipfile.ZipFile(here / name, 'w', zipfile.ZIP_DEFLATED) as z, z.open('scores.npy', 'w') as f:
             np.lib.format.write_array_header_1_0(f, {'descr': '<f4', 'fortran_order': False, 'shape': (70, 1 << 18)})
             for _ in range(70):
                 f.write(bytes(1 << 20))
+
     return damage
 
 
@@ -183,6 +246,7 @@ def objects(name):
 
 def not_finite(name):
     """NaN in all floating point arrays."""
+
     def damage(here):
         with np.load(here / name) as f:
             arrays = dict(f)
@@ -190,6 +254,7 @@ def not_finite(name):
             if value.dtype.kind == 'f':
                 value[...] = np.nan
         files.save_npz(here / name, arrays)
+
     return damage
 
 
@@ -201,65 +266,169 @@ AUDIO = 'set/audio/'
 TRAINED, VALID, TEST = (AUDIO + KEYS[name][0] for name in ('train', 'valid', 'test'))
 NOT_TEXT = b'a\xff\xfe\x80\n'
 PSEUDO = '--var=pseudo_labels=l.pred.npz:softmax'
-OTHER = ['train/2014/LIFECLEF2014_Y_RN%d.wav' % n for n in range(3)]
+OTHER = [f'train/2014/LIFECLEF2014_Y_RN{int(n)}.wav' for n in range(3)]
 
 # Program, what happened, what the line says, further arguments.
 CASES = [
     # recordings
-    *((name, damage(wav), words) for name, wav in (('train', TRAINED), ('train', VALID), ('predict', VALID), ('validate', TEST)) for damage, words in (
-        (cut, 'RN.*(truncated|samples|ends)'), (lambda f: put(f, b''), 'RN.*(empty|not a WAVE)'), (remove, 'no such recording|missing'), (folder, 'RN'))),
+    *(
+        (name, damage(wav), words)
+        for name, wav in (('train', TRAINED), ('train', VALID), ('predict', VALID), ('validate', TEST))
+        for damage, words in (
+            (cut, 'RN.*(truncated|samples|ends)'),
+            (lambda f: put(f, b''), 'RN.*(empty|not a WAVE)'),
+            (remove, 'no such recording|missing'),
+            (folder, 'RN'),
+        )
+    ),
     ('train', lambda here: write_wav(here / TRAINED, []), 'no samples'),
     ('convert', lambda here: shutil.rmtree(here / 'set/audio') or write(here / 'set/audio', b''), 'set/audio'),
     # lists
-    *((name, append('set/filelists/' + which, 'train/none.wav'), 'none.wav') for name, which in (
-        ('train', 'train'), ('train', 'valid'), ('predict', 'valid'), ('validate', 'test'), ('eval', 'valid'), ('blender', 'valid'))),
+    *(
+        (name, append(f'set/filelists/{which}', 'train/none.wav'), 'none.wav')
+        for name, which in (
+            ('train', 'train'),
+            ('train', 'valid'),
+            ('predict', 'valid'),
+            ('validate', 'test'),
+            ('eval', 'valid'),
+            ('blender', 'valid'),
+        )
+    ),
     ('submit_csv', append('set/filelists/test', 'test/none_RN99.wav'), 'none_RN99.wav'),
-    *((name, damage('set/filelists/' + which), words) for name, which in (
-        ('train', 'train'), ('predict', 'valid'), ('eval', 'valid'), ('blender', 'valid'), ('submit_csv', 'test'), ('validate', 'valid')) for damage, words in (
-            (lambda f: put(f, NOT_TEXT), 'filelists/.*: not UTF-8'), (lambda f: put(f, b''), 'filelists/.*(empty|nothing|no recordings)'), (folder, 'filelists/'))),
+    *(
+        (name, damage(f'set/filelists/{which}'), words)
+        for name, which in (
+            ('train', 'train'),
+            ('predict', 'valid'),
+            ('eval', 'valid'),
+            ('blender', 'valid'),
+            ('submit_csv', 'test'),
+            ('validate', 'valid'),
+        )
+        for damage, words in (
+            (lambda f: put(f, NOT_TEXT), 'filelists/.*: not UTF-8'),
+            (lambda f: put(f, b''), 'filelists/.*(empty|nothing|no recordings)'),
+            (folder, 'filelists/'),
+        )
+    ),
     ('split', put('list', NOT_TEXT), 'list: not UTF-8'),
     ('split', folder('list'), 'list'),
     # labels
-    *((name, damage, words) for name in ('train', 'eval', 'blender', 'validate') for damage, words in (
-        (put('set/labels/fg.tsv', '%s\t0\n' % KEYS['train'][0]), 'fg.tsv'), (put('set/labels/labelset', 'c0\n'), 'fg.tsv'),
-        (put('set/labels/fg.tsv', 'no table\n'), 'fg.tsv'), (put('set/labels/fg.tsv', NOT_TEXT), 'fg.tsv: not UTF-8'), (put('set/labels/labelset', b''), 'labelset'),
-        (append('set/labels/fg.tsv', '%s\tc1' % KEYS['valid'][0]), 'fg.tsv'))),
-    *((name, damage, 'bg.tsv') for name in ('eval', 'blender', 'validate') for damage in (
-        put('set/labels/bg.tsv', 'x\ty\tz\n'), put('set/labels/bg.tsv', NOT_TEXT), append('set/labels/bg.tsv', '%s\t1,x' % OTHER[0]))),
+    *(
+        (name, damage, words)
+        for name in ('train', 'eval', 'blender', 'validate')
+        for damage, words in (
+            (put('set/labels/fg.tsv', f'{KEYS["train"][0]}\t0\n'), 'fg.tsv'),
+            (put('set/labels/labelset', 'c0\n'), 'fg.tsv'),
+            (put('set/labels/fg.tsv', 'no table\n'), 'fg.tsv'),
+            (put('set/labels/fg.tsv', NOT_TEXT), 'fg.tsv: not UTF-8'),
+            (put('set/labels/labelset', b''), 'labelset'),
+            (append('set/labels/fg.tsv', f'{KEYS["valid"][0]}\tc1'), 'fg.tsv'),
+        )
+    ),
+    *(
+        (name, damage, 'bg.tsv')
+        for name in ('eval', 'blender', 'validate')
+        for damage in (
+            put('set/labels/bg.tsv', 'x\ty\tz\n'),
+            put('set/labels/bg.tsv', NOT_TEXT),
+            append('set/labels/bg.tsv', f'{OTHER[0]}\t1,x'),
+        )
+    ),
     ('train', put('set/labels/bg.tsv', 'x\ty\n'), 'bg.tsv', '--var=mix_fg_bg=0.5'),
-    *((name, put('set/labels/meta.tsv', content), 'meta.tsv', *more) for content in (b'x\n', NOT_TEXT) for name, *more in (
-        ('validate',), ('train', '--var=input_meta=date', '--var=arch_meta=full:4'))),
+    *(
+        (name, put('set/labels/meta.tsv', content), 'meta.tsv', *more)
+        for content in (b'x\n', NOT_TEXT)
+        for name, *more in (('validate',), ('train', '--var=input_meta=date', '--var=arch_meta=full:4'))
+    ),
     ('recreate', put('set/xml/recordings.tsv', NOT_TEXT), 'recordings.tsv: not UTF-8'),
     ('collect', put('set/xml/recordings.tsv', NOT_TEXT), 'recordings.tsv: not UTF-8'),
     ('collect', lambda here: shutil.rmtree(here / 'source') or write(here / 'source', b''), 'source'),
     ('split', put('set/labels/fg.tsv', NOT_TEXT), 'fg.tsv: not UTF-8'),
     # settings and tables
-    *((name, lambda here: None, words, *more) for name in ('train', 'predict', 'model_to_fcn') for words, *more in (
-        ('mel_bands=many', '--var=mel_bands=many'), ('unknown setting mel_band', '--var=mel_band=3'), ('KEY=VALUE', '--var=mel_bands'),
-        ('none.vars: no such file', '--vars=none.vars'), ('model.npz: not UTF-8', '--vars=model.npz'), ('set', '--vars=set'))),
-    *((name, damage, words) for name in ('predict', 'model_to_fcn') for damage, words in (
-        (put('model.npz.vars', NOT_TEXT), 'vars: not UTF-8'), (put('model.npz.vars', 'fps=fast\n'), 'fps=fast'), (remove('model.npz.vars'), 'vars'))),
+    *(
+        (name, lambda here: None, words, *more)
+        for name in ('train', 'predict', 'model_to_fcn')
+        for words, *more in (
+            ('mel_bands=many', '--var=mel_bands=many'),
+            ('unknown setting mel_band', '--var=mel_band=3'),
+            ('KEY=VALUE', '--var=mel_bands'),
+            ('none.vars: no such file', '--vars=none.vars'),
+            ('model.npz: not UTF-8', '--vars=model.npz'),
+            ('set', '--vars=set'),
+        )
+    ),
+    *(
+        (name, damage, words)
+        for name in ('predict', 'model_to_fcn')
+        for damage, words in (
+            (put('model.npz.vars', NOT_TEXT), 'vars: not UTF-8'),
+            (put('model.npz.vars', 'fps=fast\n'), 'fps=fast'),
+            (remove('model.npz.vars'), 'vars'),
+        )
+    ),
     ('list_models', put('models.tsv', NOT_TEXT), 'models.tsv: not UTF-8'),
     ('list_models', folder('models.tsv'), 'models.tsv'),
     # models
-    *((name, damage('model.npz'), 'model.npz', *more) for damage in (cut, bomb, hostile, objects, folder, lambda f: put(f, b'')) for name, *more in (
-        ('predict',), ('model_to_fcn',), ('train', '--var=init_from=model.npz'), ('train', '--var=ban=model.npz'))),
+    *(
+        (name, damage('model.npz'), 'model.npz', *more)
+        for damage in (cut, bomb, hostile, objects, folder, lambda f: put(f, b''))
+        for name, *more in (
+            ('predict',),
+            ('model_to_fcn',),
+            ('train', '--var=init_from=model.npz'),
+            ('train', '--var=ban=model.npz'),
+        )
+    ),
     *((name, not_finite('model.npz'), 'finite') for name in ('predict', 'model_to_fcn')),
     # a state to go on from
-    *(('train', damage, 'out.state') for damage in (put('out.state', b''), bomb('out.state'), objects('out.state'), hostile('out.state'))),
+    *(
+        ('train', damage, 'out.state')
+        for damage in (put('out.state', b''), bomb('out.state'), objects('out.state'), hostile('out.state'))
+    ),
     # predictions
-    *((name, damage(filename), words, *more)
-      for name, filename, *more in (('eval', 'p.pred.npz'), ('blender', 'p.pred.npz'), ('submit_csv', 't.pred.npz'), ('train', 'l.pred.npz', PSEUDO))
-      for damage, words in ((cut, 'not a whole'), (bomb, 'would unpack|not a whole'), (hostile, 'mkdir'), (objects, 'pred.npz: '), (not_finite, 'not finite'), (folder, 'pred.npz: '),
-                            (lambda f: put(f, b''), 'pred.npz: '), (remove, 'no such file'), (lambda f: predicted(f, OTHER), 'another data set|no predictions for'))),
+    *(
+        (name, damage(filename), words, *more)
+        for name, filename, *more in (
+            ('eval', 'p.pred.npz'),
+            ('blender', 'p.pred.npz'),
+            ('submit_csv', 't.pred.npz'),
+            ('train', 'l.pred.npz', PSEUDO),
+        )
+        for damage, words in (
+            (cut, 'not a whole'),
+            (bomb, 'would unpack|not a whole'),
+            (hostile, 'mkdir'),
+            (objects, 'pred.npz: '),
+            (not_finite, 'not finite'),
+            (folder, 'pred.npz: '),
+            (lambda f: put(f, b''), 'pred.npz: '),
+            (remove, 'no such file'),
+            (lambda f: predicted(f, OTHER), 'another data set|no predictions for'),
+        )
+    ),
     ('eval', predicted('p.pred.npz', classes=4), '4 classes'),
     ('blender', predicted('p.pred.npz', classes=4), '4 classes'),
     ('submit_csv', predicted('t.pred.npz', KEYS['test'], 4), '4 classes'),
     # devices and pipes
-    *((name, device(filename), 'a pipe or a device', *more) for name, filename, *more in (
-        ('train', 'set/filelists/train'), ('train', TRAINED), ('train', 'l.pred.npz', PSEUDO), ('predict', 'model.npz'),
-        ('predict', 'model.npz.vars'), ('eval', 'p.pred.npz'), ('eval', 'set/labels/fg.tsv'), ('blender', 'set/labels/bg.tsv'),
-        ('list_models', 'models.tsv'), ('split', 'list'), ('recreate', 'set/xml/recordings.tsv'), ('validate', 'set/labels/labelset'))),
+    *(
+        (name, device(filename), 'a pipe or a device', *more)
+        for name, filename, *more in (
+            ('train', 'set/filelists/train'),
+            ('train', TRAINED),
+            ('train', 'l.pred.npz', PSEUDO),
+            ('predict', 'model.npz'),
+            ('predict', 'model.npz.vars'),
+            ('eval', 'p.pred.npz'),
+            ('eval', 'set/labels/fg.tsv'),
+            ('blender', 'set/labels/bg.tsv'),
+            ('list_models', 'models.tsv'),
+            ('split', 'list'),
+            ('recreate', 'set/xml/recordings.tsv'),
+            ('validate', 'set/labels/labelset'),
+        )
+    ),
     ('submit_csv', device('out.csv'), 'out.csv: a pipe or a device'),
     # where results go
     ('generate', put('new', BEFORE), 'exists already'),
@@ -284,7 +453,7 @@ def test_the_command_works_where_nothing_is_wrong(name, world, run):
     assert code == 0, said
 
 
-@pytest.mark.parametrize('number', range(len(CASES)), ids=lambda i: '%s-%d' % (CASES[i][0], i))
+@pytest.mark.parametrize('number', range(len(CASES)), ids=lambda i: f'{CASES[i][0]}-{int(i)}')
 def test_bad_input_is_one_line_and_nothing_is_overwritten(number, world, run):
     name, damage, words, more = CASES[number]
     for result in ('out.npz', 'out.npz.vars', 'out.json', 'out.tsv', 'out.csv'):
@@ -296,7 +465,7 @@ def test_bad_input_is_one_line_and_nothing_is_overwritten(number, world, run):
     lines = [line for line in said if not line.startswith('blender.py: skipped: ')]
     # and validate.py names the first fault of each kind
     assert code == 1 and (len(lines) == 1 or name == 'validate' and 1 < len(lines) <= 2), said
-    assert all(line.startswith(name + '.py: ') for line in lines)
+    assert all(line.startswith(f'{name}.py: ') for line in lines)
     assert re.search(words, ' '.join(said)), said
     after = contents(world)
     assert {path: after.get(path) for path in before} == before

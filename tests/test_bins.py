@@ -3,6 +3,7 @@
 fixtures/all_bins.npz was trained when filterbank=none still took all bins; the files beside it are its predictions and its
 fully convolutional form, written at that time.
 """
+
 import shutil
 import sys
 
@@ -11,15 +12,14 @@ import pytest
 import soundfile
 import torch
 
-from birdsong import config
-from birdsong.data import feeds
-from birdsong.networks import fcn
-from birdsong.networks import model
 import predict
 import train
-from conftest import ROOT
+from birdsong import config
+from birdsong.data import feeds
 from birdsong.files import Problem, load_npz
+from birdsong.networks import fcn, model
 from birdsong.scores.predictions import load
+from conftest import ROOT
 
 OLD = ROOT / 'tests/fixtures/all_bins.npz'
 BINS, ALL_BINS = 23, 33
@@ -44,9 +44,13 @@ def dataset(tmp_path):
 @pytest.fixture
 def call(dataset, monkeypatch):
     """Runs the main function of train.py or predict.py on the dataset."""
+
     def run_main(program, *args):
-        monkeypatch.setattr(sys, 'argv', [program.__file__, *map(str, args), '--dataset', str(dataset), '--device', 'cpu'])
+        monkeypatch.setattr(
+            sys, 'argv', [program.__file__, *map(str, args), '--dataset', str(dataset), '--device', 'cpu']
+        )
         program.main()
+
     return run_main
 
 
@@ -64,7 +68,7 @@ def test_a_file_of_ours_with_all_bins_predicts_as_before(where, call, tmp_path):
 
 
 def test_training_starts_and_learns_from_a_file_with_all_bins(call, tmp_path):
-    settings = ['--vars', str(OLD) + '.vars', '--var', 'epochs=0']
+    settings = ['--vars', f'{OLD!s}.vars', '--var', 'epochs=0']
     call(train, tmp_path / 'm.npz', *settings, '--var', f'init_from={OLD}', '--var', f'ban={OLD}')
     call(predict, tmp_path / 'm.npz', tmp_path / 'out.npz')
     same_scores(tmp_path / 'out.npz', ROOT / 'tests/fixtures/all_bins.pred.npz')
@@ -73,7 +77,7 @@ def test_training_starts_and_learns_from_a_file_with_all_bins(call, tmp_path):
 
 
 def test_an_interrupted_run_on_all_bins_goes_on(call, tmp_path):
-    settings = ['--keep-state', '--vars', str(OLD) + '.vars', '--var', 'epochsize=1']
+    settings = ['--keep-state', '--vars', f'{OLD!s}.vars', '--var', 'epochsize=1']
     call(train, tmp_path / 'm.npz', *settings, '--var', 'bins=33', '--var', 'epochs=1')
     (tmp_path / 'm.npz').unlink()
     call(train, tmp_path / 'm.npz', *settings, '--var', 'epochs=1')
@@ -81,17 +85,19 @@ def test_an_interrupted_run_on_all_bins_goes_on(call, tmp_path):
 
 
 def test_a_converted_network_with_all_bins_gives_its_scores(dataset):
-    cfg = config.load([str(OLD) + '.vars'])
+    cfg = config.load([f'{OLD!s}.vars'])
     model.note_bins(cfg, str(OLD))
     net = predict.load_model(str(OLD), cfg, 0)
     samples = soundfile.read(feeds.Dataset(dataset).audio_path('0.wav'), dtype='int16')[0]
-    old, new = (np.concatenate([scores['output'] for _, scores in converted.recording(samples)])
-                for converted in (fcn.load(ROOT / 'tests/fixtures/all_bins.fcn.npz'), fcn.to_fcn(net, .5)))
+    old, new = (
+        np.concatenate([scores['output'] for _, scores in converted.recording(samples)])
+        for converted in (fcn.load(ROOT / 'tests/fixtures/all_bins.fcn.npz'), fcn.to_fcn(net, 0.5))
+    )
     np.testing.assert_allclose(old, new, atol=1e-5)
 
 
 def test_a_file_of_the_original_has_the_bins_up_to_mel_max(call, tmp_path):
-    settings = ['--vars', str(OLD) + '.vars', '--var', 'epochs=0']
+    settings = ['--vars', f'{OLD!s}.vars', '--var', 'epochs=0']
     call(train, tmp_path / 'ours.npz', *settings)
     call(predict, tmp_path / 'ours.npz', tmp_path / 'ours.pred.npz')
     net = predict.load_model(str(tmp_path / 'ours.npz'), config.load([str(tmp_path / 'ours.npz.vars')]), 0)
@@ -104,7 +110,7 @@ def test_a_file_of_the_original_has_the_bins_up_to_mel_max(call, tmp_path):
 
 def test_files_of_the_original_with_all_bins_are_recognised_by_each_magscale(tmp_path):
     for magscale in ('none', 'log1p_learn', 'pow_learn', 'pcen'):
-        cfg = config.load([], ['filterbank=none', 'magscale=' + magscale, 'arch=conv:2x3x3', 'frame_len=64'])
+        cfg = config.load([], ['filterbank=none', f'magscale={magscale}', 'arch=conv:2x3x3', 'frame_len=64'])
         net = model.build(dict(cfg, bins=ALL_BINS), 3)
         model.save_original(net, tmp_path / 'm.npz')
         model.note_bins(cfg, str(tmp_path / 'm.npz'))

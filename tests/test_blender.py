@@ -1,4 +1,5 @@
 """blender.py and its quick evaluation: the figures of eval.py, weights worth having, and the same ones after any interruption."""
+
 import fcntl
 import pickle
 import signal
@@ -7,15 +8,15 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_eval import run, write_lines
 
 import blender
-from birdsong.scores import metrics
-from birdsong.scores import predictions
-from conftest import ROOT
-from birdsong.scores.ensemble import Ensemble
 from birdsong.files import Problem
-from test_eval import run, write_lines
+from birdsong.scores import metrics, predictions
+from birdsong.scores.ensemble import Ensemble
+from conftest import ROOT
 
 GOLDEN = ('eval/blender_greedy',)
 STRATEGIES = 'greedy', 'forward', 'hyperopt', 'hyperopt_zero', 'hyperopt_log'
@@ -47,9 +48,17 @@ def plainly(scores, truth, background, weights):
 
 # -- Quick evaluation --
 
+
 @settings(deadline=None, max_examples=40)
-@given(st.integers(1, 7), st.integers(1, 20), st.integers(1, 30), st.sampled_from((None, 1, 3)), st.booleans(),
-       st.booleans(), st.integers(0, 1000))
+@given(
+    st.integers(1, 7),
+    st.integers(1, 20),
+    st.integers(1, 30),
+    st.sampled_from((None, 1, 3)),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 1000),
+)
 def test_quick_figures_are_the_plain_ones(models, recordings, classes, levels, with_background, prune, seed):
     rng = np.random.default_rng(seed)
     scores, truth, background = problem(models, recordings, max(classes, 4), levels, seed)
@@ -72,11 +81,11 @@ def test_quick_figures_are_the_plain_ones(models, recordings, classes, levels, w
 
 def test_a_subset_of_recordings_is_evaluated_alone():
     scores, truth, background = problem()
-    ensemble, weights = Ensemble(list(scores), truth, background), np.array([.3, .1, .7, .2])
+    ensemble, weights = Ensemble(list(scores), truth, background), np.array([0.3, 0.1, 0.7, 0.2])
     some = np.array([3, 4, 17, 60])
     expected = plainly(scores[:, some], truth[some], [background[i] for i in some], weights)
     np.testing.assert_allclose(ensemble.evaluate(weights, some), expected)
-    np.testing.assert_allclose(ensemble.walk(weights, some).change(1, .1), expected)
+    np.testing.assert_allclose(ensemble.walk(weights, some).change(1, 0.1), expected)
     firsts, precisions = ensemble.each(weights)
     assert (firsts[some].mean(), precisions[some].mean()) == pytest.approx(expected)
 
@@ -85,7 +94,7 @@ def test_a_subset_of_recordings_is_evaluated_alone():
 def test_a_line_is_what_its_points_are(low, high):
     scores, truth, background = problem(models=5, recordings=120, classes=40)
     ensemble = Ensemble(list(scores), truth, background)
-    walk = ensemble.walk([.5, .2, 0, .9, 1])
+    walk = ensemble.walk([0.5, 0.2, 0, 0.9, 1])
     for model in range(5):
         curves = np.array(walk.line(model, low, high, count=50))
         weights = np.tile(walk.weights.astype(float), (50, 1))
@@ -117,6 +126,7 @@ def test_no_weights_at_all_are_worth_nothing():
 
 # -- Strategies --
 
+
 def search(strategy, scores, truth, background, criterion='fg+bg', patience=None, seed=0):
     found = blender.Search(Ensemble(list(scores), truth, background), criterion, blender.Trials(None, {}))
     blender.run(strategy, found, np.ones(len(scores)), patience, seed)
@@ -128,8 +138,10 @@ def test_greedy_finds_what_the_original_finds(golden):
     for case in description['cases']:
         fg, bg = plainly(arrays['preds'], arrays['truth'], description['bg'], case['weights'])
         original = fg + bg if case['criterion'] == 'fg+bg' else fg
-        ours = [search('greedy', arrays['preds'], arrays['truth'], description['bg'], case['criterion'], 10, seed).best
-                for seed in range(8)]
+        ours = [
+            search('greedy', arrays['preds'], arrays['truth'], description['bg'], case['criterion'], 10, seed).best
+            for seed in range(8)
+        ]
         assert np.median(ours) > original - 0.003 and max(ours) >= original
 
 
@@ -210,7 +222,7 @@ def test_a_search_for_held_out_figures_never_sees_them():
 
 def test_the_steadiest_wins_most_subsets():
     rng = np.random.default_rng(0)
-    steady, lucky = np.full(400, .55), np.where(rng.random(400) < 0.003, 10., .5)
+    steady, lucky = np.full(400, 0.55), np.where(rng.random(400) < 0.003, 10.0, 0.5)
     wins, results, size = blender.compete(np.array([steady, lucky, steady]), 0)
     assert size == 40 and wins.sum() == pytest.approx(50) and wins[0] == wins[2] > wins[1]
     assert results.shape == (3, 50)
@@ -218,21 +230,22 @@ def test_the_steadiest_wins_most_subsets():
 
 # -- The program --
 
+
 @pytest.fixture
 def dataset(tmp_path):
     """A data set of 80 recordings, and predictions m0.npz to m3.npz for it."""
     scores, truth, background = problem()
-    keys = ['train/%d.wav' % i for i in range(80)]
+    keys = [f'train/{int(i)}.wav' for i in range(80)]
     write_lines(tmp_path / 'set/filelists/valid', keys)
-    write_lines(tmp_path / 'set/labels/labelset', ['c%d' % c for c in range(9)])
+    write_lines(tmp_path / 'set/labels/labelset', [f'c{int(c)}' for c in range(9)])
     write_lines(tmp_path / 'set/labels/fg.tsv', ['%s\t%d' % item for item in zip(keys, truth)])
-    write_lines(tmp_path / 'set/labels/bg.tsv', ['%s\t%s' % (k, ','.join(map(str, b))) for k, b in zip(keys, background)])
+    write_lines(tmp_path / 'set/labels/bg.tsv', [f'{k}\t{",".join(map(str, b))}' for k, b in zip(keys, background)])
     for m, member in enumerate(scores):
-        predictions.save(tmp_path / ('m%d.pred.npz' % m), keys, list(member))
+        predictions.save(tmp_path / (f'm{int(m)}.pred.npz'), keys, list(member))
     return tmp_path / 'set'
 
 
-INPUTS = ['m%d.pred.npz' % m for m in range(4)]
+INPUTS = [f'm{int(m)}.pred.npz' for m in range(4)]
 
 
 def blend(dataset, *args):
@@ -248,9 +261,9 @@ def test_what_is_printed_goes_into_eval(dataset):
     said = [line for line in done.stderr.splitlines() if line.startswith('MAP: ')][-1]
     assert evaluated.startswith(said)
     table = (dataset.parent / 'w.tsv').read_text().splitlines()
-    assert '# %s' % said in table and '# options:' in table
+    assert f'# {said}' in table and '# options:' in table
     members = [line.split('\t') for line in table if not line.startswith('#')]
-    assert [[name + '.pred.npz', weight] for name, weight in members] == [line.split(':') for line in lines]
+    assert [[f'{name}.pred.npz', weight] for name, weight in members] == [line.split(':') for line in lines]
 
 
 def test_the_table_is_written_into_a_new_folder_with_the_options_that_it_needs(dataset):
@@ -272,31 +285,49 @@ def test_unreadable_files_are_skipped_with_a_word(dataset):
     done = blend(dataset, 'none.npz', *INPUTS[:2], 'bad.npz:0.5', 'other.npz', '--patience=5')
     assert done.returncode == 0
     for name, why in (('none.npz', 'no such file'), ('bad.npz', 'not a whole'), ('other.npz', 'another data set')):
-        assert any(line.startswith('blender.py: skipped: %s: ' % name) and why in line for line in done.stderr.splitlines())
+        assert any(
+            line.startswith(f'blender.py: skipped: {name}: ') and why in line for line in done.stderr.splitlines()
+        )
     assert {line.split(':')[0] for line in done.stdout.splitlines()} <= set(INPUTS[:2])
     done = blend(dataset, 'none.npz', 'bad.npz')
     assert done.returncode == 1 and 'none of the 2 files' in done.stderr
 
 
-@pytest.mark.parametrize('args, message', [
-    (('m0.pred.npz:-1',), 'negative'), (('m0.pred.npz', 'm0.pred.npz:2'), 'twice'), ((INPUTS[0], '--folds=1'), '--folds=1'),
-    ((INPUTS[0], '--folds=81'), '--folds=81 of 80'), ((INPUTS[0], '--patience=0'), '--patience=0'),
-    ((INPUTS[0], '--init-weights=nan'), '--init-weights'), ((INPUTS[0], '--labelfile-background=x.tsv'), 'x.tsv')])
+@pytest.mark.parametrize(
+    'args, message',
+    [
+        (('m0.pred.npz:-1',), 'negative'),
+        (('m0.pred.npz', 'm0.pred.npz:2'), 'twice'),
+        ((INPUTS[0], '--folds=1'), '--folds=1'),
+        ((INPUTS[0], '--folds=81'), '--folds=81 of 80'),
+        ((INPUTS[0], '--patience=0'), '--patience=0'),
+        ((INPUTS[0], '--init-weights=nan'), '--init-weights'),
+        ((INPUTS[0], '--labelfile-background=x.tsv'), 'x.tsv'),
+    ],
+)
 def test_wrong_options_are_one_line(dataset, args, message):
     done = blend(dataset, *args)
     assert done.returncode == 1 and done.stdout == '' and message in done.stderr.splitlines()[-1]
     assert done.stderr.startswith('blender.py: ')
 
 
-@pytest.mark.parametrize('options', (
-    ('--strategy=greedy', '--seed=3'), ('--strategy=forward',), ('--strategy=hyperopt_zero', '--patience=26'),
-    ('--strategy=hyperopt', '--patience=12', '--seeds=2', '--stability', '--folds=2')))
+@pytest.mark.parametrize(
+    'options',
+    (
+        ('--strategy=greedy', '--seed=3'),
+        ('--strategy=forward',),
+        ('--strategy=hyperopt_zero', '--patience=26'),
+        ('--strategy=hyperopt', '--patience=12', '--seeds=2', '--stability', '--folds=2'),
+    ),
+)
 def test_a_search_goes_on_wherever_its_trials_were_cut_off(dataset, options, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(dataset.parent)
     trials = dataset.parent / 't'
 
     def printed():
-        monkeypatch.setattr(sys, 'argv', ['blender.py', '--dataset', str(dataset), *INPUTS, '--trials', str(trials), *options])
+        monkeypatch.setattr(
+            sys, 'argv', ['blender.py', '--dataset', str(dataset), *INPUTS, '--trials', str(trials), *options]
+        )
         assert blender.main() is None
         return capsys.readouterr().out
 
@@ -304,7 +335,7 @@ def test_a_search_goes_on_wherever_its_trials_were_cut_off(dataset, options, tmp
     content = trials.read_bytes()
     assert content.count(b'\n') > 3 and printed() == undisturbed and trials.read_bytes() == content
     ends = [i + 1 for i, byte in enumerate(content) if byte == 10]
-    for end in [0, 7, ends[0], ends[0] + 5, *ends[1::max(1, len(ends) // 3)], ends[-1] - 1, ends[-2] + 2]:
+    for end in [0, 7, ends[0], ends[0] + 5, *ends[1 :: max(1, len(ends) // 3)], ends[-1] - 1, ends[-2] + 2]:
         trials.write_bytes(content[:end])
         assert printed() == undisturbed
         assert trials.read_bytes() == content
@@ -325,10 +356,13 @@ def test_two_searches_do_not_mix_their_trials(dataset):
 def test_trials_of_another_search_are_not_used(dataset):
     assert blend(dataset, *INPUTS[:3], '--trials=t', '--patience=5').returncode == 0
     content = (dataset.parent / 't').read_bytes()
-    for args, what in (((*INPUTS, '--patience=5'), 'initial weights, predictions'), ((*INPUTS[:3], '--patience=6'), 'patience'),
-                       ((*INPUTS[:3], '--patience=5', '--seed=1'), 'seed')):
+    for args, what in (
+        ((*INPUTS, '--patience=5'), 'initial weights, predictions'),
+        ((*INPUTS[:3], '--patience=6'), 'patience'),
+        ((*INPUTS[:3], '--patience=5', '--seed=1'), 'seed'),
+    ):
         done = blend(dataset, *args, '--trials=t')
-        assert done.returncode == 1 and 't: trials of another search (it has another %s)' % what in done.stderr
+        assert done.returncode == 1 and f't: trials of another search (it has another {what})' in done.stderr
     assert (dataset.parent / 't').read_bytes() == content
     # Those beside the output are ours to renew.
     for names in (INPUTS[:3], INPUTS):
@@ -344,9 +378,21 @@ def test_what_is_no_file_of_trials_is_left_alone(dataset):
 
 
 def test_ctrl_c_prints_the_best_so_far(dataset):
-    process = subprocess.Popen([sys.executable, str(ROOT / 'experiments/blender.py'), '--dataset', str(dataset), *INPUTS,
-                                '--strategy=hyperopt', '--patience=100000'], cwd=dataset.parent, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            str(ROOT / 'experiments/blender.py'),
+            '--dataset',
+            str(dataset),
+            *INPUTS,
+            '--strategy=hyperopt',
+            '--patience=100000',
+        ],
+        cwd=dataset.parent,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     try:
         for line in process.stderr:
             if line.startswith('1: MAP: '):
@@ -364,12 +410,17 @@ def test_stability_prints_a_table_and_chooses_the_winner(dataset):
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
     at = next(i for i, line in enumerate(lines) if 'wins and 95 % intervals on 50 random subsets of 20' in line)
-    rows = [line.split() for line in lines[at + 2:at + 6]]
+    rows = [line.split() for line in lines[at + 2 : at + 6]]
     assert [' '.join(row[5:]).replace(' (chosen)', '') for row in rows] == [
-        'forward, seed 5', 'forward, seed 6', 'greedy, seed 5', 'initial weights']
+        'forward, seed 5',
+        'forward, seed 6',
+        'greedy, seed 5',
+        'initial weights',
+    ]
     # what each found stands below its name
-    assert [line for line in lines if line in ('forward, seed 5', 'forward, seed 6', 'greedy, seed 5', 'initial weights')] == lines[:1] + [
-        'forward, seed 6', 'greedy, seed 5', 'initial weights']
+    assert [
+        line for line in lines if line in ('forward, seed 5', 'forward, seed 6', 'greedy, seed 5', 'initial weights')
+    ] == lines[:1] + ['forward, seed 6', 'greedy, seed 5', 'initial weights']
     wins = [float(row[1]) for row in rows]
     assert sum(wins) == pytest.approx(50, abs=0.2) and '(chosen)' in rows[int(np.argmax(wins))]
     for row in rows:
@@ -381,13 +432,15 @@ def test_folds_judge_on_held_out_recordings(dataset):
     done = blend(dataset, *INPUTS, '--strategy=forward', '--folds=4')
     assert done.returncode == 0 and done.stdout == plain.stdout
     assert 'fg on held-out recordings' in done.stderr and 'fold 4 of 4' in done.stderr
-    assert done.stderr.splitlines()[-1].startswith('fitted on this list; estimate for new recordings, from 4 folds: MAP: ')
+    assert done.stderr.splitlines()[-1].startswith(
+        'fitted on this list; estimate for new recordings, from 4 folds: MAP: '
+    )
 
 
 def noise(dataset, models=12):
     """Predictions of models that know nothing, whose weights can only be fitted to chance: names of their files."""
     keys = (dataset / 'filelists/valid').read_text().split()
-    names = ['n%d.pred.npz' % m for m in range(models)]
+    names = [f'n{int(m)}.pred.npz' for m in range(models)]
     for m, name in enumerate(names):
         predictions.save(dataset.parent / name, keys, list(np.random.default_rng(m).normal(size=(len(keys), 9))))
     return names
@@ -403,7 +456,7 @@ def test_fast_strategies_print_an_estimate_for_new_recordings_beside_the_fitted_
     metric = [dict(part.split(': ') for part in line.rsplit('folds: ')[-1].split(', ')) for line in (fitted, estimate)]
     for name in ('MAP', 'MAP-bg'):
         assert float(metric[1][name]) < float(metric[0][name]) - 0.03
-    assert '# ' + estimate in (dataset.parent / 'w.tsv').read_text().splitlines()
+    assert f'# {estimate}' in (dataset.parent / 'w.tsv').read_text().splitlines()
 
 
 def test_slow_strategies_say_how_to_get_an_estimate(dataset):
@@ -414,6 +467,7 @@ def test_slow_strategies_say_how_to_get_an_estimate(dataset):
 def test_ctrl_c_during_the_estimate_prints_the_weights_that_were_found(dataset, monkeypatch, capsys):
     def interrupted(*args):
         raise KeyboardInterrupt
+
     monkeypatch.chdir(dataset.parent)
     monkeypatch.setattr(sys, 'argv', ['blender.py', '--dataset', str(dataset), *INPUTS, '--strategy=forward'])
     assert blender.main() is None

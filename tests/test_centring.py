@@ -1,15 +1,21 @@
 """band_centre=1: the input stage takes away what is steady in an excerpt."""
+
 import numpy as np
 import pytest
 import torch
 
 from birdsong import config
-from birdsong.networks import fcn
-from birdsong.networks import compiled
-from birdsong.networks import model
 from birdsong.files import Problem
+from birdsong.networks import compiled, fcn, model
 
-SETTINGS = ['frame_len=256', 'mel_bands=20', 'mel_max=8000', 'arch=conv:4x3x3,Conv:5x3x-1', 'arch.pool=logmeanexp:1', 'arch.output=linear']
+SETTINGS = [
+    'frame_len=256',
+    'mel_bands=20',
+    'mel_max=8000',
+    'arch=conv:4x3x3,Conv:5x3x-1',
+    'arch.pool=logmeanexp:1',
+    'arch.output=linear',
+]
 
 
 def build(*settings):

@@ -1,4 +1,5 @@
 """Whole runs under faults: the stress programs in short, and two servers that share a folder, step by step."""
+
 import os
 import re
 import subprocess
@@ -6,17 +7,22 @@ import sys
 import time
 
 import pytest
-
-from conftest import ROOT
 from stress import servers
 from test_drivers import calls, gate, models_of, project  # noqa: F401 (project is a fixture)
+
+from conftest import ROOT
 
 TRAIN = 'experiments/train_all.sh', '--dataset', 'tiny', '--models', 'experiments/table.tsv'
 
 
 def stress(name, *args):
-    done = subprocess.run([sys.executable, ROOT / 'tests' / 'stress' / name, *map(str, args)], text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, timeout=1000)
+    done = subprocess.run(
+        [sys.executable, ROOT / 'tests' / 'stress' / name, *map(str, args)],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=1000,
+    )
     print(done.stdout)
     return done
 
@@ -25,7 +31,9 @@ def stress(name, *args):
 def test_killed_processes_and_a_full_disk_change_no_byte_of_the_results(tmp_path):
     table = tmp_path / 'two.tsv'
     table.write_text('cnn\tdemo demo_cnn\t-\ncnn_ban1\tdemo demo_cnn\tban=cnn\n')
-    done = stress('chaos.py', '--kills=8', '--drivers=2', '--epochs=2', '--recordings=15', '--soundscapes=0', '--models', table)
+    done = stress(
+        'chaos.py', '--kills=8', '--drivers=2', '--epochs=2', '--recordings=15', '--soundscapes=0', '--models', table
+    )
     assert done.returncode == 0
 
 
@@ -44,13 +52,20 @@ def boot(project, tmp_path):
     clock, booted = servers.build_clock(tmp_path), []
 
     def start(name, *arguments, **env):
-        path = tmp_path / (name + '.said')
+        path = tmp_path / (f'{name}.said')
         path.unlink(missing_ok=True)
-        server = servers.Server(name, [project.path / TRAIN[0], *TRAIN[1:3], '--models', project.experiments / 'table.tsv', *arguments], path, clock,
-                                VIRTUAL_ENV=sys.prefix, **env)
+        server = servers.Server(
+            name,
+            [project.path / TRAIN[0], *TRAIN[1:3], '--models', project.experiments / 'table.tsv', *arguments],
+            path,
+            clock,
+            VIRTUAL_ENV=sys.prefix,
+            **env,
+        )
         server.said = path.read_text
         booted.append(server)
         return server
+
     yield start
     for server in booted:
         server.die()
@@ -81,7 +96,10 @@ def end(server):
 def test_clocks_an_hour_apart_change_nothing(project, boot, ahead):
     first = begin(project, boot, 'first', ahead=ahead, CLAIM_BEAT='0.1')
     said = end(boot('second', 'plain'))
-    owner = re.search(r'skipped: training is running \(held by first \(process \d+\) since (\S+ \S+ \S+), last sign of life \d s ago\)', said)
+    owner = re.search(
+        r'skipped: training is running \(held by first \(process \d+\) since (\S+ \S+ \S+), last sign of life \d s ago\)',
+        said,
+    )
     assert owner, said
     since = time.mktime(time.strptime(owner.group(1)[:19], '%Y-%m-%d %H:%M:%S'))
     assert abs(since - time.time() - ahead) < 600, 'the clock was not moved'
@@ -120,4 +138,8 @@ def test_server_that_sleeps_beyond_the_lease_finds_its_work_done(project, boot):
     said = end(first)
     assert re.search('lost to another|discarded', said), said
     assert made == {path.name: path.read_bytes() for path in (project.experiments / 'tiny').glob('plain.*')}
-    assert not [path.name for path in (project.experiments / 'tiny').iterdir() if path.name.endswith('.lock') or path.name.startswith('.')]
+    assert not [
+        path.name
+        for path in (project.experiments / 'tiny').iterdir()
+        if path.name.endswith('.lock') or path.name.startswith('.')
+    ]

@@ -1,4 +1,5 @@
 """The claims (experiments/claim.sh): who may make a result, what becomes of it, whatever dies."""
+
 import os
 import pathlib
 import re
@@ -31,8 +32,14 @@ class Place:
 
     def start(self, script, *args, lock='x.npz.lock', under=('env', '--default-signal=HUP'), **env):
         """`under`: by which command; without it, SIGHUP would be ignored where the tests run under nohup."""
-        process = subprocess.Popen([*under, CLAIM, lock, '--', 'bash', '-c', script, *args], cwd=self.path, text=True,
-                                   stderr=subprocess.PIPE, env=self.environment(**env), start_new_session=True)
+        process = subprocess.Popen(
+            [*under, CLAIM, lock, '--', 'bash', '-c', script, *args],
+            cwd=self.path,
+            text=True,
+            stderr=subprocess.PIPE,
+            env=self.environment(**env),
+            start_new_session=True,
+        )
         self.started.append(process)
         return process
 
@@ -47,7 +54,14 @@ class Place:
         return process
 
     def ask(self, *args, under=(), **env):
-        return subprocess.run([*under, CLAIM, *args], cwd=self.path, text=True, capture_output=True, env=self.environment(**env), timeout=300)
+        return subprocess.run(
+            [*under, CLAIM, *args],
+            cwd=self.path,
+            text=True,
+            capture_output=True,
+            env=self.environment(**env),
+            timeout=300,
+        )
 
     def status(self, **env):
         result = self.ask('--status', 'x.npz.lock', **env)
@@ -61,10 +75,20 @@ class Place:
         """A claim as another would have left it: of another machine, unless `changes` say otherwise, silent for `age` seconds."""
         folder = self.lock / str(number)
         folder.mkdir(parents=True, exist_ok=True)
-        owner = dict(host='far', process=1, gpu='', slurm='', since='some time ago', boot='another', namespace=os.readlink('/proc/self/ns/pid'),
-                     user=os.getuid(), start=1, token='far.1')
+        owner = dict(
+            host='far',
+            process=1,
+            gpu='',
+            slurm='',
+            since='some time ago',
+            boot='another',
+            namespace=os.readlink('/proc/self/ns/pid'),
+            user=os.getuid(),
+            start=1,
+            token='far.1',
+        )
         owner.update(changes)
-        (folder / 'owner').write_text(''.join('%s: %s\n' % item for item in owner.items()))
+        (folder / 'owner').write_text(''.join('{}: {}\n'.format(*item) for item in owner.items()))
         (folder / 'beat').touch()
         os.utime(folder / 'beat', (time.time() - age,) * 2)
         work = folder / 'work.far.1'
@@ -75,9 +99,9 @@ class Place:
         """Puts `script` before a command on the PATH; in it, "$real" is the command."""
         folder = self.path / 'shims'
         folder.mkdir(exist_ok=True)
-        (folder / command).write_text('#!/bin/bash\nPATH=${PATH#*:}\nreal=%s\n%s\n' % (command, script))
+        (folder / command).write_text(f'#!/bin/bash\nPATH=${{PATH#*:}}\nreal={command}\n{script}\n')
         (folder / command).chmod(0o755)
-        return {'PATH': '%s:%s' % (folder, os.environ['PATH'])}
+        return {'PATH': '{}:{}'.format(folder, os.environ['PATH'])}
 
     def ran(self):
         return (self.path / 'ran').read_text().split() if (self.path / 'ran').exists() else []
@@ -118,13 +142,15 @@ def watcher_of(process):
 
     def find():
         children = pathlib.Path('/proc/%d/task/%d/children' % (process.pid, process.pid)).read_text().split()
-        found.extend(int(p) for p in children if b'--watch' in pathlib.Path('/proc/%s/cmdline' % p).read_bytes())
+        found.extend(int(p) for p in children if b'--watch' in pathlib.Path(f'/proc/{p}/cmdline').read_bytes())
         return found
+
     wait_until(find)
     return found[0]
 
 
 # -- results --
+
 
 def test_result_and_companions_are_published_and_the_lock_goes(place):
     assert place.claim(MAKE, 'a').returncode == 0
@@ -179,6 +205,7 @@ def test_what_a_command_leaves_running_is_ended(place):
 
 # -- holders --
 
+
 def test_second_caller_is_told_who_holds(place):
     holder, _ = place.begin('echo > up; read -r < up', CUDA_VISIBLE_DEVICES='3', SLURM_JOB_ID='17')
     second = place.claim(MAKE, 'b')
@@ -202,7 +229,9 @@ def test_of_many_that_start_at_once_one_runs(place):
 
 @pytest.mark.parametrize('kind', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_let_the_command_save_and_release_at_once(place, kind):
-    holder, token = place.begin('trap \'echo 5 > "$CLAIM_WORK/x.state"; exit 1\' TERM; echo $CLAIM_TOKEN > up; while :; do sleep 0.05; done')
+    holder, token = place.begin(
+        'trap \'echo 5 > "$CLAIM_WORK/x.state"; exit 1\' TERM; echo $CLAIM_TOKEN > up; while :; do sleep 0.05; done'
+    )
     watcher = watcher_of(holder)
     holder.send_signal(kind)
     assert holder.wait(timeout=30) == -kind  # which a shell calls 130, 143, 129
@@ -226,7 +255,10 @@ def test_hangup_under_nohup_stops_nothing(place):
 CTRL_C = '[[ ! $* =~ $WHERE ]] || { kill -INT "$(ps -o sid= $$)"; kill -INT $$; }; exec "$real" "$@"'
 
 
-@pytest.mark.parametrize('command,where', [('mkdir', r'x.npz.lock$'), ('mkdir', r'/.new'), ('mv', '/1$'), ('mkdir', '/.work'), ('mv', '/work')])
+@pytest.mark.parametrize(
+    'command,where',
+    [('mkdir', r'x.npz.lock$'), ('mkdir', r'/.new'), ('mv', '/1$'), ('mkdir', '/.work'), ('mv', '/work')],
+)
 def test_ctrl_c_before_the_command_begins_frees_the_claim(place, command, where):
     stopped = place.claim(MAKE, 'a', WHERE=where, **place.shim(command, CTRL_C))
     assert (stopped.returncode, stopped.error) == (-signal.SIGINT, '')
@@ -254,12 +286,17 @@ def test_standard_streams_that_are_closed_or_unread_change_no_exit_status(place)
     assert place.claim(MAKE, 'a', under=closed).returncode == 0
     assert place.claim(MAKE, 'b', under=closed).returncode == 0
     assert place.ask('--status', 'x.npz.lock').returncode == FINISHED
-    assert place.claim(MAKE, 'b', under=('bash', '-c', 'trap - PIPE; exec 2> >(exec true); wait $!; exec "$@"', 'unread')).returncode == 0
+    assert (
+        place.claim(
+            MAKE, 'b', under=('bash', '-c', 'trap - PIPE; exec 2> >(exec true); wait $!; exec "$@"', 'unread')
+        ).returncode
+        == 0
+    )
     assert place.ran() == ['a'] and place.visible() == ['x.npz', 'x.npz.vars']
 
 
 def test_child_of_a_shell_that_is_gone_may_still_save(place):
-    saver = '''trap 'sleep 0.3; echo 5 > "$CLAIM_WORK/x.state"; exit' TERM; echo > up; while :; do sleep 0.05; done'''
+    saver = """trap 'sleep 0.3; echo 5 > "$CLAIM_WORK/x.state"; exit' TERM; echo > up; while :; do sleep 0.05; done"""
     holder, _ = place.begin('bash -c "$0"; true', saver)
     holder.terminate()
     holder.wait(timeout=30)
@@ -308,12 +345,21 @@ def test_holder_whose_watcher_dies_stops(place):
 
 def forge_dead_here(place, **changes):
     """A claim of a process of this machine and user that is gone."""
-    place.forge(**{'boot': pathlib.Path('/proc/sys/kernel/random/boot_id').read_text().strip(), 'process': 1, 'start': 1, **changes})
+    place.forge(
+        **{
+            'boot': pathlib.Path('/proc/sys/kernel/random/boot_id').read_text().strip(),
+            'process': 1,
+            'start': 1,
+            **changes,
+        }
+    )
 
 
 def test_token_in_an_owner_file_ends_no_processes_of_other_claims(place):
     (place.path / 'other').mkdir()
-    other, token = place.begin('echo $CLAIM_TOKEN > up; read -r < up; touch "$CLAIM_WORK/x.npz"', lock='other/x.npz.lock')
+    other, token = place.begin(
+        'echo $CLAIM_TOKEN > up; read -r < up; touch "$CLAIM_WORK/x.npz"', lock='other/x.npz.lock'
+    )
     for crafted in ('.*', token[:8] + '.1.1.*', token):
         forge_dead_here(place, token=crafted)
         code, words = place.status()
@@ -325,11 +371,14 @@ def test_token_in_an_owner_file_ends_no_processes_of_other_claims(place):
     assert other.wait(timeout=30) == 0, other.stderr.read()
 
 
-@pytest.mark.parametrize('changes', [{'start': ''}, {'process': '../self'}, {'start': '1[$(touch touched)]'}, {'host': '$(touch touched)\x1b[2J'}])
+@pytest.mark.parametrize(
+    'changes',
+    [{'start': ''}, {'process': '../self'}, {'start': '1[$(touch touched)]'}, {'host': '$(touch touched)\x1b[2J'}],
+)
 def test_crafted_owner_file_runs_nothing_and_is_held_until_the_lease_ends(place, changes):
     forge_dead_here(place, **changes)
     if 'host' in changes:
-        (place.lock / '1' / 'owner').write_text('a[$(touch touched)]: 1\nhost: %s\n' % changes['host'])
+        (place.lock / '1' / 'owner').write_text('a[$(touch touched)]: 1\nhost: {}\n'.format(changes['host']))
     answer = place.ask('--status', 'x.npz.lock')
     assert (answer.returncode, answer.stderr) == (HELD, '') and '\x1b' not in answer.stdout
     assert place.claim(MAKE, 'b').returncode == 75
@@ -347,12 +396,13 @@ def test_claim_in_a_claim_falls_with_it(place):
 
 # -- stale claims --
 
+
 def test_holder_here_is_stale_when_its_process_is_gone_even_if_the_number_is_in_use(place):
     boot = pathlib.Path('/proc/sys/kernel/random/boot_id').read_text().strip()
     place.forge(boot=boot, process=os.getpid(), start=1)
     assert place.status()[0] == STALE
     start = pathlib.Path('/proc/self/stat').read_text().rsplit(') ', 1)[1].split()[19]
-    place.forge(age=10 ** 6, boot=boot, process=os.getpid(), start=start)
+    place.forge(age=10**6, boot=boot, process=os.getpid(), start=start)
     assert place.status()[0] == HELD
     assert place.claim(MAKE, 'b').returncode == 75
 
@@ -378,7 +428,10 @@ def test_holder_that_cannot_be_seen_is_stale_after_the_lease(place, changes):
 @pytest.mark.parametrize('ahead', [3600, -3600])
 def test_only_the_file_servers_clock_counts(place, ahead):
     # A server whose clock differs by an hour stamps whatever is touched.
-    env = place.shim('touch', '"$real" "$@" && for f; do [[ $f == -* ]] || "$real" -c -d "@$(($(date +%%s) + %d))" "$f"; done' % ahead)
+    env = place.shim(
+        'touch',
+        '"$real" "$@" && for f; do [[ $f == -* ]] || "$real" -c -d "@$(($(date +%%s) + %d))" "$f"; done' % ahead,
+    )
     place.forge(age=500 - ahead)
     assert place.status(**env)[0] == HELD
     assert place.claim(MAKE, 'b', **env).returncode == 75
@@ -388,7 +441,7 @@ def test_only_the_file_servers_clock_counts(place, ahead):
 
 
 def test_holder_whose_sign_of_life_lies_in_the_future_is_stale_one_lease_after_someone_saw_it(place):
-    place.forge(age=-10 ** 6)
+    place.forge(age=-(10**6))
     beat = place.lock / '1' / 'beat'
     code, words = place.status()
     assert code == HELD and 'in the future' in words
@@ -402,7 +455,7 @@ def test_holder_whose_sign_of_life_lies_in_the_future_is_stale_one_lease_after_s
     assert place.claim(MAKE, 'b').returncode == 0
     (place.path / 'x.npz').unlink()
     (place.lock / '1').mkdir(parents=True)  # without owner and sign of life, the folder itself counts
-    os.utime(place.lock / '1', (time.time() + 10 ** 6,) * 2)
+    os.utime(place.lock / '1', (time.time() + 10**6,) * 2)
     assert place.claim(MAKE, 'c').returncode == 75
     assert (place.lock / '1').stat().st_mtime <= time.time() + 1
 
@@ -411,7 +464,7 @@ def test_live_holder_whose_clock_was_set_back_keeps_its_claim(place):
     holder, _ = place.begin('echo > up; read -r < up; ' + MAKE, 'a', CLAIM_BEAT='0.05')
     beat, owner = place.lock / '1' / 'beat', place.lock / '1' / 'owner'
     owner.write_text(owner.read_text().replace('boot: ', 'boot: another'))  # as another machine sees it
-    for ahead in (10 ** 6, -10 ** 6):
+    for ahead in (10**6, -(10**6)):
         os.utime(beat, (time.time() + ahead,) * 2)
         wait_until(lambda: abs(beat.stat().st_mtime - time.time()) < 100)
     assert place.status()[0] == HELD
@@ -431,7 +484,9 @@ def test_claim_whose_owner_is_not_written_yet_or_damaged_is_held_until_the_lease
 
 
 def test_holder_that_sees_a_higher_number_stops_without_a_trace(place):
-    holder, token = place.begin('echo no > "$CLAIM_WORK/x.log"; setsid sleep 1000 & echo $CLAIM_TOKEN > up; wait', CLAIM_BEAT='0.05')
+    holder, token = place.begin(
+        'echo no > "$CLAIM_WORK/x.log"; setsid sleep 1000 & echo $CLAIM_TOKEN > up; wait', CLAIM_BEAT='0.05'
+    )
     place.forge(number=2)
     assert holder.wait(timeout=30) == 76
     assert not processes_with(token)
@@ -484,6 +539,7 @@ def test_loser_cannot_publish_while_the_winner_moves_its_files(place):
 
 # -- crashes --
 
+
 def test_published_result_is_moved_into_place_by_the_next_caller(place):
     published = place.lock / 'published'
     published.mkdir(parents=True)
@@ -516,9 +572,18 @@ def test_removed_result_is_made_again_even_if_its_lock_was_left(place):
 @pytest.mark.parametrize('command', ['mv', 'sync', 'rm'])
 def test_supervisor_killed_at_any_step_of_publishing(place, command, when):
     # The shim kills claim.sh at its n-th call of the command; the watcher and the shim are killed as well, as a power cut would.
-    kill = 'read -ra stat </proc/$$/stat; main=${stat[5]}; kill -KILL $main $(</proc/$main/task/$main/children) $PPID $$'
-    env = place.shim(command, 'n=$(($(cat "$COUNT") - 1)); echo $n > "$COUNT"\n' +
-                     ('((n)) || { %s; }; "$real" "$@"' % kill if when == 'before' else '"$real" "$@"; s=$?; ((n)) || { %s; }; exit $s' % kill))
+    kill = (
+        'read -ra stat </proc/$$/stat; main=${stat[5]}; kill -KILL $main $(</proc/$main/task/$main/children) $PPID $$'
+    )
+    env = place.shim(
+        command,
+        'n=$(($(cat "$COUNT") - 1)); echo $n > "$COUNT"\n'
+        + (
+            f'((n)) || {{ {kill}; }}; "$real" "$@"'
+            if when == 'before'
+            else f'"$real" "$@"; s=$?; ((n)) || {{ {kill}; }}; exit $s'
+        ),
+    )
     count = place.path / 'shims' / 'count'
     for n in range(1, 15):
         count.write_text(str(n))
@@ -537,15 +602,26 @@ def test_supervisor_killed_at_any_step_of_publishing(place, command, when):
     assert n > 1
 
 
-@pytest.mark.parametrize('step,answer', [
-    ('.succeeded', 'No such file or directory'), ('published', 'Input/output error'), ('x.npz.vars', 'Stale file handle'),
-    ('x.npz', 'No such file or directory'), ('x.npz', "'a' and 'b' are the same file"), ('.old', 'Stale file handle')])
+@pytest.mark.parametrize(
+    'step,answer',
+    [
+        ('.succeeded', 'No such file or directory'),
+        ('published', 'Input/output error'),
+        ('x.npz.vars', 'Stale file handle'),
+        ('x.npz', 'No such file or directory'),
+        ('x.npz', "'a' and 'b' are the same file"),
+        ('.old', 'Stale file handle'),
+    ],
+)
 def test_rename_whose_answer_got_lost_or_that_a_rival_made_first_is_no_failure(place, step, answer):
     # As on NFS: the rename has happened, the answer is an error, and the file may still be seen where it was.
-    env = place.shim('mv', '''"$real" "$@" || exit
+    env = place.shim(
+        'mv',
+        """"$real" "$@" || exit
         [[ ${@: -1} == *"$STEP" ]] || exit 0
         [[ $STEP != /x.npz* ]] || : > "${@: -2:1}"
-        echo "mv: $ANSWER" >&2; exit 1''')
+        echo "mv: $ANSWER" >&2; exit 1""",
+    )
     made = place.claim(MAKE, 'a', STEP='/' + step if step != '.old' else step, ANSWER=answer, **env)
     assert made.returncode == 0, made.error
     assert (place.path / 'x.npz').read_text() == (place.path / 'x.npz.vars').read_text() == 'a\n'
@@ -555,21 +631,31 @@ def test_rename_whose_answer_got_lost_or_that_a_rival_made_first_is_no_failure(p
 @pytest.mark.parametrize('step', ['published', 'x.npz.vars', 'x.npz', '.old'])
 def test_rival_that_brings_the_publication_to_its_end_at_the_same_moment_is_no_failure(place, step):
     # At its first step of this kind, a rival does all that is left, so that nothing of the lock is there any more.
-    env = place.shim('mv', '''[[ ${@: -1} != *"$STEP" || -e rival ]] || { touch rival; PATH=$PATH "$CLAIM" x.npz.lock -- false 2> rival || exit; }
-        exec "$real" "$@"''')
+    env = place.shim(
+        'mv',
+        '''[[ ${@: -1} != *"$STEP" || -e rival ]] || { touch rival; PATH=$PATH "$CLAIM" x.npz.lock -- false 2> rival || exit; }
+        exec "$real" "$@"''',
+    )
     work = place.forge(age=650)
     for name in ('x.npz', 'x.npz.vars', '.succeeded'):
         (work / name).write_text('done')
     found = place.claim('false', STEP='/' + step if step != '.old' else step, CLAIM=str(CLAIM), **env)
-    assert found.returncode == 0 and 'finished already' in found.error and 'finished already' in (place.path / 'rival').read_text()
+    assert (
+        found.returncode == 0
+        and 'finished already' in found.error
+        and 'finished already' in (place.path / 'rival').read_text()
+    )
     (place.path / 'rival').unlink()
     assert place.visible() == ['x.npz', 'x.npz.vars']
 
 
 def test_holder_whose_result_others_put_in_place_has_succeeded(place):
     # Others took it for dead just when it had succeeded, and published its result.
-    env = place.shim('mv', '''[[ $* != */published ]] || { "$real" "$@"; "$CLAIM" x.npz.lock -- false; }
-        exec "$real" "$@"''')
+    env = place.shim(
+        'mv',
+        '''[[ $* != */published ]] || { "$real" "$@"; "$CLAIM" x.npz.lock -- false; }
+        exec "$real" "$@"''',
+    )
     made = place.claim(MAKE, 'a', CLAIM=str(CLAIM), **env)
     assert made.returncode == 0 and 'finished already' in made.error
     assert place.visible() == ['x.npz', 'x.npz.vars'] and place.ran() == ['a']
@@ -578,7 +664,12 @@ def test_holder_whose_result_others_put_in_place_has_succeeded(place):
 def test_result_that_cannot_be_moved_into_place_is_kept_and_published_later(place):
     (place.path / 'x.npz.vars').mkdir()
     failed = place.claim(MAKE, 'a')
-    assert failed.returncode == 74 and 'cannot overwrite directory' in failed.error and 'remove' in failed.error and len(failed.error.splitlines()) == 1
+    assert (
+        failed.returncode == 74
+        and 'cannot overwrite directory' in failed.error
+        and 'remove' in failed.error
+        and len(failed.error.splitlines()) == 1
+    )
     (place.path / 'x.npz.vars').rmdir()
     assert place.claim(MAKE, 'b').returncode == 0
     assert (place.path / 'x.npz').read_text() == (place.path / 'x.npz.vars').read_text() == 'a\n'
@@ -602,7 +693,7 @@ def test_copy_of_a_holder_that_may_live_on_elsewhere_is_kept_for_one_more_attemp
 
 def test_half_copied_attempt_is_not_resumed_and_old_copies_go(place):
     for number, step in ((1, 'one'), (2, 'two'), (3, 'three')):
-        (place.forge(number=number, age=10 ** 4) / 'x.state').write_text(step)
+        (place.forge(number=number, age=10**4) / 'x.state').write_text(step)
     (place.lock / '4').mkdir()
     (place.lock / '4' / '.work.half').mkdir()
     (place.lock / '4' / 'released').write_text('disk full\n')
@@ -612,6 +703,7 @@ def test_half_copied_attempt_is_not_resumed_and_old_copies_go(place):
 
 
 # -- folders that don't admit it --
+
 
 @pytest.fixture
 def disk(place):
@@ -640,7 +732,10 @@ def fill(path):
 def test_full_disk_while_claiming(place, disk):
     fill(disk)
     result = place.claim('echo > ran', lock='disk/x.npz.lock')
-    assert result.returncode == 74 and '%s: No space left on device; free some space there, then start it again' % disk in result.error
+    assert (
+        result.returncode == 74
+        and f'{disk}: No space left on device; free some space there, then start it again' in result.error
+    )
     assert len(result.error.splitlines()) == 1 and not place.ran()
     (disk / 'filler').unlink()
     assert place.ask('--status', 'disk/x.npz.lock').returncode == FREE
@@ -648,10 +743,16 @@ def test_full_disk_while_claiming(place, disk):
 
 
 def test_full_disk_while_beginning_keeps_the_state(place, disk):
-    assert place.claim('head -c 40000 /dev/zero > "$CLAIM_WORK/x.state"; exit 9', lock='disk/x.npz.lock').returncode == 9
+    assert (
+        place.claim('head -c 40000 /dev/zero > "$CLAIM_WORK/x.state"; exit 9', lock='disk/x.npz.lock').returncode == 9
+    )
     (disk / 'filler').write_bytes(bytes(48000))
     result = place.claim('echo > ran', lock='disk/x.npz.lock')
-    assert result.returncode == 74 and '%s: No space left on device; free some space' % disk in result.error and not place.ran()
+    assert (
+        result.returncode == 74
+        and f'{disk}: No space left on device; free some space' in result.error
+        and not place.ran()
+    )
     assert len(result.error.splitlines()) == 1 and 'x.state' not in result.error
     (disk / 'filler').unlink()
     assert place.claim('mv "$CLAIM_WORK/x.state" "$CLAIM_WORK/x.npz"', lock='disk/x.npz.lock').returncode == 0
@@ -659,14 +760,18 @@ def test_full_disk_while_beginning_keeps_the_state(place, disk):
 
 
 def test_full_disk_does_not_keep_a_finished_result_from_being_published(place, disk):
-    result = place.claim('echo 1 > "$CLAIM_WORK/x.npz"; head -c 200000 /dev/zero > disk/filler; true', lock='disk/x.npz.lock')
+    result = place.claim(
+        'echo 1 > "$CLAIM_WORK/x.npz"; head -c 200000 /dev/zero > disk/filler; true', lock='disk/x.npz.lock'
+    )
     assert result.returncode == 0, result.error
     assert (disk / 'x.npz').read_text() == '1\n'
 
 
 def test_log_of_a_run_that_failed_on_a_full_disk_is_beside_the_result(place, disk):
-    result = place.claim('echo full > "$CLAIM_WORK/x.log"; head -c 200000 /dev/zero > disk/filler', lock='disk/x.npz.lock')
-    assert result.returncode == 1 and 'see %s/x.log' % disk in result.error
+    result = place.claim(
+        'echo full > "$CLAIM_WORK/x.log"; head -c 200000 /dev/zero > disk/filler', lock='disk/x.npz.lock'
+    )
+    assert result.returncode == 1 and f'see {disk}/x.log' in result.error
     assert (disk / 'x.log').read_text() == 'full\n'
     assert place.ask('--status', 'disk/x.npz.lock').returncode == FAILED
 
@@ -681,13 +786,18 @@ def test_lock_of_another_user_is_named_with_its_owner(place):
         lock.chmod(0o555)
         other = ('setpriv', '--reuid=65534', '--regid=65534', '--clear-groups') if os.getuid() == 0 else ()
         refused = place.claim(MAKE, 'a', lock=str(lock), under=other)
-        assert refused.returncode == 74 and '%s: Permission denied; make it writable (it belongs to ' % lock in refused.error
+        assert (
+            refused.returncode == 74 and f'{lock}: Permission denied; make it writable (it belongs to ' in refused.error
+        )
         assert len(refused.error.splitlines()) == 1
         (lock / '1' / 'failed').unlink()
         held = place.claim(MAKE, 'a', lock=str(lock), under=other)
         assert held.returncode == 75 and 'cannot be written to' in held.error
         refused = place.ask('--release', '--force', str(lock), under=other)
-        assert refused.returncode == 74 and 'cannot release it: %s: Permission denied; make it writable' % lock in refused.stderr
+        assert (
+            refused.returncode == 74
+            and f'cannot release it: {lock}: Permission denied; make it writable' in refused.stderr
+        )
         lock.chmod(0o755)
     finally:
         shutil.rmtree(folder)
@@ -696,7 +806,7 @@ def test_lock_of_another_user_is_named_with_its_owner(place):
 def test_file_in_place_of_the_lock_is_named(place):
     place.lock.touch()
     result = place.claim(MAKE, 'a')
-    assert result.returncode == 74 and '%s: File exists; remove that' % place.lock in result.error
+    assert result.returncode == 74 and f'{place.lock}: File exists; remove that' in result.error
 
 
 def test_read_only_folder(place, disk):
@@ -709,7 +819,14 @@ def test_read_only_folder(place, disk):
 def test_missing_folder_and_wrong_usage(place):
     result = place.claim(MAKE, 'a', lock='nowhere/x.npz.lock')
     assert result.returncode == 74 and 'nowhere: no such folder' in result.error
-    for arguments in ((), ('x.npz', '--', 'true'), ('x.npz.lock', 'true'), ('--status',), ('--release',), ('--nonsense', 'x.lock')):
+    for arguments in (
+        (),
+        ('x.npz', '--', 'true'),
+        ('x.npz.lock', 'true'),
+        ('--status',),
+        ('--release',),
+        ('--nonsense', 'x.lock'),
+    ):
         result = place.ask(*arguments)
         assert result.returncode == 2 and 'claim.sh RESULT.lock -- COMMAND' in result.stderr
     for wrong in ('30s', 'a[$(touch touched)]', '-1'):
@@ -719,6 +836,7 @@ def test_missing_folder_and_wrong_usage(place):
 
 
 # -- by hand --
+
 
 def test_release_refuses_a_live_holder_and_frees_a_dead_one(place):
     holder, token = place.begin('echo $CLAIM_TOKEN > up; sleep 1000')
@@ -747,6 +865,7 @@ def test_folder_of_the_running_attempt_is_told(place):
 
 # -- stress, in short; the full forms are the same commands without arguments --
 
+
 def stress(name, *args):
     return subprocess.run([sys.executable, STRESS / name, *args], text=True, capture_output=True, timeout=3000)
 
@@ -767,16 +886,30 @@ def test_killed_workers_lose_mix_and_overlap_nothing():
 
 
 def test_workers_without_claims_are_seen_to_overlap():
-    result = stress('workers.py', '--workers', '8', '--jobs', '10', '--kills', '2', '--every', '0.1', '--step', '0.1', '--without-protocol')
+    result = stress(
+        'workers.py',
+        '--workers',
+        '8',
+        '--jobs',
+        '10',
+        '--kills',
+        '2',
+        '--every',
+        '0.1',
+        '--step',
+        '0.1',
+        '--without-protocol',
+    )
     assert result.returncode == 1 and ' 0 overlaps' not in result.stdout, result.stdout + result.stderr
 
 
 def test_the_version_of_a_result_that_is_named_is_replaced_and_no_other(place):
     def replace(version, script, *args):
         return place.ask('--replace', version, 'x.npz.lock', '--', 'bash', '-c', script, *args)
+
     assert place.claim(MAKE, 'first').returncode == 0
     status = (place.path / 'x.npz').stat()
-    version = '%d-%d.%09d' % (status.st_ino, status.st_mtime_ns // 10 ** 9, status.st_mtime_ns % 10 ** 9)
+    version = '%d-%d.%09d' % (status.st_ino, status.st_mtime_ns // 10**9, status.st_mtime_ns % 10**9)
     failed = replace(version, 'exit 3')
     assert failed.returncode == 3, failed.stderr
     # the next attempt is handed what the failed one was, whether it names the version or not

@@ -1,8 +1,10 @@
 """Settings: parsing as in 2018, checked against what defaults.vars admits."""
+
 import json
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from birdsong import config
 from birdsong.files import Problem
@@ -36,15 +38,25 @@ def test_every_setting_is_explained_and_its_default_is_of_its_kind():
 
 def test_later_sources_override_earlier_ones(tmp_path):
     for name, value in (('a', 1), ('b', 2)):
-        (tmp_path / name).write_text('# remark\n\nepochs=%d\nbatchsize=%d\n' % (value, value))
+        (tmp_path / name).write_text(f'# remark\n\nepochs={int(value)}\nbatchsize={int(value)}\n')
     settings = config.load([str(tmp_path / 'a'), str(tmp_path / 'b')], ['epochs=3'])
     assert (settings['epochs'], settings['batchsize'], settings['patience']) == (3, 2, 0)
 
 
-@pytest.mark.parametrize('line, words', [
-    ('batchsze=16', 'did you mean batchsize'), ('qqqq=1', 'unknown setting'), ('batchsize=many', 'expected int'),
-    ('batchsize=0', 'expected int 1..'), ('initial_eta=nan', 'expected number'), ('magscale=cube', 'pow_learn'),
-    ('arch.pool=attention', 'attention:A'), ('eta_decay_every=1.5', 'trial_of_patience'), ('nonsense', 'KEY=VALUE')])
+@pytest.mark.parametrize(
+    'line, words',
+    [
+        ('batchsze=16', 'did you mean batchsize'),
+        ('qqqq=1', 'unknown setting'),
+        ('batchsize=many', 'expected int'),
+        ('batchsize=0', 'expected int 1..'),
+        ('initial_eta=nan', 'expected number'),
+        ('magscale=cube', 'pow_learn'),
+        ('arch.pool=attention', 'attention:A'),
+        ('eta_decay_every=1.5', 'trial_of_patience'),
+        ('nonsense', 'KEY=VALUE'),
+    ],
+)
 def test_a_setting_that_is_unknown_or_of_the_wrong_kind_is_refused(line, words):
     with pytest.raises(Problem, match=words):
         config.load(assignments=[line])

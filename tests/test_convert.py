@@ -1,4 +1,5 @@
 """Conversion: what comes out, from which formats, how well, and what happens to recordings that are broken."""
+
 import os
 import signal
 import subprocess
@@ -7,20 +8,25 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from conftest import ROOT
-from hypothesis import HealthCheck, given, settings, strategies as st
 
 SCRIPT = ROOT / 'datasets' / 'birdclef' / 'audio' / 'convert.py'
 sys.path.insert(0, str(SCRIPT.parent))
-from birdsong.data import audio
 import convert
+from birdsong.data import audio
 
 RATE = 22050
 
 
 def run(source, dataset, *arguments):
-    return subprocess.run([sys.executable, str(SCRIPT), str(source), '--dataset', str(dataset), *map(str, arguments)],
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), str(source), '--dataset', str(dataset), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+    )
 
 
 def converted(source, dataset, *arguments):
@@ -60,16 +66,38 @@ def level(samples, frequency, rate=RATE):
     return np.hypot(*fit), np.sqrt(np.mean((samples - basis @ fit) ** 2))
 
 
-@pytest.mark.parametrize('kind, subtype, suffix', [
-    ('WAV', 'PCM_16', 'wav'), ('WAV', 'PCM_U8', 'WAV'), ('WAV', 'PCM_24', 'Wav'), ('WAV', 'PCM_32', 'wav'), ('WAV', 'FLOAT', 'wav'), ('WAV', 'DOUBLE', 'wav'),
-    ('WAV', 'ULAW', 'wav'), ('WAVEX', 'PCM_16', 'wav'), ('FLAC', 'PCM_16', 'flac'), ('OGG', 'VORBIS', 'ogg'), ('MP3', 'MPEG_LAYER_III', 'MP3'),
-    ('AIFF', 'PCM_16', 'aif'), ('AU', 'PCM_16', 'au'), ('CAF', 'PCM_16', 'caf'), ('W64', 'PCM_16', 'w64')])
+@pytest.mark.parametrize(
+    'kind, subtype, suffix',
+    [
+        ('WAV', 'PCM_16', 'wav'),
+        ('WAV', 'PCM_U8', 'WAV'),
+        ('WAV', 'PCM_24', 'Wav'),
+        ('WAV', 'PCM_32', 'wav'),
+        ('WAV', 'FLOAT', 'wav'),
+        ('WAV', 'DOUBLE', 'wav'),
+        ('WAV', 'ULAW', 'wav'),
+        ('WAVEX', 'PCM_16', 'wav'),
+        ('FLAC', 'PCM_16', 'flac'),
+        ('OGG', 'VORBIS', 'ogg'),
+        ('MP3', 'MPEG_LAYER_III', 'MP3'),
+        ('AIFF', 'PCM_16', 'aif'),
+        ('AU', 'PCM_16', 'au'),
+        ('CAF', 'PCM_16', 'caf'),
+        ('W64', 'PCM_16', 'w64'),
+    ],
+)
 def test_every_format_becomes_mono_16_bit_at_22050_hz(tmp_path, kind, subtype, suffix):
     for channels in 1, 2:
-        write(tmp_path / 'source' / 'data' / ('LIFECLEF2017_X_RN%d.%s' % (channels, suffix)), sine(1.5, channels=channels), 44100, subtype, kind)
+        write(
+            tmp_path / 'source' / 'data' / (f'LIFECLEF2017_X_RN{int(channels)}.{suffix}'),
+            sine(1.5, channels=channels),
+            44100,
+            subtype,
+            kind,
+        )
     converted(tmp_path / 'source', tmp_path / 'made')
     for channels in 1, 2:
-        samples = read(tmp_path / 'made', 'train/2017/LIFECLEF2017_X_RN%d.wav' % channels)
+        samples = read(tmp_path / 'made', f'train/2017/LIFECLEF2017_X_RN{int(channels)}.wav')
         assert len(samples) == 33075
         amplitude, rest = level(samples[2000:-2000] / 32768, 1000)
         assert abs(amplitude - 0.5) < 0.01 and rest < 0.01
@@ -97,17 +125,20 @@ def test_quality(tmp_path):
     passed, stopped = (500, 5000, 9600, 9800, 10000), (11600, 12500, 15000, 20000)
     for frequency in passed + stopped:
         # rounded here: libsndfile would cut off
-        write(tmp_path / 'source' / 'data' / ('%d.wav' % frequency), np.rint(32768 * sine(2, frequency=frequency, level=0.9)).astype(np.int16))
+        write(
+            tmp_path / 'source' / 'data' / (f'{int(frequency)}.wav'),
+            np.rint(32768 * sine(2, frequency=frequency, level=0.9)).astype(np.int16),
+        )
     converted(tmp_path / 'source', tmp_path / 'made')
     amplitudes = []
     for frequency in passed + stopped:
-        samples = read(tmp_path / 'made', 'train/%d.wav' % frequency)[4000:-4000] / 32768
+        samples = read(tmp_path / 'made', f'train/{int(frequency)}.wav')[4000:-4000] / 32768
         if frequency in passed:
             amplitude, rest = level(samples, frequency)
             assert 20 * np.log10(amplitude / np.sqrt(2) / rest) >= 90
             amplitudes.append(20 * np.log10(amplitude / 0.9))
         else:
-            assert 20 * np.log10(np.sqrt(np.mean(samples ** 2)) / (0.9 / np.sqrt(2)) + 1e-9) <= -88
+            assert 20 * np.log10(np.sqrt(np.mean(samples**2)) / (0.9 / np.sqrt(2)) + 1e-9) <= -88
     assert np.abs(amplitudes).max() < 0.1
 
 
@@ -126,49 +157,81 @@ def test_clipping_is_counted_and_numbers_that_are_none_are_mended(tmp_path):
     write(tmp_path / 'source' / 'data' / 'odd.wav', odd, RATE, 'FLOAT')
     told = converted(tmp_path / 'source', tmp_path / 'made')
     clips = np.count_nonzero(np.abs(np.rint(loud * 32768) + 0.5) > 32768)
-    assert '1 undamaged but clipped (%d samples clip in all)' % clips in told
-    assert repairs(tmp_path / 'made') == {'train/loud.wav': ('%d samples clip' % clips, 'the rest is kept'),
-                                          'train/odd.wav': ('3 samples are no numbers', 'the rest is kept')}
+    assert f'1 undamaged but clipped ({int(clips)} samples clip in all)' in told
+    assert repairs(tmp_path / 'made') == {
+        'train/loud.wav': (f'{int(clips)} samples clip', 'the rest is kept'),
+        'train/odd.wav': ('3 samples are no numbers', 'the rest is kept'),
+    }
     samples = read(tmp_path / 'made', 'train/loud.wav')
     assert samples.max() == 32767 and samples.min() == -32768
     samples = read(tmp_path / 'made', 'train/odd.wav')
-    assert not samples[5:8].any() and np.abs(samples - 32768 * np.where(np.isfinite(odd) & (odd < 2), odd, 0)[:, 0]).max() <= 1
+    assert (
+        not samples[5:8].any()
+        and np.abs(samples - 32768 * np.where(np.isfinite(odd) & (odd < 2), odd, 0)[:, 0]).max() <= 1
+    )
 
 
 def break_it(path, how):
     data = path.read_bytes()
-    path.write_bytes({'empty': b'', 'header': data[:44], 'text': b'no sound\n' * 100, 'noise': bytes(range(256)) * 8,
-                      'rate 0': data[:24] + bytes(4) + data[28:], 'almost': data[:60]}[how])
+    path.write_bytes(
+        {
+            'empty': b'',
+            'header': data[:44],
+            'text': b'no sound\n' * 100,
+            'noise': bytes(range(256)) * 8,
+            'rate 0': data[:24] + bytes(4) + data[28:],
+            'almost': data[:60],
+        }[how]
+    )
 
 
 def test_broken_recordings_stop_nothing(tmp_path):
     source, made = tmp_path / 'source', tmp_path / 'made'
-    for folder, key in (('data', 'train/%s.wav'), ('BirdCLEF2018MonophoneTest', 'test/%s.wav'), ('val/data', 'soundscapes/val/%s.wav'),
-                        ('test', 'soundscapes/test/%s.wav')):
+    for folder, key in (
+        ('data', 'train/%s.wav'),
+        ('BirdCLEF2018MonophoneTest', 'test/%s.wav'),
+        ('val/data', 'soundscapes/val/%s.wav'),
+        ('test', 'soundscapes/test/%s.wav'),
+    ):
         for how in 'empty', 'header', 'text', 'noise', 'rate 0', 'almost':
-            break_it(write(source / folder / ('%s.wav' % how), sine(0.5)), how)
+            break_it(write(source / folder / (f'{how}.wav'), sine(0.5)), how)
         write(source / folder / 'good.wav', sine(0.5))
     (source / 'data' / 'x.m4a').write_bytes(b'\0\0\0\x20ftypM4A ')
     told = converted(source, made)
     assert '7 left out, 18 silent' in told
     noted = repairs(made)
-    for folder, done in (('train', 'left out'), ('test', '0.1 s of silence'), ('soundscapes/val', '0.1 s of silence'), ('soundscapes/test', '0.1 s of silence')):
+    for folder, done in (
+        ('train', 'left out'),
+        ('test', '0.1 s of silence'),
+        ('soundscapes/val', '0.1 s of silence'),
+        ('soundscapes/test', '0.1 s of silence'),
+    ):
         for how in 'empty', 'header', 'text', 'noise', 'rate 0', 'almost':
-            key = '%s/%s.wav' % (folder, how)
+            key = f'{folder}/{how}.wav'
             assert noted[key][1] == done
             if folder == 'train':
                 assert not (made / 'audio' / key).exists()
             else:
                 assert np.array_equal(read(made, key), np.zeros(RATE // 10))
-        assert len(read(made, folder + '/good.wav')) == RATE // 2
+        assert len(read(made, f'{folder}/good.wav')) == RATE // 2
     assert noted['train/empty.wav'][0] == 'empty file' and noted['train/x.wav'][1] == 'left out'
 
 
-@pytest.mark.parametrize('kind, subtype, suffix', [('WAV', 'PCM_16', 'wav'), ('FLAC', 'PCM_16', 'flac'), ('MP3', 'MPEG_LAYER_III', 'mp3'), ('AIFF', 'PCM_16', 'aiff'),
-                                                   ('AU', 'PCM_16', 'au'), ('W64', 'PCM_16', 'w64'), ('RF64', 'PCM_16', 'rf64')])
+@pytest.mark.parametrize(
+    'kind, subtype, suffix',
+    [
+        ('WAV', 'PCM_16', 'wav'),
+        ('FLAC', 'PCM_16', 'flac'),
+        ('MP3', 'MPEG_LAYER_III', 'mp3'),
+        ('AIFF', 'PCM_16', 'aiff'),
+        ('AU', 'PCM_16', 'au'),
+        ('W64', 'PCM_16', 'w64'),
+        ('RF64', 'PCM_16', 'rf64'),
+    ],
+)
 def test_of_a_truncated_recording_the_start_is_kept_and_noted(tmp_path, kind, subtype, suffix):
     samples = sine(6, channels=2) + 0.1 * np.random.default_rng(0).standard_normal((6 * 44100, 2))
-    path = write(tmp_path / 'source' / 'data' / ('x.' + suffix), samples, 44100, subtype, kind)
+    path = write(tmp_path / 'source' / 'data' / (f'x.{suffix}'), samples, 44100, subtype, kind)
     os.truncate(path, path.stat().st_size * 2 // 3)
     converted(tmp_path / 'source', tmp_path / 'made')
     problem, done = repairs(tmp_path / 'made')['train/x.wav']
@@ -188,26 +251,46 @@ def test_a_length_that_was_unknown_when_the_header_was_written_is_no_fault(tmp_p
 def test_names_of_the_source_become_keys(tmp_path):
     source, made = tmp_path / 'source', tmp_path / 'made'
     short = sine(0.2, RATE)
-    for name in ('TrainingSet/deep/er/LIFECLEF2014_X_RN1.WAV', 'data/LIFECLEF2017_X_RN2.wav', 'data/._LIFECLEF2017_X_RN2.wav', 'data/RN3.wav', 'data/notes.txt',
-                 'BirdCLEF2018MonophoneTest/LIFECLEF2015_X_RN4.wav', 'val/data/LIFECLEF2018_S_RN5.wav', 'test/wav/LIFECLEF2018_S_RN6.wav',
-                 'elsewhere/LIFECLEF2014_X_RN7.wav', 'data/again/LIFECLEF2017_X_RN2.wav', 'data/with space é.wav', 'data/tab\there.wav'):
+    for name in (
+        'TrainingSet/deep/er/LIFECLEF2014_X_RN1.WAV',
+        'data/LIFECLEF2017_X_RN2.wav',
+        'data/._LIFECLEF2017_X_RN2.wav',
+        'data/RN3.wav',
+        'data/notes.txt',
+        'BirdCLEF2018MonophoneTest/LIFECLEF2015_X_RN4.wav',
+        'val/data/LIFECLEF2018_S_RN5.wav',
+        'test/wav/LIFECLEF2018_S_RN6.wav',
+        'elsewhere/LIFECLEF2014_X_RN7.wav',
+        'data/again/LIFECLEF2017_X_RN2.wav',
+        'data/with space é.wav',
+        'data/tab\there.wav',
+    ):
         write(source / name, short, RATE)
     (source / 'link').symlink_to(source / 'data')
     (source / 'data' / 'loop').symlink_to(source / 'data')
     converted(source, made)
     keys = sorted(str(path.relative_to(made / 'audio')) for path in (made / 'audio').rglob('*.wav'))
-    assert keys == ['soundscapes/test/LIFECLEF2018_S_RN6.wav', 'soundscapes/val/LIFECLEF2018_S_RN5.wav', 'test/2015/LIFECLEF2015_X_RN4.wav',
-                    'train/2014/LIFECLEF2014_X_RN1.wav', 'train/2017/LIFECLEF2017_X_RN2.wav', 'train/RN3.wav', 'train/with space é.wav']
+    assert keys == [
+        'soundscapes/test/LIFECLEF2018_S_RN6.wav',
+        'soundscapes/val/LIFECLEF2018_S_RN5.wav',
+        'test/2015/LIFECLEF2015_X_RN4.wav',
+        'train/2014/LIFECLEF2014_X_RN1.wav',
+        'train/2017/LIFECLEF2017_X_RN2.wav',
+        'train/RN3.wav',
+        'train/with space é.wav',
+    ]
     noted = repairs(made)
     assert noted['data/again/LIFECLEF2017_X_RN2.wav'] == (
-        'the same file name as data/LIFECLEF2017_X_RN2.wav', 'left out; rename it to keep both')
+        'the same file name as data/LIFECLEF2017_X_RN2.wav',
+        'left out; rename it to keep both',
+    )
     assert any('\\t' in key for key in noted)
 
 
 def test_links_without_end_pipes_and_long_names_are_skipped_and_named(tmp_path):
     source, made = tmp_path / 'source', tmp_path / 'made'
     write(source / 'data' / 'good.wav', sine(0.2, RATE), RATE)
-    write(source / 'data' / ('y' * 241 + '.wav'), sine(0.2, RATE), RATE)
+    write(source / 'data' / (f'{"y" * 241}.wav'), sine(0.2, RATE), RATE)
     for name in 'self', 'self.xml', 'self.wav':
         (source / 'data' / name).symlink_to(source / 'data' / name)
     (source / 'data' / 'gone.wav').symlink_to('nowhere.wav')
@@ -216,16 +299,23 @@ def test_links_without_end_pipes_and_long_names_are_skipped_and_named(tmp_path):
     told = converted(source, made)
     assert '0 recordings converted (0.0 hours), 1 were there; repairs.tsv: 5 left out, 0 silent' in told
     assert {key.replace('y' * 241, 'long'): problem for key, (problem, _) in repairs(made).items()} == {
-        'data/self': 'a link that leads to itself', 'data/self.wav': 'a link that leads to itself', 'data/gone.wav': 'a link that leads nowhere',
-        'data/pipe.wav': 'a pipe or a device, not a file', 'data/long.wav': 'its name is longer than 240 bytes'}
-    subprocess.run([sys.executable, str(ROOT / 'datasets/birdclef/xml/collect.py'), str(source), '--dataset', str(made)], check=True)
+        'data/self': 'a link that leads to itself',
+        'data/self.wav': 'a link that leads to itself',
+        'data/gone.wav': 'a link that leads nowhere',
+        'data/pipe.wav': 'a pipe or a device, not a file',
+        'data/long.wav': 'its name is longer than 240 bytes',
+    }
+    subprocess.run(
+        [sys.executable, str(ROOT / 'datasets/birdclef/xml/collect.py'), str(source), '--dataset', str(made)],
+        check=True,
+    )
     assert (made / 'xml/repairs.tsv').read_text().count('a link that leads to itself') == 2
 
 
 def test_the_summary_tells_the_same_in_a_second_run(tmp_path):
     source, made = tmp_path / 'source', tmp_path / 'made'
     for recorder in 1, 2, 3:
-        write(source / 'data' / ('recorder%d' % recorder) / '20240501_060000.wav', sine(0.2, RATE), RATE)
+        write(source / 'data' / (f'recorder{int(recorder)}') / '20240501_060000.wav', sine(0.2, RATE), RATE)
     write(source / 'data' / 'loud.wav', 2 * sine(0.2, RATE), RATE, 'FLOAT')
     cut = write(source / 'data' / 'cut.wav', sine(0.5, RATE), RATE)
     cut.write_bytes(cut.read_bytes()[:12000])
@@ -241,7 +331,7 @@ def test_the_summary_tells_the_same_in_a_second_run(tmp_path):
 def test_notes_of_the_mp3_decoder_stay_off_the_terminal(tmp_path):
     path = write(tmp_path / 'source' / 'data' / 'x.mp3', sine(3), kind='MP3', subtype='MPEG_LAYER_III')
     content = path.read_bytes()
-    path.write_bytes(content[:len(content) // 2] + bytes(range(256)) * 8 + content[len(content) // 2 + 2048:])
+    path.write_bytes(content[: len(content) // 2] + bytes(range(256)) * 8 + content[len(content) // 2 + 2048 :])
     result = run(tmp_path / 'source', tmp_path / 'made')
     assert (result.returncode, result.stderr) == (0, '') and list(repairs(tmp_path / 'made')) == ['train/x.wav']
 
@@ -249,7 +339,7 @@ def test_notes_of_the_mp3_decoder_stay_off_the_terminal(tmp_path):
 def test_running_again_converts_only_what_is_missing_or_was_replaced(tmp_path):
     source, made = tmp_path / 'source', tmp_path / 'made'
     for n in range(4):
-        write(source / 'data' / ('x%d.wav' % n), sine(0.2, RATE), RATE)
+        write(source / 'data' / (f'x{int(n)}.wav'), sine(0.2, RATE), RATE)
     (source / 'data' / 'x0.wav').write_bytes(b'')
     assert '3 recordings converted' in converted(source, made)
     before = {path: path.stat().st_mtime_ns for path in (made / 'audio').rglob('*.wav')}
@@ -260,7 +350,8 @@ def test_running_again_converts_only_what_is_missing_or_was_replaced(tmp_path):
     assert '1 recordings converted' in converted(source, made)
     assert repairs(made) == noted and not list(made.rglob('*.part'))
     assert {path: path.stat().st_mtime_ns for path in before if path.name != 'x1.wav'} == {
-        path: time for path, time in before.items() if path.name != 'x1.wav'}
+        path: time for path, time in before.items() if path.name != 'x1.wav'
+    }
     # the broken one was fetched again
     write(source / 'data' / 'x0.wav', sine(0.3, RATE), RATE)
     assert '1 recordings converted' in converted(source, made)
@@ -270,10 +361,12 @@ def test_running_again_converts_only_what_is_missing_or_was_replaced(tmp_path):
 def test_an_interrupted_run_leaves_whole_files_and_goes_on(tmp_path):
     source, made = tmp_path / 'source', tmp_path / 'made'
     for n in range(40):
-        write(source / 'data' / ('x%02d.wav' % n), sine(4, channels=2))
+        write(source / 'data' / (f'x{int(n):02}.wav'), sine(4, channels=2))
     write(source / 'BirdCLEF2018MonophoneTest' / 'empty.wav', sine(1)).write_bytes(b'')
     for kind in signal.SIGKILL, signal.SIGINT:
-        process = subprocess.Popen([sys.executable, str(SCRIPT), str(source), '--dataset', str(made), '--jobs', '1'], stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(source), '--dataset', str(made), '--jobs', '1'], stderr=subprocess.PIPE
+        )
         count = len(list(made.rglob('x*.wav')))
         while process.poll() is None and len(list(made.rglob('x*.wav'))) < count + 3:
             pass
@@ -300,7 +393,9 @@ def test_audio_may_lie_on_other_disks(tmp_path):
     (disks[0] / 'train').mkdir()
     (disks[0] / 'train' / '2017').symlink_to(disks[1])
     converted(source, made)
-    assert (disks[1] / 'LIFECLEF2017_X_RN1.wav').is_file() and (disks[0] / 'test' / '2017' / 'LIFECLEF2017_X_RN2.wav').is_file()
+    assert (disks[1] / 'LIFECLEF2017_X_RN1.wav').is_file() and (
+        disks[0] / 'test' / '2017' / 'LIFECLEF2017_X_RN2.wav'
+    ).is_file()
     assert '0 recordings converted' in converted(source, made)
     disks[0].rename(tmp_path / 'gone')
     result = run(source, made)
@@ -310,13 +405,19 @@ def test_audio_may_lie_on_other_disks(tmp_path):
 def test_jobs_change_nothing(tmp_path, tiny_source):
     for jobs in 1, 3:
         converted(tiny_source, tmp_path / str(jobs), '--jobs', jobs)
-    one, three = ({str(path.relative_to(tmp_path / jobs)): path.read_bytes() for path in (tmp_path / jobs).rglob('*') if path.is_file()} for jobs in '13')
+    one, three = (
+        {
+            str(path.relative_to(tmp_path / jobs)): path.read_bytes()
+            for path in (tmp_path / jobs).rglob('*')
+            if path.is_file()
+        }
+        for jobs in '13'
+    )
     assert one == three and len(one) > 20
 
 
 def test_memory_does_not_grow_with_the_length(tmp_path):
-    code = ('import resource, sys; sys.path.insert(0, %r); import convert; convert.run(sys.argv[1], sys.argv[2], 1); '
-            'print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)' % str(SCRIPT.parent))
+    code = f'import resource, sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import convert; convert.run(sys.argv[1], sys.argv[2], 1); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)'
     peaks = []
     for seconds in 5, 1200:
         path = write(tmp_path / str(seconds) / 'data' / 'x.wav', np.zeros((1, 2)))
@@ -324,7 +425,11 @@ def test_memory_does_not_grow_with_the_length(tmp_path):
         size = seconds * 44100 * 4
         path.write_bytes(data[:4] + (size + 36).to_bytes(4, 'little') + data[8:40] + size.to_bytes(4, 'little'))
         os.truncate(path, 44 + size)
-        result = subprocess.run([sys.executable, '-c', code, str(tmp_path / str(seconds)), str(tmp_path / 'made' / str(seconds))], stdout=subprocess.PIPE, check=True)
+        result = subprocess.run(
+            [sys.executable, '-c', code, str(tmp_path / str(seconds)), str(tmp_path / 'made' / str(seconds))],
+            stdout=subprocess.PIPE,
+            check=True,
+        )
         peaks.append(int(result.stdout.split()[-1]))
         assert len(read(tmp_path / 'made' / str(seconds), 'train/x.wav')) == seconds * RATE
     # in KiB; the samples of the longer one take 200 MiB
@@ -333,6 +438,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path):
 
 def test_two_conversions_do_not_get_in_each_others_way(tmp_path, tiny_source):
     import fcntl
+
     (tmp_path / 'made' / 'audio').mkdir(parents=True)
     with open(tmp_path / 'made' / 'audio' / '.convert.lock', 'w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -340,11 +446,19 @@ def test_two_conversions_do_not_get_in_each_others_way(tmp_path, tiny_source):
     assert result.returncode == 1 and 'another conversion' in result.stderr
 
 
-@pytest.mark.parametrize('arguments, status, problem', [
-    (['/nowhere'], 1, 'no such folder'), ([ROOT / 'tests'], 1, 'neither TrainingSet'), ([], 2, 'SOURCE'), (['.', '--jobs', '-1'], 2, '--jobs'),
-    (['.', '--jobs', 'x'], 2, '--jobs'), (['.', '--dataset', 'a b'], 1, 'not a name')])
+@pytest.mark.parametrize(
+    'arguments, status, problem',
+    [
+        (['/nowhere'], 1, 'no such folder'),
+        ([ROOT / 'tests'], 1, 'neither TrainingSet'),
+        ([], 2, 'SOURCE'),
+        (['.', '--jobs', '-1'], 2, '--jobs'),
+        (['.', '--jobs', 'x'], 2, '--jobs'),
+        (['.', '--dataset', 'a b'], 1, 'not a name'),
+    ],
+)
 def test_bad_arguments(arguments, status, problem):
-    result = subprocess.run([sys.executable, str(SCRIPT), *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    result = subprocess.run([sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True)
     assert result.returncode == status and problem in result.stderr and 'Traceback' not in result.stderr
 
 
@@ -361,7 +475,7 @@ def test_any_bytes_are_converted_or_refused(tmp_path, data):
     content = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, 60))] = data.draw(st.integers(0, 255))
-    path.write_bytes(content[:data.draw(st.integers(0, len(content)))])
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
     with open(tmp_path / 'out.wav', 'wb') as out:
         try:
             samples, clipped, problems = convert.convert(str(path), out)

@@ -1,17 +1,18 @@
 """Costs against the original's: each example, their mean, gradients."""
+
 import numpy as np
 import pytest
 import torch
 
 from birdsong import config
-from birdsong.training import costs
 from birdsong.files import Problem
+from birdsong.training import costs
 
 GOLDEN = ('costs/costs',)
 
 
 def settings(overrides):
-    return config.load([], ['%s=%s' % item for item in overrides.items()])
+    return config.load([], ['{}={}'.format(*item) for item in overrides.items()])
 
 
 def prepare(case, arrays):
@@ -41,11 +42,13 @@ def test_costs_equal_the_originals(golden):
         assert mean.item() == pytest.approx(case['mean'], rel=1e-5), case
         mean.backward()
         for name, leaf in leaves.items():
-            expected = arrays.get('%s_grad_%s' % (case['key'], name))
+            expected = arrays.get(f'{case["key"]}_grad_{name}')
             if expected is None:
                 continue
             found = leaf.grad.numpy() if leaf.grad is not None else np.zeros_like(expected)
-            np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5 * np.abs(expected).max(), err_msg=str(case))
+            np.testing.assert_allclose(
+                found, expected, rtol=2e-5, atol=2e-5 * np.abs(expected).max(), err_msg=str(case)
+            )
 
 
 def test_costs_of_each_example_equal_the_originals(golden):
@@ -56,8 +59,11 @@ def test_costs_of_each_example_equal_the_originals(golden):
         if cfg['cost'] == 'none' or cfg['cost_bg']:
             continue
         outputs, batch, _ = prepare(case, arrays)
-        targets = costs.training_targets(outputs, batch if case['designation'] == 'train' else {'label': batch['label']},
-                                         cfg if case['designation'] == 'train' else dict(cfg, mix_fg_bg=0))
+        targets = costs.training_targets(
+            outputs,
+            batch if case['designation'] == 'train' else {'label': batch['label']},
+            cfg if case['designation'] == 'train' else dict(cfg, mix_fg_bg=0),
+        )
         found = costs.cost(cfg['cost'], outputs['output'], targets, cfg, outputs.get('attention'))
         if 'weight' in batch and case['designation'] == 'train':
             found = found * batch['weight'].view((-1,) + (1,) * (found.ndim - 1))
@@ -74,24 +80,30 @@ def test_a_teacher_counts_as_pseudo_labels_do(golden):
     outputs = {'output': torch.from_numpy(arrays['softmax'])}
     batch = {'label': torch.from_numpy(arrays['label'])}
     pseudo = torch.from_numpy(arrays['pseudo_label'])
-    torch.testing.assert_close(costs.training_cost(outputs, batch, cfg, pseudo),
-                               costs.training_cost(outputs, dict(batch, pseudo_label=pseudo), cfg))
-    torch.testing.assert_close(costs.validation_cost(outputs, dict(batch, pseudo_label=pseudo), cfg),
-                               costs.validation_cost(outputs, batch, cfg))
+    torch.testing.assert_close(
+        costs.training_cost(outputs, batch, cfg, pseudo),
+        costs.training_cost(outputs, dict(batch, pseudo_label=pseudo), cfg),
+    )
+    torch.testing.assert_close(
+        costs.validation_cost(outputs, dict(batch, pseudo_label=pseudo), cfg),
+        costs.validation_cost(outputs, batch, cfg),
+    )
 
 
 def test_softmax_of_large_logits_neither_overflows_nor_loses_its_gradient():
-    logits = torch.tensor([[200., 0., -200.]], requires_grad=True)
+    logits = torch.tensor([[200.0, 0.0, -200.0]], requires_grad=True)
     cfg = settings({'cost': 'softmax', 'pred_clip': 0, 'arch.output': 'softmax'})
-    loss = costs.training_cost({'output': torch.softmax(logits, 1), 'logits': logits}, {'label': torch.tensor([2])}, cfg)
+    loss = costs.training_cost(
+        {'output': torch.softmax(logits, 1), 'logits': logits}, {'label': torch.tensor([2])}, cfg
+    )
     loss.backward()
     assert loss.item() == 400
-    torch.testing.assert_close(logits.grad, torch.tensor([[1., 0., -1.]]))
+    torch.testing.assert_close(logits.grad, torch.tensor([[1.0, 0.0, -1.0]]))
 
 
 @pytest.mark.parametrize('cost', ['ce', 'ce_bgtopk:2'])
 def test_saturated_predictions_are_clipped(cost):
-    predictions = torch.tensor([[1., 0., 1., 0.]], requires_grad=True)
+    predictions = torch.tensor([[1.0, 0.0, 1.0, 0.0]], requires_grad=True)
     cfg = settings({'cost': cost})
     loss = costs.training_cost({'output': predictions}, {'label': torch.tensor([1])}, cfg)
     loss.backward()
@@ -102,20 +114,33 @@ def test_more_than_all_classes_cannot_be_left_out():
     predictions = torch.rand(2, 4)
     targets = torch.eye(4)[:2]
     cfg = settings({})
-    torch.testing.assert_close(costs.cost('ce_bgtopk:9', predictions, targets, cfg), costs.cost('ce_bgtopk:4', predictions, targets, cfg))
+    torch.testing.assert_close(
+        costs.cost('ce_bgtopk:9', predictions, targets, cfg), costs.cost('ce_bgtopk:4', predictions, targets, cfg)
+    )
 
 
-@pytest.mark.parametrize('overrides, shape, message', [
-    ({'cost': 'softmax'}, (2, 3, 5), 'arch.pool'), ({'cost': 'attention_logsoftmax'}, (2, 3), 'arch.pool'),
-    ({'cost': 'softmax', 'cost_bg': 'ce'}, (2, 3), 'arch.output_bg=sigmoid')])
+@pytest.mark.parametrize(
+    'overrides, shape, message',
+    [
+        ({'cost': 'softmax'}, (2, 3, 5), 'arch.pool'),
+        ({'cost': 'attention_logsoftmax'}, (2, 3), 'arch.pool'),
+        ({'cost': 'softmax', 'cost_bg': 'ce'}, (2, 3), 'arch.output_bg=sigmoid'),
+    ],
+)
 def test_costs_that_do_not_fit_the_network_are_named(overrides, shape, message):
     with pytest.raises(Problem, match=message):
-        costs.training_cost({'output': torch.rand(shape), 'attention': torch.rand(2, 2, 5)}, {'label': torch.tensor([0, 1])}, settings(overrides))
+        costs.training_cost(
+            {'output': torch.rand(shape), 'attention': torch.rand(2, 2, 5)},
+            {'label': torch.tensor([0, 1])},
+            settings(overrides),
+        )
 
 
 def test_loss_is_computed_in_float32_under_autocast():
     cfg = settings({'cost': 'softmax', 'pred_clip': 0, 'arch.output': 'softmax'})
     with torch.autocast('cpu', torch.bfloat16):
         logits = torch.randn(2, 3).bfloat16()
-        loss = costs.training_cost({'output': torch.softmax(logits, 1), 'logits': logits}, {'label': torch.tensor([0, 2])}, cfg)
+        loss = costs.training_cost(
+            {'output': torch.softmax(logits, 1), 'logits': logits}, {'label': torch.tensor([0, 2])}, cfg
+        )
     assert loss.dtype == torch.float32

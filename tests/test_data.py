@@ -1,25 +1,51 @@
 """Data sets, and the batches made of them."""
+
 import contextlib
 import hashlib
 import os
 
-from birdsong.data import audio
-from birdsong import config
-from birdsong.data import metadata
 import numpy as np
 import pytest
-from birdsong.data.feeds import Dataset, TestFeed, TrainFeed, ValidFeed, class_weights, needs_host_spectrogram, pseudo_labels
-from birdsong.files import Problem
 from scipy import stats
 from test_audio import wav_bytes
 
+from birdsong import config
+from birdsong.data import audio, metadata
+from birdsong.data.feeds import (
+    Dataset,
+    TestFeed,
+    TrainFeed,
+    ValidFeed,
+    class_weights,
+    needs_host_spectrogram,
+    pseudo_labels,
+)
+from birdsong.files import Problem
+
 GOLDEN = (
-    'data/class_weights', 'data/dates_times', 'data/encode_metadata', 'data/metadata', 'data/pseudo_labels',
-    'data/test_len0-0_meta', 'data/test_len0-5_meta', 'data/test_len3-63_meta',
-    'data/train_bgweights', 'data/train_maxdb', 'data/train_meta', 'data/train_metaonly', 'data/train_mixup',
-    'data/train_mixup2', 'data/train_plain',
-    'data/valid_bs16_len5-30', 'data/valid_bs3_len0-0', 'data/valid_bs3_len0-0_meta', 'data/valid_bs3_len1-2',
-    'data/valid_bs3_len5-30', 'data/valid_bs3_len5-30_meta', 'data/valid_split3_bs2')
+    'data/class_weights',
+    'data/dates_times',
+    'data/encode_metadata',
+    'data/metadata',
+    'data/pseudo_labels',
+    'data/test_len0-0_meta',
+    'data/test_len0-5_meta',
+    'data/test_len3-63_meta',
+    'data/train_bgweights',
+    'data/train_maxdb',
+    'data/train_meta',
+    'data/train_metaonly',
+    'data/train_mixup',
+    'data/train_mixup2',
+    'data/train_plain',
+    'data/valid_bs16_len5-30',
+    'data/valid_bs3_len0-0',
+    'data/valid_bs3_len0-0_meta',
+    'data/valid_bs3_len1-2',
+    'data/valid_bs3_len5-30',
+    'data/valid_bs3_len5-30_meta',
+    'data/valid_split3_bs2',
+)
 pytestmark = pytest.mark.filterwarnings('ignore:The behavior of affine_transform')
 VALID = [case for case in GOLDEN if case.startswith('data/valid_bs')]
 ALL_META = 'input_meta=date,time,latitude,longitude,elevation'
@@ -39,9 +65,9 @@ def settings(text, *more):
 def close_spect(batch, arrays, prefix, **selection):
     spect = batch['spect'].astype(np.float64)
     scale = 3e-7 * spect.max()
-    assert np.abs(spect[:, ::37, ::11] - arrays[prefix + '_spect_sub']).max() <= scale
-    assert np.abs(spect.mean(axis=1) - arrays[prefix + '_spect_meanframe']).max() <= scale
-    assert np.abs(spect.mean(axis=2)[:, ::5] - arrays[prefix + '_spect_meanbin']).max() <= scale
+    assert np.abs(spect[:, ::37, ::11] - arrays[f'{prefix}_spect_sub']).max() <= scale
+    assert np.abs(spect.mean(axis=1) - arrays[f'{prefix}_spect_meanframe']).max() <= scale
+    assert np.abs(spect.mean(axis=2)[:, ::5] - arrays[f'{prefix}_spect_meanbin']).max() <= scale
 
 
 def same(one, other):
@@ -52,6 +78,7 @@ def same(one, other):
 
 
 # == The golden data set ==
+
 
 @pytest.fixture
 def dataset(golden_dataset, tmp_path):
@@ -83,16 +110,16 @@ def test_golden_validation_batches(golden, dataset, case):
     seen = []
     for k, expected in enumerate(cases['batches']):
         batch, shipped = feed.batch(k), on_device.batch(k)
-        prefix = 'b%d' % k
+        prefix = f'b{int(k)}'
         files = [feed.files[i] for i in batch['item']]
         seen += files
         for name in ('label', 'label_bg'):
-            np.testing.assert_array_equal(batch[name], arrays['%s_%s' % (prefix, name)])
-            assert batch[name].dtype == arrays['%s_%s' % (prefix, name)].dtype
+            np.testing.assert_array_equal(batch[name], arrays[f'{prefix}_{name}'])
+            assert batch[name].dtype == arrays[f'{prefix}_{name}'].dtype
         if 'meta' in expected['dtypes']:
             keep = [i for i, key in enumerate(files) if key != MENDED]
-            np.testing.assert_allclose(batch['meta'][keep], arrays[prefix + '_meta'][keep], atol=2e-6)
-            assert batch['meta'].shape == arrays[prefix + '_meta'].shape and batch['meta'].dtype == np.float32
+            np.testing.assert_allclose(batch['meta'][keep], arrays[f'{prefix}_meta'][keep], atol=2e-6)
+            assert batch['meta'].shape == arrays[f'{prefix}_meta'].shape and batch['meta'].dtype == np.float32
         if cfg['len_max'] == 0:
             assert 'spect' not in batch and 'samples' not in shipped
             continue
@@ -100,7 +127,7 @@ def test_golden_validation_batches(golden, dataset, case):
         assert shipped['samples'].dtype == np.int16
         assert [len(row) for row in shipped['samples']] == expected['samples']
         assert [digest(row) for row in shipped['samples']] == expected['sha16']
-        if prefix + '_spect_sub' in arrays:
+        if f'{prefix}_spect_sub' in arrays:
             close_spect(batch, arrays, prefix)
     if 'files_sorted' in cases:
         assert seen == cases['files_sorted']
@@ -112,7 +139,9 @@ def test_golden_validation_batches_can_be_dealt_out(golden, dataset):
     for expected in cases['batches']:
         batch = feed.batch(expected['split'] + 3 * expected['batch'])
         assert [digest(row) for row in batch['samples']] == expected['sha16']
-        np.testing.assert_array_equal(batch['label'], arrays['bs%d_%d_label' % (expected['split'], expected['batch'])])
+        np.testing.assert_array_equal(
+            batch['label'], arrays[f'bs{int(expected["split"])}_{int(expected["batch"])}_label']
+        )
 
 
 @pytest.mark.parametrize('case', [case for case in GOLDEN if case.startswith('data/test_')])
@@ -125,7 +154,7 @@ def test_golden_test_items(golden, dataset, case):
         item = feed.item(i)
         assert item['file'] == cases['files'][i]
         if item['file'] != MENDED:
-            np.testing.assert_allclose(item['meta'], arrays['b%d_meta' % i][0], atol=2e-6)
+            np.testing.assert_allclose(item['meta'], arrays[f'b{int(i)}_meta'][0], atol=2e-6)
         if cfg['len_max'] == 0:
             # The original computed whole spectrograms for nothing.
             assert 'samples' not in item
@@ -133,13 +162,22 @@ def test_golden_test_items(golden, dataset, case):
         assert item['samples'].dtype == np.int16
         assert [len(item['samples'])] == expected['samples']
         assert [digest(item['samples'])] == expected['sha16']
-        if 'b%d_spect_sub' % i in arrays:
+        if f'b{int(i)}_spect_sub' in arrays:
             spect = audio.spectrogram(item['samples'], 22050, 1024, 70, 465)
-            close_spect({'spect': spect[None]}, arrays, 'b%d' % i)
+            close_spect({'spect': spect[None]}, arrays, f'b{int(i)}')
 
 
-@pytest.mark.parametrize('case', ['data/train_plain', 'data/train_bgweights', 'data/train_maxdb', 'data/train_meta',
-                                  'data/train_metaonly', 'data/train_mixup'])
+@pytest.mark.parametrize(
+    'case',
+    [
+        'data/train_plain',
+        'data/train_bgweights',
+        'data/train_maxdb',
+        'data/train_meta',
+        'data/train_metaonly',
+        'data/train_mixup',
+    ],
+)
 def test_golden_training_batches_are_of_the_kind_that_ours_are(golden, dataset, case, capsys):
     """The random numbers are others: lengths, contents of what has one place only, and targets have to agree."""
     cases, arrays = golden(case)
@@ -154,13 +192,13 @@ def test_golden_training_batches_are_of_the_kind_that_ours_are(golden, dataset, 
         if 'spect' in batch:
             lengths.setdefault(batch['spect'].shape, set()).add(tuple(sorted(batch['label'])))
     for k, expected in enumerate(cases['batches']):
-        prefix = 'b%d' % k
+        prefix = f'b{int(k)}'
         assert names == set(expected['dtypes']) - ({'spect'} if not cfg['len_max'] else set())
         for name in names:
             assert ours[0][name].dtype == expected['dtypes'][name]
             assert ours[0][name].shape[0] == expected['shapes'][name][0]
             assert ours[0][name].shape[2:] == tuple(expected['shapes'][name][2:])
-        labels = arrays[prefix + '_label']
+        labels = arrays[f'{prefix}_label']
         if cfg['len_max']:
             # Batches of this length hold recordings of the same bucket as ours.
             assert tuple(sorted(labels)) in lengths[tuple(expected['spect_shape'])]
@@ -171,7 +209,7 @@ def test_golden_training_batches_are_of_the_kind_that_ours_are(golden, dataset, 
         by_label = {int(label): i for batch in ours for i, label in enumerate(batch['label'])}
         for name in names & {'label_bg', 'weight'}:
             rows = {(int(label), row.tobytes()) for batch in ours for label, row in zip(batch['label'], batch[name])}
-            for label, row in zip(labels, arrays['%s_%s' % (prefix, name)]):
+            for label, row in zip(labels, arrays[f'{prefix}_{name}']):
                 if name == 'weight':
                     near = [np.frombuffer(value, np.float32)[0] for other, value in rows if other == label]
                     np.testing.assert_allclose(near, row, rtol=1e-6)
@@ -192,22 +230,23 @@ def test_mixup2_works_where_the_original_failed(golden, dataset):
 def test_golden_class_weights(golden, dataset):
     _, arrays = golden('data/class_weights')
     for beta in ('0.5', '1'):
-        ours = class_weights({'class_weights': 'google:' + beta}, arrays['labels'], 7)
-        np.testing.assert_allclose(ours, arrays['weights_' + beta], rtol=1e-6)
+        ours = class_weights({'class_weights': f'google:{beta}'}, arrays['labels'], 7)
+        np.testing.assert_allclose(ours, arrays[f'weights_{beta}'], rtol=1e-6)
         assert ours.dtype == np.float32
     assert class_weights({'class_weights': ''}, arrays['labels'], 7) is None
 
 
 def test_golden_pseudo_labels(golden, dataset, tmp_path, monkeypatch):
     from birdsong.scores import predictions
+
     case, arrays = golden('data/pseudo_labels')
     names = []
     for name in 'AB':
-        names.append(str(tmp_path / (name + '.pred.npz')))
+        names.append(str(tmp_path / (f'{name}.pred.npz')))
         # Another order, and rows of another recording, make no difference.
         files = case['files'][::-1] + ['other.wav']
         predictions.save(names[-1], files, [row[None] for row in arrays[name][::-1]] + [np.zeros((2, 7), np.float32)])
-    cfg = config.load([], ['pseudo_labels=%s:softmax' % ','.join(names), 'batchsize=8', 'mel_max=10000'])
+    cfg = config.load([], [f'pseudo_labels={",".join(names)}:softmax', 'batchsize=8', 'mel_max=10000'])
     feed = TrainFeed(dataset, cfg)
     order = np.argsort(feed.index['length'], kind='stable')
     np.testing.assert_array_equal(feed.labels[order], arrays['labels'])
@@ -227,6 +266,7 @@ def test_golden_pseudo_labels(golden, dataset, tmp_path, monkeypatch):
 
 
 # == Metadata ==
+
 
 def test_golden_dates_and_times(golden):
     cases, _ = golden('data/dates_times')
@@ -261,14 +301,24 @@ def test_golden_metadata(golden, dataset):
 def test_golden_encoding(golden):
     cases, arrays = golden('data/encode_metadata')
     for size in (12, 3):
-        cfg = config.load([], [ALL_META] + ['input_meta.%s_encoding.size=%d' % (name, size) for name in ('date', 'time')])
+        cfg = config.load(
+            [], [ALL_META] + [f'input_meta.{name}_encoding.size={int(size)}' for name in ('date', 'time')]
+        )
         ours = metadata.encode(metadata.numbers(cases['raw'], metadata.sources(cfg)), cfg)
         assert ours.dtype == cases['dtype_of_each']
-        np.testing.assert_allclose(ours, arrays['enc%d' % size], atol=2e-6)
+        np.testing.assert_allclose(ours, arrays[f'enc{int(size)}'], atol=2e-6)
 
 
 def test_elevations_are_upper_bounds_and_may_be_negative():
-    for text, expected in (('340', 340), ('0-50', 50), ('1200-1900', 1900), ('-5', -5), ('-20--5', -5), ('-20 - 30', 30), ('12.5', 12.5)):
+    for text, expected in (
+        ('340', 340),
+        ('0-50', 50),
+        ('1200-1900', 1900),
+        ('-5', -5),
+        ('-20--5', -5),
+        ('-20 - 30', 30),
+        ('12.5', 12.5),
+    ):
         assert metadata.upper_elevation(text) == expected
     for text in ('', 'high', '1-2-3', 'nan', 'inf', '5-'):
         with pytest.raises(ValueError):
@@ -287,23 +337,23 @@ def test_what_cannot_be_understood_is_missing(tmp_path):
 @pytest.mark.parametrize('value', ['date,tide', 'date,date'])
 def test_wrong_sources_are_refused(value):
     with pytest.raises(Problem, match='input_meta'):
-        metadata.size(config.load([], ['input_meta=' + value]))
+        metadata.size(config.load([], [f'input_meta={value}']))
 
 
 def test_dropout_and_noise_are_as_strong_as_set():
     cfg = config.load([], [ALL_META, 'input_meta.dropout=0.3'])
-    values = np.full((6000, 5), 100.)
+    values = np.full((6000, 5), 100.0)
     values[::2, 1] = np.nan
     before = values.copy()
     result = metadata.distort(values, cfg, np.random.default_rng(0))
     np.testing.assert_array_equal(values, before)
     assert np.isnan(result[::2, 1]).all()
     present = ~np.isnan(values)
-    assert abs(np.isnan(result[present]).mean() - .3) < .01
+    assert abs(np.isnan(result[present]).mean() - 0.3) < 0.01
     for i, deviation in enumerate((7, 10, 1, 1, 20)):
         noise = result[:, i][~np.isnan(result[:, i])] - 100
         assert stats.kstest(noise / deviation, 'norm').pvalue > 1e-3
-    still = config.load([], [ALL_META] + ['input_meta.%s_noise=0' % name for name in metadata.SOURCES])
+    still = config.load([], [ALL_META] + [f'input_meta.{name}_noise=0' for name in metadata.SOURCES])
     np.testing.assert_array_equal(metadata.distort(values, still, np.random.default_rng(0)), values)
 
 
@@ -317,22 +367,35 @@ def made(tmp_path):
     """A data set of ten recordings of three classes, each of samples that tell where they come from."""
     for name in ('audio', 'filelists', 'labels'):
         (tmp_path / name).mkdir()
-    keys = ['LIFECLEF2014_RN%d.wav' % i for i in range(len(LENGTHS))]
+    keys = [f'LIFECLEF2014_RN{int(i)}.wav' for i in range(len(LENGTHS))]
     for i, key in enumerate(keys):
         samples = (np.arange(LENGTHS[i]) % 3000 + 3000 * i).astype('<i2')
         (tmp_path / 'audio' / key).write_bytes(wav_bytes(samples))
-    lines = {'filelists/train': keys, 'filelists/valid': keys[::-1], 'labels/labelset': ['a', 'b', 'c'],
-             'labels/fg.tsv': ['%s\t%d' % (key, i % 3) for i, key in enumerate(keys)],
-             'labels/bg.tsv': ['%s\t%s' % (key, '0,2' if i % 2 else '') for i, key in enumerate(keys)],
-             'labels/meta.tsv': ['%s\t2010-05-07\t\t%d\t\t' % (key, i) for i, key in enumerate(keys)]}
+    lines = {
+        'filelists/train': keys,
+        'filelists/valid': keys[::-1],
+        'labels/labelset': ['a', 'b', 'c'],
+        'labels/fg.tsv': [f'{key}\t{int(i % 3)}' for i, key in enumerate(keys)],
+        'labels/bg.tsv': [f'{key}\t{"0,2" if i % 2 else ""}' for i, key in enumerate(keys)],
+        'labels/meta.tsv': [f'{key}\t2010-05-07\t\t{int(i)}\t\t' for i, key in enumerate(keys)],
+    }
     for name, content in lines.items():
-        (tmp_path / name).write_text(''.join(line + '\n' for line in content))
+        (tmp_path / name).write_text(''.join(f'{line}\n' for line in content))
     return Dataset(tmp_path)
 
 
 SMALL = ['batchsize=4', 'len_min=1', 'len_max=2', 'len_buckets=3', 'bg_threads=0']
-AUGMENTED = SMALL + ['mixup2=0.3', 'spect_augment=1', 'max_db=9', 'max_stretch=0.2', 'max_shift=0.1', 'mix_fg_bg=1',
-                     'class_weights=google:0.5', 'input_meta=date,latitude', 'input_meta.dropout=0.2']
+AUGMENTED = SMALL + [
+    'mixup2=0.3',
+    'spect_augment=1',
+    'max_db=9',
+    'max_stretch=0.2',
+    'max_shift=0.1',
+    'mix_fg_bg=1',
+    'class_weights=google:0.5',
+    'input_meta=date,latitude',
+    'input_meta.dropout=0.2',
+]
 
 
 @pytest.mark.parametrize('cfg', [SMALL, AUGMENTED])
@@ -390,7 +453,7 @@ def test_device_gets_samples_and_filters_or_spectrograms_where_it_must(made, cap
     assert needs_host_spectrogram(stretching) and not needs_host_spectrogram(dict(stretching, spect_augment=0))
     batch = TrainFeed(made, stretching, on_device=True).batch(0)
     whole = TrainFeed(made, dict(stretching, spect_augment=0)).batch(0)
-    assert batch['spect'].shape == (4, int(.7 * whole['spect'].shape[1]), 372)
+    assert batch['spect'].shape == (4, int(0.7 * whole['spect'].shape[1]), 372)
 
 
 @pytest.mark.parametrize('setting', ['mixup=0.3', 'mixup2=0.3'])
@@ -407,7 +470,7 @@ def test_excerpts_and_targets_are_mixed_alike(made, setting, capsys):
         np.testing.assert_array_equal(batch['label'], batch['item'] % 3)
         level = batch['samples'][:, 0] / 1000
         assert np.ptp(batch['samples'], axis=1).max() == 0
-        mixed_up += (np.abs(level - batch['label']) > .01).sum()
+        mixed_up += (np.abs(level - batch['label']) > 0.01).sum()
         if setting.startswith('mixup2'):
             # Samples tell the class, so that they tell the weights, too.
             np.testing.assert_allclose(level, batch['mixed_label'] @ [0, 1, 2], atol=1e-5)
@@ -451,6 +514,7 @@ def test_test_feed_takes_several_lists(made):
 
 # == Bad input ==
 
+
 def test_unknown_data_set_names_the_cure(tmp_path):
     with pytest.raises(Problem, match='no data set.*prepare_birdclef.sh'):
         Dataset(tmp_path / 'none')
@@ -460,13 +524,14 @@ def test_unknown_data_set_names_the_cure(tmp_path):
 
 def test_data_set_of_a_bare_name_lies_in_datasets(made, monkeypatch):
     from birdsong.data import feeds
+
     monkeypatch.setattr(feeds, 'DATASETS', os.path.dirname(made.path))
     assert feeds.Dataset(os.path.basename(made.path)).num_classes == 3
 
 
 def test_another_label_file_may_have_more_classes_than_labelset(made):
     with open(os.path.join(made.path, 'labels', 'calls.tsv'), 'w') as f:
-        f.writelines('%s\t%d\n' % (key, 7 if i % 2 else 0) for i, key in enumerate(made.filelist('train')))
+        f.writelines(f'{key}\t{int(7 if i % 2 else 0)}\n' for i, key in enumerate(made.filelist('train')))
     dataset = Dataset(made.path, 'calls.tsv')
     assert dataset.num_classes == 8 and dataset.labelset == made.labelset + ['3', '4', '5', '6', '7']
     feed = TrainFeed(dataset, config.load([], SMALL + ['label_file=calls.tsv', 'mixup2=0.3']))
@@ -474,17 +539,21 @@ def test_another_label_file_may_have_more_classes_than_labelset(made):
     assert Dataset(made.path).num_classes == 3
 
 
-@pytest.mark.parametrize('file, content, words', [
-    ('filelists/train', '', 'empty list'),
-    ('filelists/train', 'LIFECLEF2014_RN0.wav\nnone.wav\nnor.wav\n', 'none.wav: no such recording.*and 1 more'),
-    ('labels/labelset', 'a\nb\n', "fg.tsv, line 3: '2' is not a class index below 2"),
-    ('labels/labelset', '', 'labelset: empty'),
-    ('labels/labelset', 'a\nb\na\n', 'labelset: repeated'),
-    ('labels/fg.tsv', 'LIFECLEF2014_RN0.wav\t0\n', 'RN1.wav has no label in labels/fg.tsv .and 8 more'),
-    ('labels/fg.tsv', 'LIFECLEF2014_RN0.wav\n', 'fg.tsv, line 1: expected two columns'),
-    ('labels/fg.tsv', 'LIFECLEF2014_RN0.wav\tx\n', "fg.tsv, line 1: 'x' is not a class index"),
-    ('labels/bg.tsv', 'LIFECLEF2014_RN0.wav\t0,3\n', "bg.tsv, line 1: '3' is not a class index"),
-    ('audio/LIFECLEF2014_RN3.wav', '', 'RN3.wav: an empty file')])
+@pytest.mark.parametrize(
+    'file, content, words',
+    [
+        ('filelists/train', '', 'empty list'),
+        ('filelists/train', 'LIFECLEF2014_RN0.wav\nnone.wav\nnor.wav\n', 'none.wav: no such recording.*and 1 more'),
+        ('labels/labelset', 'a\nb\n', "fg.tsv, line 3: '2' is not a class index below 2"),
+        ('labels/labelset', '', 'labelset: empty'),
+        ('labels/labelset', 'a\nb\na\n', 'labelset: repeated'),
+        ('labels/fg.tsv', 'LIFECLEF2014_RN0.wav\t0\n', 'RN1.wav has no label in labels/fg.tsv .and 8 more'),
+        ('labels/fg.tsv', 'LIFECLEF2014_RN0.wav\n', 'fg.tsv, line 1: expected two columns'),
+        ('labels/fg.tsv', 'LIFECLEF2014_RN0.wav\tx\n', "fg.tsv, line 1: 'x' is not a class index"),
+        ('labels/bg.tsv', 'LIFECLEF2014_RN0.wav\t0,3\n', "bg.tsv, line 1: '3' is not a class index"),
+        ('audio/LIFECLEF2014_RN3.wav', '', 'RN3.wav: an empty file'),
+    ],
+)
 def test_fault_of_the_data_set_is_named(made, file, content, words):
     with open(os.path.join(made.path, file), 'w') as f:
         f.write(content)
@@ -496,16 +565,22 @@ def test_missing_list_or_table_is_named(made):
     for name in ('filelists/train', 'labels/fg.tsv', 'labels/labelset'):
         content = open(os.path.join(made.path, name)).read()
         os.unlink(os.path.join(made.path, name))
-        with pytest.raises(Problem, match=name + '.*no such file'):
+        with pytest.raises(Problem, match=f'{name}.*no such file'):
             TrainFeed(Dataset(made.path), config.load([], SMALL))
         with open(os.path.join(made.path, name), 'w') as f:
             f.write(content)
 
 
-@pytest.mark.parametrize('setting, words', [
-    ('sample_rate=44100', 'RN0.wav: 22050 Hz.*expected 44100 Hz.*prepare'), ('len_min=3', 'len_min=3 is more than len_max=2'),
-    ('mixup=1 mixup2=1', 'exclude'), ('len_min=0 frame_len=4096', 'RN0.wav is shorter than one frame'),
-    ('mel_max=20000', 'mel_max=20000')])
+@pytest.mark.parametrize(
+    'setting, words',
+    [
+        ('sample_rate=44100', 'RN0.wav: 22050 Hz.*expected 44100 Hz.*prepare'),
+        ('len_min=3', 'len_min=3 is more than len_max=2'),
+        ('mixup=1 mixup2=1', 'exclude'),
+        ('len_min=0 frame_len=4096', 'RN0.wav is shorter than one frame'),
+        ('mel_max=20000', 'mel_max=20000'),
+    ],
+)
 def test_setting_that_does_not_fit_is_named(made, setting, words):
     with pytest.raises(Problem, match=words):
         TrainFeed(made, config.load([], SMALL + setting.split()))
@@ -516,7 +591,7 @@ def test_recording_that_changed_is_noticed_when_it_is_opened(made, capsys):
     TrainFeed(made, cfg)
     for i, key in enumerate(made.filelist('train')):
         with open(made.audio_path(key), 'wb') as f:
-            f.write(wav_bytes(np.zeros(30000, '<i2'))[:-i or None])
+            f.write(wav_bytes(np.zeros(30000, '<i2'))[: -i or None])
     for feed, get in ((TrainFeed(made, cfg), 'batch'), (ValidFeed(made, cfg), 'batch'), (TestFeed(made, cfg), 'item')):
         with pytest.raises(Problem, match='has changed since its header was read; delete .*index.npz'):
             getattr(feed, get)(0)

@@ -1,4 +1,5 @@
 """One network trained by two processes (launch.py, gloo): the metrics of one process, and what is killed goes on."""
+
 import contextlib
 import ipaddress
 import os
@@ -10,22 +11,37 @@ import sys
 
 import numpy as np
 import pytest
+from test_train import ALL, arguments
 
 from birdsong import devices
-from conftest import ROOT
 from birdsong.files import Problem, load_npz
-from test_train import ALL, arguments
+from conftest import ROOT
 
 LAUNCH = [sys.executable, str(ROOT / 'experiments' / 'launch.py'), '2']
 TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2']
 TRAIN = str(ROOT / 'experiments' / 'train.py')
-DRIVER = ('experiments/train_all.sh', '--dataset', 'tiny', '--models', 'experiments/one.tsv', '--gpus-per-model', '2', '--device', 'cpu',
-          '--var', 'epochs=3', '--var', 'epochsize=15', '--var', 'batchsize=5')
+DRIVER = (
+    'experiments/train_all.sh',
+    '--dataset',
+    'tiny',
+    '--models',
+    'experiments/one.tsv',
+    '--gpus-per-model',
+    '2',
+    '--device',
+    'cpu',
+    '--var',
+    'epochs=3',
+    '--var',
+    'epochsize=15',
+    '--var',
+    'batchsize=5',
+)
 
 
 def command_of(pid):
     with contextlib.suppress(OSError):
-        return pathlib.Path('/proc/%s/cmdline' % pid).read_bytes().decode().split('\0')
+        return pathlib.Path(f'/proc/{pid}/cmdline').read_bytes().decode().split('\0')
     return []
 
 
@@ -65,7 +81,10 @@ def listening(pids):
             fields = line.split()
             if fields[3] == '0A' and f'socket:[{fields[9]}]' in inodes:
                 address = bytes.fromhex(fields[1].split(':')[0])
-                words = [int.from_bytes(address[i:i + 4], sys.byteorder).to_bytes(4, 'big') for i in range(0, len(address), 4)]
+                words = [
+                    int.from_bytes(address[i : i + 4], sys.byteorder).to_bytes(4, 'big')
+                    for i in range(0, len(address), 4)
+                ]
                 found.append(ipaddress.ip_address(b''.join(words)))
     return found
 
@@ -78,14 +97,20 @@ def project(checkout, tiny_dataset):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('launcher, settings', [
-    (LAUNCH, dict(batchsize=4)), (TORCHRUN, dict(batchsize=5, learn_scheme='nesterov', l2_decay=.001, clip_grad=1))])
+@pytest.mark.parametrize(
+    'launcher, settings',
+    [(LAUNCH, dict(batchsize=4)), (TORCHRUN, dict(batchsize=5, learn_scheme='nesterov', l2_decay=0.001, clip_grad=1))],
+)
 def test_two_processes_reach_the_metrics_of_one(tiny_dataset, tmp_path, launcher, settings):
     settings = dict(settings, arch__fulldrop=0)  # each process draws its own dropout
     for name, launch in (('one', [sys.executable]), ('two', launcher)):
         python = [sys.executable] if launch == LAUNCH else []
-        subprocess.run([*launch, *python, TRAIN, *arguments(tiny_dataset, tmp_path / name / 'm.npz', *ALL, **settings)], check=True, capture_output=True,
-                       env=dict(os.environ, OMP_NUM_THREADS='1'))
+        subprocess.run(
+            [*launch, *python, TRAIN, *arguments(tiny_dataset, tmp_path / name / 'm.npz', *ALL, **settings)],
+            check=True,
+            capture_output=True,
+            env=dict(os.environ, OMP_NUM_THREADS='1'),
+        )
     one, two = (load_npz(tmp_path / name / 'm.err.npz')['errors'] for name in ('one', 'two'))
     np.testing.assert_allclose(two, one, rtol=1e-4)
     one, two = (load_npz(tmp_path / name / 'm.npz') for name in ('one', 'two'))
@@ -146,8 +171,10 @@ def test_a_stopped_driver_leaves_no_worker_and_its_state(project):
 def test_a_loss_that_is_not_finite_is_tried_once_and_ends_the_log(project):
     done = project.run(*DRIVER, '--var', 'initial_eta=1e30', '--var', 'learn_scheme=momentum')
     assert done.returncode == 1 and 'starting again' not in done.output
-    assert 'failed with exit status 1: train.py: epoch 1, batch 15: the loss is not finite' in (
-        project.experiments / 'tiny' / 'm.log').read_text().splitlines()[-1]
+    assert (
+        'failed with exit status 1: train.py: epoch 1, batch 15: the loss is not finite'
+        in (project.experiments / 'tiny' / 'm.log').read_text().splitlines()[-1]
+    )
 
 
 def launched(script, **kwargs):
@@ -155,10 +182,19 @@ def launched(script, **kwargs):
     return subprocess.Popen([*LAUNCH, 'sh', '-c', script], stdout=subprocess.PIPE, text=True, **kwargs)
 
 
-@pytest.mark.parametrize('script, status', [
-    ('exit 0', 0), ('[ $RANK = 0 ] || exit 3; exec sleep 100', 3), ('[ $RANK = 1 ] || kill -9 $$; exec sleep 100', 137),
-    # one that ends because it lost another is not the cause
-    ('if [ $RANK = 0 ]; then until [ -e ready ]; do :; done; exit 70; fi; trap "exit 1" TERM; : > ready; while :; do :; done', 1)])
+@pytest.mark.parametrize(
+    'script, status',
+    [
+        ('exit 0', 0),
+        ('[ $RANK = 0 ] || exit 3; exec sleep 100', 3),
+        ('[ $RANK = 1 ] || kill -9 $$; exec sleep 100', 137),
+        # one that ends because it lost another is not the cause
+        (
+            'if [ $RANK = 0 ]; then until [ -e ready ]; do :; done; exit 70; fi; trap "exit 1" TERM; : > ready; while :; do :; done',
+            1,
+        ),
+    ],
+)
 def test_the_first_failure_ends_all_processes_and_is_the_exit_status(script, status, tmp_path):
     launcher = launched(script, cwd=tmp_path)
     launcher.communicate(timeout=60)

@@ -1,12 +1,34 @@
 """One tiny run of everything: from raw recordings to submissions, through the real scripts."""
+
 import re
 
 import pytest
 
 pytestmark = pytest.mark.slow
 
-TINY = ['--dataset', 'tiny', '--var', 'epochs=1', '--var', 'epochsize=3', '--var', 'batchsize=4', '--device', 'cpu',
-        '--', '--species', '3', '--recordings', '24', '--soundscapes', '1', '--soundscape-seconds', '15', '--long', '0']
+TINY = [
+    '--dataset',
+    'tiny',
+    '--var',
+    'epochs=1',
+    '--var',
+    'epochsize=3',
+    '--var',
+    'batchsize=4',
+    '--device',
+    'cpu',
+    '--',
+    '--species',
+    '3',
+    '--recordings',
+    '24',
+    '--soundscapes',
+    '1',
+    '--soundscape-seconds',
+    '15',
+    '--long',
+    '0',
+]
 MODELS = ['cnn', 'resnet_att4', 'cnn_ban1', 'meta', 'cnn_meta_pretrained']
 
 
@@ -14,12 +36,12 @@ def test_demo_makes_submissions_and_says_how_it_went(checkout):
     result = checkout.run('experiments/demo.sh', *TINY, timeout=1200)
     assert result.returncode == 0, result.output[-4000:]
     folder = checkout.experiments / 'tiny'
-    assert sorted(p.name for p in folder.glob('*.npz.vars')) == sorted(name + '.npz.vars' for name in MODELS)
-    summary = result.stdout[result.stdout.index('Done.'):]
+    assert sorted(p.name for p in folder.glob('*.npz.vars')) == sorted(f'{name}.npz.vars' for name in MODELS)
+    summary = result.stdout[result.stdout.index('Done.') :]
     for name in MODELS + ['blend']:
-        assert re.search(r'^  %s +MAP: [01]\.\d+' % name, summary, re.M), summary
+        assert re.search(rf'^  {name} +MAP: [01]\.\d+', summary, re.M), summary
     for path in ('mono/blend.csv', 'soundscapes/blend.csv', 'soundscapes/blend.val.csv'):
-        assert 'experiments/tiny/submissions/' + path in summary
+        assert f'experiments/tiny/submissions/{path}' in summary
     assert 'Next, the real thing' in summary
 
     datasets = checkout.path / 'datasets' / 'tiny'
@@ -28,7 +50,7 @@ def test_demo_makes_submissions_and_says_how_it_went(checkout):
     media = [re.search(r'_RN(\d+)', key).group(1) for key in (datasets / 'filelists/test').read_text().split()]
     assert [row[0] for row in rows] == [m for m in media for _ in classes]
     for start in range(0, len(rows), len(classes)):
-        block = rows[start:start + len(classes)]
+        block = rows[start : start + len(classes)]
         assert sorted(row[1] for row in block) == classes
         assert [row[3] for row in block] == [str(rank + 1) for rank in range(len(classes))]
         chances = [float(row[2]) for row in block]
@@ -46,4 +68,4 @@ def test_demo_makes_submissions_and_says_how_it_went(checkout):
     assert made == {path: path.stat().st_mtime_ns for path in folder.glob('*.npz')}
     assert submissions == {path: path.read_bytes() for path in (folder / 'submissions').rglob('*.csv')}
     for name in MODELS:
-        assert '%s: finished, skipped' % name in again.stderr
+        assert f'{name}: finished, skipped' in again.stderr

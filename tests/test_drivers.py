@@ -1,4 +1,5 @@
 """The drivers, with stand-ins for train.py and predict.py (tests/standins): what is run, in which order, and how it ends."""
+
 import os
 import select
 import shutil
@@ -18,12 +19,12 @@ LISTS = {
     'soundscapes_val': ['soundscapes/val/SSW_RN8.wav'],
     'soundscapes_test': ['soundscapes/test/SSW_RN9.wav'],
 }
-TABLE = '''# name\tpresets\tteachers
+TABLE = """# name\tpresets\tteachers
 plain\tpublished dummy lme1
 student\tpublished dummy lme1\tban=plain
 meta\tpublished meta-256-512 metaonly
 both\tpublished resnet1 lme1 meta-256-512 pretrained\tinit_from=plain:meta\tit has two
-'''
+"""
 
 
 def with_standins(checkout, table=TABLE):
@@ -31,7 +32,9 @@ def with_standins(checkout, table=TABLE):
     for name in ('train.py', 'predict.py'):
         shutil.copy2(ROOT / 'tests' / 'standins' / name, checkout.experiments / name)
     validate = checkout.path / 'datasets' / 'validate.py'
-    validate.write_text('#!/usr/bin/env python3\nimport sys; open("CALLS", "a").write("validate %s\\n" % " ".join(sys.argv[1:]))\n')
+    validate.write_text(
+        '#!/usr/bin/env python3\nimport sys; open("CALLS", "a").write("validate %s\\n" % " ".join(sys.argv[1:]))\n'
+    )
     (checkout.experiments / 'table.tsv').write_text(table)
     write_dataset(checkout.path / 'datasets' / 'tiny')
     return checkout
@@ -53,17 +56,33 @@ def write_dataset(folder):
     (folder / 'labels' / 'labelset_2015').write_text('ant\nbee\n')
     (folder / 'labels' / 'labelset_2017').write_text('\n'.join(CLASSES) + '\n')
     (folder / 'labels' / 'fg.tsv').write_text(''.join('%s\t%d\n' % (key, i % 3) for i, key in enumerate(labelled)))
-    (folder / 'labels' / 'bg.tsv').write_text(''.join('%s\t\n' % key for key in labelled))
+    (folder / 'labels' / 'bg.tsv').write_text(''.join(f'{key}\t\n' for key in labelled))
 
 
 def train(project, *arguments, **kwargs):
-    return project.run('experiments/train_all.sh', '--dataset', 'tiny', '--models', 'table.tsv', *arguments, cwd=project.experiments,
-                       **kwargs)
+    return project.run(
+        'experiments/train_all.sh',
+        '--dataset',
+        'tiny',
+        '--models',
+        'table.tsv',
+        *arguments,
+        cwd=project.experiments,
+        **kwargs,
+    )
 
 
 def start_training(project, *arguments):
-    return project.start('experiments/train_all.sh', '--dataset', 'tiny', '--models', 'table.tsv', *arguments, cwd=project.experiments,
-                         TRAIN_ALL_POLL='0.1')
+    return project.start(
+        'experiments/train_all.sh',
+        '--dataset',
+        'tiny',
+        '--models',
+        'table.tsv',
+        *arguments,
+        cwd=project.experiments,
+        TRAIN_ALL_POLL='0.1',
+    )
 
 
 def calls(project, *kinds):
@@ -92,7 +111,7 @@ def wait_for(stream, words):
         heard += line
         if words in line:
             return heard
-    raise AssertionError('%r never came, but: %s' % (words, heard))
+    raise AssertionError(f'{words!r} never came, but: {heard}')
 
 
 def models_of(project):
@@ -120,7 +139,7 @@ def test_second_run_does_nothing_and_says_why(project):
     assert result.returncode == 0
     assert calls(project, 'train', 'predict') == before
     for name in before:
-        assert '%s: finished, skipped' % name in result.stderr
+        assert f'{name}: finished, skipped' in result.stderr
 
 
 def test_single_models_and_extra_settings(project):
@@ -235,7 +254,9 @@ def test_missing_predictions_are_made_as_train_all_makes_them(project):
         made[path.name] = path.read_bytes()
         path.unlink()
     lines = [line for line in (project.experiments / 'CALLS').read_text().splitlines() if line.startswith('predict')]
-    result = project.run('experiments/predict_missing.sh', '--dataset=tiny', '--models', 'table.tsv', cwd=project.experiments)
+    result = project.run(
+        'experiments/predict_missing.sh', '--dataset=tiny', '--models', 'table.tsv', cwd=project.experiments
+    )
     assert result.returncode == 0, result.output
     assert made == {path.name: path.read_bytes() for path in (project.experiments / 'tiny').glob('*.pred.npz')}
     again = [line for line in (project.experiments / 'CALLS').read_text().splitlines() if line.startswith('predict')]
@@ -246,7 +267,9 @@ def test_predict_missing_says_what_it_skips_and_fails_where_a_model_does(project
     train(project, 'plain', 'meta')
     (project.experiments / 'tiny' / 'meta.pred.npz').unlink()
     (project.experiments / 'FAIL_PREDICT').write_text('meta')
-    result = project.run('experiments/predict_missing.sh', '--dataset', 'tiny', '--models', project.experiments / 'table.tsv')
+    result = project.run(
+        'experiments/predict_missing.sh', '--dataset', 'tiny', '--models', project.experiments / 'table.tsv'
+    )
     assert result.returncode == 1
     assert 'plain: finished, skipped' in result.stderr
     assert 'student: skipped: not trained' in result.stderr
@@ -256,19 +279,29 @@ def test_predict_missing_says_what_it_skips_and_fails_where_a_model_does(project
 def test_models_trained_by_hand_are_predicted_with_the_settings_for_their_kind(project):
     train(project, 'plain')
     folder = project.experiments / 'tiny'
-    for name, settings in (('heard', 'arch=conv:4x3x3,Conv:8x3x-1\n'), ('date', 'arch=\ninput_meta=date\n'), ('broken', 'nonsense\n')):
+    for name, settings in (
+        ('heard', 'arch=conv:4x3x3,Conv:8x3x-1\n'),
+        ('date', 'arch=\ninput_meta=date\n'),
+        ('broken', 'nonsense\n'),
+    ):
         (folder / (name + '.npz')).write_bytes(b'model')
         (folder / (name + '.npz.vars')).write_text(settings)
     result = project.run('experiments/predict_missing.sh', '--dataset', 'tiny')
     assert result.returncode == 0, result.output
-    predicted = {line.split()[1]: line for line in (project.experiments / 'CALLS').read_text().splitlines() if line.startswith('predict')}
+    predicted = {
+        line.split()[1]: line
+        for line in (project.experiments / 'CALLS').read_text().splitlines()
+        if line.startswith('predict')
+    }
     assert sorted(predicted) == ['date', 'heard', 'plain']
     assert 'predict_audio.vars --split-pool' in predicted['heard'] and 'predict_meta.vars' in predicted['date']
     assert 'plain: finished, skipped' in result.stderr and 'dummy_' not in result.stderr
     assert 'broken.npz.vars, line 1' in result.stderr and not (folder / 'broken.pred.npz').exists()
     # a table adds those of its models that are not there, and leaves none of the others out
     (folder / 'date.pred.npz').unlink()
-    result = project.run('experiments/predict_missing.sh', '--dataset', 'tiny', '--models', project.experiments / 'table.tsv')
+    result = project.run(
+        'experiments/predict_missing.sh', '--dataset', 'tiny', '--models', project.experiments / 'table.tsv'
+    )
     assert result.returncode == 0 and 'student: skipped: not trained' in result.stderr
     assert (folder / 'date.pred.npz').exists()
 
@@ -307,7 +340,7 @@ def test_eval_all_prints_a_line_a_model(project):
 @pytest.mark.parametrize('driver', ['train_all', 'predict_missing', 'eval_all', 'submit_all'])
 @pytest.mark.parametrize('arguments', [['--nonsense'], ['--dataset'], ['--dataset', '../up']])
 def test_wrong_usage_ends_with_a_word_and_does_nothing(project, driver, arguments):
-    result = project.run('experiments/%s.sh' % driver, *arguments)
+    result = project.run(f'experiments/{driver}.sh', *arguments)
     assert result.returncode == 2
     assert 'Usage' in result.stderr
     assert calls(project, 'train', 'predict', 'validate') == []
@@ -315,9 +348,11 @@ def test_wrong_usage_ends_with_a_word_and_does_nothing(project, driver, argument
 
 @pytest.mark.parametrize('driver', ['train_all', 'predict_missing', 'submit_all'])
 def test_unknown_names_and_data_sets_stop_before_any_work(project, driver):
-    script = 'experiments/%s.sh' % driver
-    for arguments, word in ((['--dataset', 'none', '--models', 'table.tsv'], 'not prepared'),
-                            (['--dataset', 'tiny', '--models', 'none.tsv'], 'none.tsv')):
+    script = f'experiments/{driver}.sh'
+    for arguments, word in (
+        (['--dataset', 'none', '--models', 'table.tsv'], 'not prepared'),
+        (['--dataset', 'tiny', '--models', 'none.tsv'], 'none.tsv'),
+    ):
         result = project.run(script, *arguments)
         assert result.returncode == 1 and word in result.stderr, result.output
     if driver != 'submit_all':
@@ -356,7 +391,8 @@ INTERRUPTED = {
     'experiments/eval_all.sh': [('experiments/eval.py',)],
     'experiments/submit_all.sh': [('experiments/eval.py',)],
     'experiments/demo.sh': [('experiments/eval.py',)],
-    'prepare_birdclef.sh': [('datasets/birdclef/xml/collect.py', 'datasets')]}
+    'prepare_birdclef.sh': [('datasets/birdclef/xml/collect.py', 'datasets')],
+}
 # Says that it is there, and waits for a signal.
 WAITER = """#!/usr/bin/env python3
 import signal
@@ -387,14 +423,16 @@ def interrupt(driver, program, project, number, *arguments):
 
 def environment(pid):
     try:
-        with open('/proc/%s/environ' % pid, 'rb') as f:
+        with open(f'/proc/{pid}/environ', 'rb') as f:
             return f.read()
     except OSError:
         return b''
 
 
-@pytest.mark.parametrize('driver, program, arguments', [
-    (driver, program, arguments) for driver, cases in INTERRUPTED.items() for program, *arguments in cases])
+@pytest.mark.parametrize(
+    'driver, program, arguments',
+    [(driver, program, arguments) for driver, cases in INTERRUPTED.items() for program, *arguments in cases],
+)
 def test_ctrl_c_ends_a_driver_and_all_it_has_started(project, driver, program, arguments):
     folder = project.experiments / 'tiny'
     write_ensembles(project)
@@ -418,7 +456,14 @@ def test_ctrl_c_ends_a_driver_and_all_it_has_started(project, driver, program, a
 @pytest.mark.parametrize('number, status', [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_other_signals_end_a_driver_with_their_status(project, number, status):
     project.env['MARK'] = str(project.path / 'there')
-    ended, said, left = interrupt('experiments/train_all.sh', 'experiments/train.py', project, number, '--models', project.experiments / 'table.tsv')
+    ended, said, left = interrupt(
+        'experiments/train_all.sh',
+        'experiments/train.py',
+        project,
+        number,
+        '--models',
+        project.experiments / 'table.tsv',
+    )
     assert ended == status and 'Traceback' not in said and left == [], said
 
 
@@ -441,7 +486,14 @@ def test_closed_streams_do_not_stop_a_training(project):
     script = project.experiments / 'closed.sh'
     script.write_text('#!/bin/bash\nexec "$@" <&- >&- 2>&-\n')
     script.chmod(0o755)
-    result = project.run('experiments/closed.sh', project.experiments / 'train_all.sh', '--dataset=tiny', '--models', project.experiments / 'table.tsv', 'plain')
+    result = project.run(
+        'experiments/closed.sh',
+        project.experiments / 'train_all.sh',
+        '--dataset=tiny',
+        '--models',
+        project.experiments / 'table.tsv',
+        'plain',
+    )
     assert result.returncode == 0
     log = (project.experiments / 'tiny' / 'plain.log').read_text()
     # The log calls files what they become.
@@ -467,7 +519,15 @@ def write_ensembles(project):
 
 
 def submit(project, *arguments, **kwargs):
-    return project.run('experiments/submit_all.sh', '--dataset', 'tiny', '--models', project.experiments / 'table.tsv', *arguments, **kwargs)
+    return project.run(
+        'experiments/submit_all.sh',
+        '--dataset',
+        'tiny',
+        '--models',
+        project.experiments / 'table.tsv',
+        *arguments,
+        **kwargs,
+    )
 
 
 def test_submissions_are_made_of_all_ensembles(project):
@@ -487,16 +547,22 @@ def test_submissions_are_made_of_all_ensembles(project):
         assert predictions.load(soundscapes / (run + '.val.npz')).files == LISTS['soundscapes_val']
         assert {line.split(';')[0] for line in (mono / (run + '.csv')).read_text().splitlines()} == {'6', '7'}
         assert [line.split(';')[1] for line in (soundscapes / (run + '.csv')).read_text().splitlines()][::3] == [
-            '00:00:00-00:00:05', '00:00:05-00:00:10', '00:00:10-00:00:15']
+            '00:00:00-00:00:05',
+            '00:00:05-00:00:10',
+            '00:00:10-00:00:15',
+        ]
         assert (soundscapes / (run + '.val.csv')).read_text().startswith('8;')
     # the filter of the run's options is in what is submitted: no cat in 2014
     best = [line.split(';')[1] for line in (mono / 'two.csv').read_text().splitlines() if line.endswith(';1')]
     assert best == ['bee', 'cat']
     # the row of the metadata network counts for every segment
-    plain, meta = [predictions.load(soundscapes / 'parts' / (n + '.pred.npz'))[LISTS['soundscapes_test'][0]] for n in ('plain', 'meta')]
+    plain, meta = [
+        predictions.load(soundscapes / 'parts' / (n + '.pred.npz'))[LISTS['soundscapes_test'][0]]
+        for n in ('plain', 'meta')
+    ]
     assert plain.shape == (3, 3) and meta.shape == (1, 3)
     both = predictions.load(soundscapes / 'two.npz')[LISTS['soundscapes_test'][0]]
-    np.testing.assert_allclose(both, (.5 * plain + 2 * meta) / 2)
+    np.testing.assert_allclose(both, (0.5 * plain + 2 * meta) / 2)
 
 
 def test_submitting_again_predicts_nothing_and_ends_with_the_same_bytes(project):
@@ -504,7 +570,7 @@ def test_submitting_again_predicts_nothing_and_ends_with_the_same_bytes(project)
     train(project, 'plain', 'meta')
     submit(project)
     folder = project.experiments / 'tiny' / 'submissions'
-    before = {path: path.read_bytes() for path in folder.rglob('*.*')if path.is_file()}
+    before = {path: path.read_bytes() for path in folder.rglob('*.*') if path.is_file()}
     counted = len(calls(project, 'predict'))
     assert submit(project, 'two').returncode == 0
     assert len(calls(project, 'predict')) == counted
@@ -518,13 +584,17 @@ def add_recordings(project):
         (project.path / 'datasets' / 'tiny' / 'filelists' / name).write_text(''.join(key + '\n' for key in keys))
     for table, label in ('fg.tsv', '0'), ('bg.tsv', ''):
         with open(project.path / 'datasets' / 'tiny' / 'labels' / table, 'a') as f:
-            f.write('%s\t%s\n' % (lists['valid'][-1], label))
+            f.write('{}\t{}\n'.format(lists['valid'][-1], label))
     return lists
 
 
 def reused(project):
     """Recordings of the earlier predictions that predict.py was handed, for each call that was handed any."""
-    return [line.split()[2:] for line in (project.experiments / 'CALLS').read_text().splitlines() if line.startswith('reuse plain')]
+    return [
+        line.split()[2:]
+        for line in (project.experiments / 'CALLS').read_text().splitlines()
+        if line.startswith('reuse plain')
+    ]
 
 
 def test_recordings_added_after_the_submission_are_predicted_and_earlier_predictions_reused(project):
@@ -538,12 +608,19 @@ def test_recordings_added_after_the_submission_are_predicted_and_earlier_predict
     (project.experiments / 'FAIL_PREDICT').unlink()
     result = submit(project, 'one')
     assert result.returncode == 0, result.output
-    assert reused(project) == [LISTS['valid'], LISTS['valid'], LISTS['test'], LISTS['soundscapes_val'] + LISTS['soundscapes_test']]
+    assert reused(project) == [
+        LISTS['valid'],
+        LISTS['valid'],
+        LISTS['test'],
+        LISTS['soundscapes_val'] + LISTS['soundscapes_test'],
+    ]
     folder = project.experiments / 'tiny' / 'submissions'
     assert predictions.load(project.experiments / 'tiny' / 'plain.pred.npz').files == lists['valid']
     assert predictions.load(folder / 'mono' / 'one.npz').files == lists['test']
     assert predictions.load(folder / 'soundscapes' / 'one.npz').files == lists['soundscapes_test']
-    assert not list((project.experiments / 'tiny').rglob('*.lock')) and not list((project.experiments / 'tiny').rglob('old'))
+    assert not list((project.experiments / 'tiny').rglob('*.lock')) and not list(
+        (project.experiments / 'tiny').rglob('old')
+    )
     count = len(calls(project, 'predict'))
     assert submit(project, 'one').returncode == 0 and len(calls(project, 'predict')) == count
 
@@ -552,7 +629,9 @@ def test_recordings_added_after_the_submission_are_predicted_and_earlier_predict
 def test_recordings_added_to_the_validation_list_are_predicted(project, driver):
     train(project, 'plain')
     lists = add_recordings(project)
-    result = project.run('experiments/%s.sh' % driver, '--dataset=tiny', '--models', 'table.tsv', 'plain', cwd=project.experiments)
+    result = project.run(
+        f'experiments/{driver}.sh', '--dataset=tiny', '--models', 'table.tsv', 'plain', cwd=project.experiments
+    )
     assert result.returncode == 0, result.output
     assert predictions.load(project.experiments / 'tiny' / 'plain.pred.npz').files == lists['valid']
     assert reused(project) == [LISTS['valid']] and calls(project) == ['plain']
@@ -578,8 +657,16 @@ def test_lists_without_labels_are_predicted_and_submitted(project):
     result = project.run('experiments/predict_missing.sh', '--dataset', 'tiny')
     assert result.returncode == 0, result.output
     assert predictions.load(project.experiments / 'tiny' / 'plain.pred.npz').files == LISTS['valid']
-    assert [line.split(None, 2)[2] for line in (project.experiments / 'CALLS').read_text().splitlines() if line.startswith('validate')] == [
-        '--quick --for train', '--quick --for predict', '--quick --for predict', '--quick --for predict --filelists valid']
+    assert [
+        line.split(None, 2)[2]
+        for line in (project.experiments / 'CALLS').read_text().splitlines()
+        if line.startswith('validate')
+    ] == [
+        '--quick --for train',
+        '--quick --for predict',
+        '--quick --for predict',
+        '--quick --for predict --filelists valid',
+    ]
 
 
 def test_submission_fails_where_a_member_does_and_makes_the_others(project):
@@ -602,19 +689,25 @@ def test_submission_fails_where_a_member_does_and_makes_the_others(project):
     assert result.returncode == 1 and 'no ensemble three' in result.stderr
 
 
-@pytest.mark.parametrize('lines, words', [
-    ('x[$(touch PWNED)]\t1\n', 'is not a name of a model'),
-    ('$(touch PWNED)\t1\n', 'is not a name of a model'),
-    ('plain\tKIND[$(touch PWNED)]\n', 'plain has no weight'),
-    ('# options: --softmax --json=PWNED\nplain\t1\n', 'the option'),
-    ('# options:\t--save-predictions PWNED\nplain\t1\n', 'the option')])
+@pytest.mark.parametrize(
+    'lines, words',
+    [
+        ('x[$(touch PWNED)]\t1\n', 'is not a name of a model'),
+        ('$(touch PWNED)\t1\n', 'is not a name of a model'),
+        ('plain\tKIND[$(touch PWNED)]\n', 'plain has no weight'),
+        ('# options: --softmax --json=PWNED\nplain\t1\n', 'the option'),
+        ('# options:\t--save-predictions PWNED\nplain\t1\n', 'the option'),
+    ],
+)
 def test_a_table_of_an_ensemble_runs_nothing_and_sets_no_options_but_those_allowed(project, lines, words):
     folder = project.experiments / 'tiny' / 'ensembles'
     folder.mkdir(parents=True)
     (folder / 'bad.tsv').write_text(lines)
     result = submit(project)
     assert result.returncode == 1
-    assert words in result.stderr and 'bad.tsv, line 1' in result.stderr and result.stderr.count('submit_all.sh: ') < 3, result.output
+    assert (
+        words in result.stderr and 'bad.tsv, line 1' in result.stderr and result.stderr.count('submit_all.sh: ') < 3
+    ), result.output
     assert not list(project.path.rglob('*PWNED*'))
 
 
@@ -622,7 +715,7 @@ def test_a_table_of_an_ensemble_runs_nothing_and_sets_no_options_but_those_allow
 def test_a_table_of_an_ensemble_may_set_the_options_of_its_scores(project, options):
     write_ensembles(project)
     # The last line may be without its end.
-    (project.experiments / 'tiny' / 'ensembles' / 'one.tsv').write_text('# options: %s\r\nplain\t1' % options)
+    (project.experiments / 'tiny' / 'ensembles' / 'one.tsv').write_text(f'# options: {options}\r\nplain\t1')
     train(project, 'plain')
     result = submit(project, 'one')
     assert result.returncode == 0, result.output
@@ -632,8 +725,17 @@ def test_two_submitters_share_the_predictions(project):
     write_ensembles(project)
     train(project, 'plain', 'meta')
     before = len(calls(project, 'predict'))
-    drivers = [project.start('experiments/submit_all.sh', '--dataset', 'tiny', '--models', project.experiments / 'table.tsv',
-                             SUBMIT_ALL_POLL='0.1') for _ in range(3)]
+    drivers = [
+        project.start(
+            'experiments/submit_all.sh',
+            '--dataset',
+            'tiny',
+            '--models',
+            project.experiments / 'table.tsv',
+            SUBMIT_ALL_POLL='0.1',
+        )
+        for _ in range(3)
+    ]
     for driver in drivers:
         _, stderr = driver.communicate(timeout=120)
         assert driver.returncode == 0, stderr
@@ -661,13 +763,23 @@ def test_a_driver_told_to_wait_stays_until_all_is_there_and_goes_on_with_what_ot
 
 @pytest.mark.slow
 def test_the_demo_blends_when_all_members_are_there_whoever_makes_them(project):
-    (project.experiments / 'table.tsv').write_text('plain\tpublished dummy lme1\nmeta\tpublished meta-256-512 metaonly\n')
+    (project.experiments / 'table.tsv').write_text(
+        'plain\tpublished dummy lme1\nmeta\tpublished meta-256-512 metaonly\n'
+    )
     (project.path / 'datasets' / 'tiny' / 'source').mkdir()
     (project.path / 'prepare_birdclef.sh').write_text('#!/bin/sh\n')
     gate(project, 'plain')
     other = start_training(project, 'plain')
     wait_for(other.stdout, 'plain: training')
-    demo = project.start('experiments/demo.sh', '--dataset', 'tiny', '--models', 'table.tsv', cwd=project.experiments, TRAIN_ALL_POLL='0.1')
+    demo = project.start(
+        'experiments/demo.sh',
+        '--dataset',
+        'tiny',
+        '--models',
+        'table.tsv',
+        cwd=project.experiments,
+        TRAIN_ALL_POLL='0.1',
+    )
     said = wait_for(demo.stderr, 'waiting')
     open_gate(project, 'plain')
     stdout, stderr = demo.communicate(timeout=120)

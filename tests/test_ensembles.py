@@ -1,4 +1,5 @@
 """The 4 submissions of 2018: members, weights, options and figures as published."""
+
 import pytest
 
 from conftest import ROOT
@@ -9,29 +10,33 @@ FOLDER = ROOT / 'experiments/ensembles'
 
 def read(run):
     """(comments, members with weights) of an ensemble."""
-    lines = (FOLDER / (run + '.tsv')).read_text().splitlines()
+    lines = (FOLDER / (f'{run}.tsv')).read_text().splitlines()
     members = [line.split('\t') for line in lines if not line.startswith('#')]
     return [line for line in lines if line.startswith('#')], [[name, float(weight)] for name, weight in members]
 
 
 def test_the_submissions_are_the_published_ones(golden):
     published, _ = golden('ensembles')
-    assert sorted(run['run'] + '.tsv' for run in published) == sorted(p.name for p in FOLDER.iterdir())
+    assert sorted(f'{run["run"]}.tsv' for run in published) == sorted(p.name for p in FOLDER.iterdir())
     for run in published:
         comments, members = read(run['run'])
-        assert [['birdclef/' + name, weight] for name, weight in members] == run['members']
-        assert ('# options: %s' % ' '.join(run['options'])).rstrip() in comments
+        assert [[f'birdclef/{name}', weight] for name, weight in members] == run['members']
+        assert (f'# options: {" ".join(run["options"])}').rstrip() in comments
         noted = run['noted']
-        figures = 'MAP: %.3f, MAP-bg: %.3f, %s' % (noted['MAP'], noted['MAP-bg'], ', '.join(
-            'top-%d: %.2f' % item for item in enumerate(noted['top-1..5'], 1)))
+        figures = 'MAP: {:.3f}, MAP-bg: {:.3f}, {}'.format(
+            noted['MAP'], noted['MAP-bg'], ', '.join('top-%d: %.2f' % item for item in enumerate(noted['top-1..5'], 1))
+        )
         assert any(figures in line for line in comments)
-        assert comments[0] == '# ' + run['title'] and any(run['found_with'] in line for line in comments)
+        assert comments[0] == f'# {run["title"]}' and any(run['found_with'] in line for line in comments)
 
 
 @pytest.mark.parametrize('run', ('run1', 'run2', 'run3', 'run4'))
 def test_members_are_models_of_the_table(run):
-    table = {line.split('\t')[0] for line in (ROOT / 'experiments/models.tsv').read_text().splitlines()
-             if line and not line.startswith('#')}
+    table = {
+        line.split('\t')[0]
+        for line in (ROOT / 'experiments/models.tsv').read_text().splitlines()
+        if line and not line.startswith('#')
+    }
     _, members = read(run)
     assert {name for name, _ in members} <= table
     assert all(0 < weight <= 1 for _, weight in members)

@@ -1,4 +1,5 @@
 """eval.py: figures and combinations, as the original's command line gives them, and the field's current ones."""
+
 import json
 import pickle
 import re
@@ -9,25 +10,30 @@ import numpy as np
 import pytest
 
 import eval as eval_program
-from birdsong.scores import metrics
-from birdsong.scores import predictions
+from birdsong.scores import metrics, predictions
 from conftest import ROOT
 
 GOLDEN = ('eval/eval_main',)
 
 # The data set that the golden case was recorded on, in the order of its list: key, foreground, background.
-RECORDINGS = [('2017_BIRDAMAZON_XC_WAV_RN30001', 6, '0,1,3'), ('2014_BIRDAMAZON_XC_WAV_RN11', 0, ''),
-              ('2017_BIRDAMAZON_XC_WAV_RN30004', 3, '5,1'), ('2015_BIRDAMAZON_XC_WAV_RN2101', 0, '2,5'),
-              ('2014_BIRDAMAZON_XC_WAV_RN12', 1, '3'), ('2017_BIRDAMAZON_XC_WAV_RN30003', 2, ''),
-              ('2015_BIRDAMAZON_XC_WAV_RN2102', 3, ''), ('2017_BIRDAMAZON_XC_WAV_RN30002', 3, '6')]
-KEYS = ['train/LIFECLEF%s.wav' % name for name, _, _ in RECORDINGS]
-CLASSES = 'aabbcc bbccdd ccddee ddeeff eeffgg ffgghh gghhii'.split()
+RECORDINGS = [
+    ('2017_BIRDAMAZON_XC_WAV_RN30001', 6, '0,1,3'),
+    ('2014_BIRDAMAZON_XC_WAV_RN11', 0, ''),
+    ('2017_BIRDAMAZON_XC_WAV_RN30004', 3, '5,1'),
+    ('2015_BIRDAMAZON_XC_WAV_RN2101', 0, '2,5'),
+    ('2014_BIRDAMAZON_XC_WAV_RN12', 1, '3'),
+    ('2017_BIRDAMAZON_XC_WAV_RN30003', 2, ''),
+    ('2015_BIRDAMAZON_XC_WAV_RN2102', 3, ''),
+    ('2017_BIRDAMAZON_XC_WAV_RN30002', 3, '6'),
+]
+KEYS = [f'train/LIFECLEF{name}.wav' for name, _, _ in RECORDINGS]
+CLASSES = ['aabbcc', 'bbccdd', 'ccddee', 'ddeeff', 'eeffgg', 'ffgghh', 'gghhii']
 EDITIONS = {2014: (0, 1, 3), 2015: (0, 1, 2, 3, 5), 2017: (2, 3, 5, 6)}
 
 
 def write_lines(path, lines):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(''.join(line + '\n' for line in lines))
+    path.write_text(''.join(f'{line}\n' for line in lines))
 
 
 @pytest.fixture
@@ -36,17 +42,21 @@ def dataset(tmp_path):
     folder = tmp_path / 'set'
     write_lines(folder / 'filelists/valid', KEYS)
     write_lines(folder / 'labels/labelset', CLASSES)
-    write_lines(folder / 'labels/labelset_latin', ['Avis %s' % c for c in CLASSES])
-    write_lines(folder / 'labels/fg.tsv', ['%s\t%d' % (key, r[1]) for key, r in zip(KEYS, RECORDINGS)])
-    write_lines(folder / 'labels/bg.tsv', ['%s\t%s' % (key, r[2]) for key, r in zip(KEYS, RECORDINGS)])
+    write_lines(folder / 'labels/labelset_latin', [f'Avis {c}' for c in CLASSES])
+    write_lines(folder / 'labels/fg.tsv', [f'{key}\t{int(r[1])}' for key, r in zip(KEYS, RECORDINGS)])
+    write_lines(folder / 'labels/bg.tsv', [f'{key}\t{r[2]}' for key, r in zip(KEYS, RECORDINGS)])
     for year, classes in EDITIONS.items():
-        write_lines(folder / ('labels/labelset_%d' % year), [CLASSES[c] for c in classes])
+        write_lines(folder / (f'labels/labelset_{int(year)}'), [CLASSES[c] for c in classes])
     return folder
 
 
 def run(dataset, *args, program='eval.py', cwd=None):
-    return subprocess.run([sys.executable, str(ROOT / 'experiments' / program), '--dataset', str(dataset), *map(str, args)],
-                          capture_output=True, text=True, cwd=cwd or dataset.parent)
+    return subprocess.run(
+        [sys.executable, str(ROOT / 'experiments' / program), '--dataset', str(dataset), *map(str, args)],
+        capture_output=True,
+        text=True,
+        cwd=cwd or dataset.parent,
+    )
 
 
 def output(dataset, *args):
@@ -60,7 +70,10 @@ def test_a_label_file_with_more_classes_than_labelset_is_evaluated(dataset):
     write_lines(dataset / 'labels/calls.tsv', map('%s\t%d'.__mod__, zip(KEYS, classes)))
     predictions.save(dataset.parent / 'calls.npz', KEYS, [np.eye(10, dtype=np.float32)[[c]] for c in classes])
     assert 'MAP: 1.000' in output(dataset, 'calls.npz', '--labelfile=calls.tsv', '--per-class=classes.tsv')
-    assert [line.split('\t')[:3] for line in (dataset.parent / 'classes.tsv').read_text().splitlines()[1:]] == [['8', '8', '1'], ['9', '9', '7']]
+    assert [line.split('\t')[:3] for line in (dataset.parent / 'classes.tsv').read_text().splitlines()[1:]] == [
+        ['8', '8', '1'],
+        ['9', '9', '7'],
+    ]
 
 
 def problem(dataset, *args):
@@ -83,10 +96,10 @@ def save(folder, name, scores):
 def test_figures_and_saved_combinations_are_the_originals(golden, dataset, tmp_path):
     description, arrays = golden('eval/eval_main')
     for name in ('p1', 'p2', 'p3'):
-        scores = {k.split('|')[1]: v for k, v in arrays.items() if k.startswith(name + '|')}
+        scores = {k.split('|')[1]: v for k, v in arrays.items() if k.startswith(f'{name}|')}
         assert sorted(scores) == sorted(KEYS)
-        (tmp_path / (name + '.pkl')).write_bytes(pickle.dumps(scores, 2))
-        np.savez(tmp_path / (name + 'npz.npz'), **scores)
+        (tmp_path / (f'{name}.pkl')).write_bytes(pickle.dumps(scores, 2))
+        np.savez(tmp_path / (f'{name}npz.npz'), **scores)
     for i, case in enumerate(description['cases']):
         printed = output(dataset, *case['infiles'], *case['options'])
         if '--birdclef-filter' in case['options']:
@@ -102,7 +115,7 @@ def test_figures_and_saved_combinations_are_the_originals(golden, dataset, tmp_p
         saved = predictions.load(tmp_path / 'out.npz')
         assert sorted(saved.files) == sorted(case['saved_keys'])
         for key in saved.files:
-            expected = np.atleast_2d(arrays['out%d|%s' % (i, key)])
+            expected = np.atleast_2d(arrays[f'out{int(i)}|{key}'])
             possible = expected > -1e38
             np.testing.assert_allclose(saved[key][possible], expected[possible], rtol=1e-6, atol=1e-7)
             assert (saved[key][~possible] <= -1e30).all()
@@ -112,18 +125,20 @@ def test_rows_evaluated_one_by_one_are_recordings_of_their_own(dataset, tmp_path
     scores = some_scores(rows=3)
     printed = output(dataset, save(tmp_path, 'p.npz', scores), '--no-maxpool')
     expected = metrics.evaluate(np.concatenate([scores[k] for k in KEYS]), np.repeat([r[1] for r in RECORDINGS], 3))
-    assert printed == metrics.line(expected) + '\n'
+    assert printed == f'{metrics.line(expected)}\n'
 
 
 def test_one_row_a_recording_is_added_to_every_row_of_others(dataset, tmp_path):
     audio, meta = some_scores(rows=3), some_scores(seed=1)
     for order in (1, -1):
-        names = ['%s:2' % save(tmp_path, 'audio.npz', audio), '%s:0.5' % save(tmp_path, 'meta.npz', meta)][::order]
+        names = [f'{save(tmp_path, "audio.npz", audio)}:2', f'{save(tmp_path, "meta.npz", meta)}:0.5'][::order]
         output(dataset, *names, '--no-maxpool', '--save-predictions', 'out.npz')
         saved = predictions.load(tmp_path / 'out.npz')
         for key in KEYS:
-            np.testing.assert_allclose(saved[key], (2 * audio[key] + .5 * meta[key]) / 2, rtol=1e-6)
-    done = problem(dataset, save(tmp_path, 'a.npz', audio), save(tmp_path, 'b.npz', some_scores(rows=2)), '--no-maxpool')
+            np.testing.assert_allclose(saved[key], (2 * audio[key] + 0.5 * meta[key]) / 2, rtol=1e-6)
+    done = problem(
+        dataset, save(tmp_path, 'a.npz', audio), save(tmp_path, 'b.npz', some_scores(rows=2)), '--no-maxpool'
+    )
     assert 'a.npz has 3 rows' in done and 'b.npz has 2' in done
 
 
@@ -131,7 +146,9 @@ def test_the_filter_leaves_all_classes_to_recordings_without_an_edition(dataset,
     keys = ['test/LIFECLEF2018_X_RN1.wav', 'test/other_RN2.wav', 'test/LIFECLEF2014_X_RN3.wav']
     write_lines(dataset / 'filelists/test', keys)
     scores = some_scores(keys=keys)
-    output(dataset, save(tmp_path, 'p.npz', scores), '--birdclef-filter', '--filelist=test', '--save-predictions=out.npz')
+    output(
+        dataset, save(tmp_path, 'p.npz', scores), '--birdclef-filter', '--filelist=test', '--save-predictions=out.npz'
+    )
     saved = predictions.load(tmp_path / 'out.npz')
     np.testing.assert_array_equal(saved[keys[0]], scores[keys[0]])
     np.testing.assert_array_equal(saved[keys[1]], scores[keys[1]])
@@ -140,7 +157,7 @@ def test_the_filter_leaves_all_classes_to_recordings_without_an_edition(dataset,
 
 def test_a_subset_is_repeatable_and_changes_with_its_seed(dataset, tmp_path):
     name = save(tmp_path, 'p.npz', some_scores())
-    results = [output(dataset, name, '--subset=0.6', '--subset-seed=%d' % seed) for seed in (1, 1, 2, 3, 4)]
+    results = [output(dataset, name, '--subset=0.6', f'--subset-seed={int(seed)}') for seed in (1, 1, 2, 3, 4)]
     assert results[0] == results[1] and len(set(results)) > 1
     assert '--subset=0.1 of 8 leaves nothing' in problem(dataset, name, '--subset=0.1')
     assert '--subset=1.5' in problem(dataset, name, '--subset=1.5')
@@ -149,7 +166,7 @@ def test_a_subset_is_repeatable_and_changes_with_its_seed(dataset, tmp_path):
 def test_a_constant_network_does_not_look_good(dataset, tmp_path):
     name = save(tmp_path, 'p.npz', {key: np.zeros(len(CLASSES)) for key in KEYS})
     truth = np.array([r[1] for r in RECORDINGS])
-    assert output(dataset, name).startswith('MAP: %.3f, top-1: %.2f' % (np.mean(1 / (truth + 1)), np.mean(truth == 0)))
+    assert output(dataset, name).startswith(f'MAP: {np.mean(1 / (truth + 1)):.3f}, top-1: {np.mean(truth == 0):.2f}')
 
 
 def test_weights_that_are_no_numbers_belong_to_the_name(dataset, tmp_path):
@@ -181,23 +198,30 @@ def test_current_figures_are_those_of_scikit_learn_by_definition():
             pairs = scores[labels, c][:, None] - scores[~labels, c]
             areas.append(np.mean((pairs > 0) + (pairs == 0) / 2))
     assert metrics.current(scores, truth, background) == pytest.approx(
-        {'cmAP': np.mean(precisions), 'cmAP-padded': np.mean(padded), 'ROC-AUC': np.mean(areas)})
+        {'cmAP': np.mean(precisions), 'cmAP-padded': np.mean(padded), 'ROC-AUC': np.mean(areas)}
+    )
 
 
 def test_constant_scores_get_chance_in_current_figures():
     truth = np.arange(40) % 4
     assert metrics.current(np.zeros((40, 4)), truth) == pytest.approx(
-        {'cmAP': 1 / 4, 'cmAP-padded': (10 * 15 / 45 + 5) / 15, 'ROC-AUC': 1 / 2})
+        {'cmAP': 1 / 4, 'cmAP-padded': (10 * 15 / 45 + 5) / 15, 'ROC-AUC': 1 / 2}
+    )
 
 
 def test_json_holds_all_figures(dataset, tmp_path):
     name = save(tmp_path, 'p.npz', some_scores())
-    printed = output(dataset, '%s:0.5' % name, '--labelfile-background=bg.tsv', '--json=f.json', '--more', '--intervals=200')
+    printed = output(
+        dataset, f'{name}:0.5', '--labelfile-background=bg.tsv', '--json=f.json', '--more', '--intervals=200'
+    )
     report = json.loads((tmp_path / 'f.json').read_text())
     first, second, third = printed.splitlines()
     figures = {k: v for k, v in report.items() if k.startswith(('MAP', 'top'))}
     assert metrics.line(figures) == first
-    assert second == 'cmAP: %(cmAP).3f, cmAP-padded: %(cmAP-padded).3f, ROC-AUC: %(ROC-AUC).3f' % report
+    assert (
+        second
+        == f'cmAP: {report["cmAP"]:.3f}, cmAP-padded: {report["cmAP-padded"]:.3f}, ROC-AUC: {report["ROC-AUC"]:.3f}'
+    )
     assert third.startswith('95 % intervals of 200 bootstrap samples: MAP: ')
     assert report['members'] == [[str(name), 0.5]] and report['recordings'] == 8
     for key, value in figures.items():
@@ -228,11 +252,14 @@ def test_the_table_of_classes_names_the_most_frequent_confusion(dataset, tmp_pat
     assert table['aabbcc'] == ['Avis aabbcc', '2', '1.000', '1.0', '1.00', '', '0']
 
 
-@pytest.mark.parametrize('change, message', [
-    (lambda s: s.pop(KEYS[3]), '1 of 8 recordings are missing, such as %s' % KEYS[3]),
-    (lambda s: s.update({KEYS[2]: np.full(7, np.nan)}), 'scores of %s are not finite' % KEYS[2]),
-    (lambda s: s.update({k: v[..., :6] for k, v in s.items()}), '6 classes, but the data set has 7'),
-])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (lambda s: s.pop(KEYS[3]), f'1 of 8 recordings are missing, such as {KEYS[3]}'),
+        (lambda s: s.update({KEYS[2]: np.full(7, np.nan)}), f'scores of {KEYS[2]} are not finite'),
+        (lambda s: s.update({k: v[..., :6] for k, v in s.items()}), '6 classes, but the data set has 7'),
+    ],
+)
 def test_wrong_predictions_are_one_line(dataset, tmp_path, change, message):
     scores = some_scores()
     change(scores)
@@ -247,12 +274,12 @@ def test_missing_labels_and_files_are_one_line(dataset, tmp_path):
     assert 'none' in problem(tmp_path / 'none', name)
     assert 'filelists/other' in problem(dataset, name, '--filelist=other')
     assert 'labels/other.tsv' in problem(dataset, name, '--labelfile=other.tsv')
-    write_lines(dataset / 'labels/fg.tsv', ['%s\t0' % KEYS[0]])
+    write_lines(dataset / 'labels/fg.tsv', [f'{KEYS[0]}\t0'])
     assert '7 of 8 recordings' in problem(dataset, name)
 
 
 def test_metrics_need_labels_and_combinations_do_not(dataset, tmp_path):
-    names = [save(tmp_path, '%d.npz' % seed, some_scores(seed=seed)) for seed in range(2)]
+    names = [save(tmp_path, f'{int(seed)}.npz', some_scores(seed=seed)) for seed in range(2)]
     output(dataset, *names, '--save-predictions=labelled.npz')
     for path in (dataset / 'labels').iterdir():
         path.unlink()
@@ -260,22 +287,31 @@ def test_metrics_need_labels_and_combinations_do_not(dataset, tmp_path):
     output(dataset, *names, '--save-predictions=unlabelled.npz')
     assert (tmp_path / 'unlabelled.npz').read_bytes() == (tmp_path / 'labelled.npz').read_bytes()
     other = save(tmp_path, 'other.npz', some_scores(classes=3))
-    assert '7 classes, but %s has 3' % other in problem(dataset, names[0], other, '--save-predictions=x.npz')
+    assert f'7 classes, but {other} has 3' in problem(dataset, names[0], other, '--save-predictions=x.npz')
 
 
-@pytest.mark.parametrize('arguments, samples', [(('--intervals', 'FILE'), 1000), (('FILE', '--intervals'), 1000),
-                                                (('--intervals', '50', 'FILE'), 50), (('--intervals=50', 'FILE'), 50)])
+@pytest.mark.parametrize(
+    'arguments, samples',
+    [
+        (('--intervals', 'FILE'), 1000),
+        (('FILE', '--intervals'), 1000),
+        (('--intervals', '50', 'FILE'), 50),
+        (('--intervals=50', 'FILE'), 50),
+    ],
+)
 def test_a_file_name_after_intervals_is_a_file_name(arguments, samples, dataset, tmp_path, monkeypatch, capsys):
     name = str(save(tmp_path, 'p.npz', some_scores()))
     arguments = [name if argument == 'FILE' else argument for argument in arguments]
     monkeypatch.setattr(sys, 'argv', ['eval.py', '--dataset', str(dataset), *arguments])
     eval_program.main()
-    assert '95 %% intervals of %d bootstrap samples: ' % samples in capsys.readouterr().out
+    assert f'95 % intervals of {int(samples)} bootstrap samples: ' in capsys.readouterr().out
 
 
 def test_evaluating_needs_no_torch(dataset, tmp_path):
     name = save(tmp_path, 'p.npz', some_scores())
-    code = ('import sys; sys.argv = ["eval.py", "--dataset", %r, %r]; import eval as program; program.main(); '
-            'print(sorted({"torch", "scipy", "numba", "hyperopt"} & set(sys.modules)))' % (str(dataset), str(name)))
+    code = (
+        f'import sys; sys.argv = ["eval.py", "--dataset", {str(dataset)!r}, {str(name)!r}]; import eval as program; program.main(); '
+        'print(sorted({"torch", "scipy", "numba", "hyperopt"} & set(sys.modules)))'
+    )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT / 'experiments')
     assert done.stdout.splitlines()[-1] == '[]', done.stderr

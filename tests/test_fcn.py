@@ -1,4 +1,5 @@
 """Fully convolutional networks: at every offset the score of the excerpt network, in blocks, in constant memory."""
+
 import os
 import subprocess
 import sys
@@ -6,16 +7,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-
-from birdsong.data import audio
-from birdsong import config
-from birdsong.networks import fcn
-from birdsong.data import metadata
-from birdsong.networks import model
-from birdsong import model_table
-from conftest import ROOT
-from birdsong.files import Problem
 from test_inference import BASE, NETWORKS, build, random_spectrogram, randomise
+
+from birdsong import config, model_table
+from birdsong.data import audio, metadata
+from birdsong.files import Problem
+from birdsong.networks import fcn, model
+from conftest import ROOT
 
 WINDOW = 1.5
 
@@ -30,8 +28,8 @@ def excerpt_score(net, spect, offset, converted, meta=None):
     """What the network says of the excerpt, made longer by the margin on both sides, of whose maps only its own are pooled."""
     first = converted.margin // net.frame_step
     with torch.no_grad():
-        maps = net.maps(spect[:, offset - converted.margin:offset + converted.excerpt + converted.margin])
-        output = net.finish(net.pool(maps[:, :, first:first + converted.count]), meta)['output']
+        maps = net.maps(spect[:, offset - converted.margin : offset + converted.excerpt + converted.margin])
+        output = net.finish(net.pool(maps[:, :, first : first + converted.count]), meta)['output']
     return output if output.ndim == 2 else output[:, :, 0]
 
 
@@ -47,19 +45,23 @@ def test_every_offset_has_the_score_of_the_excerpt_network(name):
     scores = scores_of(converted, spect)
     assert scores.shape == (1, spect.shape[1] - converted.window + 1, 3)
     for offset in range(converted.margin, converted.margin + 40, 1 if converted.margin < 50 else 3):
-        torch.testing.assert_close(scores[:, offset], excerpt_score(net, spect, offset, converted), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            scores[:, offset], excerpt_score(net, spect, offset, converted), rtol=1e-4, atol=1e-4
+        )
 
 
 @pytest.mark.parametrize('pool', POOLS)
 @pytest.mark.parametrize('own_step', [False, True])
 def test_all_kinds_of_pooling_slide(pool, own_step):
-    net = build('plain', 'arch.pool=' + pool, 'arch.prepool=sigmoid')
+    net = build('plain', f'arch.pool={pool}', 'arch.prepool=sigmoid')
     converted = fcn.to_fcn(net, WINDOW, net.frame_step if own_step else 1)
     spect = random_spectrogram(net, 180, batch=2)
     scores = scores_of(converted, spect)
     assert scores.shape[1] == (180 - converted.window) // converted.step + 1
     for number in (0, 1, 5):
-        torch.testing.assert_close(scores[:, number], excerpt_score(net, spect, number * converted.step, converted), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            scores[:, number], excerpt_score(net, spect, number * converted.step, converted), rtol=1e-4, atol=1e-4
+        )
 
 
 def test_excerpts_are_as_the_network_alone_sees_them():
@@ -67,7 +69,7 @@ def test_excerpts_are_as_the_network_alone_sees_them():
     converted = fcn.to_fcn(net, WINDOW)
     spect = random_spectrogram(net, 170)
     with torch.no_grad():
-        direct = net(spect[:, 23:23 + converted.excerpt])['output']
+        direct = net(spect[:, 23 : 23 + converted.excerpt])['output']
     torch.testing.assert_close(scores_of(converted, spect)[:, 23], direct, rtol=1e-4, atol=1e-4)
 
 
@@ -75,17 +77,23 @@ def test_excerpts_are_as_the_network_alone_sees_them():
 @pytest.mark.parametrize('spacing', [1, 3])
 def test_sliding_by_doubling_equals_sliding(count, spacing):
     x = torch.randn(2, 3, 80)
-    expected = torch.stack([x[..., t:t + (count - 1) * spacing + 1:spacing].sum(-1) for t in range(80 - (count - 1) * spacing)], -1)
+    expected = torch.stack(
+        [x[..., t : t + (count - 1) * spacing + 1 : spacing].sum(-1) for t in range(80 - (count - 1) * spacing)], -1
+    )
     torch.testing.assert_close(fcn.slide(x, count, spacing, torch.add), expected)
 
 
-@pytest.mark.parametrize('name', ['plain', 'wide', 'residual', 'strided_residual', 'attention', 'residual_pool', 'pcen'])
+@pytest.mark.parametrize(
+    'name', ['plain', 'wide', 'residual', 'strided_residual', 'attention', 'residual_pool', 'pcen']
+)
 @pytest.mark.parametrize('block', [1, 10, 97])
 def test_blocks_join_without_a_seam(name, block):
     net = build(name)
     converted = fcn.to_fcn(net, WINDOW)
     spect = random_spectrogram(net, 250)
-    torch.testing.assert_close(scores_of(converted, spect, block=block), scores_of(converted, spect), rtol=1e-4, atol=3e-5)
+    torch.testing.assert_close(
+        scores_of(converted, spect, block=block), scores_of(converted, spect), rtol=1e-4, atol=3e-5
+    )
 
 
 def test_what_is_kept_of_a_recording_does_not_grow():
@@ -103,6 +111,7 @@ def test_what_is_kept_of_a_recording_does_not_grow():
         if isinstance(value, (list, tuple)):
             return sum(kept(v, seen) for v in value)
         return kept(vars(value), seen) if hasattr(value, '__dict__') and not callable(value) else 0
+
     sizes = []
     for number in range(40):
         stream.push(random_spectrogram(net, 50, seed=number))
@@ -111,12 +120,21 @@ def test_what_is_kept_of_a_recording_does_not_grow():
 
 
 def test_metadata_are_constant_over_the_recording():
-    net = build('plain', 'arch_meta=full:4,full:5', 'arch_meta.weight=0.3', 'arch_meta.batch_norm=1', 'arch.output=softmax', num_meta=3)
+    net = build(
+        'plain',
+        'arch_meta=full:4,full:5',
+        'arch_meta.weight=0.3',
+        'arch_meta.batch_norm=1',
+        'arch.output=softmax',
+        num_meta=3,
+    )
     converted = fcn.to_fcn(net, WINDOW)
-    spect, meta = random_spectrogram(net, 130), torch.tensor([[.5, -1, 2]])
+    spect, meta = random_spectrogram(net, 130), torch.tensor([[0.5, -1, 2]])
     scores = scores_of(converted, spect, meta)
     for offset in (0, 11):
-        torch.testing.assert_close(scores[:, offset], excerpt_score(net, spect, offset, converted, meta), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            scores[:, offset], excerpt_score(net, spect, offset, converted, meta), rtol=1e-4, atol=1e-4
+        )
     with pytest.raises(Problem, match='3 metadata values, not none'):
         converted.stream()
 
@@ -130,13 +148,16 @@ def test_second_output():
 
 def architectures():
     """A published model of each architecture; the others differ in their training alone."""
-    return {tuple(i for i in m.settings.items() if i[0].startswith(('arch', 'input_meta'))): name for name, m in model_table.read_table().items()}.values()
+    return {
+        tuple(i for i in m.settings.items() if i[0].startswith(('arch', 'input_meta'))): name
+        for name, m in model_table.read_table().items()
+    }.values()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', architectures())
 def test_every_published_network_is_converted(name):
-    cfg = config.load([], ['%s=%s' % item for item in model_table.read_table()[name].settings.items()])
+    cfg = config.load([], ['{}={}'.format(*item) for item in model_table.read_table()[name].settings.items()])
     net = model.build(cfg, 3, metadata.size(cfg))
     if not cfg['arch']:
         with pytest.raises(Problem, match='metadata alone'):
@@ -150,8 +171,12 @@ def test_every_published_network_is_converted(name):
         spect = random_spectrogram(net, converted.excerpt + 2 * converted.margin + 40)
         scores = scores_of(converted, spect, meta)
         for offset in (0, 18, 36):
-            torch.testing.assert_close(scores[:, (offset + converted.margin) // step],
-                                       excerpt_score(net, spect, offset + converted.margin, converted, meta), rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(
+                scores[:, (offset + converted.margin) // step],
+                excerpt_score(net, spect, offset + converted.margin, converted, meta),
+                rtol=1e-4,
+                atol=1e-4,
+            )
 
 
 def test_what_cannot_be_converted_is_refused():
@@ -163,11 +188,11 @@ def test_what_cannot_be_converted_is_refused():
     with pytest.raises(Problem, match='must be 1 or the network.s own, 9'):
         fcn.to_fcn(net, step=3)
     with pytest.raises(Problem, match='take at least') as e:
-        fcn.to_fcn(net, .1)
+        fcn.to_fcn(net, 0.1)
     least = float(str(e.value).split()[-2])
     assert fcn.to_fcn(net, least).count == 1
     with pytest.raises(Problem):
-        fcn.to_fcn(net, least - .02)
+        fcn.to_fcn(net, least - 0.02)
 
 
 def test_recordings_are_read_block_by_block(monkeypatch):
@@ -175,7 +200,9 @@ def test_recordings_are_read_block_by_block(monkeypatch):
     converted = fcn.to_fcn(net, WINDOW)
     samples = np.random.default_rng(0).normal(0, 3000, 22050 * 4).astype(np.int16)
     settings = converted.settings
-    spect = torch.from_numpy(np.asarray(audio.spectrogram(samples, 22050, 128, 70, bins=audio.num_bins(settings))))[None]
+    spect = torch.from_numpy(np.asarray(audio.spectrogram(samples, 22050, 128, 70, bins=audio.num_bins(settings))))[
+        None
+    ]
     whole = scores_of(converted, spect)[0].numpy()
     for frames in (4200, 50, 33):
         monkeypatch.setattr(fcn, 'READ_FRAMES', frames)
@@ -187,15 +214,17 @@ def test_recordings_are_read_block_by_block(monkeypatch):
     assert times[1] - times[0] == pytest.approx(315 / 22050)
 
 
-@pytest.mark.parametrize('seconds', [0, .001, .5, 1])
+@pytest.mark.parametrize('seconds', [0, 0.001, 0.5, 1])
 def test_recordings_shorter_than_a_window_have_one_score(seconds):
     net = build('plain', 'frame_len=128')
     converted = fcn.to_fcn(net, WINDOW)
     samples = np.random.default_rng(0).normal(0, 3000, int(22050 * seconds)).astype(np.int16)
-    (first, scores), = converted.recording(samples)
+    ((first, scores),) = converted.recording(samples)
     assert first == 0 and scores['output'].shape == (1, 3)
     if seconds == 1:
-        spect = torch.from_numpy(np.asarray(audio.spectrogram(samples, 22050, 128, 70, bins=audio.num_bins(converted.settings))))[None]
+        spect = torch.from_numpy(
+            np.asarray(audio.spectrogram(samples, 22050, 128, 70, bins=audio.num_bins(converted.settings)))
+        )[None]
         with torch.no_grad():
             np.testing.assert_allclose(scores['output'], net(spect)['output'].numpy(), rtol=1e-4, atol=1e-4)
 
@@ -208,15 +237,25 @@ def test_converted_networks_are_written_and_read(tmp_path, name):
     again = fcn.load(str(tmp_path / 'fcn.npz'))
     spect, meta = random_spectrogram(net, 200), torch.ones(1, 2)
     assert torch.equal(scores_of(again, spect, meta), scores_of(converted, spect, meta))
-    assert (again.window, again.excerpt, again.margin, again.step) == (converted.window, converted.excerpt, converted.margin, converted.step)
+    assert (again.window, again.excerpt, again.margin, again.step) == (
+        converted.window,
+        converted.excerpt,
+        converted.margin,
+        converted.step,
+    )
     model.save(net, tmp_path / 'net.npz')
     with pytest.raises(Problem, match='not a converted network'):
         fcn.load(str(tmp_path / 'net.npz'))
 
 
 def run(*arguments):
-    return subprocess.run([sys.executable, str(ROOT / 'experiments' / 'model_to_fcn.py'), *map(str, arguments)],
-                          capture_output=True, text=True, cwd='/', env=dict(os.environ, OMP_NUM_THREADS='1'))
+    return subprocess.run(
+        [sys.executable, str(ROOT / 'experiments' / 'model_to_fcn.py'), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd='/',
+        env=dict(os.environ, OMP_NUM_THREADS='1'),
+    )
 
 
 def write(tmp_path, name, *settings):
@@ -231,19 +270,21 @@ def test_the_program_says_what_it_made(tmp_path):
     done = run(tmp_path / 'net.npz', tmp_path / 'fcn.npz', '--window', WINDOW)
     assert done.returncode == 0 and not done.stderr, done.stderr
     expected = fcn.to_fcn(net, WINDOW)
-    assert 'margin of %d frames' % expected.margin in done.stdout and 'compared at 5 offsets' in done.stdout
-    assert done.stdout.splitlines()[-1] == 'wrote %s' % (tmp_path / 'fcn.npz')
+    assert f'margin of {int(expected.margin)} frames' in done.stdout and 'compared at 5 offsets' in done.stdout
+    assert done.stdout.splitlines()[-1] == f'wrote {tmp_path / "fcn.npz"}'
     spect = random_spectrogram(net, 200)
     assert torch.equal(scores_of(fcn.load(str(tmp_path / 'fcn.npz')), spect), scores_of(expected, spect))
 
 
 def test_the_program_ends_in_one_line_on_bad_input(tmp_path):
     write(tmp_path, 'plain')
-    for arguments, message in (((tmp_path / 'none.npz', tmp_path / 'fcn.npz'), 'no such file'),
-                               ((tmp_path / 'net.npz', tmp_path / 'fcn'), 'must end in .npz'),
-                               ((tmp_path / 'net.npz', tmp_path / 'net.npz'), 'overwrite'),
-                               ((tmp_path / 'net.npz', tmp_path / 'fcn.npz'), 'classes='),
-                               ((tmp_path / 'net.npz', tmp_path / 'fcn.npz', '--var', 'classes=3', '--window', '.01'), 'take at least')):
+    for arguments, message in (
+        ((tmp_path / 'none.npz', tmp_path / 'fcn.npz'), 'no such file'),
+        ((tmp_path / 'net.npz', tmp_path / 'fcn'), 'must end in .npz'),
+        ((tmp_path / 'net.npz', tmp_path / 'net.npz'), 'overwrite'),
+        ((tmp_path / 'net.npz', tmp_path / 'fcn.npz'), 'classes='),
+        ((tmp_path / 'net.npz', tmp_path / 'fcn.npz', '--var', 'classes=3', '--window', '.01'), 'take at least'),
+    ):
         done = run(*arguments)
         assert done.returncode == 1 and message in done.stderr and done.stderr.count('\n') == 1
         assert not (tmp_path / 'fcn.npz').exists()

@@ -1,4 +1,5 @@
 """Work ahead in threads and processes."""
+
 import gc
 import os
 import pickle
@@ -7,12 +8,12 @@ import subprocess
 import sys
 import threading
 
-from birdsong.data import prefetch
 import numpy as np
 import pytest
 
-from conftest import ROOT
+from birdsong.data import prefetch
 from birdsong.files import Problem
+from conftest import ROOT
 
 WAYS = [{}, {'threads': 1}, {'threads': 3}, {'processes': 1}, {'processes': 3}]
 BACKGROUND = WAYS[1:]
@@ -48,12 +49,23 @@ class Silent(Exception):
 
 
 @pytest.mark.parametrize('way', WAYS)
-@pytest.mark.parametrize('error', [ValueError('oops'), Silent(), KeyboardInterrupt(), SystemExit(3), Problem('a file: broken; mend it'), GeneratorExit()])
+@pytest.mark.parametrize(
+    'error',
+    [
+        ValueError('oops'),
+        Silent(),
+        KeyboardInterrupt(),
+        SystemExit(3),
+        Problem('a file: broken; mend it'),
+        GeneratorExit(),
+    ],
+)
 def test_exception_reaches_the_consumer_in_its_turn(way, error):
     def function(k):
         if k == 5:
             raise error
         return k
+
     got = []
     with pytest.raises(type(error)) as caught:
         for k in prefetch.run_ahead(function, range(100), **way):
@@ -67,6 +79,7 @@ def test_error_of_the_items_reaches_the_consumer(way):
     def items():
         yield 1
         raise ValueError('no more')
+
     with pytest.raises(ValueError, match='no more'):
         list(prefetch.run_ahead(make, items(), **way))
 
@@ -75,6 +88,7 @@ def test_processes_and_consumer_keep_nothing_open():
     def function(k):
         prefetch.empty((1 << 15,), np.float32)
         return dict(make(k), open=len(os.listdir('/proc/self/fd')))
+
     gc.collect()
     before = len(os.listdir('/proc/self/fd'))
     counts = []
@@ -93,12 +107,14 @@ def test_unportable_exception_is_told_in_words():
 
     def function(k):
         raise Local('within')
+
     with pytest.raises(RuntimeError, match='Local: within'):
         list(prefetch.run_ahead(function, [1], processes=1))
 
 
 class Hostile:
     """Calls something when it is unpickled by anything that trusts it."""
+
     def __init__(self, *call):
         self.call = call
 
@@ -114,15 +130,19 @@ class HostileError(Exception):
         self.call = call
 
 
-@pytest.mark.parametrize('make_call, name', [
-    (lambda mark: (os.mkdir, str(mark)), 'mkdir'),
-    (lambda mark: (exec, 'import os; os.mkdir(%r)' % str(mark)), 'builtins.exec'),
-    (lambda mark: (subprocess.Popen, ['mkdir', str(mark)]), 'subprocess.Popen'),
-    (lambda mark: (np.memmap, str(mark), 'u1', 'w+', 0, (1,)), 'memmap')])
+@pytest.mark.parametrize(
+    'make_call, name',
+    [
+        (lambda mark: (os.mkdir, str(mark)), 'mkdir'),
+        (lambda mark: (exec, f'import os; os.mkdir({str(mark)!r})'), 'builtins.exec'),
+        (lambda mark: (subprocess.Popen, ['mkdir', str(mark)]), 'subprocess.Popen'),
+        (lambda mark: (np.memmap, str(mark), 'u1', 'w+', 0, (1,)), 'memmap'),
+    ],
+)
 def test_results_that_run_something_are_refused_by_name(make_call, name, tmp_path):
     hostile = Hostile(*make_call(tmp_path / 'ran'))
     for result in hostile, {'batch': [np.arange(3), hostile]}:
-        with pytest.raises(pickle.UnpicklingError, match='refused: .*' + name):
+        with pytest.raises(pickle.UnpicklingError, match=f'refused: .*{name}'):
             list(prefetch.run_ahead(lambda k: result, [1], processes=1))
     assert not list(tmp_path.iterdir())
 
@@ -130,12 +150,22 @@ def test_results_that_run_something_are_refused_by_name(make_call, name, tmp_pat
 def test_exceptions_that_run_something_are_told_in_words(tmp_path):
     def function(k):
         raise HostileError(os.mkdir, str(tmp_path / 'ran'))
+
     with pytest.raises(RuntimeError, match='HostileError: bad news'):
         list(prefetch.run_ahead(function, [1], processes=1))
     assert not (tmp_path / 'ran').exists()
 
 
-@pytest.mark.parametrize('value', [np.float32(2), np.array(['ä', 'b']), np.asfortranarray(np.eye(3))[::2], np.zeros(2, 'f4,i2'), (1, 'a', None, 2.5, {'b': b'c'})])
+@pytest.mark.parametrize(
+    'value',
+    [
+        np.float32(2),
+        np.array(['ä', 'b']),
+        np.asfortranarray(np.eye(3))[::2],
+        np.zeros(2, 'f4,i2'),
+        (1, 'a', None, 2.5, {'b': b'c'}),
+    ],
+)
 def test_arrays_of_any_kind_and_plain_values_pass(value):
     [got] = prefetch.run_ahead(lambda k: value, [1], processes=1)
     assert type(got) is type(value)
@@ -151,6 +181,7 @@ def test_memory_is_bounded(way):
         with lock:
             made.append(k)
         return k
+
     for k in prefetch.run_ahead(function, range(60), ahead=4, **way):
         with lock:
             assert len(made) <= k + 1 + 4
@@ -163,6 +194,7 @@ def test_memory_of_processes_is_bounded(way, tmp_path):
         with open(tmp_path / 'made', 'ab') as f:
             f.write(b'.')
         return k
+
     for k in prefetch.run_ahead(function, range(30), ahead=4, **way):
         assert os.path.getsize(tmp_path / 'made') <= k + 1 + 4
 
@@ -188,11 +220,12 @@ def test_killed_process_is_a_problem(way):
         if k == 3:
             os.kill(os.getpid(), signal.SIGKILL)
         return k
+
     with pytest.raises(Problem, match='died .exit status -9.'):
         list(prefetch.run_ahead(function, range(50), **way))
 
 
-SCRIPT = '''
+SCRIPT = """
 import sys
 sys.path.insert(0, %r)
 import itertools, os, time
@@ -203,14 +236,19 @@ for k, pid in enumerate(prefetch.run_ahead(function, itertools.count(), %s=2)):
     if k < 2:
         print(pid, flush=True)
     time.sleep(.001)
-'''
+"""
 
 
 @pytest.mark.parametrize('kind', ['threads', 'processes'])
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_or_killed_consumer_takes_its_workers_down(kind, number):
-    run = subprocess.Popen([sys.executable, '-c', SCRIPT % (str(ROOT / 'experiments'), kind)],
-                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    run = subprocess.Popen(
+        [sys.executable, '-c', SCRIPT % (str(ROOT / 'experiments'), kind)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     for _ in range(2):
         run.stdout.readline()
     # Ctrl-C goes to the whole group, as from a terminal.

@@ -1,4 +1,5 @@
 """Every golden case is covered: named in the tuple GOLDEN of some test module."""
+
 import ast
 import filecmp
 
@@ -20,12 +21,12 @@ def covered():
 
 
 def recorded(golden_dir):
-    return {str(path.relative_to(golden_dir))[:-len('.json')] for path in golden_dir.rglob('*.json')}
+    return {str(path.relative_to(golden_dir))[: -len('.json')] for path in golden_dir.rglob('*.json')}
 
 
 def test_every_case_is_covered_by_a_test(golden_dir):
     missing = {case for case in recorded(golden_dir) - set(covered()) if not case.endswith(PARTS)}
-    assert not missing, 'covered by no test: %s' % ', '.join(sorted(missing))
+    assert not missing, f'covered by no test: {", ".join(sorted(missing))}'
 
 
 def test_no_test_names_a_case_that_is_not_there(golden_dir):
@@ -35,7 +36,7 @@ def test_no_test_names_a_case_that_is_not_there(golden_dir):
 
 def test_every_case_can_be_run_from_the_fixtures_alone():
     missing = set(covered()) - set(condensed())
-    assert not missing, 'left out by fixtures/make_golden.py: %s' % ', '.join(sorted(missing))
+    assert not missing, f'left out by fixtures/make_golden.py: {", ".join(sorted(missing))}'
 
 
 def test_the_generated_dataset_is_the_recorded_one(golden_dir, golden_dataset):
@@ -49,4 +50,4 @@ def test_covered_cases_are_asked_for():
     for path in sorted((ROOT / 'tests').glob('test_*.py')):
         text = path.read_text()
         if '\nGOLDEN' in text:
-            assert 'golden(' in text or 'read_golden(' in text, '%s names golden cases, but reads none' % path.name
+            assert 'golden(' in text or 'read_golden(' in text, f'{path.name} names golden cases, but reads none'

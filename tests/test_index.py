@@ -1,25 +1,26 @@
 """Headers that are read once."""
+
 import os
 import threading
 
-from birdsong.data import audio
-from birdsong.data import index
 import numpy as np
 import pytest
-from birdsong.files import Problem
 from test_audio import wav_bytes
+
+from birdsong.data import audio, index
+from birdsong.files import Problem
 
 
 @pytest.fixture
 def folder(tmp_path):
     for i in range(6):
-        path = tmp_path / 'audio' / 'train' / ('r%d.wav' % i)
+        path = tmp_path / 'audio' / 'train' / (f'r{int(i)}.wav')
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(wav_bytes(np.zeros(100 + i, '<i2')))
     return tmp_path
 
 
-KEYS = ['train/r%d.wav' % i for i in range(6)]
+KEYS = [f'train/r{int(i)}.wav' for i in range(6)]
 
 
 @pytest.fixture
@@ -31,6 +32,7 @@ def opened(monkeypatch):
     def counting(filename):
         names.append(os.path.basename(filename))
         return original(filename)
+
     monkeypatch.setattr(audio, 'read_header', counting)
     return names
 
@@ -75,7 +77,9 @@ def test_refresh_reads_what_has_changed_and_forgets_what_is_gone(folder, opened)
         index.load_index(folder, KEYS)
 
 
-@pytest.mark.parametrize('damage', [lambda data: b'', lambda data: data[:len(data) // 2], lambda data: b'PK\3\4' + bytes(50)])
+@pytest.mark.parametrize(
+    'damage', [lambda data: b'', lambda data: data[: len(data) // 2], lambda data: b'PK\3\4' + bytes(50)]
+)
 def test_damaged_index_is_made_anew(folder, damage, capsys):
     index.load_index(folder, KEYS)
     file = folder / 'index.npz'
@@ -89,6 +93,7 @@ def test_damaged_index_is_made_anew(folder, damage, capsys):
 def test_index_that_cannot_be_written_stops_nothing(folder, capsys, monkeypatch):
     def refuse(*args):
         raise OSError(30, 'Read-only file system')
+
     monkeypatch.setattr(index, 'save_npz', refuse)
     assert index.load_index(folder, KEYS)['length'][0] == 100
     assert 'Read-only file system' in capsys.readouterr().err
@@ -103,6 +108,7 @@ def test_several_writers_at_once_do_no_harm(folder):
                 assert index.load_index(folder, keys)['length'].tolist() == [100 + int(key[-5]) for key in keys]
         except BaseException as e:
             errors.append(e)
+
     pids = []
     for keys in (KEYS[:4], KEYS[2:], KEYS[::-1]):
         pid = os.fork()

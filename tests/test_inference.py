@@ -1,35 +1,36 @@
 """Networks compiled for prediction: same scores as as trained, in blocks of any size; what a network looks at."""
-import numpy as np
+
 import pytest
 import torch
 
 from birdsong import config
-from birdsong.networks import compiled
-from birdsong.networks import layers
-from birdsong.networks import model
 from birdsong.files import Problem
+from birdsong.networks import compiled, model
 
 BASE = ['frame_len=256', 'mel_bands=30', 'mel_max=8000', 'arch.output=linear', 'arch.pool=logmeanexp:1']
 PLAIN = 'conv:4x3x3,conv:5x3x3,pool:3x3,conv:6x3x-Shift,pool:3xShift,Conv:8x3x-1,Conv:7x1x1'
 RESIDUAL = 'resblock_start:2x4x3x3,pool:3x3,resblock_end:2x6x3x3,conv:7x3x-Shift,pool:3xShift,Conv:8x3x-1,Conv:7x1x1'
 NETWORKS = {
-    'plain': ['arch=' + PLAIN],
-    'residual': ['arch=' + RESIDUAL],
+    'plain': [f'arch={PLAIN}'],
+    'residual': [f'arch={RESIDUAL}'],
     'wide': ['arch=conv:32x3x3,conv:33x3x3,pool:3x3,conv:34x3x-3,Conv:40x5x-1,Conv:33x1x1'],
-    'wide_residual': ['arch=resblock_start:1x32x3x3,pool:2x2,resblock_dilated_end:2x36x3x3,Conv:40x3x-1', 'arch.conv_groups=1'],
+    'wide_residual': [
+        'arch=resblock_start:1x32x3x3,pool:2x2,resblock_dilated_end:2x36x3x3,Conv:40x3x-1',
+        'arch.conv_groups=1',
+    ],
     'grouped': ['arch=conv:64x3x3,conv:64x3x3,conv:64x3x3', 'arch.conv_groups=2'],
     'strided': ['arch=conv:4x5x3x2x1,avgpool:4x2x3x2,conv:5x2x2x3x2,lme2pool:2x2'],
     'sparse': ['arch=conv:4x1x3x4x1,pool:2x2x3x2,conv:5x2x2'],
     'strided_residual': ['arch=resblock:2x4x3x3x2x2,resblock_dilated:1x6x5x3x3x1,conv:5x2x-1'],
     'residual_pool': ['arch=resblock:2x4x3x3x2x2,resblock:1x6x3x3x3x2,conv:5x2x-1', 'resnet.shortcut=pool'],
     'residual_slice': ['arch=resblock:2x4x3x3x2x2,resblock:1x6x3x3x3x2,conv:5x2x-1', 'resnet.shortcut=slice'],
-    'no_batch_norm': ['arch=' + RESIDUAL, 'arch.batch_norm=0', 'arch.nonlin=elu'],
+    'no_batch_norm': [f'arch={RESIDUAL}', 'arch.batch_norm=0', 'arch.nonlin=elu'],
     'reeu': ['arch=conv:4x3x3', 'arch.nonlin=reeu'],
     'dense': ['arch=conv:4x3x3,groupdrop:2:0.3,dense:6,full:5', 'arch.nonlin=elu', 'arch.firstconv_meanfree=params'],
-    'pcen': ['arch=' + PLAIN, 'magscale=pcen', 'filterbank=mel_learn', 'arch.nonlin=relu'],
-    'log1p': ['arch=' + PLAIN, 'magscale=log1p_learn:-3', 'arch.prepool=logsoftmax', 'arch.nonlin=linear'],
-    'attention': ['arch=' + PLAIN, 'magscale=pow_learn', 'arch.pool=attention:3', 'arch.prepool=sigmoid'],
-    'bins': ['arch=' + PLAIN, 'magscale=log1p', 'filterbank=none', 'frame_len=128'],
+    'pcen': [f'arch={PLAIN}', 'magscale=pcen', 'filterbank=mel_learn', 'arch.nonlin=relu'],
+    'log1p': [f'arch={PLAIN}', 'magscale=log1p_learn:-3', 'arch.prepool=logsoftmax', 'arch.nonlin=linear'],
+    'attention': [f'arch={PLAIN}', 'magscale=pow_learn', 'arch.pool=attention:3', 'arch.prepool=sigmoid'],
+    'bins': [f'arch={PLAIN}', 'magscale=log1p', 'filterbank=none', 'frame_len=128'],
 }
 
 
@@ -40,18 +41,18 @@ def randomise(net, seed=0):
         for name, tensor in net.state_dict().items():
             noise = torch.rand(tensor.shape, generator=generator)
             if name.endswith('inv_std') and 'front' not in name:
-                tensor.copy_(.5 + noise)
+                tensor.copy_(0.5 + noise)
             elif name.endswith(('beta', 'bias', 'mean')) and 'front' not in name:
-                tensor.copy_(noise - .5)
+                tensor.copy_(noise - 0.5)
             elif name.endswith('gamma'):
-                tensor.copy_(.5 + noise)
+                tensor.copy_(0.5 + noise)
             elif 'log_' in name or name.endswith('exponent'):
-                tensor.add_(.2 * noise)
+                tensor.add_(0.2 * noise)
         if net.audio:
             net.train()(random_spectrogram(net, 150, 4, seed), torch.zeros(4, net.num_meta))
             front = net.audio.front.standardise
             front.mean.mul_(10)
-            front.inv_std.sub_(.9).mul_(10)
+            front.inv_std.sub_(0.9).mul_(10)
     return net.eval()
 
 
@@ -126,7 +127,7 @@ def test_parts_and_errors_are_those_of_the_network():
         torch.testing.assert_close(fast.finish(pooling.result(), meta)['output'], expected, rtol=1e-4, atol=1e-4)
     assert (fast.min_frames, fast.frame_step, fast.classes) == (net.min_frames, net.frame_step, 3)
     with pytest.raises(Problem, match='too short'):
-        fast.maps(spect[:, :net.min_frames - 1])
+        fast.maps(spect[:, : net.min_frames - 1])
     with pytest.raises(Problem, match='bins'):
         fast.maps(spect[:, :, 1:])
     # a later change of the network is not meant to arrive; the network itself is left as it was
@@ -146,10 +147,11 @@ def test_mixed_precision_is_left_to_the_caller():
     with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
         found = model.for_inference(net)(spect)['output']
     with torch.no_grad():
-        torch.testing.assert_close(found, net(spect)['output'], rtol=.05, atol=.05)
+        torch.testing.assert_close(found, net(spect)['output'], rtol=0.05, atol=0.05)
 
 
 # == Saliency ==
+
 
 def test_plain_saliency_is_the_gradient():
     net = build('plain', 'magscale=pow_learn', 'arch.nonlin=elu').double()
@@ -168,8 +170,15 @@ def test_plain_saliency_is_the_gradient():
 
 @pytest.mark.parametrize('nonlin', ['lrelu', 'relu', 'elu', 'reeu'])
 def test_guided_saliency_passes_positive_gradients_at_positive_inputs_alone(nonlin):
-    net = build('plain', 'arch=Conv:4x1x-1,Conv:5x1x1', 'magscale=none', 'filterbank=none', 'frame_len=32', 'arch.nonlin=' + nonlin,
-                'arch.pool=mean').double()
+    net = build(
+        'plain',
+        'arch=Conv:4x1x-1,Conv:5x1x1',
+        'magscale=none',
+        'filterbank=none',
+        'frame_len=32',
+        f'arch.nonlin={nonlin}',
+        'arch.pool=mean',
+    ).double()
     spect = random_spectrogram(net, 6).double()
     expected, gradient = compiled.saliency(net, spect, 2)
     with torch.no_grad():

@@ -1,12 +1,15 @@
 """Labels and metadata from XML: golden outcomes, mended faults, dirty and hostile files."""
+
 import datetime
 import re
 import subprocess
 import sys
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
 from conftest import ROOT
-from hypothesis import example, given, strategies as st
 
 GOLDEN = ('misc/recreate_main', 'misc/recreate_repair')
 SCRIPTS = ROOT / 'datasets' / 'birdclef'
@@ -16,23 +19,63 @@ import recreate
 
 # What differs from the original, and why: these it read wrongly or not at all, though their meaning is plain.
 MENDED_TIMES = {
-    '0700': '07:00:00', '0715 00': '07:15:00', '12am': '00:00:00', '12pm': '12:00:00', '12:15am': '00:15:00', '12:15 pm': '12:15:00',
-    '18:30pm': '18:30:00', '06:30-07:00': '06:30:00', '24:00': None, '25:61': None,
-    '10:30 AM.': '10:30:00', '11 a. m.': '11:00:00', '6:00 a.m': '06:00:00', ' 00': '00:00:00'}
+    '0700': '07:00:00',
+    '0715 00': '07:15:00',
+    '12am': '00:00:00',
+    '12pm': '12:00:00',
+    '12:15am': '00:15:00',
+    '12:15 pm': '12:15:00',
+    '18:30pm': '18:30:00',
+    '06:30-07:00': '06:30:00',
+    '24:00': None,
+    '25:61': None,
+    '10:30 AM.': '10:30:00',
+    '11 a. m.': '11:00:00',
+    '6:00 a.m': '06:00:00',
+    ' 00': '00:00:00',
+}
 MENDED_ELEVATIONS = {
-    '12.5': '12', '1200.5': '1200', '-5': '-5', '-100': '-100', '1,200': '1200', '3 000': '3000', '100 m - 200 m': '100-200',
-    '0 to 100': '0-100', '100 to 200': '100-200', '100/200': '100-200'}
-MENDED_ELEVATIONS.update((text, '100') for text in (
-    '100 approximately m', '100 m.', '100m.', '100 metres', '100 msnm', '100masl', '100?m', '100~', '~100', 'c100', 'ca 100', 'Approx. 100'))
+    '12.5': '12',
+    '1200.5': '1200',
+    '-5': '-5',
+    '-100': '-100',
+    '1,200': '1200',
+    '3 000': '3000',
+    '100 m - 200 m': '100-200',
+    '0 to 100': '0-100',
+    '100 to 200': '100-200',
+    '100/200': '100-200',
+}
+MENDED_ELEVATIONS.update(
+    (text, '100')
+    for text in (
+        '100 approximately m',
+        '100 m.',
+        '100m.',
+        '100 metres',
+        '100 msnm',
+        '100masl',
+        '100?m',
+        '100~',
+        '~100',
+        'c100',
+        'ca 100',
+        'Approx. 100',
+    )
+)
 
 
 def run(script, *arguments):
-    return subprocess.run([sys.executable, str(SCRIPTS / script), *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.run([sys.executable, str(SCRIPTS / script), *map(str, arguments)], capture_output=True, text=True)
 
 
 def xml(**fields):
-    return '<?xml version="1.0" encoding="UTF-8"?>\n<Audio>\n%s</Audio>\n' % ''.join(
-        '<%s>%s</%s>\n' % (tag, value.replace('&', '&amp;').replace('<', '&lt;'), tag) for tag, value in fields.items())
+    return '<?xml version="1.0" encoding="UTF-8"?>\n<Audio>\n{}</Audio>\n'.format(
+        ''.join(
+            '<{}>{}</{}>\n'.format(tag, value.replace('&', '&amp;').replace('<', '&lt;'), tag)
+            for tag, value in fields.items()
+        )
+    )
 
 
 def write_xml(source, files):
@@ -57,8 +100,13 @@ def outcome(repair, text):
         return None
 
 
-@pytest.mark.parametrize('kind, repair, mended', [('repair_time', recreate.repair_time, MENDED_TIMES),
-                                                  ('repair_elevation', recreate.repair_elevation, MENDED_ELEVATIONS)])
+@pytest.mark.parametrize(
+    'kind, repair, mended',
+    [
+        ('repair_time', recreate.repair_time, MENDED_TIMES),
+        ('repair_elevation', recreate.repair_elevation, MENDED_ELEVATIONS),
+    ],
+)
 def test_dirty_values_come_out_as_the_original_had_them_or_mended(golden, kind, repair, mended):
     cases = golden('misc/recreate_repair')[0][kind]
     expected = {text: value if isinstance(value, str) else None for text, value in cases.items()}
@@ -69,7 +117,13 @@ def test_dirty_values_come_out_as_the_original_had_them_or_mended(golden, kind, 
 def test_labels_come_out_as_the_original_had_them_or_mended(golden, tmp_path):
     case = golden('misc/recreate_main')[0]
     folders = {'train': 'TrainingSet/xml', 'test': 'BirdCLEF2018MonophoneTest', 'soundscapes': 'val/data'}
-    write_xml(tmp_path / 'source', {folders[name.split('/')[0]] + '/' + name.split('/', 1)[1]: xml(**fields) for name, fields in case['xml'].items()})
+    write_xml(
+        tmp_path / 'source',
+        {
+            f'{folders[name.split("/")[0]]}/{name.split("/", 1)[1]}': xml(**fields)
+            for name, fields in case['xml'].items()
+        },
+    )
     told = make_labels(tmp_path / 'source', tmp_path / 'made')
     assert all(part in told for part in ('mmm', 'Corvus corone (2x)', 'Corvus corax (1x)'))
 
@@ -77,33 +131,68 @@ def test_labels_come_out_as_the_original_had_them_or_mended(golden, tmp_path):
         name = line.split('\t')[0]
         base = name.split('/')[-1]
         # the original left recordings where it found them; its soundscapes' rows fitted no recording
-        ours = 'soundscapes/val/' + base if name.startswith('soundscapes') else '%s/%s/%s' % (name.split('/')[0], base[8:12], base)
+        ours = (
+            f'soundscapes/val/{base}' if name.startswith('soundscapes') else f'{name.split("/")[0]}/{base[8:12]}/{base}'
+        )
         return line.replace(name, ours, 1)
 
-    expected = {name: sorted(map(key, filter(None, lines))) if name.endswith('.tsv') else lines[:-1] for name, lines in case['files'].items()}
+    expected = {
+        name: sorted(map(key, filter(None, lines))) if name.endswith('.tsv') else lines[:-1]
+        for name, lines in case['files'].items()
+    }
     # month 0 is no month
     expected['meta.tsv'] = [line.replace('2010-00-00', '') for line in expected['meta.tsv']]
     for name, lines in expected.items():
         assert (tmp_path / 'made' / 'labels' / name).read_text().splitlines() == lines, name
 
 
-@pytest.mark.parametrize('text, expected', [
-    ('2010-05-06', '2010-05-06'), ('2010-5-6', '2010-05-06'), ('2012-02-29', '2012-02-29'), ('2010', None), ('2010-05', None), ('2010-00-10', None),
-    ('2010-05-00', None), ('2010-13-01', None), ('2010-02-30', None), ('0000-05-06', None), ('May', None), ('', None), ('10-05-06', None),
-    ('٢٠١٠-٠٥-٠٦', None)])
+@pytest.mark.parametrize(
+    'text, expected',
+    [
+        ('2010-05-06', '2010-05-06'),
+        ('2010-5-6', '2010-05-06'),
+        ('2012-02-29', '2012-02-29'),
+        ('2010', None),
+        ('2010-05', None),
+        ('2010-00-10', None),
+        ('2010-05-00', None),
+        ('2010-13-01', None),
+        ('2010-02-30', None),
+        ('0000-05-06', None),
+        ('May', None),
+        ('', None),
+        ('10-05-06', None),
+        ('٢٠١٠-٠٥-٠٦', None),
+    ],
+)
 def test_a_date_is_a_day_of_a_year(text, expected):
     assert outcome(recreate.repair_date, text) == expected
 
 
-@pytest.mark.parametrize('text, expected', [('1.5', '1.5'), (' -3', '-3'), ('90', '90'), ('90.1', None), ('x', None), ('nan', None), ('inf', None),
-                                            ('1e999', None), ('1_0', None), ('', None)])
+@pytest.mark.parametrize(
+    'text, expected',
+    [
+        ('1.5', '1.5'),
+        (' -3', '-3'),
+        ('90', '90'),
+        ('90.1', None),
+        ('x', None),
+        ('nan', None),
+        ('inf', None),
+        ('1e999', None),
+        ('1_0', None),
+        ('', None),
+    ],
+)
 def test_degrees_are_numbers_on_the_globe(text, expected):
     assert outcome(lambda text: recreate.repair_degrees(text, 90), text) == expected
 
 
-@given(st.text(max_size=80) | st.from_regex(r'[~c]?\.? ?[0-9]{1,4}([:.h -][0-9]{1,2}){0,3} ?([ap]m|h|m)?', fullmatch=True))
+@given(
+    st.text(max_size=80) | st.from_regex(r'[~c]?\.? ?[0-9]{1,4}([:.h -][0-9]{1,2}){0,3} ?([ap]m|h|m)?', fullmatch=True)
+)
 @example('1' * 100000)
-@example(' ' * 100000 + 'x')
+@example(f'{" " * 100000}x')
 def test_any_text_is_repaired_to_a_valid_value_or_dropped(text):
     time = outcome(recreate.repair_time, text)
     if time is not None:
@@ -125,29 +214,66 @@ def test_clean_values_stay(when, height):
     assert recreate.repair_time(when.strftime('%I:%M %p')) == when.strftime('%H:%M:00')
 
 
-@given(st.binary(max_size=300) | st.lists(st.sampled_from(
-    [b'<Audio>', b'</Audio>', b'<Date>', b'</Date>', b'<ClassId>', b'</ClassId>', b'<Date/>', b'&amp;', b'&', b'<', b'x', b'\xe9', b'<!--', b'-->',
-     b'\0', b'<![CDATA[', b']]>', b'<?xml version="1.0"?>']), max_size=12).map(b''.join))
+@given(
+    st.binary(max_size=300)
+    | st.lists(
+        st.sampled_from(
+            [
+                b'<Audio>',
+                b'</Audio>',
+                b'<Date>',
+                b'</Date>',
+                b'<ClassId>',
+                b'</ClassId>',
+                b'<Date/>',
+                b'&amp;',
+                b'&',
+                b'<',
+                b'x',
+                b'\xe9',
+                b'<!--',
+                b'-->',
+                b'\0',
+                b'<![CDATA[',
+                b']]>',
+                b'<?xml version="1.0"?>',
+            ]
+        ),
+        max_size=12,
+    ).map(b''.join)
+)
 def test_any_bytes_are_read_as_fields_or_refused(data):
     fields, problems = collect.parse(data)
     assert problems if fields is None else set(fields) == set(collect.FIELDS)
 
 
-@pytest.mark.parametrize('data, date, problem', [
-    (b'<Audio><Date>2010-05-06</Date></Audio>', '2010-05-06', None),
-    (b'\xef\xbb\xbf<?xml version="1.0"?><Audio><Date> 2010-05-06\n</Date></Audio>', '2010-05-06', None),
-    ('<?xml version="1.0" encoding="UTF-16"?><Audio><Date>2010-05-06</Date></Audio>'.encode('utf-16'), '2010-05-06', None),
-    (b'<?xml version="1.0" encoding="ascii"?><Audio><Author>Jos\xc3\xa9</Author><Date>2010-05-06</Date></Audio>', '2010-05-06', None),
-    (b'<?xml version="1.0" encoding="nonsense"?><Audio><Date>2010-05-06</Date></Audio>', '2010-05-06', None),
-    (b'<Audio><Date></Date></Audio>', '', None),
-    (b'<Audio><Date /></Audio>', '', None),
-    (b'<Audio><!-- <Date>1</Date> --><Date><![CDATA[2]]></Date></Audio>', '2', None),
-    (b'<Audio><Author>Jos\xe9</Author><Date>2010-05-06</Date></Audio>', '2010-05-06', 'Latin-1'),
-    (b'<Audio><Locality>A & B</Locality><Date>2010-05-06</Date></Audio>', '2010-05-06', 'well-formed'),
-    (b'<Audio><Locality>A &eacute; B</Locality><Date>2010-05-06</Date></Audio>', '2010-05-06', 'well-formed'),
-    (b'<Audio><Date>2010-05-06</Date><Comments>cut', '2010-05-06', 'well-formed'),
-    (b'<Audio><Date>2010-05-06\n<Time>6:30</Time></Audio>', '2010-05-06', 'well-formed'),
-    (b'<Audio><Time>6:30</Time><Date>2010-05', '', 'well-formed')])
+@pytest.mark.parametrize(
+    'data, date, problem',
+    [
+        (b'<Audio><Date>2010-05-06</Date></Audio>', '2010-05-06', None),
+        (b'\xef\xbb\xbf<?xml version="1.0"?><Audio><Date> 2010-05-06\n</Date></Audio>', '2010-05-06', None),
+        (
+            '<?xml version="1.0" encoding="UTF-16"?><Audio><Date>2010-05-06</Date></Audio>'.encode('utf-16'),
+            '2010-05-06',
+            None,
+        ),
+        (
+            b'<?xml version="1.0" encoding="ascii"?><Audio><Author>Jos\xc3\xa9</Author><Date>2010-05-06</Date></Audio>',
+            '2010-05-06',
+            None,
+        ),
+        (b'<?xml version="1.0" encoding="nonsense"?><Audio><Date>2010-05-06</Date></Audio>', '2010-05-06', None),
+        (b'<Audio><Date></Date></Audio>', '', None),
+        (b'<Audio><Date /></Audio>', '', None),
+        (b'<Audio><!-- <Date>1</Date> --><Date><![CDATA[2]]></Date></Audio>', '2', None),
+        (b'<Audio><Author>Jos\xe9</Author><Date>2010-05-06</Date></Audio>', '2010-05-06', 'Latin-1'),
+        (b'<Audio><Locality>A & B</Locality><Date>2010-05-06</Date></Audio>', '2010-05-06', 'well-formed'),
+        (b'<Audio><Locality>A &eacute; B</Locality><Date>2010-05-06</Date></Audio>', '2010-05-06', 'well-formed'),
+        (b'<Audio><Date>2010-05-06</Date><Comments>cut', '2010-05-06', 'well-formed'),
+        (b'<Audio><Date>2010-05-06\n<Time>6:30</Time></Audio>', '2010-05-06', 'well-formed'),
+        (b'<Audio><Time>6:30</Time><Date>2010-05', '', 'well-formed'),
+    ],
+)
 def test_xml_is_read_with_its_dirt(data, date, problem):
     fields, problems = collect.parse(data)
     assert fields['Date'] == date
@@ -155,20 +281,32 @@ def test_xml_is_read_with_its_dirt(data, date, problem):
 
 
 def test_bytes_that_are_not_utf8_are_read_as_a_windows_machine_wrote_them():
-    fields, _ = collect.parse(b'<?xml version="1.0" encoding="UTF-8"?><Audio><Author>Jos\xe9 \x96 P\xe9rez</Author></Audio>')
+    fields, _ = collect.parse(
+        b'<?xml version="1.0" encoding="UTF-8"?><Audio><Author>Jos\xe9 \x96 P\xe9rez</Author></Audio>'
+    )
     assert fields['Author'] == 'José – Pérez'
 
 
-BOMB = ('<?xml version="1.0"?><!DOCTYPE lolz [<!ENTITY a "aaaaaaaaaa">%s]><Audio><ClassId>&j;</ClassId></Audio>' % ''.join(
-    '<!ENTITY %s "%s">' % (b, ('&%s;' % a) * 10) for a, b in zip('abcdefghi', 'bcdefghij'))).encode()
+BOMB = (
+    '<?xml version="1.0"?><!DOCTYPE lolz [<!ENTITY a "aaaaaaaaaa">{}]><Audio><ClassId>&j;</ClassId></Audio>'.format(
+        ''.join('<!ENTITY {} "{}">'.format(b, (f'&{a};') * 10) for a, b in zip('abcdefghi', 'bcdefghij'))
+    )
+).encode()
 READS_FILE = b'<!DOCTYPE Audio [<!ENTITY x SYSTEM "file:///etc/passwd">]><Audio><ClassId>&x;</ClassId></Audio>'
 
 
 def test_entities_are_never_expanded(tmp_path):
-    source = write_xml(tmp_path / 'source', {
-        'TrainingSet/LIFECLEF2014_X_RN1.xml': xml(ClassId='abc'), 'TrainingSet/LIFECLEF2014_X_RN2.xml': BOMB,
-        'TrainingSet/LIFECLEF2014_X_RN3.xml': READS_FILE, 'TrainingSet/LIFECLEF2014_X_RN4.xml': BOMB.replace(b'</Audio>', b''),
-        'TrainingSet/LIFECLEF2014_X_RN6.xml': b'&' + BOMB, 'TrainingSet/LIFECLEF2014_X_RN5.xml': b'<Audio>' + b'<Date>' * (1 << 20)})
+    source = write_xml(
+        tmp_path / 'source',
+        {
+            'TrainingSet/LIFECLEF2014_X_RN1.xml': xml(ClassId='abc'),
+            'TrainingSet/LIFECLEF2014_X_RN2.xml': BOMB,
+            'TrainingSet/LIFECLEF2014_X_RN3.xml': READS_FILE,
+            'TrainingSet/LIFECLEF2014_X_RN4.xml': BOMB.replace(b'</Audio>', b''),
+            'TrainingSet/LIFECLEF2014_X_RN6.xml': b'&' + BOMB,
+            'TrainingSet/LIFECLEF2014_X_RN5.xml': b'<Audio>' + b'<Date>' * (1 << 20),
+        },
+    )
     make_labels(source, tmp_path / 'made')
     assert (tmp_path / 'made/labels/labelset').read_text() == 'abc\n'
     lines = (tmp_path / 'made/xml/repairs.tsv').read_text().splitlines()
@@ -176,17 +314,28 @@ def test_entities_are_never_expanded(tmp_path):
 
 
 def test_recordings_without_class_get_no_label_and_names_are_tied_by_majority(tmp_path):
-    source = write_xml(tmp_path / 'source', {
-        'data/a/LIFECLEF2017_X_RN1.xml': xml(ClassId='b', Genus='Parus', Species='major', BackgroundSpecies=' Turdus  merula ,Parus major,,Turdus merula'),
-        'data/b/LIFECLEF2017_X_RN2.XML': xml(ClassId='a', Genus='Turdus', Species='merula'),
-        'data/LIFECLEF2017_X_RN3.xml': xml(Genus='Parus', Species='major'),
-        'data/LIFECLEF2017_X_RN4.xml': xml(ClassId='c'),
-        'data/._LIFECLEF2017_X_RN5.xml': xml(ClassId='d')})
+    source = write_xml(
+        tmp_path / 'source',
+        {
+            'data/a/LIFECLEF2017_X_RN1.xml': xml(
+                ClassId='b',
+                Genus='Parus',
+                Species='major',
+                BackgroundSpecies=' Turdus  merula ,Parus major,,Turdus merula',
+            ),
+            'data/b/LIFECLEF2017_X_RN2.XML': xml(ClassId='a', Genus='Turdus', Species='merula'),
+            'data/LIFECLEF2017_X_RN3.xml': xml(Genus='Parus', Species='major'),
+            'data/LIFECLEF2017_X_RN4.xml': xml(ClassId='c'),
+            'data/._LIFECLEF2017_X_RN5.xml': xml(ClassId='d'),
+        },
+    )
     told = make_labels(source, tmp_path / 'made')
     labels = tmp_path / 'made' / 'labels'
     assert (labels / 'labelset').read_text().split() == ['a', 'b', 'c']
     assert (labels / 'labelset_latin').read_text().splitlines() == ['Turdus merula', 'Parus major', 'c']
-    assert (labels / 'fg.tsv').read_text() == ''.join('train/2017/LIFECLEF2017_X_RN%d.wav\t%d\n' % row for row in ((1, 1), (2, 0), (4, 2)))
+    assert (labels / 'fg.tsv').read_text() == ''.join(
+        'train/2017/LIFECLEF2017_X_RN%d.wav\t%d\n' % row for row in ((1, 1), (2, 0), (4, 2))
+    )
     assert (labels / 'bg.tsv').read_text().splitlines()[0] == 'train/2017/LIFECLEF2017_X_RN1.wav\t0,1'
     assert 'first counts' not in told
     assert 'RN3.wav\tno ClassId\tleft out' in (labels / 'repairs.tsv').read_text()
@@ -212,12 +361,16 @@ def test_second_run_reads_and_writes_nothing_and_a_new_file_is_added(tmp_path):
     assert (tmp_path / 'made/labels/labelset').read_text().split() == ['a', 'b']
 
 
-@pytest.mark.parametrize('script, arguments, problem', [
-    ('xml/collect.py', ['/nowhere', '--dataset', 'x/y'], 'no such folder'),
-    ('xml/collect.py', [SCRIPTS, '--dataset', 'x/y'], 'TrainingSet'),
-    ('labels/recreate.py', ['--dataset', '/nowhere'], 'recordings.tsv: no such file'),
-    ('labels/recreate.py', ['--dataset', '..'], 'not a name'),
-    ('labels/recreate.py', ['--dataset', ''], 'not a name')])
+@pytest.mark.parametrize(
+    'script, arguments, problem',
+    [
+        ('xml/collect.py', ['/nowhere', '--dataset', 'x/y'], 'no such folder'),
+        ('xml/collect.py', [SCRIPTS, '--dataset', 'x/y'], 'TrainingSet'),
+        ('labels/recreate.py', ['--dataset', '/nowhere'], 'recordings.tsv: no such file'),
+        ('labels/recreate.py', ['--dataset', '..'], 'not a name'),
+        ('labels/recreate.py', ['--dataset', ''], 'not a name'),
+    ],
+)
 def test_bad_input_is_one_line(script, arguments, problem):
     result = run(script, *arguments)
     assert result.returncode == 1 and problem in result.stderr and result.stderr.count('\n') == 1

@@ -1,9 +1,10 @@
 """Figures of merit, against the original's and against what they are by definition."""
+
 import numpy as np
 import pytest
 
-from birdsong.scores import metrics
 from birdsong.files import Problem
+from birdsong.scores import metrics
 
 GOLDEN = ('eval/evaluate',)
 
@@ -11,8 +12,12 @@ GOLDEN = ('eval/evaluate',)
 def named(result):
     """A result as the golden case names it."""
     top = [v for k, v in result.items() if k.startswith('top-')]
-    return {'map': result['MAP'], 'accuracy': top[0], 'top-acc': top,
-            **({'map-bg': result['MAP-bg']} if 'MAP-bg' in result else {})}
+    return {
+        'map': result['MAP'],
+        'accuracy': top[0],
+        'top-acc': top,
+        **({'map-bg': result['MAP-bg']} if 'MAP-bg' in result else {}),
+    }
 
 
 def test_figures_are_the_originals(golden):
@@ -20,8 +25,9 @@ def test_figures_are_the_originals(golden):
     checked = 0
     for case in description['cases']:
         if case['preds'] in arrays and isinstance(case['bg'], bool):
-            result = metrics.evaluate(arrays[case['preds']], arrays['truth'],
-                                      description['bg'] if case['bg'] else None, case['top_k'])
+            result = metrics.evaluate(
+                arrays[case['preds']], arrays['truth'], description['bg'] if case['bg'] else None, case['top_k']
+            )
             result = named(result)
             assert result.keys() == case['result'].keys()
             for key, value in case['result'].items():
@@ -73,7 +79,7 @@ def test_a_constant_network_does_not_look_good():
 
 
 def test_background_counts_the_foreground_and_no_class_twice():
-    scores = np.array([[3., 2., 1., 0.]])
+    scores = np.array([[3.0, 2.0, 1.0, 0.0]])
     assert metrics.evaluate(scores, [1], [[]])['MAP-bg'] == 1 / 2
     assert metrics.evaluate(scores, [1], [[1, 1]])['MAP-bg'] == 1 / 2
     assert metrics.evaluate(scores, [1], [[2, 2]])['MAP-bg'] == pytest.approx((1 / 2 + 2 / 3) / 2)

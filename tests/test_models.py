@@ -1,19 +1,18 @@
 """The table of published models resolves to the published settings; model_table.py tells drivers what to run."""
+
 import subprocess
 import sys
 
 import pytest
 
-from birdsong import config
-from birdsong import files
-from birdsong import model_table
+from birdsong import config, files, model_table
 from conftest import ROOT
 
 GOLDEN = ('experiments',)
 
 
 def published(golden):
-    return {e['model'].split('/')[1][:-len('.npz')]: e for e in golden('experiments')[0]}
+    return {e['model'].split('/')[1][: -len('.npz')]: e for e in golden('experiments')[0]}
 
 
 def test_table_holds_the_published_models_in_their_order(golden):
@@ -58,7 +57,9 @@ def test_soundscapes_get_a_row_every_5_seconds():
     cfg = config.load(*values(arguments))
     assert (cfg['len_min'], cfg['len_max'], cfg['arch.output']) == (0, 5, 'linear')
     assert '--split-pool' not in arguments
-    assert model_table.predict_arguments(meta, 'birdclef', soundscapes=True) == model_table.predict_arguments(meta, 'birdclef')
+    assert model_table.predict_arguments(meta, 'birdclef', soundscapes=True) == model_table.predict_arguments(
+        meta, 'birdclef'
+    )
 
 
 def test_kept_faults_are_remarked():
@@ -81,7 +82,7 @@ def test_teachers_come_first_and_paths_follow_the_data_set():
     assert len(students) == 10
     for model in students:
         for setting, names in model.teachers.items():
-            assert model.settings[setting] == ':'.join('frogs/%s.npz' % n for n in names)
+            assert model.settings[setting] == ':'.join(f'frogs/{n}.npz' for n in names)
 
 
 def test_every_preset_holds_overrides_that_are_known_and_used():
@@ -93,7 +94,7 @@ def test_every_preset_holds_overrides_that_are_known_and_used():
         config.check(settings, filename)
         assert settings, filename
         if not filename.startswith('predict_'):
-            assert filename[:-len('.vars')] in used, filename
+            assert filename[: -len('.vars')] in used, filename
 
 
 def write(folder, *lines):
@@ -102,44 +103,65 @@ def write(folder, *lines):
     return path
 
 
-@pytest.mark.parametrize('lines, word', [
-    ([('a', 'nosuchpreset')], 'no preset nosuchpreset'),
-    ([('a', 'dumy')], 'did you mean dummy'),
-    ([('a',)], 'line 1'),
-    ([('a', 'dummy'), ('a', 'dummy')], 'a second model'),
-    ([('a/b', 'dummy')], 'not a valid name'),
-    ([('a', 'dummy', 'ban=b')], 'needs b'),
-    ([('a', 'dummy', 'teacher=a')], 'teachers are'),
-    ([('a', 'dummy', 'ban=b'), ('b', 'dummy', 'init_from=c'), ('c', 'dummy', 'ban=a')], 'a needs b needs c needs a'),
-    ([], 'no models'),
-])
+@pytest.mark.parametrize(
+    'lines, word',
+    [
+        ([('a', 'nosuchpreset')], 'no preset nosuchpreset'),
+        ([('a', 'dumy')], 'did you mean dummy'),
+        ([('a',)], 'line 1'),
+        ([('a', 'dummy'), ('a', 'dummy')], 'a second model'),
+        ([('a/b', 'dummy')], 'not a valid name'),
+        ([('a', 'dummy', 'ban=b')], 'needs b'),
+        ([('a', 'dummy', 'teacher=a')], 'teachers are'),
+        (
+            [('a', 'dummy', 'ban=b'), ('b', 'dummy', 'init_from=c'), ('c', 'dummy', 'ban=a')],
+            'a needs b needs c needs a',
+        ),
+        ([], 'no models'),
+    ],
+)
 def test_tables_that_cannot_be_are_refused_with_a_word(tmp_path, lines, word):
     with pytest.raises(files.Problem, match=word):
         model_table.read_table(str(write(tmp_path, *lines)))
 
 
 def run(*arguments):
-    return subprocess.run([sys.executable, config.EXPERIMENTS + '/list_models.py', *map(str, arguments)],
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.run(
+        [sys.executable, config.EXPERIMENTS + '/list_models.py', *map(str, arguments)], capture_output=True, text=True
+    )
 
 
 def test_program_prints_what_drivers_read(tmp_path):
-    table = write(tmp_path, ('student', 'dummy lme1', 'ban=teacher', 'hm'), ('teacher', 'dummy lme1'), ('m', 'metaonly', '-'))
+    table = write(
+        tmp_path, ('student', 'dummy lme1', 'ban=teacher', 'hm'), ('teacher', 'dummy lme1'), ('m', 'metaonly', '-')
+    )
     lines = [line.split('\t') for line in run('--models', table, '--dataset', 'demo').stdout.splitlines()]
-    assert [line[:3] for line in lines] == [['teacher', 'audio', '-'], ['student', 'audio', 'teacher'], ['m', 'meta', '-']]
-    assert lines[1][3] == ('--dataset demo --validate --save-errors --keep-state --vars vars/dummy.vars --vars vars/lme1.vars '
-                           '--var ban=demo/teacher.npz')
-    assert lines[1][4:] == ['--dataset demo --vars vars/predict_audio.vars --split-pool', '--dataset demo --vars vars/predict_soundscapes.vars']
+    assert [line[:3] for line in lines] == [
+        ['teacher', 'audio', '-'],
+        ['student', 'audio', 'teacher'],
+        ['m', 'meta', '-'],
+    ]
+    assert lines[1][3] == (
+        '--dataset demo --validate --save-errors --keep-state --vars vars/dummy.vars --vars vars/lme1.vars '
+        '--var ban=demo/teacher.npz'
+    )
+    assert lines[1][4:] == [
+        '--dataset demo --vars vars/predict_audio.vars --split-pool',
+        '--dataset demo --vars vars/predict_soundscapes.vars',
+    ]
     assert lines[2][4:] == ['--dataset demo --vars vars/predict_meta.vars'] * 2
     lines = run('--models', table, 'm', 'student').stdout.splitlines()
     assert [line.split('\t')[0] for line in lines] == ['student', 'm']
 
 
-@pytest.mark.parametrize('arguments, word', [
-    (('studnet',), 'did you mean student'),
-    (('--dataset', '../x'), 'not a valid name'),
-    (('--models', 'nowhere.tsv'), 'no such file'),
-])
+@pytest.mark.parametrize(
+    'arguments, word',
+    [
+        (('studnet',), 'did you mean student'),
+        (('--dataset', '../x'), 'not a valid name'),
+        (('--models', 'nowhere.tsv'), 'no such file'),
+    ],
+)
 def test_program_refuses_in_one_line(tmp_path, arguments, word):
     table = write(tmp_path, ('student', 'dummy'))
     result = run('--models', table, *arguments)

@@ -1,27 +1,50 @@
 """Optimisers, and whole training runs against the original's."""
+
 import numpy as np
 import pytest
 import torch
 
 from birdsong import config
-from birdsong.training import costs
-from birdsong.networks import model
-from birdsong.training import optim
 from birdsong.files import Problem
+from birdsong.networks import model
+from birdsong.training import costs, optim
 
-RUNS = ('adam_att_mixfgbg_ban', 'adam_ce_bgtopk', 'adam_combined', 'adam_first_params_frozen', 'adam_lme1', 'adam_mel_learn',
-        'adam_meta', 'adam_res_l2', 'nesterov_lme1')
+RUNS = (
+    'adam_att_mixfgbg_ban',
+    'adam_ce_bgtopk',
+    'adam_combined',
+    'adam_first_params_frozen',
+    'adam_lme1',
+    'adam_mel_learn',
+    'adam_meta',
+    'adam_res_l2',
+    'nesterov_lme1',
+)
 GOLDEN = (
-    'train/adam_att_mixfgbg_ban.run', 'train/adam_att_mixfgbg_ban.run64', 'train/adam_ce_bgtopk.run', 'train/adam_ce_bgtopk.run64',
-    'train/adam_combined.run', 'train/adam_combined.run64', 'train/adam_first_params_frozen.run',
-    'train/adam_first_params_frozen.run64', 'train/adam_lme1.run', 'train/adam_lme1.run64', 'train/adam_mel_learn.run',
-    'train/adam_mel_learn.run64', 'train/adam_meta.run', 'train/adam_meta.run64', 'train/adam_res_l2.run',
-    'train/adam_res_l2.run64', 'train/batches', 'train/nesterov_lme1.run', 'train/nesterov_lme1.run64',
+    'train/adam_att_mixfgbg_ban.run',
+    'train/adam_att_mixfgbg_ban.run64',
+    'train/adam_ce_bgtopk.run',
+    'train/adam_ce_bgtopk.run64',
+    'train/adam_combined.run',
+    'train/adam_combined.run64',
+    'train/adam_first_params_frozen.run',
+    'train/adam_first_params_frozen.run64',
+    'train/adam_lme1.run',
+    'train/adam_lme1.run64',
+    'train/adam_mel_learn.run',
+    'train/adam_mel_learn.run64',
+    'train/adam_meta.run',
+    'train/adam_meta.run64',
+    'train/adam_res_l2.run',
+    'train/adam_res_l2.run64',
+    'train/batches',
+    'train/nesterov_lme1.run',
+    'train/nesterov_lme1.run64',
 )
 
 
 def load_original(filename, classes, num_meta, precise, **overrides):
-    cfg = dict(config.load([filename + '.vars']), **overrides)
+    cfg = dict(config.load([f'{filename}.vars']), **overrides)
     net = model.build(cfg, classes, num_meta)
     model.load(net, filename)
     return net.double() if precise else net, cfg
@@ -31,14 +54,18 @@ def run(golden_net, name, description, batches, precise):
     """Train as the original did: (training losses, validation losses, arrays after step 1, arrays after step 20)."""
     has_meta = 'input_meta=' in description['config']
     num_meta = batches['meta'].shape[-1] if has_meta else 0
-    net, cfg = load_original(golden_net('train/%s.init' % name), 7, num_meta, precise)
-    teacher = load_original(golden_net('train/%s.ban' % name), 7, num_meta, precise)[0].eval() if name.endswith('_ban') else None
+    net, cfg = load_original(golden_net(f'train/{name}.init'), 7, num_meta, precise)
+    teacher = (
+        load_original(golden_net(f'train/{name}.ban'), 7, num_meta, precise)[0].eval()
+        if name.endswith('_ban')
+        else None
+    )
     optimiser = optim.make_optimiser(net, cfg)
     dtype = torch.float64 if precise else torch.float32
 
     def get(i):
         batch = {k: torch.from_numpy(batches[k][i]) for k in ['label'] + description['extra_targets']}
-        spect = torch.from_numpy(batches['spect'][i]).to(dtype)[:, :, :net.audio.front.bins] if net.audio else None
+        spect = torch.from_numpy(batches['spect'][i]).to(dtype)[:, :, : net.audio.front.bins] if net.audio else None
         return spect, torch.from_numpy(batches['meta'][i]).to(dtype) if has_meta else None, batch
 
     train, valid, stored = [], [], {}
@@ -68,12 +95,14 @@ def compare(found, expected, train, valid, first, last):
     for prefix, arrays, tolerance in (('step1_param', found[2], first), ('step20_param', found[3], last)):
         assert len(arrays) == sum(k.startswith(prefix) for k in expected)
         for i, array in enumerate(arrays):
-            np.testing.assert_allclose(array, expected['%s%d' % (prefix, i)], atol=tolerance, rtol=tolerance, err_msg='%s%d' % (prefix, i))
+            np.testing.assert_allclose(
+                array, expected[f'{prefix}{int(i)}'], atol=tolerance, rtol=tolerance, err_msg=f'{prefix}{int(i)}'
+            )
 
 
 @pytest.mark.parametrize('name', RUNS)
 def test_training_in_double_precision_follows_the_original_step_by_step(golden, golden_net, name):
-    description, expected = golden('train/%s.run64' % name)
+    description, expected = golden(f'train/{name}.run64')
     _, batches = golden('train/batches')
     found = run(golden_net, name, description, batches, True)
     # the fixed filterbank is kept in float32
@@ -82,12 +111,14 @@ def test_training_in_double_precision_follows_the_original_step_by_step(golden, 
 
 @pytest.mark.parametrize('name', RUNS)
 def test_training_stays_as_close_to_the_original_as_float32_can(golden, golden_net, name):
-    description, expected = golden('train/%s.run' % name)
+    description, expected = golden(f'train/{name}.run')
     _, batches = golden('train/batches')
     found = run(golden_net, name, description, batches, False)
     # Rounding sooner or later moves the maximum of a pooling window, and with it a gradient: a jump that double precision
     # doesn't have, at another step on each machine. Metadata networks have no such windows.
-    np.testing.assert_allclose(found[0][:4], expected['train_loss'][:4], rtol=3e-4 if name == 'adam_mel_learn' else 5e-5)
+    np.testing.assert_allclose(
+        found[0][:4], expected['train_loss'][:4], rtol=3e-4 if name == 'adam_mel_learn' else 5e-5
+    )
     if name == 'adam_meta':
         compare(found, expected, 1e-5, 1e-5, 1e-5, 1e-4)
     elif name.startswith('nesterov'):
@@ -95,8 +126,10 @@ def test_training_stays_as_close_to_the_original_as_float32_can(golden, golden_n
     else:
         # Where a gradient is nearly zero, its sign is chance, and Adam's steps are off by up to twice the rate, 0.001, each.
         compare(found, expected, 1e-2, 2e-2, 2e-3, 2 * 20 * 1e-3)
-        off = np.concatenate([np.abs(array - expected['step1_param%d' % i]).ravel() for i, array in enumerate(found[2])])
-        assert np.quantile(off, .95) < 1e-5
+        off = np.concatenate(
+            [np.abs(array - expected[f'step1_param{int(i)}']).ravel() for i, array in enumerate(found[2])]
+        )
+        assert np.quantile(off, 0.95) < 1e-5
 
 
 def parameters(*shapes):
@@ -115,7 +148,7 @@ def train(net, optimiser, steps, start=0, change=None):
         if change:
             optimiser.eta = change(t)
         optimiser.zero_grad()
-        sum(((p - .1 * i) ** 4).sum() for i, p in enumerate(net.parameters())).backward()
+        sum(((p - 0.1 * i) ** 4).sum() for i, p in enumerate(net.parameters())).backward()
         optimiser.step()
 
 
@@ -127,31 +160,37 @@ def test_adam_adds_epsilon_before_the_bias_correction():
     p.grad = torch.full_like(p, 1e-8)
     optimiser.step()
     # m = 1e-9, v = 1e-19: sqrt(v) is no longer large against epsilon
-    expected = start - .5 * np.sqrt(1 - .999) / (1 - .9) * 1e-9 / (np.sqrt(1e-19) + 1e-8)
+    expected = start - 0.5 * np.sqrt(1 - 0.999) / (1 - 0.9) * 1e-9 / (np.sqrt(1e-19) + 1e-8)
     assert p.item() == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize('scheme', ['momentum', 'nesterov'])
 def test_momentum_folds_the_rate_into_the_velocity(scheme):
     net = Some((3,))
-    optimiser = optim.make_optimiser(net, config.load([], ['learn_scheme=' + scheme, 'first_params=0']))
+    optimiser = optim.make_optimiser(net, config.load([], [f'learn_scheme={scheme}', 'first_params=0']))
     x, velocity = net.list[0].detach().numpy().copy(), np.zeros(3)
     for t in range(5):
-        eta = .05 / (t + 1)
-        gradient = 4 * x ** 3
-        velocity = .9 * velocity - eta * gradient
-        x = x + (velocity if scheme == 'momentum' else .9 * velocity - eta * gradient)
-    train(net, optimiser, 5, change=lambda t: .05 / (t + 1))
+        eta = 0.05 / (t + 1)
+        gradient = 4 * x**3
+        velocity = 0.9 * velocity - eta * gradient
+        x = x + (velocity if scheme == 'momentum' else 0.9 * velocity - eta * gradient)
+    train(net, optimiser, 5, change=lambda t: 0.05 / (t + 1))
     np.testing.assert_allclose(net.list[0].detach().numpy(), x, rtol=1e-12)
 
 
 @pytest.mark.parametrize('scheme', ['adam', 'momentum', 'nesterov'])
-@pytest.mark.parametrize('scale', [0, .5, 10])
+@pytest.mark.parametrize('scale', [0, 0.5, 10])
 def test_first_parameters_have_a_rate_of_their_own(scheme, scale):
     nets = [Some((2,), (3,), (4,)) for _ in range(3)]
-    base = ['learn_scheme=' + scheme]
-    for net, settings in zip(nets, (['first_params=2', 'first_params_eta_scale=%s' % scale], ['first_params=0'],
-                                    ['first_params=0', 'initial_eta=%g' % (.001 * scale)])):
+    base = [f'learn_scheme={scheme}']
+    for net, settings in zip(
+        nets,
+        (
+            ['first_params=2', f'first_params_eta_scale={scale}'],
+            ['first_params=0'],
+            ['first_params=0', f'initial_eta={0.001 * scale:g}'],
+        ),
+    ):
         train(net, optim.make_optimiser(net, config.load([], base + settings)), 3)
     ours, plain, scaled = ([p.detach() for p in net.list] for net in nets)
     assert torch.equal(ours[2], plain[2])
@@ -160,8 +199,21 @@ def test_first_parameters_have_a_rate_of_their_own(scheme, scale):
 
 
 def test_first_parameters_are_counted_over_trainable_arrays_in_the_originals_order():
-    cfg = config.load([], ['filterbank=mel_learn', 'arch.mel_trainable=0', 'magscale=pcen', 'pcen_fix_alpha=1', 'first_params=4',
-                           'first_params_eta_scale=0', 'arch=conv:3x3x3,conv:4x3x-1', 'arch.pool=mean', 'arch.output=softmax', 'cost=softmax'])
+    cfg = config.load(
+        [],
+        [
+            'filterbank=mel_learn',
+            'arch.mel_trainable=0',
+            'magscale=pcen',
+            'pcen_fix_alpha=1',
+            'first_params=4',
+            'first_params_eta_scale=0',
+            'arch=conv:3x3x3,conv:4x3x-1',
+            'arch.pool=mean',
+            'arch.output=softmax',
+            'cost=softmax',
+        ],
+    )
     net = model.build(cfg, 3)
     before = {k: p.detach().clone() for k, p in net.named_parameters()}
     optimiser = optim.make_optimiser(net, cfg)
@@ -169,13 +221,19 @@ def test_first_parameters_are_counted_over_trainable_arrays_in_the_originals_ord
     optimiser.step()
     same = {k for k, p in net.named_parameters() if torch.equal(p, before[k])}
     # log_s, log_delta, log_r and the first convolution; the filterbank and alpha are frozen and not counted
-    assert same == {'audio.front.filterbank.spaces', 'audio.front.scale.log_s', 'audio.front.scale.log_alpha',
-                    'audio.front.scale.log_delta', 'audio.front.scale.log_r', 'audio.layers.0.linear.weight'}
+    assert same == {
+        'audio.front.filterbank.spaces',
+        'audio.front.scale.log_s',
+        'audio.front.scale.log_alpha',
+        'audio.front.scale.log_delta',
+        'audio.front.scale.log_r',
+        'audio.layers.0.linear.weight',
+    }
 
 
 @pytest.mark.parametrize('scheme', ['adam', 'momentum', 'nesterov'])
 def test_a_resumed_run_equals_an_uninterrupted_one(scheme):
-    cfg = config.load([], ['learn_scheme=' + scheme, 'first_params_eta_scale=3'])
+    cfg = config.load([], [f'learn_scheme={scheme}', 'first_params_eta_scale=3'])
     whole, first = Some((2,), (), (3, 2)), Some((2,), (), (3, 2))
     train(whole, optim.make_optimiser(whole, cfg), 8)
     before = optim.make_optimiser(first, cfg)
@@ -205,5 +263,5 @@ def test_a_state_of_another_optimiser_or_network_is_refused():
 def test_weight_decay_is_off_by_default_and_counts_squares():
     net = model.build(config.load([], ['arch=conv:2x3x3', 'arch.pool=mean']), 3)
     assert optim.l2_penalty(net, net.cfg) == 0
-    expected = .5 * (net.audio.layers[0].linear.weight.square().sum() + 2 + net.audio.head.weight.square().sum())
-    torch.testing.assert_close(optim.l2_penalty(net, dict(net.cfg, l2_decay=.5)), expected)
+    expected = 0.5 * (net.audio.layers[0].linear.weight.square().sum() + 2 + net.audio.head.weight.square().sum())
+    torch.testing.assert_close(optim.l2_penalty(net, dict(net.cfg, l2_decay=0.5)), expected)

@@ -1,4 +1,5 @@
 """predict.py: the original's predictions, blocks, journals, and bad input."""
+
 import importlib
 import json
 import os
@@ -10,23 +11,37 @@ import numpy as np
 import pytest
 import torch
 
-from birdsong.data import audio
-from birdsong import config
-from birdsong.data import feeds
-from birdsong.networks import model
 import predict
-from conftest import ROOT, read_golden
+from birdsong import config
+from birdsong.data import audio, feeds
 from birdsong.files import Problem, save_npz
+from birdsong.networks import model
 from birdsong.scores.predictions import load, save
+from conftest import ROOT, read_golden
 
 GOLDEN = ('predict/predict',)
-ARCH = ['arch=conv:4x3x3x2x2,pool:3x3,Conv:8x3x-1', 'arch.pool=logmeanexp:1', 'cost=softmax', 'arch.output=softmax', 'mel_bands=20',
-        'epochs=1', 'epochsize=2', 'batchsize=4', 'len_min=1', 'len_max=2', 'bg_threads=1']
+ARCH = [
+    'arch=conv:4x3x3x2x2,pool:3x3,Conv:8x3x-1',
+    'arch.pool=logmeanexp:1',
+    'cost=softmax',
+    'arch.output=softmax',
+    'mel_bands=20',
+    'epochs=1',
+    'epochsize=2',
+    'batchsize=4',
+    'len_min=1',
+    'len_max=2',
+    'bg_threads=1',
+]
 
 
 def run(program, *args, check=True):
-    done = subprocess.run([sys.executable, str(ROOT / 'experiments' / program), *map(str, args)], capture_output=True, text=True,
-                          env=dict(os.environ, OMP_NUM_THREADS='1'))
+    done = subprocess.run(
+        [sys.executable, str(ROOT / 'experiments' / program), *map(str, args)],
+        capture_output=True,
+        text=True,
+        env=dict(os.environ, OMP_NUM_THREADS='1'),
+    )
     if check:
         assert done.returncode == 0, done.stderr
     return done
@@ -35,9 +50,11 @@ def run(program, *args, check=True):
 @pytest.fixture
 def call(monkeypatch):
     """Runs predict.py's main in this process, which saves the import of torch."""
+
     def run_main(*args):
         monkeypatch.setattr(sys, 'argv', ['predict.py', *map(str, args)])
         predict.main()
+
     return run_main
 
 
@@ -52,59 +69,127 @@ def cases():
     return [c for c in read_golden('predict/predict')[0]['cases'] if c['rc'] == 0]
 
 
-@pytest.mark.parametrize('case', cases(), ids=lambda c: '%(net)s-%(mode)s' % c)
+@pytest.mark.parametrize('case', cases(), ids=lambda c: f'{c["net"]}-{c["mode"]}')
 def test_predictions_are_those_of_the_original(case, golden, golden_net, golden_dataset, tmp_path, call):
     _, arrays = golden('predict/predict')
-    call(golden_net('nets/' + case['net']), tmp_path / 'out.npz', '--dataset', golden_dataset, '--device', 'cpu', *case['options'].split())
+    call(
+        golden_net(f'nets/{case["net"]}'),
+        tmp_path / 'out.npz',
+        '--dataset',
+        golden_dataset,
+        '--device',
+        'cpu',
+        *case['options'].split(),
+    )
     found = load(str(tmp_path / 'out.npz'))
     assert set(found.files) == set(case['shapes'])
     for file, shape in case['shapes'].items():
-        expected = arrays['%s|%s|%s' % (case['net'], case['mode'], file)]
+        expected = arrays[f'{case["net"]}|{case["mode"]}|{file}']
         assert list(found[file].shape) == shape
-        if not (file.endswith('_RN12.wav') and ('meta' in case['net'] or case['net'] == 'combined')):  # its month 00 counts as missing now
-            np.testing.assert_allclose(found[file], expected, atol=2e-4 if case['net'].startswith('mel_learn') else 1e-4)
+        if not (
+            file.endswith('_RN12.wav') and ('meta' in case['net'] or case['net'] == 'combined')
+        ):  # its month 00 counts as missing now
+            np.testing.assert_allclose(
+                found[file], expected, atol=2e-4 if case['net'].startswith('mel_learn') else 1e-4
+            )
 
 
 def test_metadata_networks_ignore_split_pool(golden_net, golden_dataset, tmp_path, call):
     net = golden_net('nets/meta_dtenc3')
     for name, options in (('a', ()), ('b', ('--split-pool',))):
-        call(net, tmp_path / (name + '.npz'), '--dataset', golden_dataset, '--filelists', 'test', '--var', 'arch.output=linear', *options)
+        call(
+            net,
+            tmp_path / (f'{name}.npz'),
+            '--dataset',
+            golden_dataset,
+            '--filelists',
+            'test',
+            '--var',
+            'arch.output=linear',
+            *options,
+        )
     assert (tmp_path / 'a.npz').read_bytes() == (tmp_path / 'b.npz').read_bytes()
 
 
 def test_recordings_shorter_than_the_network_get_a_row(golden_net, golden_dataset, tmp_path, call):
-    call(golden_net('nets/dummy_lme1'), tmp_path / 'out.npz', '--dataset', golden_dataset,
-        '--filelists', 'short', '--var', 'len_min=0', '--var', 'len_max=5')
+    call(
+        golden_net('nets/dummy_lme1'),
+        tmp_path / 'out.npz',
+        '--dataset',
+        golden_dataset,
+        '--filelists',
+        'short',
+        '--var',
+        'len_min=0',
+        '--var',
+        'len_max=5',
+    )
     found = load(str(tmp_path / 'out.npz'))
     assert all(found[file].shape == (1, 7) for file in found.files)
 
 
 def test_the_number_of_threads_changes_nothing(trained, tiny_dataset, tmp_path, call):
     for threads in 0, 3:
-        call(trained, tmp_path / ('%d.npz' % threads), '--dataset', tiny_dataset, '--var', 'bg_threads=%d' % threads)
+        call(
+            trained,
+            tmp_path / (f'{int(threads)}.npz'),
+            '--dataset',
+            tiny_dataset,
+            '--var',
+            f'bg_threads={int(threads)}',
+        )
     assert (tmp_path / '0.npz').read_bytes() == (tmp_path / '3.npz').read_bytes()
 
 
 def test_the_rest_of_a_soundscape_is_scored_on_demand(trained, tiny_dataset, tmp_path, call):
     rows = {}
     for name, options in (('plain', ()), ('rest', ('--score-rest',))):
-        call(trained, tmp_path / (name + '.npz'), '--dataset', tiny_dataset, '--filelists', 'soundscapes_val',
-            '--var', 'len_min=0', '--var', 'len_max=5', *options)
-        found = load(str(tmp_path / (name + '.npz')))
+        call(
+            trained,
+            tmp_path / (f'{name}.npz'),
+            '--dataset',
+            tiny_dataset,
+            '--filelists',
+            'soundscapes_val',
+            '--var',
+            'len_min=0',
+            '--var',
+            'len_max=5',
+            *options,
+        )
+        found = load(str(tmp_path / (f'{name}.npz')))
         rows[name] = len(found[found.files[0]])
     assert rows['rest'] == rows['plain'] + 1
 
 
-@pytest.mark.parametrize('change, words', [
-    (dict(model='missing.npz'), 'no such file'), (dict(filelists='nowhere'), 'nowhere'), (dict(var='len_mn=3'), 'did you mean len_min'),
-    (dict(out='out.txt'), 'must end in .npz'), (dict(device='cuda:9'), '--device cuda:9'), (dict(var='arch=conv:5x3x3'), 'does not fit'),
-    (dict(var='classes=3'), 'does not fit')])
+@pytest.mark.parametrize(
+    'change, words',
+    [
+        (dict(model='missing.npz'), 'no such file'),
+        (dict(filelists='nowhere'), 'nowhere'),
+        (dict(var='len_mn=3'), 'did you mean len_min'),
+        (dict(out='out.txt'), 'must end in .npz'),
+        (dict(device='cuda:9'), '--device cuda:9'),
+        (dict(var='arch=conv:5x3x3'), 'does not fit'),
+        (dict(var='classes=3'), 'does not fit'),
+    ],
+)
 def test_bad_input_is_one_line_and_nothing_is_written(change, words, trained, tiny_dataset, tmp_path, call):
     options = dict(model=trained, out='out.npz', filelists='valid', var='len_min=1', device='cpu')
     options.update(change)
     with pytest.raises(Problem, match=words) as caught:
-        call(options['model'], tmp_path / options['out'], '--dataset', tiny_dataset, '--filelists', options['filelists'],
-             '--var', options['var'], '--device', options['device'])
+        call(
+            options['model'],
+            tmp_path / options['out'],
+            '--dataset',
+            tiny_dataset,
+            '--filelists',
+            options['filelists'],
+            '--var',
+            options['var'],
+            '--device',
+            options['device'],
+        )
     assert '\n' not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
@@ -120,7 +205,18 @@ def bare(tiny_dataset, tmp_path):
 
 def test_recordings_without_labels_are_predicted(trained, tiny_dataset, bare, tmp_path, call):
     call(trained, tmp_path / 'labelled.npz', '--dataset', tiny_dataset)
-    call(trained, tmp_path / 'bare.npz', '--dataset', bare, '--filelists', 'new', '--plot', tmp_path / 'plots', '--saliency', 3)
+    call(
+        trained,
+        tmp_path / 'bare.npz',
+        '--dataset',
+        bare,
+        '--filelists',
+        'new',
+        '--plot',
+        tmp_path / 'plots',
+        '--saliency',
+        3,
+    )
     expected = load(tmp_path / 'labelled.npz').digest()
     assert load(tmp_path / 'bare.npz').digest() == expected
     assert len(list((tmp_path / 'plots').iterdir())) == len(load(tmp_path / 'bare.npz'))
@@ -132,7 +228,16 @@ def test_recordings_without_labels_are_predicted(trained, tiny_dataset, bare, tm
 
 def test_recordings_named_by_key_or_path_are_predicted(trained, tiny_dataset, tmp_path, call):
     keys = (tiny_dataset / 'filelists/valid').read_text().split()[:3]
-    call(trained, tmp_path / 'out.npz', '--dataset', tiny_dataset, '--file', keys[2], '--file', tiny_dataset / 'audio' / keys[0])
+    call(
+        trained,
+        tmp_path / 'out.npz',
+        '--dataset',
+        tiny_dataset,
+        '--file',
+        keys[2],
+        '--file',
+        tiny_dataset / 'audio' / keys[0],
+    )
     assert load(tmp_path / 'out.npz').files == [keys[2], keys[0]]
     with pytest.raises(Problem, match='nowhere.wav: no such recording'):
         call(trained, tmp_path / 'out.npz', '--dataset', tiny_dataset, '--file', 'nowhere.wav')
@@ -161,7 +266,7 @@ def test_a_forgotten_dataset_is_that_of_the_model(trained, tiny_dataset, tmp_pat
             shutil.copy(f'{trained}{suffix}', experiments / folder / f'm.npz{suffix}')
     call(experiments / 'few/m.npz', experiments / 'few/m.pred.npz')
     assert 'dataset: few' in capsys.readouterr().err
-    monkeypatch.setattr(sys, 'argv', ['eval.py', str(experiments / 'few/m.pred.npz') + ':0.5'])
+    monkeypatch.setattr(sys, 'argv', ['eval.py', f'{experiments / "few/m.pred.npz"!s}:0.5'])
     importlib.import_module('eval').main()
     assert 'MAP: ' in capsys.readouterr().out
     assert feeds.dataset_of(str(experiments / 'few/submissions/mono/parts/m.pred.npz')) == 'few'
@@ -178,40 +283,63 @@ def test_a_forgotten_dataset_is_that_of_the_model(trained, tiny_dataset, tmp_pat
 @pytest.mark.parametrize('options', [(), ('--split-pool',)])
 def test_attention_of_networks_without_pooling_is_a_side_output(options, golden_net, golden_dataset, tmp_path, call):
     net = golden_net('nets/attention_nopool')
-    call(net, tmp_path / 'out.npz', '--dataset', golden_dataset, '--filelists', 'soundscapes', '--device', 'cpu', '--var', 'len_min=0',
-         '--var', 'len_max=5', '--include-side-outputs', *options)
+    call(
+        net,
+        tmp_path / 'out.npz',
+        '--dataset',
+        golden_dataset,
+        '--filelists',
+        'soundscapes',
+        '--device',
+        'cpu',
+        '--var',
+        'len_min=0',
+        '--var',
+        'len_max=5',
+        '--include-side-outputs',
+        *options,
+    )
     scores, attention = load(tmp_path / 'out.npz'), load(tmp_path / 'out.attention.npz')
     assert attention.files == scores.files and attention.offsets.tolist() == scores.offsets.tolist()
-    cfg = config.load([net + '.vars'], ['len_min=0', 'len_max=5'])
+    cfg = config.load([f'{net}.vars'], ['len_min=0', 'len_max=5'])
     plain = predict.load_model(net, cfg, 0).eval()
     item = predict.TestFeed(feeds.Dataset(golden_dataset), cfg, 'soundscapes').item(1)
-    spect = audio.spectrogram(item['samples'], cfg['sample_rate'], cfg['frame_len'], cfg['fps'], bins=audio.num_bins(cfg))[:350]
+    spect = audio.spectrogram(
+        item['samples'], cfg['sample_rate'], cfg['frame_len'], cfg['fps'], bins=audio.num_bins(cfg)
+    )[:350]
     with torch.no_grad():
         expected = plain(torch.from_numpy(spect)[None])['attention'][0].T.numpy()
     assert expected.shape[1] == plain.global_pool.attention
-    np.testing.assert_allclose(attention[item['file']][:len(expected)], expected, atol=1e-4)
+    np.testing.assert_allclose(attention[item['file']][: len(expected)], expected, atol=1e-4)
 
 
 def test_files_of_the_original_serve_as_model_and_start_and_teacher(trained, tiny_dataset, tmp_path, call):
-    net = predict.load_model(str(trained), config.load([str(trained) + '.vars']), 0)
+    net = predict.load_model(str(trained), config.load([f'{trained!s}.vars']), 0)
     original = tmp_path / 'original.npz'
     model.save_original(net, original)
-    shutil.copy(str(trained) + '.vars', str(original) + '.vars')
+    shutil.copy(f'{trained!s}.vars', f'{original!s}.vars')
     for name, file in (('ours', trained), ('theirs', original)):
-        call(file, tmp_path / (name + '.pred.npz'), '--dataset', tiny_dataset)
-        run('train.py', '--dataset', tiny_dataset, *(x for v in ARCH + ['init_from=%s' % file, 'ban=%s' % file] for x in ('--var', v)),
-            tmp_path / (name + '.npz'))
+        call(file, tmp_path / (f'{name}.pred.npz'), '--dataset', tiny_dataset)
+        run(
+            'train.py',
+            '--dataset',
+            tiny_dataset,
+            *(x for v in ARCH + [f'init_from={file}', f'ban={file}'] for x in ('--var', v)),
+            tmp_path / (f'{name}.npz'),
+        )
     assert (tmp_path / 'ours.pred.npz').read_bytes() == (tmp_path / 'theirs.pred.npz').read_bytes()
     assert (tmp_path / 'ours.npz').read_bytes() == (tmp_path / 'theirs.npz').read_bytes() != trained.read_bytes()
 
 
 def test_a_model_of_other_arrays_is_refused_with_both_lists(trained, tiny_dataset, tmp_path, call):
     original = tmp_path / 'original.npz'
-    model.save_original(predict.load_model(str(trained), config.load([str(trained) + '.vars']), 0), original)
-    shutil.copy(str(trained) + '.vars', str(original) + '.vars')
-    for change, there, wanted in (('mel_bands=24', 'param1 1x20', 'audio.front.standardise.mean 1x24'),
-                                  ('arch=conv:4x3x3x2x2,Conv:8x3x-1', 'It holds the arrays', 'the network has')):
-        with pytest.raises(Problem, match='does not fit.*%s.*%s' % (there, wanted)):
+    model.save_original(predict.load_model(str(trained), config.load([f'{trained!s}.vars']), 0), original)
+    shutil.copy(f'{trained!s}.vars', f'{original!s}.vars')
+    for change, there, wanted in (
+        ('mel_bands=24', 'param1 1x20', 'audio.front.standardise.mean 1x24'),
+        ('arch=conv:4x3x3x2x2,Conv:8x3x-1', 'It holds the arrays', 'the network has'),
+    ):
+        with pytest.raises(Problem, match=f'does not fit.*{there}.*{wanted}'):
             call(original, tmp_path / 'out.npz', '--dataset', tiny_dataset, '--var', change)
     assert not (tmp_path / 'out.npz').exists()
 
@@ -219,7 +347,7 @@ def test_a_model_of_other_arrays_is_refused_with_both_lists(trained, tiny_datase
 def test_a_model_cut_in_half_is_refused(trained, tiny_dataset, tmp_path):
     broken = tmp_path / 'm.npz'
     broken.write_bytes(trained.read_bytes()[:3000])
-    shutil.copy(str(trained) + '.vars', str(broken) + '.vars')
+    shutil.copy(f'{trained!s}.vars', f'{broken!s}.vars')
     done = run('predict.py', broken, tmp_path / 'out.npz', '--dataset', tiny_dataset, check=False)
     assert done.returncode == 1 and len(done.stderr.strip().split('\n')) == 1
     assert 'predict.py: ' in done.stderr and 'm.npz: not a whole .npz' in done.stderr
@@ -233,17 +361,20 @@ def dataset(tiny_dataset, tmp_path):
     return tmp_path / 'tiny_demo'
 
 
-def test_rows_of_an_earlier_prediction_are_reused_if_they_are_of_the_same_model_and_settings(trained, dataset, tmp_path, call, capfd):
+def test_rows_of_an_earlier_prediction_are_reused_if_they_are_of_the_same_model_and_settings(
+    trained, dataset, tmp_path, call, capfd
+):
     old, new, whole = (tmp_path / name for name in ('old.npz', 'new.npz', 'whole.npz'))
     keys = (dataset / 'filelists' / 'valid').read_text().splitlines()
 
     def predict_list(keys, out, *options):
-        (dataset / 'filelists' / 'valid').write_text(''.join(key + '\n' for key in keys))
+        (dataset / 'filelists' / 'valid').write_text(''.join(f'{key}\n' for key in keys))
         call(trained, out, '--dataset', dataset, *options)
         return capfd.readouterr().out
+
     predict_list(keys[1:], old)
     predict_list(keys, whole)
-    assert 'reused %d recordings' % (len(keys) - 1) in predict_list(keys, new, '--reuse', old)
+    assert f'reused {int(len(keys) - 1)} recordings' in predict_list(keys, new, '--reuse', old)
     assert new.read_bytes() == whole.read_bytes()
     assert 'reused 1 recordings' in predict_list(keys[1:2], new, '--reuse', whole)
     for options in (('--var', 'len_max=3'), ('--split-pool',)):
@@ -254,9 +385,9 @@ def test_rows_of_an_earlier_prediction_are_reused_if_they_are_of_the_same_model_
     old.write_bytes(whole.read_bytes()[:-100])
     assert 'nothing reused' in predict_list(keys, new, '--reuse', old)
     assert 'reused' not in predict_list(keys, new, '--reuse', tmp_path / 'missing.npz')
-    shutil.copy(str(trained) + '.vars', tmp_path / 'm.npz.vars')
+    shutil.copy(f'{trained!s}.vars', tmp_path / 'm.npz.vars')
     arrays = dict(np.load(trained))
-    save_npz(tmp_path / 'm.npz', {name: value * np.float32(.5) for name, value in arrays.items()})
+    save_npz(tmp_path / 'm.npz', {name: value * np.float32(0.5) for name, value in arrays.items()})
     call(tmp_path / 'm.npz', new, '--dataset', dataset, '--reuse', whole)
     assert 'nothing reused' in capfd.readouterr().out
     assert not np.array_equal(load(new).scores, load(whole).scores)

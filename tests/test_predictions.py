@@ -1,5 +1,5 @@
 """Prediction files: whole, quick, and nothing else than what they say they are."""
-import io
+
 import os
 import pickle
 import struct
@@ -9,12 +9,12 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
-from birdsong.scores import predictions
-from conftest import ROOT
 from birdsong.files import Problem
 from birdsong.scores.predictions import Writer, load, save
+from conftest import ROOT
 
 FILES = ['train/2014/b_RN2.wav', 'train/2014/a_RN1.wav', 'test/ü_RN3.wav']
 
@@ -65,14 +65,23 @@ def test_a_file_with_an_array_per_recording_is_read_without_searching_its_names_
     class Names(list):
         def __contains__(self, name):
             raise AssertionError('searched the names')
+
     namelist = zipfile.ZipFile.namelist
     monkeypatch.setattr(zipfile.ZipFile, 'namelist', lambda self: Names(namelist(self)))
     np.savez(tmp_path / 'p.npz', **dict(zip(FILES, some_rows())))
     assert_holds(load(tmp_path / 'p.npz'), FILES, some_rows())
 
 
-@given(st.lists(st.text(st.characters(exclude_categories=('Cs',), exclude_characters='\0'), min_size=1),
-                min_size=1, max_size=8, unique=True), st.integers(1, 6), st.randoms())
+@given(
+    st.lists(
+        st.text(st.characters(exclude_categories=('Cs',), exclude_characters='\0'), min_size=1),
+        min_size=1,
+        max_size=8,
+        unique=True,
+    ),
+    st.integers(1, 6),
+    st.randoms(),
+)
 def test_any_names_and_shapes_come_back(tmp_path_factory, files, classes, random):
     rows = some_rows(classes, [random.randint(1, 4) for _ in files])
     filename = tmp_path_factory.mktemp('any') / 'p.npz'
@@ -107,17 +116,20 @@ def write_arrays(filename, **changes):
     np.savez(filename, **{k: v for k, v in arrays.items() if v is not None})
 
 
-@pytest.mark.parametrize('changes, message', [
-    ({'offsets': [0, 2, 3, 8]}, 'do not divide 7 rows'),
-    ({'offsets': [0, 3, 3, 7]}, 'do not divide 7 rows'),
-    ({'offsets': [0, 2, 7]}, 'not predictions'),
-    ({'files': [FILES[0], FILES[1], FILES[0]]}, 'twice'),
-    ({'files': [1, 2, 3]}, 'no list of paths'),
-    ({'scores': np.zeros(7, np.float32)}, 'not predictions'),
-    ({'scores': np.zeros((7, 5), np.int32)}, 'not predictions'),
-    ({'scores': np.array([[None] * 5] * 7)}, 'p.npz'),
-    ({'scores': np.full((7, 5), np.nan, np.float32)}, 'scores of %s are not finite' % FILES[0]),
-])
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        ({'offsets': [0, 2, 3, 8]}, 'do not divide 7 rows'),
+        ({'offsets': [0, 3, 3, 7]}, 'do not divide 7 rows'),
+        ({'offsets': [0, 2, 7]}, 'not predictions'),
+        ({'files': [FILES[0], FILES[1], FILES[0]]}, 'twice'),
+        ({'files': [1, 2, 3]}, 'no list of paths'),
+        ({'scores': np.zeros(7, np.float32)}, 'not predictions'),
+        ({'scores': np.zeros((7, 5), np.int32)}, 'not predictions'),
+        ({'scores': np.array([[None] * 5] * 7)}, 'p.npz'),
+        ({'scores': np.full((7, 5), np.nan, np.float32)}, f'scores of {FILES[0]} are not finite'),
+    ],
+)
 def test_what_is_no_prediction_file_is_said(tmp_path, changes, message):
     write_arrays(tmp_path / 'p.npz', **changes)
     with pytest.raises(Problem, match=message):
@@ -129,7 +141,7 @@ def test_the_recording_of_a_score_that_is_not_finite_is_named(tmp_path, bad):
     scores = np.concatenate(some_rows())
     scores[2, 4] = bad
     write_arrays(tmp_path / 'p.npz', scores=scores)
-    with pytest.raises(Problem, match='scores of %s are not finite' % FILES[1]):
+    with pytest.raises(Problem, match=f'scores of {FILES[1]} are not finite'):
         load(tmp_path / 'p.npz')
 
 
@@ -161,11 +173,10 @@ def test_damaged_files_are_refused(tmp_path):
 def test_a_zip_bomb_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / 'p.npz', 'w', zipfile.ZIP_DEFLATED) as z:
         for name, value in (('files', np.array(['a'])), ('offsets', np.array([0, 1]))):
-            with z.open(name + '.npy', 'w') as f:
+            with z.open(f'{name}.npy', 'w') as f:
                 np.save(f, value)
         with z.open('scores.npy', 'w') as f:
-            np.lib.format.write_array_header_1_0(
-                f, {'descr': '<f4', 'fortran_order': False, 'shape': (1, 50 << 20)})
+            np.lib.format.write_array_header_1_0(f, {'descr': '<f4', 'fortran_order': False, 'shape': (1, 50 << 20)})
             for _ in range(200):
                 f.write(bytes(1 << 20))
     with pytest.raises(Problem, match='refused'):
@@ -183,11 +194,12 @@ def test_nothing_that_is_not_finite_is_saved(tmp_path):
 
 
 def test_doubles_beyond_single_precision_stay_finite(tmp_path):
-    save(tmp_path / 'p.npz', ['a'], [np.array([1., -1e100])])
+    save(tmp_path / 'p.npz', ['a'], [np.array([1.0, -1e100])])
     assert np.isfinite(load(tmp_path / 'p.npz').scores).all()
 
 
 # -- The writer --
+
 
 def test_the_writer_writes_what_save_writes(tmp_path):
     rows = some_rows()
@@ -204,6 +216,7 @@ def test_the_writer_writes_what_save_writes(tmp_path):
 def test_a_writer_goes_on_wherever_its_journal_was_cut_off(tmp_path, whole):
     def given(values):
         return values if whole else iter(np.atleast_2d(values)[:, None])
+
     rows = some_rows()
     save(tmp_path / 'saved.npz', FILES, rows)
     first = Writer(tmp_path / 'p.npz', FILES, 5, key='model')
@@ -217,7 +230,7 @@ def test_a_writer_goes_on_wherever_its_journal_was_cut_off(tmp_path, whole):
         journal.write_bytes(content[:length])
         with Writer(tmp_path / 'p.npz', FILES, 5, key='model') as writer:
             seen.add(len(writer.done))
-            assert writer.done == set(FILES[:len(writer.done)])
+            assert writer.done == set(FILES[: len(writer.done)])
             for name, values in zip(FILES, rows):
                 if name not in writer.done:
                     writer.add(name, given(values))
@@ -233,6 +246,7 @@ def test_a_recording_that_was_left_halfway_begins_anew(tmp_path):
         yield np.ones(3)
         yield np.ones((2, 3))
         raise KeyboardInterrupt
+
     for _ in range(2):
         with Writer(tmp_path / 'p.npz', ['a'], 3) as writer, pytest.raises(KeyboardInterrupt):
             writer.add('a', parts())
@@ -251,7 +265,7 @@ def test_a_journal_with_rubbish_at_its_end_is_used_up_to_there(tmp_path):
     whole = journal.read_bytes()
     with Writer(tmp_path / 'p.npz', FILES, 5) as writer:
         writer.add(FILES[1], rows[1])
-    second = bytearray(journal.read_bytes()[len(whole):])
+    second = bytearray(journal.read_bytes()[len(whole) :])
     second[-1] ^= 1
     for rubbish in (bytes(second), bytes(1000), b'\xff' * 1000, struct.pack('<qqqI', 1, 0, 1 << 60, 0), whole[-30:]):
         journal.write_bytes(whole + rubbish)
@@ -272,9 +286,7 @@ def test_a_journal_of_something_else_is_started_anew(tmp_path, change):
 
 
 def test_a_killed_writer_loses_nothing_that_it_added(tmp_path):
-    code = ("import os, sys; sys.path.insert(0, %r); import numpy as np; from birdsong.scores.predictions import Writer\n"
-            "w = Writer(%r, ['a', 'b'], 3, 'k'); w.add('a', np.ones((2, 3))); os.kill(os.getpid(), 9)"
-            % (str(ROOT / 'experiments'), str(tmp_path / 'p.npz')))
+    code = f"import os, sys; sys.path.insert(0, {str(ROOT / 'experiments')!r}); import numpy as np; from birdsong.scores.predictions import Writer\nw = Writer({str(tmp_path / 'p.npz')!r}, ['a', 'b'], 3, 'k'); w.add('a', np.ones((2, 3))); os.kill(os.getpid(), 9)"
     assert subprocess.run([sys.executable, '-c', code]).returncode == -9
     with Writer(tmp_path / 'p.npz', ['a', 'b'], 3, 'k') as writer:
         assert writer.done == {'a'}
@@ -290,9 +302,13 @@ def test_the_writer_takes_nothing_wrong(tmp_path):
         Writer(tmp_path / 'p.npz', [], 3)
     with Writer(tmp_path / 'p.npz', ['a', 'b'], 3) as writer:
         writer.add('a', np.zeros(3))
-        for name, values, message in (('a', np.zeros(3), 'already'), ('c', np.zeros(3), 'not in the file list'),
-                                      ('b', np.zeros(4), r'not \(rows, 3\)'), ('b', np.full(3, np.nan), 'not finite'),
-                                      ('b', np.zeros((0, 3)), 'rows')):
+        for name, values, message in (
+            ('a', np.zeros(3), 'already'),
+            ('c', np.zeros(3), 'not in the file list'),
+            ('b', np.zeros(4), r'not \(rows, 3\)'),
+            ('b', np.full(3, np.nan), 'not finite'),
+            ('b', np.zeros((0, 3)), 'rows'),
+        ):
             with pytest.raises(Problem, match=message):
                 writer.add(name, values)
         with pytest.raises(Problem, match='1 recordings were not predicted, such as b'):
@@ -301,6 +317,7 @@ def test_the_writer_takes_nothing_wrong(tmp_path):
 
 
 # -- The original's pickles --
+
 
 def load_bytes(tmp_path, content):
     (tmp_path / 'p.pkl').write_bytes(content)
@@ -320,14 +337,16 @@ def test_pickles_of_python_3_are_read(tmp_path, protocol, kind):
 @pytest.mark.parametrize('core', ['core', '_core'])
 def test_pickles_of_protocol_5_are_read_whichever_numpy_wrote_them(tmp_path, core):
     rows = some_rows() + [np.asfortranarray(some_rows()[0]), some_rows()[2][::2]]
-    rows[0].flags.writeable = False     # stored as bytes, others as a bytearray
+    rows[0].flags.writeable = False  # stored as bytes, others as a bytearray
     content = pickle.dumps(dict(zip('abcde', rows)), 5)
     own = '_core' if np.__version__ >= '2' else 'core'
     for module in ('numeric', 'multiarray'):
-        there, wanted = (bytes([len(name)]) + name.encode() for name in (f'numpy.{own}.{module}', f'numpy.{core}.{module}'))
+        there, wanted = (
+            bytes([len(name)]) + name.encode() for name in (f'numpy.{own}.{module}', f'numpy.{core}.{module}')
+        )
         assert there in content
         content = content.replace(there, wanted)
-    content = content[:3] + struct.pack('<Q', len(content) - 11) + content[11:]     # the length of its only frame
+    content = content[:3] + struct.pack('<Q', len(content) - 11) + content[11:]  # the length of its only frame
     assert_holds(load_bytes(tmp_path, content), 'abcde', rows)
 
 
@@ -338,8 +357,10 @@ def test_large_arrays_of_protocol_5_are_read(tmp_path):
 
 def python2_pickle(arrays):
     """What cPickle of Python 2 writes with protocol 2 for a dict of byte strings and arrays."""
+
     def text(value):
         return b'U' + bytes([len(value)]) + value if len(value) < 256 else b'T' + struct.pack('<i', len(value)) + value
+
     content = b'\x80\x02}('
     for key, value in arrays.items():
         content += text(key.encode('utf-8'))
@@ -357,9 +378,11 @@ def test_pickles_of_python_2_are_read(tmp_path):
 
 
 def test_pickles_of_python_2_with_protocol_0_are_read(tmp_path):
-    content = (b"(dp1\nS'a_RN1.wav'\np2\ncnumpy.core.multiarray\n_reconstruct\np3\n(cnumpy\nndarray\np4\n(I0\ntp5\nS'b'\np6\ntp7\n"
-               b"Rp8\n(I1\n(I2\ntp9\ncnumpy\ndtype\np10\n(S'f4'\np11\nI0\nI1\ntp12\nRp13\n(I3\nS'<'\np14\nNNNI-1\nI-1\nI0\n"
-               b"tp15\nbI00\nS'\\x00\\x00\\x80?\\x00\\x00\\x00@'\np16\ntp17\nbs.")
+    content = (
+        b"(dp1\nS'a_RN1.wav'\np2\ncnumpy.core.multiarray\n_reconstruct\np3\n(cnumpy\nndarray\np4\n(I0\ntp5\nS'b'\np6\ntp7\n"
+        b"Rp8\n(I1\n(I2\ntp9\ncnumpy\ndtype\np10\n(S'f4'\np11\nI0\nI1\ntp12\nRp13\n(I3\nS'<'\np14\nNNNI-1\nI-1\nI0\n"
+        b"tp15\nbI00\nS'\\x00\\x00\\x80?\\x00\\x00\\x00@'\np16\ntp17\nbs."
+    )
     assert_holds(load_bytes(tmp_path, content), ['a_RN1.wav'], [[1, 2]])
 
 
@@ -376,30 +399,46 @@ class Hostile:
 def test_pickles_that_run_something_are_refused_by_name(tmp_path):
     mark = tmp_path / 'ran'
     for content, name in [
-            (pickle.dumps(Hostile(os.mkdir, str(mark))), 'mkdir'),
-            (pickle.dumps({'a': Hostile(os.mkdir, str(mark))}, 0), 'mkdir'),
-            (pickle.dumps({'a': Hostile(exec, 'import os; os.mkdir(%r)' % str(mark))}), 'builtins.exec'),
-            (pickle.dumps({'a': Hostile(np.fromfile, str(mark))}), 'fromfile'),
-            (b"c__builtin__\neval\n(S'1'\ntR.", '__builtin__.eval|builtins.eval'),
-            (b"(S'" + str(mark).encode() + b"'\nios\nmkdir\n.", 'os.mkdir')]:
+        (pickle.dumps(Hostile(os.mkdir, str(mark))), 'mkdir'),
+        (pickle.dumps({'a': Hostile(os.mkdir, str(mark))}, 0), 'mkdir'),
+        (pickle.dumps({'a': Hostile(exec, f'import os; os.mkdir({str(mark)!r})')}), 'builtins.exec'),
+        (pickle.dumps({'a': Hostile(np.fromfile, str(mark))}), 'fromfile'),
+        (b"c__builtin__\neval\n(S'1'\ntR.", '__builtin__.eval|builtins.eval'),
+        (b"(S'" + str(mark).encode() + b"'\nios\nmkdir\n.", 'os.mkdir'),
+    ]:
         # Protocol 0 starts with other bytes: only those of a dict or tuple are taken for pickles at all.
-        with pytest.raises(Problem, match='refused: it holds .*(%s)|neither .npz nor pickled' % name):
+        with pytest.raises(Problem, match=f'refused: it holds .*({name})|neither .npz nor pickled'):
             load_bytes(tmp_path, content)
         assert not mark.exists()
 
 
-@pytest.mark.parametrize('content, name', [
-    ({'a': [1, 2]}, 'list'), ({'a': 'text'}, 'str'), ({1: np.zeros(3)}, '1'), ([np.zeros(3)], 'list'),
-    ({'a': {'b': np.zeros(3)}}, 'dict'), ({'a': np.float32(1)}, 'scalar'), ({'a': np.array([None])}, 'O8'),
-    ({'a': np.zeros(3, 'f4,f4')}, 'V8'), ({'a': np.array(['x'])}, 'U1'), ({'a': np.ma.zeros(3)}, 'ma')])
+@pytest.mark.parametrize(
+    'content, name',
+    [
+        ({'a': [1, 2]}, 'list'),
+        ({'a': 'text'}, 'str'),
+        ({1: np.zeros(3)}, '1'),
+        ([np.zeros(3)], 'list'),
+        ({'a': {'b': np.zeros(3)}}, 'dict'),
+        ({'a': np.float32(1)}, 'scalar'),
+        ({'a': np.array([None])}, 'O8'),
+        ({'a': np.zeros(3, 'f4,f4')}, 'V8'),
+        ({'a': np.array(['x'])}, 'U1'),
+        ({'a': np.ma.zeros(3)}, 'ma'),
+    ],
+)
 def test_pickles_of_anything_but_arrays_are_refused_by_name(tmp_path, content, name):
-    with pytest.raises(Problem, match='p.pkl: refused: it holds .*%s' % name):
+    with pytest.raises(Problem, match=f'p.pkl: refused: it holds .*{name}'):
         load_bytes(tmp_path, pickle.dumps(content))
 
 
 def test_pickles_that_claim_memory_are_refused(tmp_path):
-    for content in (b'\x80\x04\x8e' + struct.pack('<Q', 1 << 60), b'\x80\x02T\xff\xff\xff\x7f',
-                    b'\x80\x05\x96' + struct.pack('<Q', 1 << 45), b'\x80\x04\x95' + struct.pack('<Q', 1 << 60)):
+    for content in (
+        b'\x80\x04\x8e' + struct.pack('<Q', 1 << 60),
+        b'\x80\x02T\xff\xff\xff\x7f',
+        b'\x80\x05\x96' + struct.pack('<Q', 1 << 45),
+        b'\x80\x04\x95' + struct.pack('<Q', 1 << 60),
+    ):
         with pytest.raises(Problem, match='p.pkl'):
             load_bytes(tmp_path, content)
 
@@ -410,7 +449,7 @@ def test_a_damaged_pickle_is_a_problem_or_arrays(tmp_path_factory, data):
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     try:
-        loaded = load_bytes(tmp_path_factory.mktemp('bad'), bytes(content[:data.draw(st.integers(0, len(content)))]))
+        loaded = load_bytes(tmp_path_factory.mktemp('bad'), bytes(content[: data.draw(st.integers(0, len(content)))]))
         assert loaded.scores.ndim == 2
     except Problem:
         pass

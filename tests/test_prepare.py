@@ -1,12 +1,13 @@
 """prepare_birdclef.sh, from a source folder to a checked dataset."""
+
 import re
 import subprocess
 
 import numpy as np
 import pytest
-from conftest import ROOT
 
 from birdsong.data import audio
+from conftest import ROOT
 
 
 def snapshot(folder):
@@ -32,7 +33,11 @@ def test_a_source_becomes_a_checked_dataset_and_a_second_run_does_nothing(checko
         for key in keys:
             assert audio.WavFile(str(made / 'audio' / key), sample_rate=22050).length
     # the labels are the truth
-    truth = {row[0]: row[1] for row in (line.split('\t') for line in (tiny_source / 'truth.tsv').read_text().splitlines()) if row[-1] in ('train', 'valid')}
+    truth = {
+        row[0]: row[1]
+        for row in (line.split('\t') for line in (tiny_source / 'truth.tsv').read_text().splitlines())
+        if row[-1] in ('train', 'valid')
+    }
     labelset = (made / 'labels/labelset').read_text().split()
     labels = dict(line.split('\t') for line in (made / 'labels/fg.tsv').read_text().splitlines())
     assert all(labelset[int(labels[key])] == truth[key.split('_RN')[1][:-4]] for key in lists['train'] + lists['valid'])
@@ -47,7 +52,11 @@ def test_a_source_becomes_a_checked_dataset_and_a_second_run_does_nothing(checko
 def test_a_broken_test_recording_keeps_its_row(checkout, tiny_source):
     prepare(checkout, tiny_source, '--dataset=tiny')
     made = checkout.path / 'datasets' / 'tiny'
-    silent = [line.split('\t')[0] for line in (made / 'audio/repairs.tsv').read_text().splitlines() if line.endswith('silence')]
+    silent = [
+        line.split('\t')[0]
+        for line in (made / 'audio/repairs.tsv').read_text().splitlines()
+        if line.endswith('silence')
+    ]
     assert silent and set(silent) <= set((made / 'filelists/test').read_text().split())
     assert np.array_equal(audio.WavFile(str(made / 'audio' / silent[0])).samples, np.zeros(2205))
 
@@ -60,11 +69,21 @@ def test_a_validation_list_is_used_and_kept(checkout, tiny_source):
 
 
 def test_each_script_runs_alone_from_anywhere(checkout, tiny_source, tmp_path):
-    python = [checkout.env['VIRTUAL_ENV'] + '/bin/python']
-    for script, arguments in (('birdclef/xml/collect.py', [tiny_source]), ('birdclef/labels/recreate.py', []), ('birdclef/audio/convert.py', [tiny_source]),
-                              ('birdclef/filelists/split.py', []), ('validate.py', None)):
+    python = [f'{checkout.env["VIRTUAL_ENV"]}/bin/python']
+    for script, arguments in (
+        ('birdclef/xml/collect.py', [tiny_source]),
+        ('birdclef/labels/recreate.py', []),
+        ('birdclef/audio/convert.py', [tiny_source]),
+        ('birdclef/filelists/split.py', []),
+        ('validate.py', None),
+    ):
         given = ['birdclef'] if arguments is None else list(map(str, arguments))
-        subprocess.run(python + [str(checkout.path / 'datasets' / script)] + given, cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            python + [str(checkout.path / 'datasets' / script)] + given,
+            cwd=tmp_path,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
     assert len((checkout.path / 'datasets/birdclef/filelists/train').read_text().split()) > 15
 
 
@@ -75,10 +94,20 @@ def test_usage_is_shown_without_arguments(checkout):
     assert prepare(checkout, '--help').stdout == result.stderr
 
 
-@pytest.mark.parametrize('arguments, status, problem', [
-    (['/nowhere'], 1, 'no such folder'), (['/tmp', '--valid-list', '/nowhere'], 1, 'cannot be read'), (['/tmp', '--jobs', '0'], 2, '--jobs'),
-    (['/tmp', '--valid-list'], 2, 'needs a value'), (['/tmp', '--nonsense'], 2, 'unknown option'), (['/tmp', '/usr'], 2, 'one SOURCE'), (['--jobs', '2'], 2, 'no SOURCE'),
-    ([ROOT / 'tests'], 1, 'TrainingSet'), (['/tmp', '--dataset', 'a b'], 2, 'expected a name')])
+@pytest.mark.parametrize(
+    'arguments, status, problem',
+    [
+        (['/nowhere'], 1, 'no such folder'),
+        (['/tmp', '--valid-list', '/nowhere'], 1, 'cannot be read'),
+        (['/tmp', '--jobs', '0'], 2, '--jobs'),
+        (['/tmp', '--valid-list'], 2, 'needs a value'),
+        (['/tmp', '--nonsense'], 2, 'unknown option'),
+        (['/tmp', '/usr'], 2, 'one SOURCE'),
+        (['--jobs', '2'], 2, 'no SOURCE'),
+        ([ROOT / 'tests'], 1, 'TrainingSet'),
+        (['/tmp', '--dataset', 'a b'], 2, 'expected a name'),
+    ],
+)
 def test_bad_arguments(checkout, arguments, status, problem):
     result = prepare(checkout, *arguments, status=status)
     assert problem in result.stderr and 'Traceback' not in result.output

@@ -1,4 +1,5 @@
 """Whatever is in a file or an option, the parsers understand it, or refuse it in one line that says where."""
+
 import os
 import string
 
@@ -7,22 +8,30 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from birdsong import config
-from birdsong import files
+from birdsong import config, files, model_table
 from birdsong.data import metadata
-from birdsong.networks import model
-from birdsong import model_table
-from birdsong.scores import predictions
 from birdsong.data.feeds import Dataset
 from birdsong.files import Problem
+from birdsong.networks import model
+from birdsong.scores import predictions
 
-settings.register_profile('parsers', max_examples=150, deadline=None, derandomize=True, database=None,
-                          suppress_health_check=[HealthCheck.function_scoped_fixture])
+settings.register_profile(
+    'parsers',
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 settings.load_profile('parsers')
 
 TEXT = st.text(st.characters(exclude_categories=['Cs']), max_size=40)
 WORD = st.text(string.ascii_letters + string.digits + '_-+.', min_size=1, max_size=9)
-NUMBER = st.one_of(st.integers(-9999, 99999).map(str), st.floats().map(str), st.sampled_from(['', '0x1', '1e999', '9' * 400, '1_0', '٣']))
+NUMBER = st.one_of(
+    st.integers(-9999, 99999).map(str),
+    st.floats().map(str),
+    st.sampled_from(['', '0x1', '1e999', '9' * 400, '1_0', '٣']),
+)
 
 
 def refused(call, *names):
@@ -36,6 +45,7 @@ def refused(call, *names):
 
 
 # == Metadata ==
+
 
 def parts(separator, count):
     """Texts of numbers with separators, nearly as they should be."""
@@ -57,11 +67,24 @@ def test_any_value_is_a_finite_number_or_missing(tmp_path, text):
 
 @given(st.dates(), st.times(), st.floats(-90, 90), st.floats(-180, 180), st.integers(-400, 8000), st.integers(0, 900))
 def test_what_a_table_of_metadata_says_is_read(tmp_path, date, time, latitude, longitude, low, more):
-    row = ['x.wav', date.isoformat(), time.strftime('%H:%M:%S'), repr(latitude), repr(longitude), '%d-%d' % (low, low + more)]
+    row = [
+        'x.wav',
+        date.isoformat(),
+        time.strftime('%H:%M:%S'),
+        repr(latitude),
+        repr(longitude),
+        '%d-%d' % (low, low + more),
+    ]
     (tmp_path / 'meta.tsv').write_text('\t'.join(row) + '\n')
     found = metadata.read_table(str(tmp_path / 'meta.tsv'))['x.wav']
     days = date.replace(year=2001, day=min(date.day, 28)).timetuple().tm_yday + date.day - min(date.day, 28)
-    assert found == dict(date=days, time=time.hour * 60 + time.minute + time.second / 60, latitude=latitude, longitude=longitude, elevation=low + more)
+    assert found == dict(
+        date=days,
+        time=time.hour * 60 + time.minute + time.second / 60,
+        latitude=latitude,
+        longitude=longitude,
+        elevation=low + more,
+    )
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(0, 366)), min_size=1, max_size=5), st.integers(1, 16))
@@ -80,18 +103,49 @@ def test_an_encoded_date_is_on_a_circle(days, size):
 
 # == Settings ==
 
-@given(st.lists(st.tuples(st.one_of(st.sampled_from(sorted(config.kinds())), WORD), st.one_of(NUMBER, TEXT, WORD)), max_size=4))
+
+@given(
+    st.lists(
+        st.tuples(st.one_of(st.sampled_from(sorted(config.kinds())), WORD), st.one_of(NUMBER, TEXT, WORD)), max_size=4
+    )
+)
 def test_any_assignment_is_of_its_kind_or_named(assignments):
-    lines = ['%s=%s' % item for item in assignments]
+    lines = ['{}={}'.format(*item) for item in assignments]
     found = refused(lambda: config.load([], lines))
     if found is not None:
         config.check({k: v for k, v in found.items()})
-        assert set(found) == set(config.load()) | {key for key, _ in assignments if not key.startswith('#')} & set(config.DERIVED)
+        assert set(found) == set(config.load()) | {key for key, _ in assignments if not key.startswith('#')} & set(
+            config.DERIVED
+        )
 
 
-LAYERS = st.one_of(st.tuples(st.sampled_from('conv Conv convg1 pool avgpool lme1pool resblock resblock_start_end dense full groupdrop bn x'.split()),
-                             st.lists(st.one_of(st.integers(-3, 9).map(str), st.sampled_from(['Full', 'Shift', 'Fullx', '', 'a', '1.5'])), max_size=6)
-                             .map('x'.join)).map(':'.join), TEXT, st.just(''))
+LAYERS = st.one_of(
+    st.tuples(
+        st.sampled_from(
+            [
+                'conv',
+                'Conv',
+                'convg1',
+                'pool',
+                'avgpool',
+                'lme1pool',
+                'resblock',
+                'resblock_start_end',
+                'dense',
+                'full',
+                'groupdrop',
+                'bn',
+                'x',
+            ]
+        ),
+        st.lists(
+            st.one_of(st.integers(-3, 9).map(str), st.sampled_from(['Full', 'Shift', 'Fullx', '', 'a', '1.5'])),
+            max_size=6,
+        ).map('x'.join),
+    ).map(':'.join),
+    TEXT,
+    st.just(''),
+)
 
 
 @given(st.lists(LAYERS, max_size=4).map(','.join))
@@ -100,18 +154,36 @@ def test_any_architecture_is_built_or_its_layer_named(arch):
     def build():
         cfg = dict(config.load(), arch=arch, mel_bands=20, frame_len=256)
         return model.build(cfg, 3, 0)
+
     net = refused(build)
     assert net is None or isinstance(net, model.Network)
 
 
 # == Tables ==
 
-PRESETS = st.lists(st.one_of(st.sampled_from(['dummy', 'published', 'lme1', '../x', '']), WORD), max_size=2).map(' '.join)
-TEACHERS = st.lists(st.one_of(st.tuples(st.sampled_from(['ban', 'init_from', 'fps']), WORD).map('='.join), st.just('-'), WORD), max_size=2).map(' '.join)
+PRESETS = st.lists(st.one_of(st.sampled_from(['dummy', 'published', 'lme1', '../x', '']), WORD), max_size=2).map(
+    ' '.join
+)
+TEACHERS = st.lists(
+    st.one_of(st.tuples(st.sampled_from(['ban', 'init_from', 'fps']), WORD).map('='.join), st.just('-'), WORD),
+    max_size=2,
+).map(' '.join)
 
 
-@given(st.lists(st.one_of(TEXT, st.tuples(st.one_of(st.sampled_from('ab'), WORD), PRESETS, st.one_of(TEACHERS, st.sampled_from(['ban=a', 'ban=b'])), TEXT)
-                          .map('\t'.join)), max_size=4))
+@given(
+    st.lists(
+        st.one_of(
+            TEXT,
+            st.tuples(
+                st.one_of(st.sampled_from('ab'), WORD),
+                PRESETS,
+                st.one_of(TEACHERS, st.sampled_from(['ban=a', 'ban=b'])),
+                TEXT,
+            ).map('\t'.join),
+        ),
+        max_size=4,
+    )
+)
 @example(['a\tdummy\tban=b', 'b\tdummy\tban=a'])
 @example(['a\tdummy', 'b\tdummy\tban=a'])
 def test_any_table_of_models_is_read_or_its_fault_named(tmp_path, lines):
@@ -126,10 +198,21 @@ def test_any_table_of_models_is_read_or_its_fault_named(tmp_path, lines):
             assert not any(set(argument) & set('\t\n') for argument in model_table.train_arguments(found[name], 'd'))
 
 
-@given(st.lists(st.one_of(TEXT, st.tuples(st.sampled_from(['a.wav', 'b.wav']), st.one_of(NUMBER, parts(',', 2), TEXT)).map('\t'.join)), max_size=4))
+@given(
+    st.lists(
+        st.one_of(
+            TEXT, st.tuples(st.sampled_from(['a.wav', 'b.wav']), st.one_of(NUMBER, parts(',', 2), TEXT)).map('\t'.join)
+        ),
+        max_size=4,
+    )
+)
 def test_any_labels_are_class_indices_or_their_line_is_named(tmp_path, lines):
-    for name, text in (('filelists/valid', ''.join(line + '\n' for line in lines)), ('labels/labelset', 'x\ny\nz\n'),
-                       ('labels/fg.tsv', ''.join(line + '\n' for line in lines)), ('labels/bg.tsv', ''.join(line + '\n' for line in lines))):
+    for name, text in (
+        ('filelists/valid', ''.join(line + '\n' for line in lines)),
+        ('labels/labelset', 'x\ny\nz\n'),
+        ('labels/fg.tsv', ''.join(line + '\n' for line in lines)),
+        ('labels/bg.tsv', ''.join(line + '\n' for line in lines)),
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text, encoding='utf-8')
     dataset = Dataset(tmp_path)
@@ -150,14 +233,16 @@ def test_any_bytes_are_lines_or_no_text(tmp_path, content):
 
 @given(st.one_of(WORD, TEXT), st.one_of(NUMBER, TEXT))
 def test_a_member_is_a_file_and_perhaps_a_weight(name, weight):
-    found = refused(lambda: predictions.parse_weighted('%s:%s' % (name, weight)), 'finite')
+    found = refused(lambda: predictions.parse_weighted(f'{name}:{weight}'), 'finite')
     if found is not None:
-        assert found[1] is None and found[0] == '%s:%s' % (name, weight) or np.isfinite(found[1]) and found[0] == name
+        assert found[1] is None and found[0] == f'{name}:{weight}' or np.isfinite(found[1]) and found[0] == name
 
 
 # == Archives ==
 
-DAMAGES = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 3), st.binary(max_size=3)), min_size=1, max_size=3)
+DAMAGES = st.lists(
+    st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 3), st.binary(max_size=3)), min_size=1, max_size=3
+)
 
 
 def damage(path, damages):
@@ -165,14 +250,14 @@ def damage(path, damages):
     content = bytearray(path.read_bytes())
     for share, count, other in damages:
         at = int(share * len(content))
-        content[at:at + count] = other
+        content[at : at + count] = other
     path.write_bytes(content)
 
 
 @given(st.booleans(), DAMAGES)
 def test_a_damaged_archive_is_refused_or_holds_plain_arrays(tmp_path, compress, damages):
     path = tmp_path / 'a.npz'
-    files.save_npz(path, {'files': np.array(['a', 'bc']), 'x': np.arange(6.).reshape(2, 3)}, compress)
+    files.save_npz(path, {'files': np.array(['a', 'bc']), 'x': np.arange(6.0).reshape(2, 3)}, compress)
     damage(path, damages)
     found = refused(lambda: files.load_npz(path), 'a.npz: ')
     assert found is None or not any(value.dtype.hasobject for value in found.values())

@@ -1,10 +1,11 @@
 """Learning rate, patience and trials, and the state that a run goes on from."""
+
 import numpy as np
 import pytest
 
 from birdsong import config
-from birdsong.training import checkpoint
 from birdsong.files import Problem
+from birdsong.training import checkpoint
 from birdsong.training.schedule import Schedule
 
 
@@ -23,19 +24,30 @@ def play(plan, values, name='valid_loss'):
 
 
 def test_the_rate_decays_every_so_many_epochs():
-    plan = schedule(initial_eta=1, eta_decay=.5, eta_decay_every=2, epochs=5)
-    assert [eta for _, eta in play(plan, [1] * 9)] == [1, .5, .5, .25, .25]
+    plan = schedule(initial_eta=1, eta_decay=0.5, eta_decay_every=2, epochs=5)
+    assert [eta for _, eta in play(plan, [1] * 9)] == [1, 0.5, 0.5, 0.25, 0.25]
 
 
 def test_the_cycle_of_rates_accumulates():
     plan = schedule(initial_eta=1, eta_decay=1, eta_cycle='0.5:4', epochs=4)
-    assert [eta for _, eta in play(plan, [1] * 9)] == [.5, 2, 1, 4]
+    assert [eta for _, eta in play(plan, [1] * 9)] == [0.5, 2, 1, 4]
 
 
 def test_patience_goes_back_to_the_best_lowers_the_rate_and_ends_after_its_trials():
-    plan = schedule(initial_eta=1, eta_decay=.1, eta_decay_every='trial_of_patience', patience=2, trials_of_patience=2, epochs=99)
+    plan = schedule(
+        initial_eta=1, eta_decay=0.1, eta_decay_every='trial_of_patience', patience=2, trials_of_patience=2, epochs=99
+    )
     assert play(plan, [3, 2, 2, 5, 5, 4, 1, 2, 2, 0]) == [
-        ('keep', 1), ('keep', 1), ('keep', 1), ('', 1), ('back', .1), ('', .1), ('keep', .1), ('', .1), ('back', .01)]
+        ('keep', 1),
+        ('keep', 1),
+        ('keep', 1),
+        ('', 1),
+        ('back', 0.1),
+        ('', 0.1),
+        ('keep', 0.1),
+        ('', 0.1),
+        ('back', 0.01),
+    ]
     assert (plan.best, plan.best_epoch) == (1, 6)
 
 
@@ -46,7 +58,7 @@ def test_the_best_value_survives_a_trial():
 
 def test_for_map_more_is_better():
     plan = schedule(patience=2, patience_criterion='valid_map', epochs=99)
-    assert [a for a, _ in play(plan, [.1, .3, .2, .2, 1], 'valid_map')] == ['keep', 'keep', '', 'back']
+    assert [a for a, _ in play(plan, [0.1, 0.3, 0.2, 0.2, 1], 'valid_map')] == ['keep', 'keep', '', 'back']
 
 
 def test_a_criterion_that_needs_validation_is_refused_without():
@@ -57,13 +69,20 @@ def test_a_criterion_that_needs_validation_is_refused_without():
 
 def test_a_state_is_read_as_written(tmp_path):
     file = str(tmp_path / 'm.state')
-    checkpoint.save(file, {'net': {'a.b': np.arange(3.)}, 'run': {'errors': np.zeros((0, 4))}}, settings={'epochs': 3, 'bg_threads': 6}, data='x')
+    checkpoint.save(
+        file,
+        {'net': {'a.b': np.arange(3.0)}, 'run': {'errors': np.zeros((0, 4))}},
+        settings={'epochs': 3, 'bg_threads': 6},
+        data='x',
+    )
     arrays, _, differing = checkpoint.load(file, settings={'epochs': 3, 'bg_threads': 0}, data='x')
     assert not differing and arrays['net']['a.b'].tolist() == [0, 1, 2] and arrays['run']['errors'].shape == (0, 4)
 
 
-@pytest.mark.parametrize('now, words', [(dict(settings={'fps': 4}, data='x'), 'fps=3, now 4'),
-                                        (dict(settings={'fps': 3}, data='y'), 'data was x, now y')])
+@pytest.mark.parametrize(
+    'now, words',
+    [(dict(settings={'fps': 4}, data='x'), 'fps=3, now 4'), (dict(settings={'fps': 3}, data='y'), 'data was x, now y')],
+)
 def test_a_state_that_does_not_fit_names_what_differs(tmp_path, now, words):
     file = str(tmp_path / 'm.state')
     checkpoint.save(file, {}, settings={'fps': 3}, data='x')

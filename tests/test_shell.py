@@ -1,4 +1,5 @@
 """Every shell script is without findings of shellcheck; every driver says how it is used; the environment is made once."""
+
 import os
 import re
 import shutil
@@ -11,7 +12,9 @@ from conftest import ROOT
 
 
 def tracked():
-    listing = subprocess.run(['git', 'ls-files', '--cached', '--others', '--exclude-standard'], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    listing = subprocess.run(
+        ['git', 'ls-files', '--cached', '--others', '--exclude-standard'], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     return [name for name in listing.stdout.splitlines() if (ROOT / name).is_file()]
 
 
@@ -25,8 +28,9 @@ def shell_scripts():
 
 
 SCRIPTS = shell_scripts()
-DRIVERS = ['prepare_birdclef.sh', 'tests/run.sh'] + ['experiments/%s.sh' % name for name in (
-    'train_all', 'predict_missing', 'eval_all', 'submit_all', 'demo')]
+DRIVERS = ['prepare_birdclef.sh', 'tests/run.sh'] + [
+    f'experiments/{name}.sh' for name in ('train_all', 'predict_missing', 'eval_all', 'submit_all', 'demo')
+]
 
 
 @pytest.mark.parametrize('script', SCRIPTS)
@@ -63,7 +67,7 @@ def test_names_that_bash_could_evaluate_or_paths_could_leave_by_are_refused(name
 
 @pytest.mark.parametrize('script', DRIVERS)
 def test_help_shows_usage_and_an_example(script):
-    result = subprocess.run([ROOT / script, '--help'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    result = subprocess.run([ROOT / script, '--help'], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert 'Usage' in result.stdout and 'Example' in result.stdout
 
@@ -78,14 +82,14 @@ def test_programs_can_be_run_and_modules_cannot():
 
 
 # What the stand-in for a Python does: make an environment, and note each installation.
-FAKE_PYTHON = '''#!/usr/bin/env bash
+FAKE_PYTHON = """#!/usr/bin/env bash
 case "$*" in
     *'-m venv '*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; echo venv >> "$NOTES" ;;
     *'pip --version'*) exit 0 ;;
     *'pip install'*) echo install >> "$NOTES"; [[ -z ${PIP_FAILS:-} ]] ;;
     *) exec '@PYTHON@' "$@" ;;
 esac
-'''
+"""
 
 
 @pytest.fixture
@@ -103,8 +107,15 @@ def fresh(tmp_path):
     env = {k: v for k, v in os.environ.items() if k not in ('VIRTUAL_ENV', 'CONDA_PREFIX')}
 
     def start(**more):
-        return subprocess.Popen([script], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(
-            env, PATH='%s:%s' % (tmp_path / 'bin', os.environ['PATH']), NOTES=str(tmp_path / 'notes'), **more))
+        return subprocess.Popen(
+            [script],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=dict(env, PATH=f'{tmp_path / "bin"}:{os.environ["PATH"]}', NOTES=str(tmp_path / 'notes'), **more),
+        )
+
     start.path = tmp_path
     start.notes = lambda: (tmp_path / 'notes').read_text().split() if (tmp_path / 'notes').exists() else []
     return start
@@ -143,7 +154,7 @@ def test_failed_installation_is_not_taken_for_a_done_one(fresh):
 @pytest.mark.parametrize('variable', ['VIRTUAL_ENV', 'CONDA_PREFIX'])
 def test_active_environment_is_used_if_it_has_all(fresh, variable):
     code, python, words = finish(fresh(**{variable: sys.prefix}))
-    assert code == 0 and python == sys.prefix + '/bin/python' and 'using the active environment' in words
+    assert code == 0 and python == f'{sys.prefix}/bin/python' and 'using the active environment' in words
     (fresh.path / 'requirements.txt').write_text('numpy==1\nnosuchthing==1\n')
     code, python, words = finish(fresh(**{variable: sys.prefix}))
     assert code == 0 and python == str(fresh.path / '.venv/bin/python') and 'lacks nosuchthing' in words
@@ -151,10 +162,14 @@ def test_active_environment_is_used_if_it_has_all(fresh, variable):
 
 def test_missing_python_or_venv_is_told_with_its_cure(fresh):
     python = fresh.path / 'bin' / 'python3'
-    python.write_text(FAKE_PYTHON.replace('@PYTHON@', sys.executable).replace("    *'pip --version'*", "    *ensurepip*) exit 1 ;;\n    *'pip --version'*"))
+    python.write_text(
+        FAKE_PYTHON.replace('@PYTHON@', sys.executable).replace(
+            "    *'pip --version'*", "    *ensurepip*) exit 1 ;;\n    *'pip --version'*"
+        )
+    )
     code, _, words = finish(fresh())
     assert code == 1 and 'python3-venv' in words
-    for name in ('python', 'python3', *('python3.%d' % i for i in range(10, 16))):
+    for name in ('python', 'python3', *(f'python3.{int(i)}' for i in range(10, 16))):
         (fresh.path / 'bin' / name).write_text('#!/usr/bin/env bash\nexit 1\n')
         (fresh.path / 'bin' / name).chmod(0o755)
     code, _, words = finish(fresh())
@@ -173,5 +188,7 @@ def test_environment_and_results_are_ignored_by_git_behind_symbolic_links_too(tm
     for name in links:
         (tmp_path / name).symlink_to(tmp_path)
     kept = [name for name in tracked() if not name.startswith('tests/')]
-    result = subprocess.run(['git', 'check-ignore', '--no-index', '--', *links, *kept], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    result = subprocess.run(
+        ['git', 'check-ignore', '--no-index', '--', *links, *kept], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
     assert result.stdout.splitlines() == links

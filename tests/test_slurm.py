@@ -1,4 +1,5 @@
 """The drivers on a real Slurm of this machine's own (stress/cluster.sh), with stand-ins for train.py and predict.py."""
+
 import os
 import re
 import shutil
@@ -6,9 +7,9 @@ import subprocess
 import time
 
 import pytest
+from test_drivers import calls, gate, models_of, open_gate, project, write_ensembles  # noqa: F401 (project is a fixture)
 
 from conftest import ROOT
-from test_drivers import calls, gate, models_of, open_gate, project, write_ensembles  # noqa: F401 (project is a fixture)
 
 CLUSTER = ROOT / 'tests' / 'stress' / 'cluster.sh'
 pytestmark = pytest.mark.slow
@@ -18,10 +19,18 @@ pytestmark = pytest.mark.slow
 def cluster(tmp_path_factory):
     missing = [name for name in ('slurmctld', 'slurmd', 'munged', 'sbatch') if not shutil.which(name)]
     if missing or os.getuid():
-        pytest.skip('needs %s' % (', '.join(missing) + ' (apt-get install slurmctld slurmd slurm-client munge)' if missing else 'root'))
+        pytest.skip(
+            'needs %s'
+            % (', '.join(missing) + ' (apt-get install slurmctld slurmd slurm-client munge)' if missing else 'root')
+        )
     # Paths of sockets have to be short.
     folder = tmp_path_factory.mktemp('slurm')
-    up = subprocess.run([CLUSTER, 'up', folder, '3', str(17000 + os.getpid() % 997 * 10)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    up = subprocess.run(
+        [CLUSTER, 'up', folder, '3', str(17000 + os.getpid() % 997 * 10)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     try:
         if up.returncode:
             pytest.skip('Slurm does not start here: ' + up.stdout)
@@ -39,16 +48,22 @@ class Cluster:
 
     def jobs(self, project):
         """{name of a job of the project: (state, node or reason, restarts)}"""
-        lines = self('squeue', '--noheader', '--states=all', '--sort=i', '--Format=Name:|,State:|,ReasonList:|,RestartCnt:|,WorkDir:|').splitlines()
+        lines = self(
+            'squeue',
+            '--noheader',
+            '--states=all',
+            '--sort=i',
+            '--Format=Name:|,State:|,ReasonList:|,RestartCnt:|,WorkDir:|',
+        ).splitlines()
         fields = [line.split('|', 4) for line in lines]  # the folder may have a | in it
-        return {f[0].partition('/')[2]: (f[1], f[2], int(f[3])) for f in fields if f[4] == '%s|' % project.experiments}
+        return {f[0].partition('/')[2]: (f[1], f[2], int(f[3])) for f in fields if f[4] == f'{project.experiments}|'}
 
     def wait(self, project, condition):
         """Wait until `condition` holds of the jobs."""
         deadline = time.monotonic() + 180
         while not condition(self.jobs(project)):
-            logs = ''.join('%s:\n%s' % (path.name, path.read_text()) for path in (project.experiments / 'tiny').glob('*.log'))
-            assert time.monotonic() < deadline, '%s\n%s' % (self.jobs(project), logs)
+            logs = ''.join(f'{path.name}:\n{path.read_text()}' for path in (project.experiments / 'tiny').glob('*.log'))
+            assert time.monotonic() < deadline, f'{self.jobs(project)}\n{logs}'
             time.sleep(0.2)
 
     def wait_for_all(self, project, **states):
@@ -66,8 +81,19 @@ class Cluster:
 
 
 def train(project, cluster, *arguments, **env):
-    return project.run('experiments/train_all.sh', '--dataset', 'tiny', '--models', 'table.tsv', *arguments, cwd=project.experiments,
-                       SLURM_CONF=cluster.env['SLURM_CONF'], TRAIN_ALL_POLL='0.2', SUBMIT_ALL_POLL='0.2', **env)
+    return project.run(
+        'experiments/train_all.sh',
+        '--dataset',
+        'tiny',
+        '--models',
+        'table.tsv',
+        *arguments,
+        cwd=project.experiments,
+        SLURM_CONF=cluster.env['SLURM_CONF'],
+        TRAIN_ALL_POLL='0.2',
+        SUBMIT_ALL_POLL='0.2',
+        **env,
+    )
 
 
 def status(project, cluster):
@@ -82,10 +108,15 @@ def test_a_job_a_model_students_after_their_teachers(project, cluster):
     assert result.returncode == 0, result.output
     assert re.search(r'student: submitted as job \d+, after \d+\n', result.stderr)
     assert re.search(r'both: submitted as job \d+, after \d+, \d+\n', result.stderr)
-    cluster.wait(project, lambda jobs: jobs['plain'][0] == 'RUNNING' and jobs['meta'][0] == 'COMPLETED' and calls(project).count('plain'))
+    cluster.wait(
+        project,
+        lambda jobs: jobs['plain'][0] == 'RUNNING' and jobs['meta'][0] == 'COMPLETED' and calls(project).count('plain'),
+    )
     shown = status(project, cluster)
     node = cluster.jobs(project)['plain'][1]
-    assert re.search(r'^running on \S+ \(process \d+, GPU 0, Slurm job \d+\) .*; Slurm: job \d+ running on %s' % node, shown['plain'])
+    assert re.search(
+        rf'^running on \S+ \(process \d+, GPU 0, Slurm job \d+\) .*; Slurm: job \d+ running on {node}', shown['plain']
+    )
     assert re.search(r'^waiting for plain; Slurm: job \d+ pending \(Dependency\)', shown['student'])
     again = train(project, cluster, '--slurm')
     assert 'plain: skipped: is job' in again.stderr and 'meta: finished, skipped' in again.stderr
@@ -172,8 +203,16 @@ def test_cancelled_job_frees_its_claim_at_once(project, cluster):
 def test_predictions_and_submissions_as_jobs(project, cluster):
     write_ensembles(project)
     assert train(project, cluster).returncode == 0
-    result = project.run('experiments/submit_all.sh', '--dataset', 'tiny', '--models', 'table.tsv', '--slurm', cwd=project.experiments,
-                         SLURM_CONF=cluster.env['SLURM_CONF'])
+    result = project.run(
+        'experiments/submit_all.sh',
+        '--dataset',
+        'tiny',
+        '--models',
+        'table.tsv',
+        '--slurm',
+        cwd=project.experiments,
+        SLURM_CONF=cluster.env['SLURM_CONF'],
+    )
     assert result.returncode == 0, result.output
     cluster.wait(project, lambda jobs: all(state == 'COMPLETED' for state, _, _ in jobs.values()))
     jobs = cluster.jobs(project)
@@ -188,5 +227,14 @@ def test_without_slurm_it_is_said(project):
     empty.mkdir()
     for name in ('bash', 'dirname', 'cksum', 'mkdir', 'cat', 'env'):
         (empty / name).symlink_to(shutil.which(name))
-    result = project.run('experiments/train_all.sh', '--dataset', 'tiny', '--models', 'table.tsv', '--slurm', cwd=project.experiments, PATH=str(empty))
+    result = project.run(
+        'experiments/train_all.sh',
+        '--dataset',
+        'tiny',
+        '--models',
+        'table.tsv',
+        '--slurm',
+        cwd=project.experiments,
+        PATH=str(empty),
+    )
     assert result.returncode == 1 and 'sbatch is missing' in result.stderr

@@ -1,4 +1,5 @@
 """File lists: a given validation list, a drawn one, recordings that leave the lists."""
+
 import collections
 import random
 import shutil
@@ -6,8 +7,10 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from conftest import ROOT
-from hypothesis import given, settings, strategies as st
 
 SCRIPTS = ROOT / 'datasets' / 'birdclef'
 sys.path[:0] = [str(SCRIPTS / folder) for folder in ('filelists', 'labels', 'xml')]
@@ -16,8 +19,11 @@ import split
 
 
 def run(dataset, *arguments):
-    return subprocess.run([sys.executable, str(SCRIPTS / 'filelists' / 'split.py'), '--dataset', str(dataset), *map(str, arguments)],
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.run(
+        [sys.executable, str(SCRIPTS / 'filelists' / 'split.py'), '--dataset', str(dataset), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+    )
 
 
 def make_dataset(folder, records, unlabelled=(), others=()):
@@ -26,10 +32,14 @@ def make_dataset(folder, records, unlabelled=(), others=()):
         (folder / 'audio' / key).parent.mkdir(parents=True, exist_ok=True)
         (folder / 'audio' / key).touch()
     (folder / 'xml').mkdir()
-    rows = [['path', *collect.FIELDS]] + [[key] + [fields.get(name, '') for name in collect.FIELDS] for key, fields in records.items()]
+    rows = [['path', *collect.FIELDS]] + [
+        [key] + [fields.get(name, '') for name in collect.FIELDS] for key, fields in records.items()
+    ]
     (folder / 'xml' / 'recordings.tsv').write_text(''.join('\t'.join(row) + '\n' for row in rows))
     (folder / 'labels').mkdir()
-    (folder / 'labels' / 'fg.tsv').write_text(''.join('%s\t%s\n' % (key, fields['ClassId']) for key, fields in records.items()))
+    (folder / 'labels' / 'fg.tsv').write_text(
+        ''.join('{}\t{}\n'.format(key, fields['ClassId']) for key, fields in records.items())
+    )
     return folder
 
 
@@ -44,7 +54,11 @@ def many(seed=0, species=30, sessions=True):
         for i in range(rng.choice([1, 2, 3, 5, 15, 40])):
             fields = {'ClassId': str(s)}
             if sessions and rng.random() < 0.8:
-                fields.update(Author='A%d' % rng.randrange(8), Date='2010-05-%02d' % rng.randrange(1, 29), Locality='L%d' % rng.randrange(3))
+                fields.update(
+                    Author='A%d' % rng.randrange(8),
+                    Date='2010-05-%02d' % rng.randrange(1, 29),
+                    Locality='L%d' % rng.randrange(3),
+                )
             records['train/2014/LIFECLEF2014_X_RN%d.wav' % (1000 * s + i)] = fields
     return records
 
@@ -89,35 +103,60 @@ def test_any_collection_is_split_with_every_species_on_both_sides(recordings, se
     # whatever the order
     shuffled = list(species.items())
     random.Random(1).shuffle(shuffled)
-    assert split.draw(dict(shuffled), [group[::-1] for group in list(groups.values())[::-1]], seed=seed) == (valid, parted)
+    assert split.draw(dict(shuffled), [group[::-1] for group in list(groups.values())[::-1]], seed=seed) == (
+        valid,
+        parted,
+    )
 
 
 def test_one_place_is_known_by_its_name_or_its_coordinates():
     base = {name: '' for name in collect.FIELDS}
-    records = {'a': dict(base, Author='A', Date='2010-05-06', Locality='Here', Latitude='1', Longitude='2'),
-               'b': dict(base, Author='A', Date='2010-5-6', Locality='here'),
-               'c': dict(base, Author='A', Date='2010-05-06', Locality='There', Latitude='1', Longitude='2'),
-               'd': dict(base, Author='B', Date='2010-05-06', Locality='Here'),
-               'e': dict(base, Author='A', Date='2010-05-07', Locality='Here'),
-               'f': dict(base, Author='A', Date='2010-05-00', Locality='Here'),
-               'g': dict(base, Date='2010-05-06', Locality='Here'), 'h': dict(base)}
-    assert sorted(map(sorted, split.sessions(sorted(records), records))) == [['a', 'b', 'c'], ['d'], ['e'], ['f'], ['g'], ['h']]
+    records = {
+        'a': dict(base, Author='A', Date='2010-05-06', Locality='Here', Latitude='1', Longitude='2'),
+        'b': dict(base, Author='A', Date='2010-5-6', Locality='here'),
+        'c': dict(base, Author='A', Date='2010-05-06', Locality='There', Latitude='1', Longitude='2'),
+        'd': dict(base, Author='B', Date='2010-05-06', Locality='Here'),
+        'e': dict(base, Author='A', Date='2010-05-07', Locality='Here'),
+        'f': dict(base, Author='A', Date='2010-05-00', Locality='Here'),
+        'g': dict(base, Date='2010-05-06', Locality='Here'),
+        'h': dict(base),
+    }
+    assert sorted(map(sorted, split.sessions(sorted(records), records))) == [
+        ['a', 'b', 'c'],
+        ['d'],
+        ['e'],
+        ['f'],
+        ['g'],
+        ['h'],
+    ]
 
 
 def test_a_given_list_is_used_and_kept(tmp_path):
     records = many(sessions=False)
     keys = sorted(records)
-    made = make_dataset(tmp_path / 'made', records, unlabelled=['train/2014/no_xml.wav'],
-                        others=['test/2014/t.wav', 'soundscapes/val/v.wav', 'soundscapes/test/w.wav', 'elsewhere/x.wav'])
+    made = make_dataset(
+        tmp_path / 'made',
+        records,
+        unlabelled=['train/2014/no_xml.wav'],
+        others=['test/2014/t.wav', 'soundscapes/val/v.wav', 'soundscapes/test/w.wav', 'elsewhere/x.wav'],
+    )
     given_file = tmp_path / 'list'
-    given_file.write_text('# comment\n%s\n%s\n\n%s\nRN_unknown.wav\n%s\n' % (keys[3], keys[1], keys[5].split('/')[-1][:-4] + '.xml', keys[1]))
+    given_file.write_text(
+        '# comment\n{}\n{}\n\n{}\nRN_unknown.wav\n{}\n'.format(
+            keys[3], keys[1], keys[5].split('/')[-1][:-4] + '.xml', keys[1]
+        )
+    )
     result = run(made, '--valid-list', given_file)
     assert result.returncode == 0, result.stderr
     assert 'RN_unknown.wav' in result.stdout and 'no_xml' in result.stdout
     first = lists(made)
     assert first['valid'] == [keys[3], keys[1], keys[5]]
     assert first['train'] == sorted(set(keys) - set(first['valid']))
-    assert (first['test'], first['soundscapes_val'], first['soundscapes_test']) == (['test/2014/t.wav'], ['soundscapes/val/v.wav'], ['soundscapes/test/w.wav'])
+    assert (first['test'], first['soundscapes_val'], first['soundscapes_test']) == (
+        ['test/2014/t.wav'],
+        ['soundscapes/val/v.wav'],
+        ['soundscapes/test/w.wav'],
+    )
     # the list isn't needed again
     assert 'nothing new' in run(made).stdout and lists(made) == first
 
@@ -136,17 +175,32 @@ def test_lists_follow_what_is_there(tmp_path):
     assert lists(made)['valid'] != first['valid']
 
 
-@pytest.mark.parametrize('fault, problem', [
-    (lambda made: ['--valid-list', made / 'nowhere'], 'no such file'),
-    (lambda made: (made / 'list').write_text('unknown\n') and ['--valid-list', made / 'list'], 'names no training recording'),
-    (lambda made: (made / 'list').write_text(''.join('train/2014/LIFECLEF2014_X_RN%d.wav\n' % n for n in (1, 2, 3))) and
-     ['--valid-list', made / 'list'], 'none would be left'),
-    (lambda made: shutil.rmtree(made / 'audio') or [], 'no such folder'),
-    (lambda made: (made / 'labels/fg.tsv').unlink() or [], 'recreate.py'),
-    (lambda made: (made / 'labels/fg.tsv').write_text('x\n') and [], 'line 1'),
-    (lambda made: (made / 'xml/recordings.tsv').unlink() or [], 'no such file'),
-    (lambda made: [(made / ('audio/train/2014/LIFECLEF2014_X_RN%d.wav' % n)).unlink() for n in (1, 2)] and [], 'at least 2'),
-    (lambda made: (made / 'audio/train/2014/LIFECLEF2014_X_RN2.wav').unlink() or [], 'no species has two')])
+@pytest.mark.parametrize(
+    'fault, problem',
+    [
+        (lambda made: ['--valid-list', made / 'nowhere'], 'no such file'),
+        (
+            lambda made: (made / 'list').write_text('unknown\n') and ['--valid-list', made / 'list'],
+            'names no training recording',
+        ),
+        (
+            lambda made: (
+                (made / 'list').write_text(''.join('train/2014/LIFECLEF2014_X_RN%d.wav\n' % n for n in (1, 2, 3)))
+                and ['--valid-list', made / 'list']
+            ),
+            'none would be left',
+        ),
+        (lambda made: shutil.rmtree(made / 'audio') or [], 'no such folder'),
+        (lambda made: (made / 'labels/fg.tsv').unlink() or [], 'recreate.py'),
+        (lambda made: (made / 'labels/fg.tsv').write_text('x\n') and [], 'line 1'),
+        (lambda made: (made / 'xml/recordings.tsv').unlink() or [], 'no such file'),
+        (
+            lambda made: [(made / ('audio/train/2014/LIFECLEF2014_X_RN%d.wav' % n)).unlink() for n in (1, 2)] and [],
+            'at least 2',
+        ),
+        (lambda made: (made / 'audio/train/2014/LIFECLEF2014_X_RN2.wav').unlink() or [], 'no species has two'),
+    ],
+)
 def test_bad_input_is_one_line_and_leaves_the_lists_alone(tmp_path, fault, problem):
     records = {'train/2014/LIFECLEF2014_X_RN%d.wav' % n: {'ClassId': str(n // 2)} for n in (1, 2, 3)}
     made = make_dataset(tmp_path / 'made', records)

@@ -1,4 +1,5 @@
 """How programs end without their packages, without memory, when interrupted, and where nobody reads what they say."""
+
 import os
 import subprocess
 import sys
@@ -7,30 +8,40 @@ import pytest
 
 from conftest import ROOT
 
-PROGRAMS = sorted(path for folder in ('experiments', 'datasets') for path in (ROOT / folder).rglob('*.py')
-                  if path.read_text().startswith('#!') and 'import argparse' in path.read_text())
+PROGRAMS = sorted(
+    path
+    for folder in ('experiments', 'datasets')
+    for path in (ROOT / folder).rglob('*.py')
+    if path.read_text().startswith('#!') and 'import argparse' in path.read_text()
+)
 TORCH = 'experiments/train.py'
 
 
 def run(program, *arguments, python=(sys.executable,), **kwargs):
-    return subprocess.run([*python, str(ROOT / program), *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, text=True, timeout=100, **kwargs)
+    return subprocess.run(
+        [*python, str(ROOT / program), *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        **kwargs,
+    )
 
 
 @pytest.mark.parametrize('program', PROGRAMS, ids=lambda path: path.stem)
 def test_a_program_without_its_packages_says_in_one_line_how_to_get_them(program):
     result = run(program, '--help', python=(sys.executable, '-S', '-E'))  # no packages but the standard library
     assert result.returncode == 1
-    assert result.stderr.startswith('%s: the Python package ' % program.name) and result.stderr.count('\n') == 1
+    assert result.stderr.startswith(f'{program.name}: the Python package ') and result.stderr.count('\n') == 1
     assert '.venv/bin/activate' in result.stderr and 'requirements.txt' in result.stderr
 
 
 @pytest.mark.parametrize('program', PROGRAMS, ids=lambda path: path.stem)
 def test_ctrl_c_during_the_imports_leaves_no_traceback(program, tmp_path):
     for name in ('numpy', 'defusedxml'):
-        (tmp_path / (name + '.py')).write_text('import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n')
+        (tmp_path / (f'{name}.py')).write_text('import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n')
     result = run(program, '--help', env=dict(os.environ, PYTHONPATH=str(tmp_path)))
-    assert (result.returncode, result.stderr) == (130, '%s: interrupted\n' % program.name)
+    assert (result.returncode, result.stderr) == (130, f'{program.name}: interrupted\n')
 
 
 @pytest.mark.parametrize('kilobytes, program', [(60000, 'experiments/eval.py'), (150000, TORCH)])
@@ -49,7 +60,7 @@ def test_memory_that_runs_out_later_is_said_in_one_line(tmp_path):
 
 @pytest.mark.parametrize('closed', ['2>&-', '<&- >&- 2>&-'])
 def test_a_program_ends_as_usual_where_its_streams_are_closed(closed, tmp_path):
-    python = ('bash', '-c', 'exec "$@" ' + closed, 'bash', sys.executable)
+    python = ('bash', '-c', f'exec "$@" {closed}', 'bash', sys.executable)
     assert run('experiments/list_models.py', 'none', python=python).returncode == 1
     assert run('experiments/list_models.py', python=python).returncode == 0
 

@@ -1,17 +1,27 @@
 """train_all.sh --status, --watch and --release: what each state of a model looks like."""
+
 import datetime
 import os
 import re
 import signal
 
 import numpy as np
-
-from birdsong import files
-import status as status_module
 from test_drivers import gate, open_gate, project, start_training, train, wait_for  # noqa: F401 (project is a fixture)
 
+import status as status_module
+from birdsong import files
+
+
 def status(project, *arguments):
-    result = project.run('experiments/train_all.sh', '--status', '--dataset', 'tiny', '--models', project.experiments / 'table.tsv', *arguments)
+    result = project.run(
+        'experiments/train_all.sh',
+        '--status',
+        '--dataset',
+        'tiny',
+        '--models',
+        project.experiments / 'table.tsv',
+        *arguments,
+    )
     assert result.returncode == 0, result.output
     return dict(line.split(None, 1) for line in result.stdout.splitlines())
 
@@ -26,7 +36,7 @@ def test_status_tells_of_every_model(project):
     wait_for(driver.stdout, 'plain: training')
     assert states['4'] == 'models: 2 free, 2 waiting'
     words = status(project)['plain']
-    assert words.startswith('running      on %s (' % os.uname().nodename) and 'no epoch finished yet' in words
+    assert words.startswith(f'running      on {os.uname().nodename} (') and 'no epoch finished yet' in words
     (project.experiments / 'FAIL').write_text('plain')
     open_gate(project, 'plain')
     assert driver.wait(60) == 1
@@ -36,8 +46,13 @@ def test_status_tells_of_every_model(project):
     (project.experiments / 'FAIL').unlink()
     train(project)
     root = project.experiments / 'tiny' / 'plain'
-    files.save_npz(str(root) + '.err.npz', {'errors': np.array([[2, 1, 1, .125], [1, 2, 1, .5], [1, 2, 1, .25]]),
-                                             'columns': np.array(['train_loss', 'valid_loss', 'valid_error', 'valid_map'])})
+    files.save_npz(
+        f'{root!s}.err.npz',
+        {
+            'errors': np.array([[2, 1, 1, 0.125], [1, 2, 1, 0.5], [1, 2, 1, 0.25]]),
+            'columns': np.array(['train_loss', 'valid_loss', 'valid_error', 'valid_map']),
+        },
+    )
     (project.experiments / 'tiny' / 'plain.run.json').write_text('{"saved_epoch": 2}')
     (project.experiments / 'tiny' / 'meta.pred.npz').unlink()
     states = status(project)
@@ -52,32 +67,37 @@ def test_without_a_table_status_shows_what_is_in_the_folder_and_the_published_mo
         result = project.run('experiments/train_all.sh', '--status', '--dataset', 'tiny', *names)
         assert result.returncode == 0, result.output
         return [line.split()[0] for line in result.stdout.splitlines()]
+
     assert len(shown()) == 37 + 1
     train(project, 'plain')
     (project.experiments / 'tiny' / 'others.npz.lock').mkdir()
     assert shown() == ['others', 'plain', '2']
     assert shown('plain', 'dummy_lme1_fdrop05_fM10k_powlearn_shift5_fs1024_mc2cgr1dgr1') == [
-        'dummy_lme1_fdrop05_fM10k_powlearn_shift5_fs1024_mc2cgr1dgr1', 'plain', '2']
+        'dummy_lme1_fdrop05_fM10k_powlearn_shift5_fs1024_mc2cgr1dgr1',
+        'plain',
+        '2',
+    ]
 
 
 def test_the_map_of_a_model_of_the_original_is_told(tmp_path):
-    np.savez(tmp_path / 'm.err.npz', np.array([[2, 1, 1, .125], [1, 2, 1, .5]]))
+    np.savez(tmp_path / 'm.err.npz', np.array([[2, 1, 1, 0.125], [1, 2, 1, 0.5]]))
     assert status_module.reached(str(tmp_path / 'm')) == 'MAP of excerpts 0.500 after epoch 2 of 2'
 
 
 def test_progress_is_told_from_the_log(tmp_path):
-    (tmp_path / 'm.log').write_text('''== start
+    (tmp_path / 'm.log').write_text("""== start
 epoch 1: train loss 2.0000, valid map 0.1000, rate 0.001, 50.0 s
 epoch 2: train loss 1.5000, valid map 0.2000, rate 0.001, 60.0 s, back to epoch 1 (trial 1 of 3 ended)
 epoch 3: train loss 1.2500, valid map 0.3000, rate 0.0001, 70.0 s
-''')
+""")
     (tmp_path / 'm.run.json').write_text('{"settings": {"epochs": 33, "patience": 10}}')
     assert status_module.progress(str(tmp_path / 'm'), datetime.datetime(2026, 1, 1, 23, 45)) == (
-        'epoch 3 (train loss 1.2500, valid map 0.3000), rate 0.0001, 1.0 min an epoch, ends by 2026-01-02 00:15')
+        'epoch 3 (train loss 1.2500, valid map 0.3000), rate 0.0001, 1.0 min an epoch, ends by 2026-01-02 00:15'
+    )
 
 
 def work_of(project, name):
-    return next((project.experiments / 'tiny' / (name + '.npz.lock')).glob('1/work.*'))
+    return next((project.experiments / 'tiny' / (f'{name}.npz.lock')).glob('1/work.*'))
 
 
 def test_running_training_shows_its_epoch_rate_and_end(project):
@@ -90,8 +110,11 @@ def test_running_training_shows_its_epoch_rate_and_end(project):
     (work / 'plain.run.json').write_text('{"settings": {"epochs": 2}}')
     end = datetime.datetime.now() + datetime.timedelta(seconds=90)
     words = status(project, 'plain')['plain']
-    assert re.search(r'on \S+ \(process \d+\) since \d{4}-.*; epoch 1 \(train loss 2.5000, valid map 0.1250\), rate 0.001, 1.5 min an epoch, '
-                     r'ends about %d-' % end.year, words), words
+    assert re.search(
+        r'on \S+ \(process \d+\) since \d{4}-.*; epoch 1 \(train loss 2.5000, valid map 0.1250\), rate 0.001, 1.5 min an epoch, '
+        r'ends about %d-' % end.year,
+        words,
+    ), words
     open_gate(project, 'plain')
     assert driver.wait(60) == 0
     driver.communicate()
@@ -111,7 +134,11 @@ def test_killed_driver_shows_as_interrupted(project):
     gate(project, 'plain')
     driver = start_training(project, 'plain')
     wait_for(driver.stdout, 'plain: training')
-    supervisor = int(re.search(r'process: (\d+)', (project.experiments / 'tiny' / 'plain.npz.lock' / '1' / 'owner').read_text()).group(1))
+    supervisor = int(
+        re.search(
+            r'process: (\d+)', (project.experiments / 'tiny' / 'plain.npz.lock' / '1' / 'owner').read_text()
+        ).group(1)
+    )
     driver.kill()
     os.kill(supervisor, signal.SIGKILL)
     driver.communicate()
@@ -120,14 +147,31 @@ def test_killed_driver_shows_as_interrupted(project):
 
 
 def test_watch_shows_it_again_and_again(project):
-    watch = project.start('experiments/status.py', '--watch', '0.01', '--dataset', 'tiny', '--models', project.experiments / 'table.tsv', 'meta')
+    watch = project.start(
+        'experiments/status.py',
+        '--watch',
+        '0.01',
+        '--dataset',
+        'tiny',
+        '--models',
+        project.experiments / 'table.tsv',
+        'meta',
+    )
     assert [watch.stdout.readline() for _ in range(4)] == 2 * ['meta  free\n', '1 models: 1 free\n']
     watch.terminate()
     watch.communicate()
 
 
 def release(project, *names):
-    return project.run('experiments/train_all.sh', '--dataset', 'tiny', '--models', project.experiments / 'table.tsv', '--release', *names)
+    return project.run(
+        'experiments/train_all.sh',
+        '--dataset',
+        'tiny',
+        '--models',
+        project.experiments / 'table.tsv',
+        '--release',
+        *names,
+    )
 
 
 def test_released_training_goes_on_with_the_next_driver(project):

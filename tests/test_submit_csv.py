@@ -1,17 +1,18 @@
 """submit_csv.py: the text that the original writes, and rows for every recording."""
+
 import pickle
 
 import numpy as np
 import pytest
-
-from birdsong.scores import predictions
-from birdsong.files import Problem
-from submit_csv import clock, media_ids
 from test_eval import run, write_lines
+
+from birdsong.files import Problem
+from birdsong.scores import predictions
+from submit_csv import clock, media_ids
 
 GOLDEN = ('eval/submit_csv',)
 
-CLASSES = ['sp%05d' % i for i in range(6)]
+CLASSES = [f'sp{int(i):05}' for i in range(6)]
 KEYS = ['test/LIFECLEF2018_XC_WAV_RN7.wav', 'test/LIFECLEF2018_XC_WAV_RN12.wav', 'soundscapes/a_RN_RN345.wav']
 
 
@@ -38,7 +39,7 @@ def test_the_text_is_the_originals(golden, dataset, tmp_path):
     description, arrays = golden('eval/submit_csv')
     assert description['filelist'] == KEYS and description['labelset'] == CLASSES
     for case in description['cases'][:-1]:
-        scores = {k.split('|')[1]: v for k, v in arrays.items() if k.startswith(case['preds'] + '|')}
+        scores = {k.split('|')[1]: v for k, v in arrays.items() if k.startswith(f'{case["preds"]}|')}
         (tmp_path / 'in.pkl').write_bytes(pickle.dumps(scores, 2))
         # The original can't do without a sigmoid.
         done = submit(dataset, 'in.pkl', 'out.csv', *case['options'], '--sigmoid')
@@ -54,7 +55,7 @@ def test_probabilities_are_softmaxed_alone_and_ranked(dataset):
     assert [line[0] for line in lines] == ['7'] * 6 + ['12'] * 6 + ['345'] * 6
     for i in range(3):
         expected = np.exp(scores[i]) / np.exp(scores[i]).sum()
-        mine = lines[6 * i:6 * i + 6]
+        mine = lines[6 * i : 6 * i + 6]
         assert [line[3] for line in mine] == ['1', '2', '3', '4', '5', '6']
         assert [line[1] for line in mine] == [CLASSES[c] for c in np.argsort(-expected)]
         np.testing.assert_allclose([float(line[2]) for line in mine], np.sort(expected)[::-1], atol=1e-6)
@@ -62,31 +63,36 @@ def test_probabilities_are_softmaxed_alone_and_ranked(dataset):
 
 
 def test_mono_pools_rows_and_breaks_ties_by_class(dataset):
-    rows = [np.array([[.1, .2, 0, .9, .1, 0], [.7, .2, 0, 0, .1, 0]])] + [np.full((1, 6), .5)] * 2
+    rows = [np.array([[0.1, 0.2, 0, 0.9, 0.1, 0], [0.7, 0.2, 0, 0, 0.1, 0]])] + [np.full((1, 6), 0.5)] * 2
     lines = written(dataset, rows, '--no-softmax', '--max-classes=3')
-    assert [line[1:] for line in lines[:3]] == [[CLASSES[3], '0.8999999762', '1'], [CLASSES[0], '0.6999999881', '2'],
-                                                [CLASSES[1], '0.2000000030', '3']]
+    assert [line[1:] for line in lines[:3]] == [
+        [CLASSES[3], '0.8999999762', '1'],
+        [CLASSES[0], '0.6999999881', '2'],
+        [CLASSES[1], '0.2000000030', '3'],
+    ]
     assert [line[1] for line in lines[3:6]] == CLASSES[:3]
 
 
 def test_at_most_100_classes_a_recording(dataset):
-    write_lines(dataset / 'labels/labelset', ['sp%05d' % i for i in range(150)])
+    write_lines(dataset / 'labels/labelset', [f'sp{int(i):05}' for i in range(150)])
     rows = list(np.random.default_rng(0).normal(size=(3, 1, 150)))
     assert len(written(dataset, rows)) == 300
     assert len(written(dataset, rows, '--mode=soundscape')) == 300
     assert len(written(dataset, rows, '--max-classes=1000')) == 450
     alike = written(dataset, list(np.zeros((3, 1, 150))))
-    assert [line[1] for line in alike[:100]] == ['sp%05d' % i for i in range(100)]
+    assert [line[1] for line in alike[:100]] == [f'sp{int(i):05}' for i in range(100)]
 
 
 def test_soundscape_lines_with_probability_0_are_left_out(dataset):
-    rows = [np.array([[1, 0, 0, 0, 0, 0], [.5, 0, .5, 1e-12, 0, 0]])] + [np.eye(6)[:1]] * 2
+    rows = [np.array([[1, 0, 0, 0, 0, 0], [0.5, 0, 0.5, 1e-12, 0, 0]])] + [np.eye(6)[:1]] * 2
     lines = written(dataset, rows, '--mode=soundscape', '--no-softmax')
-    assert lines == [['7', '00:00:00-00:00:05', CLASSES[0], '1.0000000000'],
-                     ['7', '00:00:05-00:00:10', CLASSES[0], '0.5000000000'],
-                     ['7', '00:00:05-00:00:10', CLASSES[2], '0.5000000000'],
-                     ['12', '00:00:00-00:00:05', CLASSES[0], '1.0000000000'],
-                     ['345', '00:00:00-00:00:05', CLASSES[0], '1.0000000000']]
+    assert lines == [
+        ['7', '00:00:00-00:00:05', CLASSES[0], '1.0000000000'],
+        ['7', '00:00:05-00:00:10', CLASSES[0], '0.5000000000'],
+        ['7', '00:00:05-00:00:10', CLASSES[2], '0.5000000000'],
+        ['12', '00:00:00-00:00:05', CLASSES[0], '1.0000000000'],
+        ['345', '00:00:00-00:00:05', CLASSES[0], '1.0000000000'],
+    ]
     assert len(written(dataset, rows, '--no-softmax')) == 18
 
 
@@ -95,23 +101,30 @@ def test_impossible_classes_get_probability_0(dataset):
     assert [line[2] for line in written(dataset, rows)][4:6] == ['0.0000000000'] * 2
 
 
-@pytest.mark.parametrize('keys, rows, options, message', [
-    (KEYS[:2], 2, (), '1 of 3 recordings are missing, such as %s' % KEYS[2]),
-    (KEYS, 3, ('--no-softmax',), 'no probabilities'),
-    (KEYS, 3, ('--max-classes=0',), '--max-classes=0'),
-    (KEYS, 3, ('--filelist=other',), 'filelists/other'),
-])
+@pytest.mark.parametrize(
+    'keys, rows, options, message',
+    [
+        (KEYS[:2], 2, (), f'1 of 3 recordings are missing, such as {KEYS[2]}'),
+        (KEYS, 3, ('--no-softmax',), 'no probabilities'),
+        (KEYS, 3, ('--max-classes=0',), '--max-classes=0'),
+        (KEYS, 3, ('--filelist=other',), 'filelists/other'),
+    ],
+)
 def test_what_would_make_a_wrong_submission_is_refused(dataset, keys, rows, options, message):
-    predictions.save(dataset.parent / 'in.npz', keys, list(np.full((rows, 1, 6), 3.)))
+    predictions.save(dataset.parent / 'in.npz', keys, list(np.full((rows, 1, 6), 3.0)))
     done = submit(dataset, 'in.npz', 'out.csv', *options)
     assert done.returncode == 1 and done.stderr.startswith('submit_csv.py: ') and done.stderr.count('\n') == 1
     assert message in done.stderr
     assert not (dataset.parent / 'out.csv').exists()
 
 
-@pytest.mark.parametrize('names, ids', [
-    (['x/a_RN1.wav', 'x/b.wav', 'y/c.d.wav'], ['1', 'b', 'c.d']),
-    (['x/a.wav', 'y/a.wav', 'y/b.wav', 'y/b_RN2.wav'], ['x/a', 'y/a', 'y/b', '2'])])
+@pytest.mark.parametrize(
+    'names, ids',
+    [
+        (['x/a_RN1.wav', 'x/b.wav', 'y/c.d.wav'], ['1', 'b', 'c.d']),
+        (['x/a.wav', 'y/a.wav', 'y/b.wav', 'y/b_RN2.wav'], ['x/a', 'y/a', 'y/b', '2']),
+    ],
+)
 def test_recordings_without_a_number_are_named_by_their_file_name_or_path(dataset, names, ids):
     write_lines(dataset / 'filelists/test', names)
     lines = written(dataset, [np.zeros((1, 6))] * len(names), '--max-classes=1', keys=names)
@@ -138,4 +151,4 @@ def test_a_submission_says_that_it_needs_the_class_ids(dataset):
 def test_a_segment_list_whose_recording_would_get_no_row_is_refused(dataset):
     predictions.save(dataset.parent / 'in.npz', KEYS, [np.eye(6)[:1], np.zeros((2, 6)), np.eye(6)[:1]])
     done = submit(dataset, 'in.npz', 'out.csv', '--mode=soundscape', '--no-softmax')
-    assert done.returncode == 1 and '%s gets no row' % KEYS[1] in done.stderr
+    assert done.returncode == 1 and f'{KEYS[1]} gets no row' in done.stderr

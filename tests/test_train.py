@@ -1,4 +1,5 @@
 """train.py: reproducible, resumable, on one process or several."""
+
 import json
 import os
 import re
@@ -11,19 +12,38 @@ import numpy as np
 import pytest
 import torch
 
-from birdsong import program, files
 import train
-from conftest import ROOT
+from birdsong import program
 from birdsong.files import Problem, load_npz, save_npz
+from conftest import ROOT
 
-SMALL = dict(arch='conv:4x3x3x2x2,pool:3x3,Conv:8x3x-1,Conv:8x1x1', mel_bands=20, epochs=3, epochsize=3, batchsize=4, len_min=1, len_max=2,
-             bg_threads=1, cost='softmax', magscale='pow_learn', first_params_log=2)
+SMALL = dict(
+    arch='conv:4x3x3x2x2,pool:3x3,Conv:8x3x-1,Conv:8x1x1',
+    mel_bands=20,
+    epochs=3,
+    epochsize=3,
+    batchsize=4,
+    len_min=1,
+    len_max=2,
+    bg_threads=1,
+    cost='softmax',
+    magscale='pow_learn',
+    first_params_log=2,
+)
 SMALL.update({'arch.pool': 'logmeanexp:1', 'arch.output': 'softmax'})
 
 
 def arguments(dataset, out, *flags, **settings):
     merged = dict(SMALL, **{k.replace('__', '.'): v for k, v in settings.items()})
-    return ['--dataset', str(dataset), '--device', 'cpu', *flags, *(x for k, v in merged.items() for x in ('--var', '%s=%s' % (k, v))), str(out)]
+    return [
+        '--dataset',
+        str(dataset),
+        '--device',
+        'cpu',
+        *flags,
+        *(x for k, v in merged.items() for x in ('--var', f'{k}={v}')),
+        str(out),
+    ]
 
 
 @pytest.fixture
@@ -31,6 +51,7 @@ def call(monkeypatch, tiny_dataset):
     def run_main(out, *flags, **settings):
         monkeypatch.setattr(sys, 'argv', ['train.py', *arguments(tiny_dataset, out, *flags, **settings)])
         train.main()
+
     return run_main
 
 
@@ -39,17 +60,36 @@ ALL = '--validate', '--save-errors', '--keep-state'
 
 def test_a_run_leaves_model_settings_figures_history_and_record(call, tmp_path):
     call(tmp_path / 'm.npz', *ALL, seed=5)
-    assert {p.name for p in tmp_path.iterdir()} == {'m.npz', 'm.npz.vars', 'm.err.npz', 'm.hist.npz', 'm.state', 'm.run.json'}
+    assert {p.name for p in tmp_path.iterdir()} == {
+        'm.npz',
+        'm.npz.vars',
+        'm.err.npz',
+        'm.hist.npz',
+        'm.state',
+        'm.run.json',
+    }
     record = load_npz(tmp_path / 'm.err.npz')
     errors = record['errors']
-    np.testing.assert_array_equal(record['arr_0'], errors)     # what scripts of 2018 read
+    np.testing.assert_array_equal(record['arr_0'], errors)  # what scripts of 2018 read
     assert errors.shape == (3, 4) and np.isfinite(errors).all()
     assert [v.shape for v in load_npz(tmp_path / 'm.hist.npz').values()] == [(5,)]
-    assert 'classes=' in (tmp_path / 'm.npz.vars').read_text() and 'mel_bands=20' in (tmp_path / 'm.npz.vars').read_text()
+    assert (
+        'classes=' in (tmp_path / 'm.npz.vars').read_text() and 'mel_bands=20' in (tmp_path / 'm.npz.vars').read_text()
+    )
     record = json.loads((tmp_path / 'm.run.json').read_text())
     assert record['epochs'] == 3 and record['finished'] and record['seed'] == 5 and record['device'] == 'cpu'
-    assert record['threads'] == torch.get_num_threads() and record['settings']['mel_bands'] == 20 and record['command'][-1] == str(tmp_path / 'm.npz') and record['host'] == socket.gethostname()
-    assert record['packages']['torch'] and record['revision'] and record['started'] <= record['written'] and record['peak_memory_MB'] > 0
+    assert (
+        record['threads'] == torch.get_num_threads()
+        and record['settings']['mel_bands'] == 20
+        and record['command'][-1] == str(tmp_path / 'm.npz')
+        and record['host'] == socket.gethostname()
+    )
+    assert (
+        record['packages']['torch']
+        and record['revision']
+        and record['started'] <= record['written']
+        and record['peak_memory_MB'] > 0
+    )
 
 
 def test_the_same_seed_gives_the_same_bytes_whatever_the_threads(call, tmp_path):
@@ -59,9 +99,14 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_threads(call, tmp_path)
     assert a == b != c
 
 
-SCHEDULES = pytest.mark.parametrize('settings', [
-    dict(epochs=4), dict(epochs=6, patience=1, trials_of_patience=2, eta_decay_every='trial_of_patience', initial_eta=.1),
-    dict(epochs=4, learn_scheme='nesterov', arch__fulldrop=.5)])
+SCHEDULES = pytest.mark.parametrize(
+    'settings',
+    [
+        dict(epochs=4),
+        dict(epochs=6, patience=1, trials_of_patience=2, eta_decay_every='trial_of_patience', initial_eta=0.1),
+        dict(epochs=4, learn_scheme='nesterov', arch__fulldrop=0.5),
+    ],
+)
 
 
 @SCHEDULES
@@ -76,6 +121,7 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(settings, dies_in, call, 
             self.step(next(iter(self.feed.batches(0, 1))))
             raise RuntimeError('power cut')
         return whole(self, *args)
+
     monkeypatch.setattr(train.Trainer, 'epoch', dying)
     with pytest.raises(RuntimeError):
         call(tmp_path / 'b' / 'm.npz', *ALL, **settings)
@@ -96,10 +142,17 @@ def test_a_run_interrupted_after_its_last_epoch_ends_as_an_undisturbed_one(setti
         assert (tmp_path / 'a' / name).read_bytes() == (tmp_path / 'b' / name).read_bytes(), name
 
 
-@pytest.mark.parametrize('settings, longer', [
-    (dict(epochs=1), dict(epochs=2)),
-    (dict(epochs=9, patience=1, eta_decay_every='trial_of_patience', initial_eta=.1, trials_of_patience=1), dict(trials_of_patience=2)),
-    (dict(epochs=1, save='best'), dict(epochs=3, save='last'))])
+@pytest.mark.parametrize(
+    'settings, longer',
+    [
+        (dict(epochs=1), dict(epochs=2)),
+        (
+            dict(epochs=9, patience=1, eta_decay_every='trial_of_patience', initial_eta=0.1, trials_of_patience=1),
+            dict(trials_of_patience=2),
+        ),
+        (dict(epochs=1, save='best'), dict(epochs=3, save='last')),
+    ],
+)
 def test_a_finished_run_that_is_continued_ends_as_one_that_was_longer_from_the_start(settings, longer, call, tmp_path):
     call(tmp_path / 'a' / 'm.npz', *ALL, **dict(settings, **longer))
     call(tmp_path / 'b' / 'm.npz', *ALL, **settings)
@@ -113,10 +166,19 @@ def test_other_settings_continue_on_request_and_the_record_says_so(call, tmp_pat
     call(tmp_path / 'm.npz', *ALL, epochs=1)
     with pytest.raises(Problem, match='--continue-anyway: then no single command reproduces the result'):
         call(tmp_path / 'm.npz', *ALL, epochs=2, batchsize=5)
-    call(tmp_path / 'm.npz', '--keep-state', '--save-errors', '--continue-anyway', epochs=2, batchsize=5, initial_eta=.02, first_params_log=0)
+    call(
+        tmp_path / 'm.npz',
+        '--keep-state',
+        '--save-errors',
+        '--continue-anyway',
+        epochs=2,
+        batchsize=5,
+        initial_eta=0.02,
+        first_params_log=0,
+    )
     assert 'after epoch 1, with epochs=2 (was 1), first_params_log=0 (was 2)' in capsys.readouterr().out
     assert load_npz(tmp_path / 'm.err.npz')['errors'].shape == (2, 1)
-    call(tmp_path / 'm.npz', *ALL, '--continue-anyway', epochs=3, batchsize=5, initial_eta=.02)
+    call(tmp_path / 'm.npz', *ALL, '--continue-anyway', epochs=3, batchsize=5, initial_eta=0.02)
     assert np.isnan(load_npz(tmp_path / 'm.err.npz')['errors'][:2, 1:]).all()
     changes = json.loads((tmp_path / 'm.run.json').read_text())['changes']
     assert 'after epoch 1: batchsize=4, now 5' in changes and 'after epoch 2: validate was False, now True' in changes
@@ -129,7 +191,9 @@ def test_a_full_disk_is_reported_with_the_file_and_what_to_do(name, call, tmp_pa
     (tmp_path / f'.{name}.{os.getpid()}.part').symlink_to('/dev/full')
     with pytest.raises(SystemExit) as stopped:
         program.run(lambda: call(tmp_path / 'm.npz', *ALL, epochs=1))
-    assert str(stopped.value).endswith(f': {tmp_path / name}: No space left on device; free some space on that disk and type the same command again')
+    assert str(stopped.value).endswith(
+        f': {tmp_path / name}: No space left on device; free some space on that disk and type the same command again'
+    )
     assert not (tmp_path / 'm.npz').exists()
 
 
@@ -149,13 +213,17 @@ def test_a_state_of_other_data_or_of_another_format_stops_with_what_differs(call
         call(tmp_path / 'm.npz', '--keep-state', epochs=1)
     other = tmp_path / 'other'
     shutil.copytree(tiny_dataset, other)
-    (other / 'filelists' / 'valid').write_text('\n'.join((other / 'filelists' / 'valid').read_text().splitlines()[1:]) + '\n')
+    (other / 'filelists' / 'valid').write_text(
+        '\n'.join((other / 'filelists' / 'valid').read_text().splitlines()[1:]) + '\n'
+    )
     monkeypatch.setattr(sys, 'argv', ['train.py', *arguments(other, tmp_path / 'm.npz', *ALL, epochs=1)])
     with pytest.raises(Problem, match='data was [0-9a-f]{16}, now [0-9a-f]{16}'):
         train.main()
     assert state.read_bytes() == before
     arrays = load_npz(state)
-    save_npz(state, dict(arrays, description=np.array(str(arrays['description']).replace('"format": 1', '"format": 0'))))
+    save_npz(
+        state, dict(arrays, description=np.array(str(arrays['description']).replace('"format": 1', '"format": 0')))
+    )
     with pytest.raises(Problem, match='format was 0, now 1'):
         call(tmp_path / 'm.npz', *ALL, epochs=1)
     state.write_bytes(before[:-100])
@@ -164,12 +232,19 @@ def test_a_state_of_other_data_or_of_another_format_stops_with_what_differs(call
 
 
 def test_with_patience_the_best_network_is_saved_else_the_last(call, tmp_path, monkeypatch):
-    losses = iter([3., 1., 2.] * 3)
-    monkeypatch.setattr(train.Trainer, 'validate', lambda self: (next(losses), .5, .5))
-    for name, settings in (('last', {}), ('best', dict(patience=9)), ('chosen', dict(save='best')), ('refused', dict(patience=9, save='last'))):
-        losses = iter([3., 1., 2.])
+    losses = iter([3.0, 1.0, 2.0] * 3)
+    monkeypatch.setattr(train.Trainer, 'validate', lambda self: (next(losses), 0.5, 0.5))
+    for name, settings in (
+        ('last', {}),
+        ('best', dict(patience=9)),
+        ('chosen', dict(save='best')),
+        ('refused', dict(patience=9, save='last')),
+    ):
+        losses = iter([3.0, 1.0, 2.0])
         call(tmp_path / name / 'm.npz', '--validate', **settings)
-        assert json.loads((tmp_path / name / 'm.run.json').read_text())['saved_epoch'] == (2 if name in ('best', 'chosen') else 3)
+        assert json.loads((tmp_path / name / 'm.run.json').read_text())['saved_epoch'] == (
+            2 if name in ('best', 'chosen') else 3
+        )
     read = {name: (tmp_path / name / 'm.npz').read_bytes() for name in ('last', 'best', 'chosen', 'refused')}
     assert read['best'] == read['chosen'] != read['last'] == read['refused']
 
@@ -186,16 +261,20 @@ def test_training_says_that_a_network_with_band_centre_has_no_full_resolution(ca
 
 
 def test_training_lowers_the_loss(call, tmp_path):
-    call(tmp_path / 'm.npz', '--save-errors', epochs=12, epochsize=15, initial_eta=.01, arch__fulldrop=0, len_buckets=1)
+    call(
+        tmp_path / 'm.npz', '--save-errors', epochs=12, epochsize=15, initial_eta=0.01, arch__fulldrop=0, len_buckets=1
+    )
     losses = load_npz(tmp_path / 'm.err.npz')['errors'][:, 0]
-    assert losses[-1] < .8 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_a_student_learns_from_its_teacher_and_a_network_starts_from_another(call, tmp_path):
     call(tmp_path / 't.npz', epochs=1)
     call(tmp_path / 's.npz', '--save-errors', epochs=1, ban=tmp_path / 't.npz')
     call(tmp_path / 'i.npz', epochs=0, init_from=tmp_path / 't.npz')
-    assert all((a == b).all() for a, b in zip(load_npz(tmp_path / 'i.npz').values(), load_npz(tmp_path / 't.npz').values()))
+    assert all(
+        (a == b).all() for a, b in zip(load_npz(tmp_path / 'i.npz').values(), load_npz(tmp_path / 't.npz').values())
+    )
 
 
 def test_mixed_precision_stays_close(call, tmp_path):
@@ -203,7 +282,7 @@ def test_mixed_precision_stays_close(call, tmp_path):
         call(tmp_path / name / 'm.npz', '--save-errors', '--validate', *flags, arch__fulldrop=0)
     a, b = (load_npz(tmp_path / name / 'm.err.npz')['errors'] for name in 'ab')
     assert (a != b).any()
-    np.testing.assert_allclose(a[:, :2], b[:, :2], rtol=.05)
+    np.testing.assert_allclose(a[:, :2], b[:, :2], rtol=0.05)
 
 
 def test_spectrograms_on_the_device_stay_close(call, tmp_path):
@@ -220,16 +299,30 @@ def test_the_feed_can_be_timed_and_plotted(call, tmp_path, capsys):
     assert (tmp_path / 'm.feed.png').read_bytes().startswith(b'\x89PNG') and not (tmp_path / 'm.npz').exists()
 
 
-@pytest.mark.parametrize('settings, words', [
-    (dict(ban='nowhere.npz'), 'train that model first'), (dict(arch='conv:4x3x300'), 'arch'), (dict(patience_criterion='valid_map'), '--validate'),
-    (dict(eta_cycle='1:x'), 'eta_cycle'), (dict(arch='', arch_meta='full:4'), 'input_meta')])
+@pytest.mark.parametrize(
+    'settings, words',
+    [
+        (dict(ban='nowhere.npz'), 'train that model first'),
+        (dict(arch='conv:4x3x300'), 'arch'),
+        (dict(patience_criterion='valid_map'), '--validate'),
+        (dict(eta_cycle='1:x'), 'eta_cycle'),
+        (dict(arch='', arch_meta='full:4'), 'input_meta'),
+    ],
+)
 def test_bad_settings_stop_before_anything_is_written(settings, words, call, tmp_path):
     with pytest.raises(Problem, match=words):
-        call(tmp_path / 'm.npz', *ALL, **settings) if 'patience_criterion' not in settings else call(tmp_path / 'm.npz', **settings)
+        call(tmp_path / 'm.npz', *ALL, **settings) if 'patience_criterion' not in settings else call(
+            tmp_path / 'm.npz', **settings
+        )
     assert not list(tmp_path.iterdir())
 
 
 def test_a_model_that_is_no_npz_and_a_missing_data_set_are_refused_in_one_line(tmp_path):
     for args in (['m.txt'], ['--dataset', 'nowhere', str(tmp_path / 'm.npz')]):
-        done = subprocess.run([sys.executable, str(ROOT / 'experiments' / 'train.py'), *args], capture_output=True, text=True, cwd=tmp_path)
+        done = subprocess.run(
+            [sys.executable, str(ROOT / 'experiments' / 'train.py'), *args],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
         assert done.returncode == 1 and done.stderr.startswith('train.py: ') and done.stderr.count('\n') == 1

@@ -1,12 +1,15 @@
 """validate.py: what a good dataset shows, and one line with a cure for each kind of fault."""
+
 import shutil
 import struct
 import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from conftest import ROOT
-from hypothesis import given, strategies as st
 
 SCRIPT = ROOT / 'datasets' / 'validate.py'
 sys.path.insert(0, str(ROOT / 'datasets'))
@@ -15,7 +18,7 @@ from birdsong.data.feeds import Dataset
 
 
 def run(dataset, *arguments):
-    return subprocess.run([sys.executable, str(SCRIPT), str(dataset), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.run([sys.executable, str(SCRIPT), str(dataset), *arguments], capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -32,14 +35,31 @@ def lines(path, change):
 def test_a_good_dataset_is_described(dataset):
     result = run(dataset)
     assert result.returncode == 0 and not result.stderr
-    for part in '28 recordings', '4 classes', 'hours', 'soundscapes_val', 'metadata: date', 'elevation', 'repairs', 'in no list: 1':
+    for part in (
+        '28 recordings',
+        '4 classes',
+        'hours',
+        'soundscapes_val',
+        'metadata: date',
+        'elevation',
+        'repairs',
+        'in no list: 1',
+    ):
         assert part in result.stdout
     quick = run(dataset, '--quick')
     assert (quick.returncode, quick.stdout, quick.stderr) == (0, '', '')
 
 
 def test_only_lists_and_labels_are_required(dataset):
-    for name in 'bg.tsv', 'meta.tsv', 'labelset_latin', 'labelset_2014', 'labelset_2015', 'labelset_2017', 'repairs.tsv':
+    for name in (
+        'bg.tsv',
+        'meta.tsv',
+        'labelset_latin',
+        'labelset_2014',
+        'labelset_2015',
+        'labelset_2017',
+        'repairs.tsv',
+    ):
         (dataset / 'labels' / name).unlink()
     for name in 'test', 'soundscapes_val', 'soundscapes_test':
         (dataset / 'filelists' / name).unlink()
@@ -58,11 +78,29 @@ def header(**changes):
         values = dict(rate=22050, channels=1, width=2, length=None)
         values.update(changes)
         path = first(dataset)
-        data = path.read_bytes()[44:44 + 4 * 2000]
+        data = path.read_bytes()[44 : 44 + 4 * 2000]
         size = len(data) if values['length'] is None else values['length']
         frame = values['channels'] * values['width']
-        path.write_bytes(struct.pack('<4sI4s4sIHHIIHH4sI', b'RIFF', 36 + size, b'WAVE', b'fmt ', 16, 1, values['channels'], values['rate'], frame * values['rate'],
-                                     frame, 8 * values['width'], b'data', size) + data[:size])
+        path.write_bytes(
+            struct.pack(
+                '<4sI4s4sIHHIIHH4sI',
+                b'RIFF',
+                36 + size,
+                b'WAVE',
+                b'fmt ',
+                16,
+                1,
+                values['channels'],
+                values['rate'],
+                frame * values['rate'],
+                frame,
+                8 * values['width'],
+                b'data',
+                size,
+            )
+            + data[:size]
+        )
+
     return change
 
 
@@ -72,7 +110,9 @@ def append(name, line):
 
 def cut(name, field):
     """Drop the fields from `field` on of the first line."""
-    return lambda dataset: lines(dataset / name, lambda content: ['\t'.join(content[0].split('\t')[:field])] + content[1:])
+    return lambda dataset: lines(
+        dataset / name, lambda content: ['\t'.join(content[0].split('\t')[:field])] + content[1:]
+    )
 
 
 FAULTS = {
@@ -81,29 +121,49 @@ FAULTS = {
     'no audio': (lambda dataset: shutil.rmtree(dataset / 'audio'), 'audio: no such folder'),
     'empty list': (lambda dataset: (dataset / 'filelists/valid').write_text(''), 'filelists/valid: lists nothing'),
     'listed twice': (append('filelists/valid', lambda content: content[0]), 'is in filelists/valid already'),
-    'in both lists': (lambda dataset: lines(dataset / 'filelists/valid', lambda content: content + (dataset / 'filelists/train').read_text().split()[:1]),
-                      'is in filelists/train already'),
+    'in both lists': (
+        lambda dataset: lines(
+            dataset / 'filelists/valid', lambda content: content + (dataset / 'filelists/train').read_text().split()[:1]
+        ),
+        'is in filelists/train already',
+    ),
     'absolute path': (append('filelists/test', '/etc/passwd'), 'no path below audio/'),
     'path upwards': (append('filelists/test', '../../x.wav'), 'no path below audio/'),
     'blank line': (append('filelists/test', ''), 'no path below audio/'),
-    'unlabelled': (lambda dataset: lines(dataset / 'labels/fg.tsv', lambda content: [line for line in content if not line.startswith(
-        (dataset / 'filelists/train').read_text().split()[0])]), 'has no row in labels/fg.tsv'),
+    'unlabelled': (
+        lambda dataset: lines(
+            dataset / 'labels/fg.tsv',
+            lambda content: [
+                line for line in content if not line.startswith((dataset / 'filelists/train').read_text().split()[0])
+            ],
+        ),
+        'has no row in labels/fg.tsv',
+    ),
     'class out of range': (append('labels/fg.tsv', 'x.wav\t4'), "x.wav has class '4'; expected 0 to 3"),
     'class no number': (append('labels/fg.tsv', 'x.wav\t-1'), "x.wav has class '-1'"),
     'two rows': (append('labels/fg.tsv', lambda content: content[0]), 'has a row already'),
     'no field': (cut('labels/fg.tsv', 1), 'labels/fg.tsv, line 1: expected 2 fields'),
     'background out of range': (append('labels/bg.tsv', 'x.wav\t1,9'), "x.wav has classes '1,9'"),
-    'background row missing': (lambda dataset: lines(dataset / 'labels/bg.tsv', lambda content: content[:1]), 'labels/bg.tsv: no row for'),
+    'background row missing': (
+        lambda dataset: lines(dataset / 'labels/bg.tsv', lambda content: content[:1]),
+        'labels/bg.tsv: no row for',
+    ),
     'metadata fields': (cut('labels/meta.tsv', 3), 'labels/meta.tsv, line 1: expected 6 fields'),
     'date': (append('labels/meta.tsv', 'x.wav\t2010\t\t\t\t'), "has the date '2010'"),
     'time': (append('labels/meta.tsv', 'x.wav\t\t24:00:00\t\t\t'), "has the time '24:00:00'"),
     'latitude': (append('labels/meta.tsv', 'x.wav\t\t\tnorth\t\t'), "has the latitude 'north'"),
     'elevation': (append('labels/meta.tsv', 'x.wav\t\t\t\t\thigh'), "has the elevation 'high'"),
-    'labels unsorted': (lambda dataset: lines(dataset / 'labels/labelset', lambda content: content[::-1]), 'have to be sorted'),
+    'labels unsorted': (
+        lambda dataset: lines(dataset / 'labels/labelset', lambda content: content[::-1]),
+        'have to be sorted',
+    ),
     'labels twice': (append('labels/labelset', lambda content: content[-1]), 'each once'),
     'label with semicolon': (append('labels/labelset', 'zz;z'), "'zz;z' can not be a class id"),
     'no labels at all': (lambda dataset: (dataset / 'labels/labelset').write_text(''), 'no classes'),
-    'names missing': (lambda dataset: lines(dataset / 'labels/labelset_latin', lambda content: content[1:]), '3 names for 4 classes'),
+    'names missing': (
+        lambda dataset: lines(dataset / 'labels/labelset_latin', lambda content: content[1:]),
+        '3 names for 4 classes',
+    ),
     'unknown edition class': (append('labels/labelset_2014', 'nobody'), 'nobody is not in labels/labelset'),
     'recording missing': (lambda dataset: first(dataset).unlink(), 'no such recording'),
     'recording empty': (lambda dataset: first(dataset).write_bytes(b''), 'an empty file'),
@@ -112,7 +172,8 @@ FAULTS = {
     'other rate': (header(rate=44100), 'is not mono, 16 bit, 22050 Hz'),
     'stereo': (header(channels=2), 'is not mono'),
     '32 bit': (header(width=4), 'is not mono'),
-    'no recording': (lambda dataset: first(dataset).write_text('This is text. ' * 50), 'not a WAVE file')}
+    'no recording': (lambda dataset: first(dataset).write_text('This is text. ' * 50), 'not a WAVE file'),
+}
 
 
 @pytest.mark.parametrize('fault', FAULTS)
@@ -132,22 +193,36 @@ def test_faults_end_the_script_with_a_line_each(dataset):
     FAULTS['class out of range'][0](dataset)
     result = run(dataset)
     assert result.returncode == 1 and not result.stdout and 'Traceback' not in result.stderr
-    assert len(result.stderr.splitlines()) == 3 and all(line.startswith('validate.py: ') for line in result.stderr.splitlines())
+    assert len(result.stderr.splitlines()) == 3 and all(
+        line.startswith('validate.py: ') for line in result.stderr.splitlines()
+    )
 
 
 def test_faults_of_a_kind_are_counted(dataset):
     for i in range(5):
         append('labels/fg.tsv', 'x%d.wav\t77' % i)(dataset)
     faults, _ = validate.check(str(dataset))
-    assert faults == [line for line in faults if 'x0.wav' in line and '(and 4 more of this kind)' in line] and len(faults) == 1
+    assert (
+        faults == [line for line in faults if 'x0.wav' in line and '(and 4 more of this kind)' in line]
+        and len(faults) == 1
+    )
 
 
 def test_times_that_the_2018_scripts_wrote_are_repaired_and_stop_no_driver(dataset, capsys):
     meta = dataset / 'labels/meta.tsv'
-    times = {'24:10:00': '12:10:00', '24:00:00': '12:00:00', '700:00:00': '07:00:00', '1830:00:00': '18:30:00', '30:30:00': '18:30:00',
-             '25:61:00': '', '07:15:00': '07:15:00', '5:7:9': '05:07:09', '': ''}
+    times = {
+        '24:10:00': '12:10:00',
+        '24:00:00': '12:00:00',
+        '700:00:00': '07:00:00',
+        '1830:00:00': '18:30:00',
+        '30:30:00': '18:30:00',
+        '25:61:00': '',
+        '07:15:00': '07:15:00',
+        '5:7:9': '05:07:09',
+        '': '',
+    }
     keys = (dataset / 'filelists/train').read_text().split()
-    before = ''.join('%s\t2010-05-07\t%s\t\t\t\n' % item for item in zip(keys, times))
+    before = ''.join('{}\t2010-05-07\t{}\t\t\t\n'.format(*item) for item in zip(keys, times))
     meta.write_text(before)
     assert validate.check(str(dataset), quick=True)[0] == []
     faults, _ = validate.check(str(dataset))
@@ -160,12 +235,22 @@ def test_times_that_the_2018_scripts_wrote_are_repaired_and_stop_no_driver(datas
     assert [line.split('\t')[2] for line in meta.read_text().splitlines()] == list(times.values())
     assert (dataset / 'labels/meta.tsv.old').read_text() == before
     assert validate.check(str(dataset))[0] == []
-    assert 'nothing changed' in run(dataset, '--repair-times').stdout and (dataset / 'labels/meta.tsv.old').read_text() == before
+    assert (
+        'nothing changed' in run(dataset, '--repair-times').stdout
+        and (dataset / 'labels/meta.tsv.old').read_text() == before
+    )
 
 
 def test_byte_order_marks_are_removed_from_lists_and_tables(dataset):
     _, before = validate.check(str(dataset))
-    for name in 'filelists/train', 'filelists/valid', 'labels/labelset', 'labels/fg.tsv', 'labels/bg.tsv', 'labels/meta.tsv':
+    for name in (
+        'filelists/train',
+        'filelists/valid',
+        'labels/labelset',
+        'labels/fg.tsv',
+        'labels/bg.tsv',
+        'labels/meta.tsv',
+    ):
         path = dataset / name
         path.write_text('\ufeff' + path.read_text(), encoding='utf-8')
     # as `cat one two > list` leaves it
@@ -179,7 +264,11 @@ def test_prediction_needs_only_recordings_and_the_named_lists(dataset):
     shutil.rmtree(dataset / 'labels')
     assert 'filelists/train: missing' in run(dataset).stderr
     result = run(dataset, '--for', 'predict', '--filelists', 'test,soundscapes_val')
-    assert (result.returncode, result.stderr) == (0, '') and 'soundscapes_val' in result.stdout and 'soundscapes_test' not in result.stdout
+    assert (
+        (result.returncode, result.stderr) == (0, '')
+        and 'soundscapes_val' in result.stdout
+        and 'soundscapes_test' not in result.stdout
+    )
     assert run(dataset, '--for', 'predict', '--quick').stderr == ''
     assert 'filelists/valid: missing' in run(dataset, '--for=predict', '--filelists=valid').stderr
     first(dataset, 'test').unlink()
@@ -204,7 +293,10 @@ def test_quick_trusts_the_index_and_the_full_check_does_not(dataset):
     assert result.returncode == 1 and 'no such recording' in result.stderr
 
 
-@pytest.mark.parametrize('name, problem', [('/nowhere', 'not a dataset'), ('no_such_dataset', 'not a dataset'), ('..', 'not a name'), ('', 'not a name')])
+@pytest.mark.parametrize(
+    'name, problem',
+    [('/nowhere', 'not a dataset'), ('no_such_dataset', 'not a dataset'), ('..', 'not a name'), ('', 'not a name')],
+)
 def test_what_is_no_dataset_is_one_line(name, problem):
     result = run(name)
     assert result.returncode == 1 and problem in result.stderr and result.stderr.count('\n') == 1

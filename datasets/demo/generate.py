@@ -11,10 +11,13 @@ height. Beside them lie, which the organisers don't ship, valid_list for --valid
 recordings) and, for judging results, truth.tsv: media id, class id, 'train', 'valid' or 'test'; for soundscapes
 instead of the latter the start and end in seconds. The same options give the same bytes.
 """
+
 import os
 import sys
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), 'experiments'))
+sys.path.insert(
+    0, os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), 'experiments')
+)
 from birdsong import program  # isort: skip
 import argparse
 import collections
@@ -32,13 +35,80 @@ from birdsong.files import Problem
 YEARS = '2014', '2015', '2017'
 RATE = 44100
 # Not real species: names put together from these.
-GENERA = ('Cantor', 'Silvula', 'Fluvicanor', 'Montavis', 'Arboricen', 'Nebulus', 'Pratincus', 'Umbracen', 'Trillator', 'Lunavis',
-          'Ripacus', 'Solivox', 'Ventulus', 'Altipes', 'Rubecen', 'Noctivox', 'Campavis', 'Litorcen', 'Aurovox', 'Frondicus')
-EPITHETS = ('minor', 'major', 'griseus', 'viridis', 'rufus', 'albus', 'niger', 'montanus', 'silvaticus', 'palustris', 'australis', 'borealis',
-            'striatus', 'maculatus', 'elegans', 'modestus', 'vulgaris', 'rarus', 'cantans', 'tacitus', 'ornatus', 'pallidus', 'fuscus',
-            'roseus', 'caeruleus', 'brevis', 'longipes', 'solitarius', 'gregarius', 'andinus', 'amazonicus', 'riparius', 'collaris',
-            'cristatus', 'flavus', 'aureus', 'umbrinus', 'nocturnus', 'matutinus', 'vespertinus')
-AUTHORS = ('Ana Souza', 'José Peña', 'Mary Finch', 'Jörg Müller', 'P. & Q. Heron', 'Inês Ávila', 'Tom Wren', 'Lucía Nuñez')
+GENERA = (
+    'Cantor',
+    'Silvula',
+    'Fluvicanor',
+    'Montavis',
+    'Arboricen',
+    'Nebulus',
+    'Pratincus',
+    'Umbracen',
+    'Trillator',
+    'Lunavis',
+    'Ripacus',
+    'Solivox',
+    'Ventulus',
+    'Altipes',
+    'Rubecen',
+    'Noctivox',
+    'Campavis',
+    'Litorcen',
+    'Aurovox',
+    'Frondicus',
+)
+EPITHETS = (
+    'minor',
+    'major',
+    'griseus',
+    'viridis',
+    'rufus',
+    'albus',
+    'niger',
+    'montanus',
+    'silvaticus',
+    'palustris',
+    'australis',
+    'borealis',
+    'striatus',
+    'maculatus',
+    'elegans',
+    'modestus',
+    'vulgaris',
+    'rarus',
+    'cantans',
+    'tacitus',
+    'ornatus',
+    'pallidus',
+    'fuscus',
+    'roseus',
+    'caeruleus',
+    'brevis',
+    'longipes',
+    'solitarius',
+    'gregarius',
+    'andinus',
+    'amazonicus',
+    'riparius',
+    'collaris',
+    'cristatus',
+    'flavus',
+    'aureus',
+    'umbrinus',
+    'nocturnus',
+    'matutinus',
+    'vespertinus',
+)
+AUTHORS = (
+    'Ana Souza',
+    'José Peña',
+    'Mary Finch',
+    'Jörg Müller',
+    'P. & Q. Heron',
+    'Inês Ávila',
+    'Tom Wren',
+    'Lucía Nuñez',
+)
 PLACES = 'Rio Claro', 'Alto Verde', 'Lagoa', 'Cerro Azul', 'São Bento', 'Las Piedras', 'Mata Funda', 'Quebrada'
 
 Syllable = collections.namedtuple('Syllable', 'kind ratio seconds width speed')
@@ -47,6 +117,7 @@ Recording = collections.namedtuple('Recording', 'media species part session')
 
 
 # == Species ==
+
 
 def make_syllable(rng, kind):
     return Syllable(kind, rng.uniform(0.85, 1.2), rng.uniform(0.07, 0.35), rng.uniform(1.15, 1.6), rng.uniform(18, 45))
@@ -71,14 +142,29 @@ def make_species(seed, count):
         patterns = ([0, 0, 1], [0, 1, 0, 1], [0] * 4, [0, 0, 0, 1, 1], [0, 1])
         dialects = []
         for _ in range(2):
-            dialects.append((parts, patterns[rng.integers(len(patterns))], rng.uniform(0.03, 0.15), rng.uniform(0.4, 1.0)))
-        result.append(Species(class_id, GENERA[pairs[s] % len(GENERA)], EPITHETS[pairs[s] // len(GENERA)], YEARS[3 * s // count], pitches[s],
-                              dialects, (-30 + 35 * shares[0][s], -78 + 35 * shares[1][s]), rng.uniform(9, 15),
-                              3200 * shares[2][s] ** 1.5, 365 * shares[3][s], (4 + 18 * shares[4][s]) % 24))
+            dialects.append(
+                (parts, patterns[rng.integers(len(patterns))], rng.uniform(0.03, 0.15), rng.uniform(0.4, 1.0))
+            )
+        result.append(
+            Species(
+                class_id,
+                GENERA[pairs[s] % len(GENERA)],
+                EPITHETS[pairs[s] // len(GENERA)],
+                YEARS[3 * s // count],
+                pitches[s],
+                dialects,
+                (-30 + 35 * shares[0][s], -78 + 35 * shares[1][s]),
+                rng.uniform(9, 15),
+                3200 * shares[2][s] ** 1.5,
+                365 * shares[3][s],
+                (4 + 18 * shares[4][s]) % 24,
+            )
+        )
     return result
 
 
 # == Songs ==
+
 
 def sing_syllable(syllable, pitch, tempo, rate):
     """One syllable as float32 samples of amplitude 1."""
@@ -112,14 +198,18 @@ def sing_syllable(syllable, pitch, tempo, rate):
 def sing(species, rng, individual, seconds, rate, start=None):
     """`seconds` of one bird's song with pauses, as float32 samples of amplitude 1 or less."""
     result = np.zeros(int(seconds * rate), np.float32)
-    pitch, tempo, (parts, pattern, gap, pause) = (species.pitch * individual[0], individual[1], species.dialects[individual[2]])
+    pitch, tempo, (parts, pattern, gap, pause) = (
+        species.pitch * individual[0],
+        individual[1],
+        species.dialects[individual[2]],
+    )
     voices = [sing_syllable(part, pitch, tempo, rate) for part in parts]
     position = (rng.uniform(0, 0.6) if start is None else start) * rate
     while position < len(result):
         loudness = rng.uniform(0.6, 1)
         for which in pattern:
-            wave = voices[which][:max(0, len(result) - int(position))]
-            result[int(position):int(position) + len(wave)] += wave * np.float32(loudness * rng.uniform(0.8, 1))
+            wave = voices[which][: max(0, len(result) - int(position))]
+            result[int(position) : int(position) + len(wave)] += wave * np.float32(loudness * rng.uniform(0.8, 1))
             position += len(wave) + gap * tempo * rate
         position += pause * rng.uniform(0.6, 1.6) * rate
     # an echo from the edge of the wood
@@ -133,11 +223,17 @@ def noise(rng, samples, rate):
     """Hiss, wind, and at times insects; of about unit power."""
     white = rng.standard_normal(samples, dtype=np.float32)
     pole = rng.uniform(0.9, 0.98)
-    wind = scipy.signal.lfilter(np.float32([1 - pole]), np.float32([1, -pole]), white) / np.float32(np.sqrt((1 - pole) / (1 + pole)))
+    wind = scipy.signal.lfilter(np.float32([1 - pole]), np.float32([1, -pole]), white) / np.float32(
+        np.sqrt((1 - pole) / (1 + pole))
+    )
     result = np.float32(rng.uniform(0.2, 0.7)) * white + wind
     if rng.random() < 0.3:
         t = np.arange(samples, dtype=np.float32) / rate
-        result += np.float32(0.5) * np.sin(2 * np.pi * rng.uniform(7000, 9500) * t) * (1 + np.sin(2 * np.pi * rng.uniform(8, 30) * t))
+        result += (
+            np.float32(0.5)
+            * np.sin(2 * np.pi * rng.uniform(7000, 9500) * t)
+            * (1 + np.sin(2 * np.pi * rng.uniform(8, 30) * t))
+        )
     return result
 
 
@@ -150,13 +246,16 @@ def scene(rng, foreground, others, bird, seconds, rate):
     """A recording of `foreground` with `others` behind and noise, float32 within -1..1."""
     result = sing(foreground, rng, bird, seconds, rate)
     for other in others:
-        result += np.float32(rng.uniform(0.08, 0.25)) * sing(other, rng, individual(rng), seconds, rate, start=rng.uniform(0, seconds / 2))
+        result += np.float32(rng.uniform(0.08, 0.25)) * sing(
+            other, rng, individual(rng), seconds, rate, start=rng.uniform(0, seconds / 2)
+        )
     snr = 10 ** (rng.uniform(2, 24) / 20)
     result += np.float32(0.35 / snr) * noise(rng, len(result), rate)
     return result * np.float32(rng.uniform(0.15, 0.45))
 
 
 # == Metadata ==
+
 
 def happening(rng, species):
     """When and where a session takes place: date, hour (with fraction), latitude, longitude, elevation."""
@@ -168,8 +267,9 @@ def happening(rng, species):
 
 
 def xml_text(rows):
-    return '<?xml version="1.0" encoding="UTF-8"?>\n<Audio>\n%s</Audio>\n' % ''.join(
-        '\t<%s>%s</%s>\n' % (tag, escape(str(value)), tag) if value != '' else '\t<%s />\n' % tag for tag, value in rows)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n<Audio>\n{}</Audio>\n'.format(
+        ''.join(f'\t<{tag}>{escape(str(value))}</{tag}>\n' if value != '' else f'\t<{tag} />\n' for tag, value in rows)
+    )
 
 
 def spell_time(rng, hour):
@@ -178,16 +278,31 @@ def spell_time(rng, hour):
     if rng.random() < 0.75:
         return '%02d:%02d' % (h, m)
     half = 'pm' if h >= 12 else 'am'
-    return (('%d:%02d%s' % ((h - 1) % 12 + 1, m, half), '%02d%02d' % (h, m), '%d.%02d' % (h, m), '%02d:%02d-%02d:%02d' % (h, m, (h + 1) % 24, m),
-             '%dh%02d' % (h, m), '?', 'morning')[rng.integers(7)])
+    return (
+        '%d:%02d%s' % ((h - 1) % 12 + 1, m, half),
+        '%02d%02d' % (h, m),
+        '%d.%02d' % (h, m),
+        '%02d:%02d-%02d:%02d' % (h, m, (h + 1) % 24, m),
+        '%dh%02d' % (h, m),
+        '?',
+        'morning',
+    )[rng.integers(7)]
 
 
 def spell_elevation(rng, elevation):
     """A height as one of those who record birds would write it."""
     if rng.random() < 0.75:
         return str(elevation)
-    return (('%d m' % elevation, '%d-%d m' % (elevation - elevation // 10, elevation), 'c. %d' % elevation, '~%dm?' % elevation, '<%d' % (elevation + 1),
-             '%d.%03d' % divmod(elevation, 1000) if elevation >= 1000 else '%dm' % elevation, 'sea level', '?')[rng.integers(8)])
+    return (
+        '%d m' % elevation,
+        '%d-%d m' % (elevation - elevation // 10, elevation),
+        'c. %d' % elevation,
+        '~%dm?' % elevation,
+        '<%d' % (elevation + 1),
+        '%d.%03d' % divmod(elevation, 1000) if elevation >= 1000 else '%dm' % elevation,
+        'sea level',
+        '?',
+    )[rng.integers(8)]
 
 
 def describe(rng, media, wav, species, when, author, session, others, year):
@@ -196,14 +311,24 @@ def describe(rng, media, wav, species, when, author, session, others, year):
     rows = [('MediaId', media), ('FileName', wav)]
     if species:
         rows += [('ClassId', species.class_id)]
-    rows += [('Date', date.isoformat()), ('Time', spell_time(rng, hour)), ('Country', 'Demoland'),
-             ('Locality', '%s %d' % (PLACES[session % len(PLACES)], session)), ('Latitude', '%.4f' % latitude), ('Longitude', '%.4f' % longitude),
-             ('Elevation', spell_elevation(rng, elevation)), ('Author', AUTHORS[author]), ('AuthorID', 'DEMO%05d' % author),
-             ('Content', ('song', 'call', 'call, song')[rng.integers(3)]), ('Quality', int(rng.integers(1, 5))), ('Year', 'BirdCLEF' + year)]
+    rows += [
+        ('Date', date.isoformat()),
+        ('Time', spell_time(rng, hour)),
+        ('Country', 'Demoland'),
+        ('Locality', '%s %d' % (PLACES[session % len(PLACES)], session)),
+        ('Latitude', f'{latitude:.4f}'),
+        ('Longitude', f'{longitude:.4f}'),
+        ('Elevation', spell_elevation(rng, elevation)),
+        ('Author', AUTHORS[author]),
+        ('AuthorID', 'DEMO%05d' % author),
+        ('Content', ('song', 'call', 'call, song')[rng.integers(3)]),
+        ('Quality', int(rng.integers(1, 5))),
+        ('Year', 'BirdCLEF' + year),
+    ]
     if species:
         rows += [('Genus', species.genus), ('Species', species.name)]
         if year != '2017':
-            names = ['%s %s' % (other.genus, other.name) for other in others]
+            names = [f'{other.genus} {other.name}' for other in others]
             if rng.random() < 0.1:
                 names.append('Ignotus volans')
             rows.append(('BackgroundSpecies', ','.join(names)))
@@ -216,11 +341,15 @@ def describe(rng, media, wav, species, when, author, session, others, year):
         blank = ('Date', 'Time', 'Elevation')[rng.integers(3)]
         rows = [(tag, '' if tag == blank else value) for tag, value in rows]
     elif rng.random() < 0.08:
-        rows = [(tag, ('%d-%02d-00' % (date.year, date.month), str(date.year))[rng.integers(2)] if tag == 'Date' else value) for tag, value in rows]
+        rows = [
+            (tag, ('%d-%02d-00' % (date.year, date.month), str(date.year))[rng.integers(2)] if tag == 'Date' else value)
+            for tag, value in rows
+        ]
     return rows
 
 
 # == The folder ==
+
 
 def plan(seed, species, recordings):
     """List of Recording: about a fifth each for test and validation; a session (one author, day, place and bird) yields 1 to 3."""
@@ -244,9 +373,25 @@ def choose_dirt(recordings):
 
     Those that make a recording useless leave a species two others for training, all but the first one for the test.
     """
-    kinds = {'train': ('zero bytes', 'no xml', 'truncated', 'clipped', 'bad xml', 'latin-1', 'synonym', 'upper case', 'stereo', '48000', '22050',
-                       '24 bit', '8 bit', 'long'),
-             'test': ('zero bytes', 'header only', 'stereo', 'latin-1')}
+    kinds = {
+        'train': (
+            'zero bytes',
+            'no xml',
+            'truncated',
+            'clipped',
+            'bad xml',
+            'latin-1',
+            'synonym',
+            'upper case',
+            'stereo',
+            '48000',
+            '22050',
+            '24 bit',
+            '8 bit',
+            'long',
+        ),
+        'test': ('zero bytes', 'header only', 'stereo', 'latin-1'),
+    }
     useless = {'zero bytes': {'train': 2, 'test': 0}, 'no xml': {'train': 2}, 'header only': {'test': 1}}
     result = {}
     for part, todo in kinds.items():
@@ -288,9 +433,13 @@ def record(seed, one, species, sessions, dirt, out, options):
         folder, xml_folder = 'TrainingSet/wav', 'TrainingSet/xml'
     else:
         folder, xml_folder = 'data', 'data'
-    others = [species[s] for s in rng.permutation(len(species))[:rng.choice(3, p=[0.6, 0.3, 0.1])] if s != one.species]
+    others = [species[s] for s in rng.permutation(len(species))[: rng.choice(3, p=[0.6, 0.3, 0.1])] if s != one.species]
     rate = int(dirt) if dirt in ('48000', '22050') else RATE
-    seconds = options.long if dirt == 'long' and options.long else np.exp(rng.uniform(np.log(options.shortest), np.log(options.longest)))
+    seconds = (
+        options.long
+        if dirt == 'long' and options.long
+        else np.exp(rng.uniform(np.log(options.shortest), np.log(options.longest)))
+    )
     path = os.path.join(out, folder, wav[:-3] + ('WAV' if dirt == 'upper case' else 'wav'))
     if dirt == 'zero bytes':
         write_text(path, '')
@@ -308,7 +457,9 @@ def record(seed, one, species, sessions, dirt, out, options):
                 f.write(np.stack([samples, np.float32(0.6) * np.roll(samples, 7)], 1) if stereo else samples)
         if dirt == 'truncated':
             os.truncate(path, os.path.getsize(path) * 2 // 3)
-    rows = describe(rng, one.media, wav, None if one.part == 'test' else mine, when, author, one.session, others, mine.year)
+    rows = describe(
+        rng, one.media, wav, None if one.part == 'test' else mine, when, author, one.session, others, mine.year
+    )
     if dirt == 'synonym':
         rows = [(tag, 'Veteronym' if tag == 'Genus' else value) for tag, value in rows]
     text = xml_text(rows)
@@ -331,14 +482,26 @@ def soundscape(seed, media, species, folder, out, seconds):
         if rng.random() < 0.75:
             s = int(rng.integers(len(species)))
             song = sing(species[s], rng, individual(rng), length, RATE)
-            samples[start * RATE:start * RATE + len(song)] += song * np.float32(rng.uniform(0.15, 0.4))
+            samples[start * RATE : start * RATE + len(song)] += song * np.float32(rng.uniform(0.15, 0.4))
             rows.append((media, species[s].class_id, start, start + length))
     write_wav(os.path.join(out, folder, wav), np.clip(samples, -1, 1), RATE)
     date, hour, latitude, longitude, elevation = happening(rng, species[int(rng.integers(len(species)))])
     # the organisers put these a folder deeper than the recordings
-    write_text(os.path.join(out, folder, 'xml', wav[:-3] + 'xml'), xml_text([
-        ('MediaId', media), ('FileName', wav), ('Date', date.isoformat()), ('Time', '%02d:%02d' % (int(hour), int(hour % 1 * 60))),
-        ('Latitude', '%.4f' % latitude), ('Longitude', '%.4f' % longitude), ('Elevation', elevation), ('Comments', '')]))
+    write_text(
+        os.path.join(out, folder, 'xml', wav[:-3] + 'xml'),
+        xml_text(
+            [
+                ('MediaId', media),
+                ('FileName', wav),
+                ('Date', date.isoformat()),
+                ('Time', '%02d:%02d' % (int(hour), int(hour % 1 * 60))),
+                ('Latitude', f'{latitude:.4f}'),
+                ('Longitude', f'{longitude:.4f}'),
+                ('Elevation', elevation),
+                ('Comments', ''),
+            ]
+        ),
+    )
     return rows
 
 
@@ -351,13 +514,17 @@ def generate(out, options):
     for one in recordings:
         if one.session not in sessions:
             rng = np.random.default_rng([options.seed, 5, one.session])
-            sessions[one.session] = happening(rng, species[one.species]), int(rng.integers(len(AUTHORS))), individual(rng)
+            sessions[one.session] = (
+                happening(rng, species[one.species]),
+                int(rng.integers(len(AUTHORS))),
+                individual(rng),
+            )
     truth, valid = [], []
     for one in tqdm(recordings, desc='recordings', disable=None):
         record(options.seed, one, species, sessions, dirt.get(one.media), out, options)
         truth.append((one.media, species[one.species].class_id, one.part))
         if one.part == 'valid':
-            valid.append('train/%s/%s' % (species[one.species].year, wav_name(species[one.species], one.media)))
+            valid.append(f'train/{species[one.species].year}/{wav_name(species[one.species], one.media)}')
     media = recordings[-1].media
     for folder in ('val/data', 'test'):
         for _ in range(options.soundscapes):
@@ -369,16 +536,24 @@ def generate(out, options):
     write_text(os.path.join(out, 'valid_list'), ''.join(key + '\n' for key in valid))
     write_text(os.path.join(out, 'truth.tsv'), ''.join('\t'.join(map(str, row)) + '\n' for row in truth))
     return '%d recordings of %d species, %d of them for the test, and %d soundscapes' % (
-        len(recordings), len(species), sum(one.part == 'test' for one in recordings), 2 * options.soundscapes)
+        len(recordings),
+        len(species),
+        sum(one.part == 'test' for one in recordings),
+        2 * options.soundscapes,
+    )
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('out', metavar='OUT', help='folder to make')
-    for name, default, text in (('seed', 0, 'of all chance'), ('species', 12, 'number of species'),
-                                ('recordings', 200, 'number of recordings for training and test, at least 5 a species'),
-                                ('soundscapes', 2, 'soundscapes for validation, and as many for the test'),
-                                ('soundscape-seconds', 60, 'length of each'), ('long', 600, 'length of one long recording in seconds; 0: none')):
+    for name, default, text in (
+        ('seed', 0, 'of all chance'),
+        ('species', 12, 'number of species'),
+        ('recordings', 200, 'number of recordings for training and test, at least 5 a species'),
+        ('soundscapes', 2, 'soundscapes for validation, and as many for the test'),
+        ('soundscape-seconds', 60, 'length of each'),
+        ('long', 600, 'length of one long recording in seconds; 0: none'),
+    ):
         parser.add_argument('--' + name, type=int, default=default, metavar='N', help='%s (%d)' % (text, default))
     parser.add_argument('--shortest', type=float, default=3, metavar='S', help='shortest recording in seconds (3)')
     parser.add_argument('--longest', type=float, default=15, metavar='S', help='longest of the others in seconds (15)')
@@ -386,21 +561,28 @@ def main():
     if not 2 <= options.species <= len(GENERA) * len(EPITHETS):
         parser.error('--species %d: expected 2 to %d' % (options.species, len(GENERA) * len(EPITHETS)))
     if options.recordings < 5 * options.species:
-        parser.error('--recordings %d: %d species need at least %d' % (options.recordings, options.species, 5 * options.species))
+        parser.error(
+            '--recordings %d: %d species need at least %d' % (options.recordings, options.species, 5 * options.species)
+        )
     if options.seed < 0 or options.soundscapes < 0 or options.soundscape_seconds < 5 or options.long < 0:
         parser.error('expected seed, soundscapes and long from 0, soundscape-seconds from 5')
     if not 0.1 <= options.shortest <= options.longest <= 3600:
-        parser.error('--shortest %g --longest %g: expected 0.1 <= shortest <= longest <= 3600' % (options.shortest, options.longest))
+        parser.error(
+            f'--shortest {options.shortest:g} --longest {options.longest:g}: expected 0.1 <= shortest <= longest <= 3600'
+        )
     if os.path.exists(options.out):
-        raise Problem('%s: exists already; remove it or name another folder' % options.out)
-    aside = os.path.join(os.path.dirname(os.path.abspath(options.out)), '.%s.%d.part' % (os.path.basename(os.path.abspath(options.out)), os.getpid()))
+        raise Problem(f'{options.out}: exists already; remove it or name another folder')
+    aside = os.path.join(
+        os.path.dirname(os.path.abspath(options.out)),
+        '.%s.%d.part' % (os.path.basename(os.path.abspath(options.out)), os.getpid()),
+    )
     try:
         os.makedirs(aside)
         told = generate(aside, options)
         os.rename(aside, options.out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    print('%s: %s' % (options.out, told))
+    print(f'{options.out}: {told}')
 
 
 if __name__ == '__main__':

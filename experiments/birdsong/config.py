@@ -2,6 +2,7 @@
 
 A setting is a line KEY=VALUE; the value is an int if it reads as one, else a float, else text.
 """
+
 import difflib
 import functools
 import os
@@ -36,7 +37,7 @@ def parse_assignments(lines, origin='--var'):
             continue
         key, equals, value = line.rstrip('\r\n').partition('=')
         if not equals or not key.strip():
-            raise Problem('%s, line %d: expected KEY=VALUE, found %r' % (origin, number, line))
+            raise Problem(f'{origin}, line {int(number)}: expected KEY=VALUE, found {line!r}')
         settings[key.strip()] = parse_value(value)
     return settings
 
@@ -49,7 +50,7 @@ def read_vars(filename):
 def write_vars(filename, settings):
     """Write settings as a .vars file, whole or not at all."""
     with writing(filename, 'w', encoding='utf-8') as f:
-        f.writelines('%s=%s\n' % item for item in settings.items())
+        f.writelines('{}={}\n'.format(*item) for item in settings.items())
 
 
 @functools.lru_cache(None)
@@ -86,10 +87,13 @@ def check(settings, origin='settings'):
     for key, value in settings.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
-            raise Problem('%s: unknown setting %s%s' % (origin, key, '; did you mean %s?' % near[0] if near else
-                                                       '; experiments/defaults.vars lists all'))
+            raise Problem(
+                '{}: unknown setting {}{}'.format(
+                    origin, key, f'; did you mean {near[0]}?' if near else '; experiments/defaults.vars lists all'
+                )
+            )
         if not _admits(known[key], value):
-            raise Problem('%s: %s=%s: expected %s' % (origin, key, value, ' or '.join(known[key].split('|')) or 'nothing'))
+            raise Problem(f'{origin}: {key}={value}: expected {" or ".join(known[key].split("|")) or "nothing"}')
 
 
 def load(vars_files=(), assignments=()):

@@ -1,4 +1,5 @@
 """Where networks run, and several processes that train one network together (launch.py)."""
+
 import io
 import os
 
@@ -19,18 +20,20 @@ def pick(name=None):
     Each of several processes gets the CUDA device of its local rank. Raises Problem if the device is not there.
     """
     if not name:
-        name = ('cuda' if torch.cuda.is_available() else
-                'mps' if torch.backends.mps.is_available() else 'cpu')
+        name = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
     if name.startswith('cuda') and 'LOCAL_RANK' in os.environ:
         if name != 'cuda':
-            raise Problem('--device %s: each process gets a GPU of its own; say --device cuda, and which ones by '
-                          'CUDA_VISIBLE_DEVICES' % name)
-        name = 'cuda:%s' % os.environ['LOCAL_RANK']
+            raise Problem(
+                f'--device {name}: each process gets a GPU of its own; say --device cuda, and which ones by CUDA_VISIBLE_DEVICES'
+            )
+        name = f'cuda:{os.environ["LOCAL_RANK"]}'
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, ValueError) as e:
-        raise Problem('--device %s: not available here (%s); try --device cpu' % (name, str(e).split('\n')[0])) from None
+        raise Problem(
+            '--device {}: not available here ({}); try --device cpu'.format(name, str(e).split('\n')[0])
+        ) from None
     if device.type == 'cuda':
         torch.cuda.set_device(device)
     return device
@@ -78,17 +81,21 @@ class Team:
         if self.size > 1 and not dist.is_initialized():
             # torchrun's store, which listens on the network, only if it was torchrun that started us
             store = os.environ.get('TEAM_STORE')
-            dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo', f'file://{store}' if store else 'env://',
-                                    rank=self.rank, world_size=self.size)
+            dist.init_process_group(
+                'nccl' if device.type == 'cuda' else 'gloo',
+                f'file://{store}' if store else 'env://',
+                rank=self.rank,
+                world_size=self.size,
+            )
         self.device = device
 
     def share(self, batch):
         """This process's rows of a batch of arrays, and their part of the whole batch."""
         if self.size == 1:
-            return batch, 1.
+            return batch, 1.0
         total = len(next(iter(batch.values())))
         if total < self.size:
-            raise Problem('batchsize=%d: too few for %d processes' % (total, self.size))
+            raise Problem(f'batchsize={int(total)}: too few for {int(self.size)} processes')
         rows = slice(total * self.rank // self.size, total * (self.rank + 1) // self.size)
         return {k: v[rows] for k, v in batch.items()}, (rows.stop - rows.start) / total
 

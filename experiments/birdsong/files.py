@@ -2,11 +2,11 @@
 
 `Problem` is what every program here raises on bad input; `writing` is how every result is written.
 """
+
 import contextlib
 import os
 import stat
 import struct
-import sys
 import tokenize
 import zipfile
 import zlib
@@ -26,6 +26,7 @@ class Problem(Exception):
 
 def open_regular(filename, mode='rb', **kwargs):
     """`open` for reading, except that a pipe or a device, which may have no end, is refused at once. Raises Problem."""
+
     def opener(path: str, flags: int) -> int:
         descriptor = os.open(path, flags | os.O_NONBLOCK)
         kind = os.fstat(descriptor).st_mode
@@ -33,6 +34,7 @@ def open_regular(filename, mode='rb', **kwargs):
             os.close(descriptor)
             raise Problem(f'{filename}: a pipe or a device, not a file; write its content to a file and name that')
         return descriptor
+
     return open(filename, mode, opener=opener, **kwargs)
 
 
@@ -57,7 +59,7 @@ def writing(filename, mode='wb', **kwargs):
     if os.path.exists(filename) and not (os.path.isfile(filename) or os.path.isdir(filename)):
         raise Problem(f'{filename}: a pipe or a device, not a file; name a file')
     folder, base = os.path.split(filename)
-    aside = os.path.join(folder, '.%s.%d.part' % (base, os.getpid()))
+    aside = os.path.join(folder, f'.{base}.{int(os.getpid())}.part')
     try:
         with naming(filename), open(aside, mode, **kwargs) as f:
             yield f
@@ -74,7 +76,7 @@ def save_npz(filename, arrays, compress=False):
     """Write a dict of arrays as `.npz`: whole or not at all, the same bytes for the same arrays."""
     for name, value in arrays.items():
         if np.asarray(value).dtype.hasobject:
-            raise TypeError('%s: %s holds Python objects' % (filename, name))
+            raise TypeError(f'{filename}: {name} holds Python objects')
     with writing(filename) as f:
         (np.savez_compressed if compress else np.savez)(f, **arrays)
 
@@ -85,12 +87,22 @@ def reading_archive(filename, of, cure='make it anew'):
     try:
         yield
     except FileNotFoundError:
-        raise Problem('%s: no such file' % filename) from None
-    except (OSError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, ValueError, EOFError, KeyError,
-            RuntimeError, MemoryError) as e:
+        raise Problem(f'{filename}: no such file') from None
+    except (
+        OSError,
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        tokenize.TokenError,
+        ValueError,
+        EOFError,
+        KeyError,
+        RuntimeError,
+        MemoryError,
+    ) as e:
         if getattr(e, 'filename', None):  # the system's word on the file itself: a folder, not to be read
             raise
-        raise Problem('%s: not a whole .npz of %s (%s); %s' % (filename, of, e, cure)) from None
+        raise Problem(f'{filename}: not a whole .npz of {of} ({e}); {cure}') from None
 
 
 def load_npz(filename, only=None, cure='make it anew'):
@@ -102,9 +114,11 @@ def load_npz(filename, only=None, cure='make it anew'):
         with open_regular(filename) as file, zipfile.ZipFile(file) as z:
             for info in z.infolist():
                 if info.file_size > MAX_ARRAY_BYTES or (
-                        info.file_size > 1 << 26 and info.file_size > MAX_RATIO * info.compress_size):
-                    raise Problem('%s: %s would unpack to %.1f GB from %.1f MB; refused. Is it what it claims to be?'
-                                  % (filename, info.filename, info.file_size / 1e9, info.compress_size / 1e6))
+                    info.file_size > 1 << 26 and info.file_size > MAX_RATIO * info.compress_size
+                ):
+                    raise Problem(
+                        f'{filename}: {info.filename} would unpack to {info.file_size / 1000000000.0:.1f} GB from {info.compress_size / 1000000.0:.1f} MB; refused. Is it what it claims to be?'
+                    )
             # Not by numpy.load, which searches a list of all names for each array.
             arrays = {}
             for info in z.infolist():
@@ -122,6 +136,6 @@ def read_lines(filename):
             # files that were joined have such a mark at the start of each part
             return [line.lstrip('\ufeff') for line in f.read().splitlines()]
     except FileNotFoundError:
-        raise Problem('%s: no such file' % filename) from None
+        raise Problem(f'{filename}: no such file') from None
     except UnicodeDecodeError:
-        raise Problem('%s: not UTF-8 text' % filename) from None
+        raise Problem(f'{filename}: not UTF-8 text') from None

@@ -3,6 +3,7 @@
 A table has one line per model: name, presets (vars/PRESET.vars, later ones override earlier ones), teachers
 (SETTING=MODEL[:MODEL], or -) and perhaps a remark, separated by tabs. Models live in experiments/DATASET/.
 """
+
 import collections
 import difflib
 import os
@@ -27,10 +28,10 @@ def check_name(name: str, where: str) -> None:
 
 
 def _preset(name, where):
-    filename = os.path.join(config.EXPERIMENTS, 'vars', name + '.vars')
+    filename = os.path.join(config.EXPERIMENTS, 'vars', f'{name}.vars')
     if not os.path.exists(filename):
         known = sorted(f[:-5] for f in os.listdir(os.path.dirname(filename)) if f.endswith('.vars'))
-        raise Problem('%s: no preset %s; %s' % (where, name, _did_you_mean(name, known)))
+        raise Problem(f'{where}: no preset {name}; {_did_you_mean(name, known)}')
     settings = config.read_vars(filename)
     config.check(settings, filename)
     return settings
@@ -38,7 +39,7 @@ def _preset(name, where):
 
 def _did_you_mean(name, known):
     near = difflib.get_close_matches(name, known, 1)
-    return 'did you mean %s?' % near[0] if near else 'there are: %s' % ', '.join(known)
+    return f'did you mean {near[0]}?' if near else f'there are: {", ".join(known)}'
 
 
 def read_table(filename=TABLE, dataset='birdclef'):
@@ -51,14 +52,14 @@ def read_table(filename=TABLE, dataset='birdclef'):
     for number, line in enumerate(read_lines(filename), 1):
         if not line.strip() or line.startswith('#'):
             continue
-        where = '%s, line %d' % (filename, number)
+        where = f'{filename}, line {int(number)}'
         fields = [field.strip() for field in line.split('\t')]
         if not 2 <= len(fields) <= 4 or not fields[1]:
-            raise Problem('%s: expected NAME, PRESETS, TEACHERS, REMARK separated by tabs, found %r' % (where, line))
+            raise Problem(f'{where}: expected NAME, PRESETS, TEACHERS, REMARK separated by tabs, found {line!r}')
         name, presets, teachers, remark = fields + [''] * (4 - len(fields))
         check_name(name, where)
         if name in models:
-            raise Problem('%s: a second model of the name %s' % (where, name))
+            raise Problem(f'{where}: a second model of the name {name}')
         settings = {}
         for preset in presets.split():
             check_name(preset, where)
@@ -67,17 +68,18 @@ def read_table(filename=TABLE, dataset='birdclef'):
         for teacher in teachers.replace('-', '', teachers == '-').split():
             setting, _, names = teacher.partition('=')
             if setting not in TEACHER_SETTINGS or not names:
-                raise Problem('%s: teachers are ban=MODEL or init_from=MODEL[:MODEL], not %r' % (where, teacher))
+                raise Problem(f'{where}: teachers are ban=MODEL or init_from=MODEL[:MODEL], not {teacher!r}')
             by_setting[setting] = names.split(':')
-            settings[setting] = ':'.join('%s/%s.npz' % (dataset, n) for n in by_setting[setting])
+            settings[setting] = ':'.join(f'{dataset}/{n}.npz' for n in by_setting[setting])
         models[name] = Model(name, presets.split(), by_setting, remark, settings)
     if not models:
-        raise Problem('%s: no models in it' % filename)
+        raise Problem(f'{filename}: no models in it')
     for model in models.values():
         for teacher in teachers_of(model):
             if teacher not in models:
-                raise Problem('%s: %s needs %s, which is not in the table; %s'
-                              % (filename, model.name, teacher, _did_you_mean(teacher, list(models))))
+                raise Problem(
+                    f'{filename}: {model.name} needs {teacher}, which is not in the table; {_did_you_mean(teacher, list(models))}'
+                )
     in_order(models, list(models), filename)
     return models
 
@@ -94,13 +96,14 @@ def in_order(models, names, filename=TABLE):
     """
     for name in names:
         if name not in models:
-            raise Problem('%s: no model %s; %s' % (filename, name, _did_you_mean(name, list(models))))
+            raise Problem(f'{filename}: no model {name}; {_did_you_mean(name, list(models))}')
     wanted, done = set(names or models), {}
 
     def visit(name, path):
         if name in path:
-            raise Problem('%s: %s waits for itself (%s); correct its teachers'
-                          % (filename, name, ' needs '.join(path[path.index(name):] + [name])))
+            raise Problem(
+                f'{filename}: {name} waits for itself ({" needs ".join(path[path.index(name) :] + [name])}); correct its teachers'
+            )
         if name not in done:
             for teacher in teachers_of(models[name]):
                 visit(teacher, path + [name])
@@ -122,7 +125,7 @@ def found(dataset: str, table: dict[str, Model]) -> dict[str, Model]:
         name, dot, suffix = filename.rpartition('.npz.')
         if not dot or suffix not in ('vars', 'lock') or name.endswith('.pred') or name in models:
             continue
-        settings = os.path.join(folder, name + '.npz.vars')
+        settings = os.path.join(folder, f'{name}.npz.vars')
         try:
             check_name(name, folder)
             own = config.read_vars(settings) if os.path.exists(settings) else {}
@@ -155,9 +158,9 @@ def train_arguments(model, dataset):
     """Arguments of train.py for a model, all but the file to write; run it in experiments/."""
     arguments = ['--dataset', dataset] + TRAIN_FLAGS
     for preset in model.presets:
-        arguments += ['--vars', 'vars/%s.vars' % preset]
+        arguments += ['--vars', f'vars/{preset}.vars']
     for setting in model.teachers:
-        arguments += ['--var', '%s=%s' % (setting, model.settings[setting])]
+        arguments += ['--var', f'{setting}={model.settings[setting]}']
     return arguments
 
 

@@ -3,6 +3,7 @@
 numba's own cache stops the program when an entry is damaged or the disk is full, and a damaged entry can crash LLVM.
 Here each entry has a digest. What cannot be read is compiled again, and what cannot be written is not kept.
 """
+
 import contextlib
 import hashlib
 import os
@@ -45,8 +46,9 @@ class _Cache(FunctionCache):
 
     def __init__(self, function):
         super().__init__(function)
-        self._cache_file = _Entries(os.path.join(self._cache_path, self._impl.filename_base),
-                                    self._impl.locator.get_source_stamp())
+        self._cache_file = _Entries(
+            os.path.join(self._cache_path, self._impl.filename_base), self._impl.locator.get_source_stamp()
+        )
 
     def load_overload(self, *args):
         with contextlib.suppress(Exception):
@@ -59,9 +61,11 @@ class _Cache(FunctionCache):
 
 def compiled(**options: Any) -> Callable[[Callable], Callable]:
     """Decorator: the function compiled by numba with `options`, without the global interpreter lock."""
+
     def decorate(function):
         dispatcher = numba.njit(nogil=True, **options)(function)
         with contextlib.suppress(RuntimeError, OSError):
             dispatcher._cache = _Cache(function)
         return dispatcher
+
     return decorate

@@ -3,6 +3,7 @@
 From the import on, Ctrl-C, a missing package or too little memory end the program with one line. This module needs only
 modules that load at once, as Ctrl-C may come while numpy and torch are being imported.
 """
+
 import errno
 import mmap
 import os
@@ -27,13 +28,20 @@ def say(line: str) -> None:
 def explain(error: BaseException) -> str | None:
     """One line on an error that has its cause outside of the program, or None where a traceback says more."""
     words = ' '.join(str(error).split())
-    if isinstance(error, MemoryError) or isinstance(error, (RuntimeError, ImportError, OSError)) and any(
-            part in words.lower() for part in OUT_OF_MEMORY):
-        return (f'not enough memory ({words or "MemoryError"}); free some, raise the limit (ulimit -v), '
-                'or choose a smaller batchsize, a smaller len_max or fewer threads')
+    if (
+        isinstance(error, MemoryError)
+        or isinstance(error, (RuntimeError, ImportError, OSError))
+        and any(part in words.lower() for part in OUT_OF_MEMORY)
+    ):
+        return (
+            f'not enough memory ({words or "MemoryError"}); free some, raise the limit (ulimit -v), '
+            'or choose a smaller batchsize, a smaller len_max or fewer threads'
+        )
     if isinstance(error, ModuleNotFoundError):
-        return (f'the Python package {error.name} is missing; type: source {ROOT}/.venv/bin/activate'
-                f' (or install all packages: pip install -r {ROOT}/requirements.txt)')
+        return (
+            f'the Python package {error.name} is missing; type: source {ROOT}/.venv/bin/activate'
+            f' (or install all packages: pip install -r {ROOT}/requirements.txt)'
+        )
     if isinstance(error, OSError):
         words = error.strerror or words
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

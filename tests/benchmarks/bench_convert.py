@@ -5,6 +5,7 @@ Baseline, the recipe of 2018: `ffmpeg` once a file, 8 at a time. Both convert th
 into an empty folder, start of the programs included, one after the other (A B A B); printed is the median of the
 ratios' times, per format, and the quality of both. The disk is synced before each run.
 """
+
 import argparse
 import concurrent.futures
 import os
@@ -20,7 +21,12 @@ import soundfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CONVERT = os.path.join(ROOT, 'datasets', 'birdclef', 'audio', 'convert.py')
-FORMATS = {'wav': ('WAV', 'PCM_16', 4), 'mp3': ('MP3', 'MPEG_LAYER_III', 1.2), 'flac': ('FLAC', 'PCM_16', 1.2), 'ogg': ('OGG', 'VORBIS', 1.2)}
+FORMATS = {
+    'wav': ('WAV', 'PCM_16', 4),
+    'mp3': ('MP3', 'MPEG_LAYER_III', 1.2),
+    'flac': ('FLAC', 'PCM_16', 1.2),
+    'ogg': ('OGG', 'VORBIS', 1.2),
+}
 RATE, TARGET = 44100, 22050
 LEVEL = 0.9
 PASS = 500, 1000, 3000, 5000, 8000, 9600, 9800, 10000
@@ -28,14 +34,37 @@ STOP = 11600, 12000, 13000, 15000, 17000, 20000
 
 
 def ffmpeg(source, target):
-    subprocess.run(['ffmpeg', '-v', 'error', '-nostdin', '-y', '-i', source, '-ac', '1', '-ar', str(TARGET), '-sample_fmt', 's16', target], check=True)
+    subprocess.run(
+        [
+            'ffmpeg',
+            '-v',
+            'error',
+            '-nostdin',
+            '-y',
+            '-i',
+            source,
+            '-ac',
+            '1',
+            '-ar',
+            str(TARGET),
+            '-sample_fmt',
+            's16',
+            target,
+        ],
+        check=True,
+    )
 
 
 def theirs(source, out):
     os.makedirs(out)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         folder = os.path.join(source, 'data')
-        list(pool.map(lambda name: ffmpeg(os.path.join(folder, name), os.path.join(out, os.path.splitext(name)[0] + '.wav')), sorted(os.listdir(folder))))
+        list(
+            pool.map(
+                lambda name: ffmpeg(os.path.join(folder, name), os.path.join(out, f'{os.path.splitext(name)[0]}.wav')),
+                sorted(os.listdir(folder)),
+            )
+        )
 
 
 def ours(source, out):
@@ -48,11 +77,15 @@ def make_corpus(folder, suffix, seconds):
     os.makedirs(os.path.join(folder, 'data'))
     for i, length in enumerate(seconds):
         t = np.arange(int(length * RATE)) / RATE
-        song = 0.3 * np.sin(2 * np.pi * (3000 * t + 200 * np.sin(2 * np.pi * 7 * t))) * (np.sin(2 * np.pi * 0.7 * t) > 0)
+        song = (
+            0.3 * np.sin(2 * np.pi * (3000 * t + 200 * np.sin(2 * np.pi * 7 * t))) * (np.sin(2 * np.pi * 0.7 * t) > 0)
+        )
         samples = song[:, None] + 0.02 * rng.standard_normal((len(t), 2))
-        with soundfile.SoundFile(os.path.join(folder, 'data', 'x%03d.%s' % (i, suffix)), 'w', RATE, 2, subtype, format=kind) as f:
+        with soundfile.SoundFile(
+            os.path.join(folder, 'data', f'x{int(i):03}.{suffix}'), 'w', RATE, 2, subtype, format=kind
+        ) as f:
             for start in range(0, len(samples), 1 << 18):
-                f.write(samples[start:start + (1 << 18)])
+                f.write(samples[start : start + (1 << 18)])
 
 
 def measure(convert, work):
@@ -65,14 +98,14 @@ def measure(convert, work):
         sine = LEVEL * np.sin(2 * np.pi * f * np.arange(n) / RATE + 1)
         # rounded here: libsndfile would cut off
         samples = np.rint(32768 * np.repeat(sine[:, None], 2, axis=1)).astype(np.int16)
-        soundfile.write(os.path.join(source, 'data', 'f%05d.wav' % f), samples, RATE, 'PCM_16')
+        soundfile.write(os.path.join(source, 'data', f'f{int(f):05}.wav'), samples, RATE, 'PCM_16')
     convert(source, out)
     snr, residue, level = [], [], []
-    power = LEVEL ** 2 / 2
+    power = LEVEL**2 / 2
     for f in PASS + STOP:
-        path = os.path.join(out, 'f%05d.wav' % f)
+        path = os.path.join(out, f'f{int(f):05}.wav')
         if not os.path.exists(path):
-            path = os.path.join(out, 'audio', 'train', 'f%05d.wav' % f)
+            path = os.path.join(out, 'audio', 'train', f'f{int(f):05}.wav')
         samples = soundfile.read(path)[0]
         ideal = LEVEL * np.sin(2 * np.pi * f * np.arange(len(samples)) / TARGET + 1)
         inner = slice(TARGET // 2, -TARGET // 2)
@@ -91,8 +124,8 @@ def measure(convert, work):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--rounds', type=int, default=7, help='runs of each (7)')
-    parser.add_argument('--formats', default=','.join(FORMATS), help='which of %s' % ','.join(FORMATS))
-    parser.add_argument('--folder', default=None, help='where to work (the system\'s temporary folder)')
+    parser.add_argument('--formats', default=','.join(FORMATS), help=f'which of {",".join(FORMATS)}')
+    parser.add_argument('--folder', default=None, help="where to work (the system's temporary folder)")
     args = parser.parse_args()
     if not shutil.which('ffmpeg'):
         print('bench_convert.py: needs ffmpeg for the baseline, which is not installed; nothing measured')
@@ -100,7 +133,7 @@ def main():
     for name in 'OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS':
         os.environ[name] = '1'
     seconds = [5] * 20 + [15] * 12 + [40] * 5 + [120] * 2 + [300]
-    print('%d files, %.0f minutes; %d cores for both' % (len(seconds), sum(seconds) / 60, len(os.sched_getaffinity(0))))
+    print(f'{len(seconds)} files, {sum(seconds) / 60:.0f} minutes; {len(os.sched_getaffinity(0))} cores for both')
     with tempfile.TemporaryDirectory(dir=args.folder) as work:
         print('%-8s %10s %10s %8s %8s' % ('format', 'ffmpeg', 'ours', 'ratio', 'target'))
         for suffix in args.formats.split(','):
@@ -118,14 +151,20 @@ def main():
                         times[convert].append(time.perf_counter() - start)
                     shutil.rmtree(out)
             ratio = statistics.median(a / b for a, b in zip(times[theirs], times[ours]))
-            print('%-8s %8.2f s %8.2f s %7.2fx %7.1fx' % (
-                suffix, statistics.median(times[theirs]), statistics.median(times[ours]), ratio, FORMATS[suffix][2]), flush=True)
+            print(
+                f'{suffix:8} {statistics.median(times[theirs]):8.2f} s {statistics.median(times[ours]):8.2f} s {ratio:7.2f}x {FORMATS[suffix][2]:7.1f}x',
+                flush=True,
+            )
             shutil.rmtree(source)
         print('%-30s %10s %10s %10s' % ('quality', 'ffmpeg', 'ours', 'target'))
-        results = zip(('SNR, 0.5 to 8 kHz', 'residue of 11.6 to 20 kHz', 'level, 9.6 to 10 kHz, change'), measure(theirs, work), measure(ours, work),
-                      ('>= 90', '<= -88', '<= 0.1'))
+        results = zip(
+            ('SNR, 0.5 to 8 kHz', 'residue of 11.6 to 20 kHz', 'level, 9.6 to 10 kHz, change'),
+            measure(theirs, work),
+            measure(ours, work),
+            ('>= 90', '<= -88', '<= 0.1'),
+        )
         for what, a, b, target in results:
-            print('%-30s %7.2f dB %7.2f dB %10s' % (what, a, b, target))
+            print(f'{what:30} {a:7.2f} dB {b:7.2f} dB {target:>10}')
 
 
 if __name__ == '__main__':

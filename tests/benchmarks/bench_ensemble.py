@@ -5,6 +5,7 @@ The recipe: weights x predictions broadcast, summed, classes sorted, cumulative 
 single weight vector, several at once (time for each), and one changed weight; each without and with the classes that no
 weights can bring to the front. All on 1 thread, interleaved, medians; figures are checked to agree.
 """
+
 import argparse
 import os
 import sys
@@ -12,7 +13,7 @@ import time
 import tracemalloc
 
 for name in ('OMP', 'OPENBLAS', 'MKL', 'NUMBA'):
-    os.environ[name + '_NUM_THREADS'] = '1'
+    os.environ[f'{name}_NUM_THREADS'] = '1'
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..', 'experiments'))
 
 import numpy as np  # noqa: E402
@@ -66,16 +67,19 @@ def main():
         tracemalloc.start()
         start = time.perf_counter()
         ensemble = Ensemble((member for member in scores), truth, background, args.models, prune)
-        print('%s: built in %.1f s, peak memory %.2f x the data, kept %.2f x' % (
-            'without the hopeless classes' if prune else 'all classes', time.perf_counter() - start,
-            tracemalloc.get_traced_memory()[1] / scores.nbytes, ensemble.nbytes / scores.nbytes), flush=True)
+        print(
+            f'{"without the hopeless classes" if prune else "all classes"}: built in {time.perf_counter() - start:.1f} s, peak memory {tracemalloc.get_traced_memory()[1] / scores.nbytes:.2f} x the data, kept {ensemble.nbytes / scores.nbytes:.2f} x',
+            flush=True,
+        )
         tracemalloc.stop()
         walk = ensemble.walk(np.concatenate([[0.5], weights[0, 1:]]))
         name = ', pruned' if prune else ', all classes'
-        contestants['single vector' + name] = lambda e=ensemble: e.evaluate(weights[0]), 1
-        contestants['vector of a batch' + name] = lambda e=ensemble: tuple(
-            values[0] for values in e.evaluate(weights)), args.batch
-        contestants['one changed weight' + name] = lambda w=walk: w.change(0, weights[0, 0]), 1
+        contestants[f'single vector{name}'] = lambda e=ensemble: e.evaluate(weights[0]), 1
+        contestants[f'vector of a batch{name}'] = (
+            lambda e=ensemble: tuple(values[0] for values in e.evaluate(weights)),
+            args.batch,
+        )
+        contestants[f'one changed weight{name}'] = lambda w=walk: w.change(0, weights[0, 0]), 1
 
     times = {name: [] for name in contestants}
     for turn in range(args.rounds + 1):
@@ -91,7 +95,7 @@ def main():
     base = np.median(times['2018 recipe'])
     print('%-34s %9s %8s' % ('', 'ms', 'ratio'))
     for name, values in times.items():
-        print('%-34s %9.1f %8.1f' % (name, 1000 * np.median(values), base / np.median(values)))
+        print(f'{name:34} {1000 * np.median(values):9.1f} {base / np.median(values):8.1f}')
 
 
 if __name__ == '__main__':

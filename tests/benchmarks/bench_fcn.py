@@ -4,12 +4,12 @@
 Excerpts of 5 s of the published network, at its own step of 9 frames, and at every frame. The slid network is measured at
 some of the offsets, and their time is multiplied. Prints seconds, ratios, and the largest difference of the scores.
 """
-import argparse
 
-from bench_predict import interleaved, network, spectrogram     # which sets the number of threads and the path
+import argparse
 
 import numpy as np
 import torch
+from bench_predict import interleaved, network, spectrogram  # which sets the number of threads and the path
 
 from birdsong.networks import fcn
 
@@ -31,18 +31,20 @@ def main():
 
         @torch.no_grad()
         def slid():
-            return torch.cat([net(spect[:, i * step:i * step + converted.excerpt])['output'] for i in chosen])
+            return torch.cat([net(spect[:, i * step : i * step + converted.excerpt])['output'] for i in chosen])
 
         def ours():
             stream = converted.stream()
             return torch.cat([s['output'] for s in (stream.push(spect), stream.end()) if s is not None], 1)[0]
+
         difference = (ours()[chosen] - slid()).abs().max().item()
         part, whole = interleaved([slid, ours], args.repeats)
         plain = part * count / len(chosen)
-        print('step %d: slid %.1f s (%d offsets, from %d measured), converted %.2f s, ratio %.1f (target %d); scores differ by %.1g' % (
-            step, plain, count, len(chosen), whole, plain / whole, target, difference))
+        print(
+            f'step {int(step)}: slid {plain:.1f} s ({int(count)} offsets, from {len(chosen)} measured), converted {whole:.2f} s, ratio {plain / whole:.1f} (target {int(target)}); scores differ by {difference:.1g}'
+        )
         assert difference <= 1e-4
-    print('(a recording of %g s; median of %d rounds, interleaved, 1 thread)' % (args.seconds, args.repeats))
+    print(f'(a recording of {args.seconds:g} s; median of {int(args.repeats)} rounds, interleaved, 1 thread)')
 
 
 if __name__ == '__main__':

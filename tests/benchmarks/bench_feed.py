@@ -5,6 +5,7 @@ Recipe: memory maps of all recordings, excerpts cut and looped to one array, a s
 bench_spectrogram.py), stacked to a batch, put into a queue by background threads. Both make the same batches of 16
 excerpts of 5 to 30 seconds, from files in the page cache. Prints times real time and ratios.
 """
+
 import argparse
 import os
 import queue
@@ -19,13 +20,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, '..', '..', 'experiments'), HERE]
 
 import numpy as np
-
-from birdsong.data import audio
-from birdsong.data import augment
-from birdsong import config
-from birdsong.data import feeds
-from birdsong.data import prefetch
 from bench_spectrogram import recipe
+
+from birdsong import config
+from birdsong.data import audio, augment, feeds, prefetch
 
 RATE = 22050
 
@@ -40,7 +38,11 @@ def make_dataset(folder, recordings=96):
         with wave.open(os.path.join(folder, 'audio', key), 'wb') as f:
             f.setparams((1, 2, RATE, 0, 'NONE', ''))
             f.writeframes(rng.integers(-3000, 3000, int(RATE * 3 * 20 ** rng.random())).astype('<i2').tobytes())
-    for name, lines in (('filelists/train', keys), ('labels/labelset', 'ab'), ('labels/fg.tsv', [k + '\t0' for k in keys])):
+    for name, lines in (
+        ('filelists/train', keys),
+        ('labels/labelset', 'ab'),
+        ('labels/fg.tsv', [k + '\t0' for k in keys]),
+    ):
         with open(os.path.join(folder, name), 'w') as f:
             f.writelines(line + '\n' for line in lines)
     return feeds.Dataset(folder)
@@ -48,6 +50,7 @@ def make_dataset(folder, recordings=96):
 
 class Recipe:
     """The same batches as a TrainFeed's, made as in 2018."""
+
     def __init__(self, ours):
         self.ours = ours
         self.maps = [audio.WavFile(ours.dataset.audio_path(key)).samples for key in ours.files]
@@ -62,7 +65,7 @@ class Recipe:
         starts = augment.draw_starts(lengths, length, rng)
         result = np.empty((len(items), length), np.int16)
         for row, item, start in zip(result, items, starts):
-            part = self.maps[item][start:start + length]
+            part = self.maps[item][start : start + length]
             row[:] = np.tile(part, -(-length // len(part)))[:length]
         return result
 
@@ -82,6 +85,7 @@ class Recipe:
                 if k is None:
                     return
                 done.put((k, self.batch(k)))
+
         for _ in range(threads):
             threading.Thread(target=work, daemon=True).start()
         for _ in numbers:
@@ -107,6 +111,7 @@ def main():
 
         def run_ours(which, threads):
             return lambda: [batch['label'] for batch in prefetch.run_ahead(which.batch, numbers, threads)]
+
         ways = {}
         for threads in (1, 2):
             ways['2018 recipe, %d' % threads] = lambda threads=threads: [k for k, _ in old.batches(numbers, threads)]
@@ -124,8 +129,11 @@ def main():
         reference = medians['2018 recipe, ' + name[-1]]
         print('%-34s %14.0f %16.2f' % (name, seconds / value, reference / value))
     for who in ('2018 recipe', 'ours'):
-        print('second core, %s: %.2f' % (who, medians[who + ', 1'] / medians[who + ', 2']))
-    print('(16 excerpts of 5 to 30 s, %.0f s of sound a round; median of %d rounds, interleaved)' % (seconds, args.repeats))
+        print('second core, {}: {:.2f}'.format(who, medians[who + ', 1'] / medians[who + ', 2']))
+    print(
+        '(16 excerpts of 5 to 30 s, %.0f s of sound a round; median of %d rounds, interleaved)'
+        % (seconds, args.repeats)
+    )
 
 
 if __name__ == '__main__':

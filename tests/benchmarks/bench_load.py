@@ -4,6 +4,7 @@
 Each load is a process of its own, of a file in the page cache: the file, and then a list in another order of it, as
 eval.py takes it. Against the plain way, numpy.load and a dict of arrays, one a recording. Prints seconds and peak memory.
 """
+
 import argparse
 import os
 import subprocess
@@ -18,7 +19,7 @@ import numpy as np  # noqa: E402
 
 from birdsong.scores import predictions  # noqa: E402
 
-MEASURE = '''
+MEASURE = """
 import resource, sys, time
 sys.path.insert(0, sys.argv[1])
 import numpy as np
@@ -26,12 +27,14 @@ from birdsong.scores import predictions
 start = time.perf_counter()
 %s
 print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-'''
-WAYS = {'load': 'predictions.load(sys.argv[2])',
-        'load and select': 'found = predictions.load(sys.argv[2]); found.select(sorted(found.files, key=lambda f: f[::-1])).max()',
-        'plain': 'with np.load(sys.argv[2]) as f: files, offsets, scores = f["files"], f["offsets"], f["scores"]\n'
-                 'assert np.isfinite(scores).all()\n'
-                 'found = {name: scores[a:b] for name, a, b in zip(files.tolist(), offsets.tolist(), offsets[1:].tolist())}'}
+"""
+WAYS = {
+    'load': 'predictions.load(sys.argv[2])',
+    'load and select': 'found = predictions.load(sys.argv[2]); found.select(sorted(found.files, key=lambda f: f[::-1])).max()',
+    'plain': 'with np.load(sys.argv[2]) as f: files, offsets, scores = f["files"], f["offsets"], f["scores"]\n'
+    'assert np.isfinite(scores).all()\n'
+    'found = {name: scores[a:b] for name, a, b in zip(files.tolist(), offsets.tolist(), offsets[1:].tolist())}',
+}
 
 
 def main():
@@ -42,21 +45,28 @@ def main():
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         name = os.path.join(folder, 'large.pred.npz')
-        keys = ['train/2014/LIFECLEF2014_BIRDAMAZON_XC_WAV_RN%d.wav' % i for i in range(args.recordings)]
+        keys = [f'train/2014/LIFECLEF2014_BIRDAMAZON_XC_WAV_RN{int(i)}.wav' for i in range(args.recordings)]
         rng = np.random.default_rng(0)
         with predictions.Writer(name, keys, args.classes) as writer:
             for key in keys:
                 writer.add(key, rng.random((1, args.classes), np.float32))
             writer.finish()
-        print('%d recordings x %d classes, %.0f MB' % (args.recordings, args.classes, os.path.getsize(name) / 1e6))
+        print(
+            f'{int(args.recordings)} recordings x {int(args.classes)} classes, {os.path.getsize(name) / 1000000.0:.0f} MB'
+        )
         found = {way: [] for way in WAYS}
         for _ in range(args.repeats):
             for way, code in WAYS.items():
-                done = subprocess.run([sys.executable, '-c', MEASURE % code, EXPERIMENTS, name], check=True, capture_output=True, text=True)
+                done = subprocess.run(
+                    [sys.executable, '-c', MEASURE % code, EXPERIMENTS, name],
+                    check=True,
+                    capture_output=True,
+                    text=True,
+                )
                 found[way].append([float(x) for x in done.stdout.split()])
         for way, values in found.items():
             seconds, memory = np.median(values, axis=0)
-            print('%-16s %5.2f s, %5.0f MB' % (way, seconds, memory))
+            print(f'{way:16} {seconds:5.2f} s, {memory:5.0f} MB')
 
 
 if __name__ == '__main__':

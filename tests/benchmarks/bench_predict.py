@@ -4,6 +4,7 @@
 The full-size network of the published settings dummy and lme1, spectrogram given. Prints seconds, times real time,
 the ratio, and the largest difference of the scores.
 """
+
 import argparse
 import os
 import sys
@@ -16,14 +17,14 @@ sys.path.insert(0, os.path.join(HERE, '..', '..', 'experiments'))
 import numpy as np
 import torch
 
-from birdsong.data import audio
 from birdsong import config
+from birdsong.data import audio
 from birdsong.networks import model
 
 
 def network(classes):
     """The published network with random weights and settled running statistics."""
-    presets = [os.path.join(config.EXPERIMENTS, 'vars', name + '.vars') for name in ('published', 'dummy', 'lme1')]
+    presets = [os.path.join(config.EXPERIMENTS, 'vars', f'{name}.vars') for name in ('published', 'dummy', 'lme1')]
     net = model.build(config.load(presets, ['arch.output=linear']), classes)
     generator = np.random.default_rng(0)
     with torch.no_grad():
@@ -36,7 +37,9 @@ def network(classes):
 def spectrogram(net, seconds, generator):
     """That of noise, (1, frames, bins)."""
     cfg, samples = net.cfg, generator.normal(0, 1000, int(22050 * seconds)).astype(np.int16)
-    return torch.from_numpy(audio.spectrogram(samples, cfg['sample_rate'], cfg['frame_len'], cfg['fps'], audio.num_bins(cfg)))[None]
+    return torch.from_numpy(
+        audio.spectrogram(samples, cfg['sample_rate'], cfg['frame_len'], cfg['fps'], audio.num_bins(cfg))
+    )[None]
 
 
 def interleaved(ways, repeats):
@@ -66,10 +69,11 @@ def main():
             expected, found = (way() for way in ways)
             difference = (found - expected).abs().max().item()
             plain, ours = interleaved(ways, args.repeats)
-        print('%d s: as trained %.3f s (%.0f x real time), compiled %.3f s (%.0f x), ratio %.2f; scores differ by %.1g of %.1f' % (
-            seconds, plain, seconds / plain, ours, seconds / ours, plain / ours, difference, expected.abs().max().item()))
+        print(
+            f'{int(seconds)} s: as trained {plain:.3f} s ({seconds / plain:.0f} x real time), compiled {ours:.3f} s ({seconds / ours:.0f} x), ratio {plain / ours:.2f}; scores differ by {difference:.1g} of {expected.abs().max().item():.1f}'
+        )
         assert difference <= 1e-4
-    print('(median of %d rounds, interleaved, 1 thread; target 1.6)' % args.repeats)
+    print(f'(median of {int(args.repeats)} rounds, interleaved, 1 thread; target 1.6)')
 
 
 if __name__ == '__main__':

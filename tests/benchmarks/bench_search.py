@@ -5,13 +5,14 @@ Synthetic models in four families of differing quality and likeness; half of the
 Both strategies use the same quick evaluation, 1 thread (seconds are of the processor), interleaved; the default 7 problems
 take half an hour.
 """
+
 import argparse
 import os
 import sys
 import time
 
 for name in ('OMP', 'OPENBLAS', 'MKL', 'NUMBA'):
-    os.environ[name + '_NUM_THREADS'] = '1'
+    os.environ[f'{name}_NUM_THREADS'] = '1'
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..', 'experiments'))
 
 import numpy as np  # noqa: E402
@@ -36,8 +37,12 @@ def synthetic(models, recordings, classes, seed):
     def members():
         for m in range(models):
             alike, own, scale = rng.uniform([0.2, 0.2, 0.5], [0.9, 1.2, 3])
-            yield np.float32(scale) * (shared + np.float32(alike) * families[m % 4]
-                                       + np.float32(own) * rng.standard_normal(shape, dtype=np.float32))
+            yield np.float32(scale) * (
+                shared
+                + np.float32(alike) * families[m % 4]
+                + np.float32(own) * rng.standard_normal(shape, dtype=np.float32)
+            )
+
     return members(), truth, background
 
 
@@ -58,21 +63,28 @@ def main():
         seen, unseen = np.flatnonzero(half), np.flatnonzero(~half)
         singles = np.eye(args.models)[np.argmax(sum(ensemble.evaluate(np.eye(args.models), seen)))]
         for name, weights in (('best single', singles), ('equal weights', np.ones(args.models))):
-            print('%-8d %-14s %10s %10.4f %10.4f' % (problem, name, '', sum(ensemble.evaluate(weights, seen)),
-                                                     sum(ensemble.evaluate(weights, unseen))), flush=True)
+            print(
+                '%-8d %-14s %10s %10.4f %10.4f'
+                % (problem, name, '', sum(ensemble.evaluate(weights, seen)), sum(ensemble.evaluate(weights, unseen))),
+                flush=True,
+            )
         # What is compiled at the first use is not part of the search.
         ensemble.walk(singles + 1).line(0, count=2)
         ensemble.walk(singles + 1).change(0, 1)
         from hyperopt import tpe  # noqa: F401
+
         for strategy, rows in table.items():
             search = blender.Search(ensemble, 'fg+bg', blender.Trials(None, {}), seen)
             start = time.process_time()
-            weights = blender.run(strategy, search, np.ones(args.models), args.trials if strategy != 'forward' else None, 0)
+            weights = blender.run(
+                strategy, search, np.ones(args.models), args.trials if strategy != 'forward' else None, 0
+            )
             rows.append((time.process_time() - start, search.best, sum(ensemble.evaluate(weights, unseen))))
             print('%-8d %-14s %10.1f %10.4f %10.4f' % (problem, strategy, *rows[-1]), flush=True)
     ours, theirs = (np.median(rows, axis=0) for rows in table.values())
-    print('medians: forward takes %.3f of the time (1/%.0f), held out %+.4f' % (
-        ours[0] / theirs[0], theirs[0] / ours[0], np.median(np.subtract(table['forward'], table['hyperopt_zero'])[:, 2])))
+    print(
+        f'medians: forward takes {ours[0] / theirs[0]:.3f} of the time (1/{theirs[0] / ours[0]:.0f}), held out {np.median(np.subtract(table["forward"], table["hyperopt_zero"])[:, 2]):+.4f}'
+    )
 
 
 if __name__ == '__main__':

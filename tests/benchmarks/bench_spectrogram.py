@@ -4,6 +4,7 @@
 Recipe: the signal as float32, frames as strided views, in blocks of 48 the product with the window, a transform by a
 measured FFTW plan, numpy.abs, the bins that are needed, and all blocks stacked. Prints times real time and ratios.
 """
+
 import argparse
 import os
 import sys
@@ -21,25 +22,34 @@ RATE, FRAME_LEN, FPS, BINS, BLOCK = 22050, 1024, 70, 465, 48
 
 
 def recipe():
-    plan = pyfftw.builders.rfft(pyfftw.empty_aligned((BLOCK, FRAME_LEN), 'float32'), axis=1, overwrite_input=True,
-                                planner_effort='FFTW_MEASURE', threads=1)
+    plan = pyfftw.builders.rfft(
+        pyfftw.empty_aligned((BLOCK, FRAME_LEN), 'float32'),
+        axis=1,
+        overwrite_input=True,
+        planner_effort='FFTW_MEASURE',
+        threads=1,
+    )
     window = np.hanning(FRAME_LEN).astype(np.float32)
     hop = RATE // FPS
 
     def spectrogram(samples):
         frames = np.lib.stride_tricks.sliding_window_view(samples.astype(np.float32), FRAME_LEN)[::hop]
         whole = len(frames) - len(frames) % BLOCK
-        blocks = [np.abs(plan(frames[k:k + BLOCK] * window)[:, :BINS]) for k in range(0, whole, BLOCK)]
+        blocks = [np.abs(plan(frames[k : k + BLOCK] * window)[:, :BINS]) for k in range(0, whole, BLOCK)]
         if whole < len(frames):
             blocks.append(np.abs(np.fft.rfft(frames[whole:] * window)[:, :BINS]).astype(np.float32))
         return np.vstack(blocks)
+
     return spectrogram
 
 
 def ours(fused=True, fftw=True, into=False):
     """Our function as it is, or as it is where a package is missing, or into an array that is there, as the feed calls it."""
     outs = {}
-    local, ways = type(audio._local)(), (audio._fused if fused else lambda: None, audio._pyfftw if fftw else lambda: None)
+    local, ways = (
+        type(audio._local)(),
+        (audio._fused if fused else lambda: None, audio._pyfftw if fftw else lambda: None),
+    )
 
     def spectrogram(samples):
         saved = audio._fused, audio._pyfftw, audio._local
@@ -51,6 +61,7 @@ def ours(fused=True, fftw=True, into=False):
             return result
         finally:
             audio._fused, audio._pyfftw, audio._local = saved
+
     return spectrogram
 
 
@@ -58,8 +69,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--repeats', type=int, default=15, help='rounds of which the median counts (%(default)s)')
     args = parser.parse_args()
-    ways = {'2018 recipe': recipe(), 'ours': ours(), 'ours, into an array': ours(into=True), 'ours without pyfftw': ours(fftw=False),
-            'ours without numba': ours(fused=False)}
+    ways = {
+        '2018 recipe': recipe(),
+        'ours': ours(),
+        'ours, into an array': ours(into=True),
+        'ours without pyfftw': ours(fftw=False),
+        'ours without numba': ours(fused=False),
+    }
     rng = np.random.default_rng(0)
     print('%-8s' % 'signal' + ''.join('%28s' % name for name in ways))
     for seconds in (5, 30, 600):
@@ -76,8 +92,13 @@ def main():
                     way(samples)
                 times[name].append((time.perf_counter() - start) / inner)
         medians = {name: np.median(values) for name, values in times.items()}
-        print('%5d s ' % seconds + ''.join('%14.0f x real time, %3.2f' % (
-            seconds / value, medians['2018 recipe'] / value) for value in medians.values()))
+        print(
+            '%5d s ' % seconds
+            + ''.join(
+                '{:14.0f} x real time, {:3.2f}'.format(seconds / value, medians['2018 recipe'] / value)
+                for value in medians.values()
+            )
+        )
     print('(times real time, ratio to the recipe; median of %d rounds, interleaved, 1 thread)' % args.repeats)
 
 

@@ -4,6 +4,7 @@
 Recordings are sparse files of 2 to 60 seconds. Each start is a process of its own, without the import of torch.
 The 2018 recipe opens every recording and maps it into memory each time. Prints seconds and peak memory.
 """
+
 import argparse
 import os
 import struct
@@ -22,34 +23,46 @@ RATE, CLASSES = 22050, 1500
 def make_dataset(folder, recordings):
     for name in ('filelists', 'labels'):
         os.makedirs(os.path.join(folder, name))
-    keys = ['train/201%d/LIFECLEF201%d_BIRD_XC_WAV_RN%06d.wav' % (4 + i % 4, 4 + i % 4, i) for i in range(recordings)]
+    keys = [
+        f'train/201{int(4 + i % 4)}/LIFECLEF201{int(4 + i % 4)}_BIRD_XC_WAV_RN{int(i):06}.wav'
+        for i in range(recordings)
+    ]
     for year in range(4):
-        os.makedirs(os.path.join(folder, 'audio', 'train', '201%d' % (4 + year)))
+        os.makedirs(os.path.join(folder, 'audio', 'train', f'201{int(4 + year)}'))
     for i, key in enumerate(keys):
         size = 2 * RATE * (2 + i * 7919 % 59)
         with open(os.path.join(folder, 'audio', key), 'wb') as f:
-            f.write(struct.pack('<4sI8sIHHIIHH4sI', b'RIFF', size + 36, b'WAVEfmt ', 16, 1, 1, RATE, 2 * RATE, 2, 16, b'data', size))
+            f.write(
+                struct.pack(
+                    '<4sI8sIHHIIHH4sI', b'RIFF', size + 36, b'WAVEfmt ', 16, 1, 1, RATE, 2 * RATE, 2, 16, b'data', size
+                )
+            )
             f.truncate(44 + size)
     valid = set(keys[::16])
-    tables = {'filelists/train': [key for key in keys if key not in valid], 'filelists/valid': keys[::16],
-              'labels/labelset': ['c%04d' % c for c in range(CLASSES)],
-              'labels/fg.tsv': ['%s\t%d' % (key, i % CLASSES) for i, key in enumerate(keys)],
-              'labels/bg.tsv': ['%s\t%d,%d' % (key, i % 7, i % 31) for i, key in enumerate(keys)],
-              'labels/meta.tsv': ['%s\t2010-05-%d\t06:30:00\t-12.5\t-55.25\t340' % (key, 1 + i % 28) for i, key in enumerate(keys)]}
+    tables = {
+        'filelists/train': [key for key in keys if key not in valid],
+        'filelists/valid': keys[::16],
+        'labels/labelset': [f'c{int(c):04}' for c in range(CLASSES)],
+        'labels/fg.tsv': [f'{key}\t{int(i % CLASSES)}' for i, key in enumerate(keys)],
+        'labels/bg.tsv': [f'{key}\t{int(i % 7)},{int(i % 31)}' for i, key in enumerate(keys)],
+        'labels/meta.tsv': [
+            f'{key}\t2010-05-{int(1 + i % 28)}\t06:30:00\t-12.5\t-55.25\t340' for i, key in enumerate(keys)
+        ],
+    }
     for name, lines in tables.items():
         with open(os.path.join(folder, name), 'w') as f:
-            f.writelines(line + '\n' for line in lines)
+            f.writelines(f'{line}\n' for line in lines)
 
 
-OURS = '''
+OURS = """
 from birdsong.data.feeds import Dataset, TrainFeed, ValidFeed
 from birdsong import config
 dataset = Dataset(folder)
 cfg = config.load([], ['mix_fg_bg=1', 'input_meta=date,time,latitude,longitude,elevation'])
 train, valid = TrainFeed(dataset, cfg), ValidFeed(dataset, cfg)
 train.batch(0)
-'''
-RECIPE = '''
+"""
+RECIPE = """
 import wave, numpy as np
 from birdsong.data import audio
 tables = [dict(line.rstrip('\\n').split('\\t', 1) for line in open(folder + '/labels/' + name)) for name in ('fg.tsv', 'bg.tsv', 'meta.tsv')]
@@ -64,15 +77,20 @@ for name in ('train', 'valid'):
             maps.append((length, np.fromfile(f, np.int16, 1, offset=44)))
 samples = np.zeros((16, 30 * 22050), np.int16)
 [audio.spectrogram(row, 22050, 1024, 70, 372) for row in samples]
-'''
+"""
 
 
 def start(code, folder):
     """(seconds, peak memory in MB) of a process that runs `code`."""
     report = 'import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)'
     begin = time.perf_counter()
-    done = subprocess.run([sys.executable, '-c', 'folder = %r\n%s\n%s' % (folder, code, report)], check=True, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ, PYTHONPATH=EXPERIMENTS))
+    done = subprocess.run(
+        [sys.executable, '-c', f'folder = {folder!r}\n{code}\n{report}'],
+        check=True,
+        text=True,
+        capture_output=True,
+        env=dict(os.environ, PYTHONPATH=EXPERIMENTS),
+    )
     return time.perf_counter() - begin, int(done.stdout)
 
 
@@ -81,7 +99,10 @@ def main():
     parser.add_argument('--recordings', default='48000,100000', help='numbers of recordings (%(default)s)')
     parser.add_argument('--repeats', type=int, default=7, help='rounds of which the median counts (%(default)s)')
     args = parser.parse_args()
-    print('%10s %18s %18s %16s %8s %12s' % ('recordings', 'headers unknown', 'headers known', '2018 recipe', 'ratio', 'peak memory'))
+    print(
+        '%10s %18s %18s %16s %8s %12s'
+        % ('recordings', 'headers unknown', 'headers known', '2018 recipe', 'ratio', 'peak memory')
+    )
     for number in map(int, args.recordings.split(',')):
         with tempfile.TemporaryDirectory() as folder:
             make_dataset(folder, number)
@@ -89,8 +110,10 @@ def main():
             rounds = [(start(OURS, folder), start(RECIPE, folder)) for _ in range(args.repeats)]
             ours, recipe = (sorted(one[i][0] for one in rounds)[len(rounds) // 2] for i in (0, 1))
             memory = max(one[0][1] for one in rounds)
-            print('%10d %16.1f s %16.2f s %14.2f s %8.1f %9d MB' % (number, first, ours, recipe, recipe / ours, memory))
-    print('(median of %d rounds, interleaved; files in the page cache)' % args.repeats)
+            print(
+                f'{int(number):10} {first:16.1f} s {ours:16.2f} s {recipe:14.2f} s {recipe / ours:8.1f} {int(memory):9} MB'
+            )
+    print(f'(median of {int(args.repeats)} rounds, interleaved; files in the page cache)')
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Stand-in for predict.py: notes how it was called and writes scores that anyone can tell from others, or fails."""
+
 import argparse
 import os
 import pathlib
@@ -22,16 +23,16 @@ parser.add_argument('--var', action='append', default=[])
 parser.add_argument('--device')
 parser.add_argument('--reuse')
 options = parser.parse_args()
-name = os.path.basename(options.model)[:-len('.npz')]
-print('%s: predicting' % name, flush=True)
+name = os.path.basename(options.model)[: -len('.npz')]
+print(f'{name}: predicting', flush=True)
 with open(HERE / 'CALLS', 'a') as f:
-    f.write('predict %s %s\n' % (name, ' '.join(a for a in sys.argv[3:] if a not in ('--reuse', options.reuse))))
+    f.write(f'predict {name} {" ".join(a for a in sys.argv[3:] if a not in ("--reuse", options.reuse))}\n')
     if options.reuse and os.path.exists(options.reuse):
-        f.write('reuse %s %s\n' % (name, ' '.join(predictions.load(options.reuse).files)))
+        f.write(f'reuse {name} {" ".join(predictions.load(options.reuse).files)}\n')
 if not os.path.exists(options.model):
-    sys.exit('predict.py: %s: no such file' % options.model)
+    sys.exit(f'predict.py: {options.model}: no such file')
 if (HERE / 'FAIL_PREDICT').exists() and name in (HERE / 'FAIL_PREDICT').read_text().split():
-    sys.exit('predict.py: %s: out of memory' % name)
+    sys.exit(f'predict.py: {name}: out of memory')
 dataset = HERE.parent / 'datasets' / options.dataset
 classes = 3
 keys = [key for part in options.filelists.split(',') for key in (dataset / 'filelists' / part).read_text().split()]

@@ -5,6 +5,7 @@ Prints how many winners each round had and ends with status 1 unless every round
 --without-protocol the same rush meets a common lock that removes what is stale; that has to fail, which shows that
 this harness sees two winners when there are two.
 """
+
 import argparse
 import collections
 import os
@@ -17,10 +18,10 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 CLAIM = HERE.parent.parent / 'experiments' / 'claim.sh'
 # Stands before the real command on PATH: says that it has come so far, and waits for the others.
-GATE = '''#!/bin/sh
+GATE = """#!/bin/sh
 case " $* " in %s) echo >> "$ROUND/arrived"; read -r _ < "$ROUND/gate" ;; esac
 PATH=${PATH#*:} exec %s "$@"
-'''
+"""
 WINNER = 'echo >> "$ROUND/won"; read -r _ < "$ROUND/over"; echo > "${CLAIM_WORK:-$ROUND}/x.npz"'
 
 
@@ -31,9 +32,17 @@ def make_stale(lock, elsewhere):
     boot = pathlib.Path('/proc/sys/kernel/random/boot_id').read_text().strip()
     gone = subprocess.Popen(['true'])
     gone.wait()
-    owner = {'host': 'other', 'boot': 'another' if elsewhere else boot, 'namespace': os.readlink('/proc/self/ns/pid'),
-             'user': os.getuid(), 'process': gone.pid, 'start': 1, 'since': 'long ago', 'token': 'none'}
-    (first / 'owner').write_text(''.join('%s: %s\n' % item for item in owner.items()))
+    owner = {
+        'host': 'other',
+        'boot': 'another' if elsewhere else boot,
+        'namespace': os.readlink('/proc/self/ns/pid'),
+        'user': os.getuid(),
+        'process': gone.pid,
+        'start': 1,
+        'since': 'long ago',
+        'token': 'none',
+    }
+    (first / 'owner').write_text(''.join('{}: {}\n'.format(*item) for item in owner.items()))
     (first / 'beat').touch()
     hour_ago = time.time() - 3600
     os.utime(first / 'beat', (hour_ago, hour_ago))
@@ -53,10 +62,12 @@ def play(folder, workers, elsewhere, protocol):
         os.utime(lock, (0, 0))
     for name in ('gate', 'over'):
         os.mkfifo(folder / name)
-    env = dict(os.environ, ROUND=str(folder), PATH='%s:%s' % (folder.parent / 'gates', os.environ['PATH']))
+    env = dict(os.environ, ROUND=str(folder), PATH=f'{folder.parent / "gates"}:{os.environ["PATH"]}')
     program = CLAIM if protocol else HERE / 'naive.sh'
-    processes = [subprocess.Popen([program, lock, '--', 'sh', '-c', WINNER], env=env, stderr=subprocess.DEVNULL)
-                 for _ in range(workers)]
+    processes = [
+        subprocess.Popen([program, lock, '--', 'sh', '-c', WINNER], env=env, stderr=subprocess.DEVNULL)
+        for _ in range(workers)
+    ]
 
     def ended():
         return sum(p.poll() is not None for p in processes)
@@ -65,7 +76,7 @@ def play(folder, workers, elsewhere, protocol):
         deadline = time.monotonic() + 120
         while not condition():
             if time.monotonic() > deadline:
-                raise SystemExit('breakrace.py: round in %s hangs' % folder)
+                raise SystemExit(f'breakrace.py: round in {folder} hangs')
             time.sleep(0.002)
 
     wait_for(lambda: lines(folder / 'arrived') + ended() >= workers)
@@ -100,8 +111,14 @@ def main():
         for number in range(args.rounds):
             (folder / str(number)).mkdir()
             counts[play(folder / str(number), args.workers, number % 2, not args.without_protocol)] += 1
-    print('%d rounds of %d processes: %s' % (args.rounds, args.workers, ', '.join(
-        '%d with %d winner%s' % (counts[n], n, '' if n == 1 else 's') for n in sorted(counts))))
+    print(
+        '%d rounds of %d processes: %s'
+        % (
+            args.rounds,
+            args.workers,
+            ', '.join('%d with %d winner%s' % (counts[n], n, '' if n == 1 else 's') for n in sorted(counts)),
+        )
+    )
     sys.exit(counts[1] != args.rounds)
 
 

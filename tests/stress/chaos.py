@@ -4,6 +4,7 @@
 The job runs once undisturbed. Then the same command is typed again and again, in several shells at once, until it ends
 well, while processes of all its stages are killed. All results have to be the same, byte by byte; ends with status 1 if not.
 """
+
 import argparse
 import collections
 import contextlib
@@ -25,17 +26,49 @@ from conftest import Checkout
 
 NAME = 'chaos'
 # Each of these is to be killed at least once, if there are as many kills.
-STAGES = ('demo.sh', 'prepare_birdclef.sh', 'generate.py', 'collect.py', 'recreate.py', 'convert.py', 'split.py', 'validate.py',
-          'train_all.sh', 'claim.sh', 'watcher', 'train.py', 'predict.py', 'eval.py', 'blender.py', 'submit_all.sh', 'submit_csv.py')
+STAGES = (
+    'demo.sh',
+    'prepare_birdclef.sh',
+    'generate.py',
+    'collect.py',
+    'recreate.py',
+    'convert.py',
+    'split.py',
+    'validate.py',
+    'train_all.sh',
+    'claim.sh',
+    'watcher',
+    'train.py',
+    'predict.py',
+    'eval.py',
+    'blender.py',
+    'submit_all.sh',
+    'submit_csv.py',
+)
 # What tells of a run rather than being its result.
 RECORDS = ('*.log', '*.run.json')
 
 
 def start(project, options, token, output):
-    env = dict(os.environ, VIRTUAL_ENV=sys.prefix, CHAOS=token, OMP_NUM_THREADS='1', TRAIN_ALL_POLL='1', SUBMIT_ALL_POLL='1',
-               CLAIM_BEAT='1', CLAIM_LEASE='20', PIP_NO_INDEX='1')  # an environment made anew would be a fault
-    return subprocess.Popen([project / 'experiments' / 'demo.sh', '--dataset', NAME, *options], env=env, stdin=subprocess.DEVNULL,
-                            stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+    env = dict(
+        os.environ,
+        VIRTUAL_ENV=sys.prefix,
+        CHAOS=token,
+        OMP_NUM_THREADS='1',
+        TRAIN_ALL_POLL='1',
+        SUBMIT_ALL_POLL='1',
+        CLAIM_BEAT='1',
+        CLAIM_LEASE='20',
+        PIP_NO_INDEX='1',
+    )  # an environment made anew would be a fault
+    return subprocess.Popen(
+        [project / 'experiments' / 'demo.sh', '--dataset', NAME, *options],
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
 
 
 def processes(token):
@@ -64,10 +97,12 @@ class Disk:
     def __init__(self, path, megabytes):
         self.path = path
         path.mkdir()
-        mount = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=%dm' % megabytes, 'none', path], stderr=subprocess.PIPE, text=True)
+        mount = subprocess.run(
+            ['mount', '-t', 'tmpfs', '-o', f'size={int(megabytes)}m', 'none', path], stderr=subprocess.PIPE, text=True
+        )
         self.mounted = mount.returncode == 0
         if not self.mounted:
-            print('the disk is not filled: %s' % mount.stderr.strip(), flush=True)
+            print(f'the disk is not filled: {mount.stderr.strip()}', flush=True)
 
     def fill(self):
         with contextlib.suppress(OSError), open(self.path / 'filler', 'wb', buffering=0) as f:
@@ -102,7 +137,7 @@ def disturb(project, disk, options, args, seconds, rng, token, output):
         time.sleep(0.02)
         now = time.monotonic()
         if now - begun > args.limit:
-            raise SystemExit('chaos.py: not through after %d s and %d kills' % (now - begun, sum(kills.values())))
+            raise SystemExit(f'chaos.py: not through after {int(now - begun)} s and {int(sum(kills.values()))} kills')
         running = processes(token)
         # A stage that was never killed gets its turn at some moment soon after it begins.
         due = None
@@ -151,18 +186,28 @@ def same(one, other):
 
 def differences(one, other):
     """Lines that say which results of two projects differ."""
+
     def results(project):
         found = {}
         for top in ('datasets', 'experiments'):
             folder = project / top / NAME
-            found.update({p.relative_to(project): p for p in folder.rglob('*')
-                          if p.is_file() and not any(p.match(pattern) for pattern in RECORDS)})
+            found.update(
+                {
+                    p.relative_to(project): p
+                    for p in folder.rglob('*')
+                    if p.is_file() and not any(p.match(pattern) for pattern in RECORDS)
+                }
+            )
         return found
+
     first, second = results(one), results(other)
-    lines = ['%s: only in the %s run' % (path, 'undisturbed' if path in first else 'disturbed')
-             for path in sorted(set(first) ^ set(second))]
-    lines += ['%s: other bytes' % path for path in sorted(set(first) & set(second))
-              if not same(first[path], second[path])]
+    lines = [
+        f'{path}: only in the {"undisturbed" if path in first else "disturbed"} run'
+        for path in sorted(set(first) ^ set(second))
+    ]
+    lines += [
+        f'{path}: other bytes' for path in sorted(set(first) & set(second)) if not same(first[path], second[path])
+    ]
     return lines, len(first)
 
 
@@ -179,12 +224,29 @@ def main():
     parser.add_argument('--limit', type=float, default=3600, help='seconds after which to give up (%(default)s)')
     parser.add_argument('--keep', metavar='FOLDER', help='where both runs are left, with what they said (nowhere)')
     args = parser.parse_args()
-    options = [*(['--models', args.models] if args.models else []), '--var', 'epochs=%d' % args.epochs, '--var', 'epochsize=5', '--var', 'batchsize=4', '--device', 'cpu', '--', '--species=3',
-               '--recordings=%d' % args.recordings, '--soundscapes=%d' % args.soundscapes, '--soundscape-seconds=15', '--long=0', '--shortest=1', '--longest=4']
+    options = [
+        *(['--models', args.models] if args.models else []),
+        '--var',
+        f'epochs={int(args.epochs)}',
+        '--var',
+        'epochsize=5',
+        '--var',
+        'batchsize=4',
+        '--device',
+        'cpu',
+        '--',
+        '--species=3',
+        f'--recordings={int(args.recordings)}',
+        f'--soundscapes={int(args.soundscapes)}',
+        '--soundscape-seconds=15',
+        '--long=0',
+        '--shortest=1',
+        '--longest=4',
+    ]
     rng = random.Random(args.seed)
     top = pathlib.Path(args.keep or tempfile.mkdtemp()).resolve()
     top.mkdir(exist_ok=True)
-    token = 'chaos.%d' % os.getpid()
+    token = f'chaos.{int(os.getpid())}'
     disk = None
     try:
         disk = Disk(top / 'disk', args.disk)
@@ -194,21 +256,28 @@ def main():
         begun = time.monotonic()
         with open(top / 'calm.log', 'w') as output:
             if start(calm, options, token, output).wait():
-                raise SystemExit('chaos.py: the undisturbed run failed:\n' + (top / 'calm.log').read_text()[-2000:])
+                raise SystemExit(f'chaos.py: the undisturbed run failed:\n{(top / "calm.log").read_text()[-2000:]}')
         seconds = time.monotonic() - begun
-        print('undisturbed: %d s' % seconds, flush=True)
+        print(f'undisturbed: {int(seconds)} s', flush=True)
         begun = time.monotonic()
         with open(top / 'disturbed.log', 'w') as output:
             kills, failed_on_full = disturb(disturbed, disk, options, args, seconds, rng, token, output)
-        print('disturbed: %d s, %d kills (%s), %d drivers failed on a full disk' % (
-            time.monotonic() - begun, sum(kills.values()), ', '.join('%s %d' % item for item in kills.most_common()), failed_on_full))
+        print(
+            'disturbed: %d s, %d kills (%s), %d drivers failed on a full disk'
+            % (
+                time.monotonic() - begun,
+                sum(kills.values()),
+                ', '.join('%s %d' % item for item in kills.most_common()),
+                failed_on_full,
+            )
+        )
         lines, count = differences(calm, disturbed)
-        print('\n'.join(lines) or '%d files are the same, byte by byte' % count)
+        print('\n'.join(lines) or f'{int(count)} files are the same, byte by byte')
         if args.keep:
             shutil.copytree(disturbed, top / 'disturbed', dirs_exist_ok=True)
         spared = [stage for stage in STAGES if not kills[stage]] if args.kills >= len(STAGES) else []
         if spared:
-            print('never killed: ' + ', '.join(spared))
+            print(f'never killed: {", ".join(spared)}')
         sys.exit(bool(lines or sum(kills.values()) < args.kills or disk.mounted and not failed_on_full))
     finally:
         for pids in processes(token).values():

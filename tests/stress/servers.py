@@ -5,6 +5,7 @@ A server is a process namespace with a host name of its own: nothing of it can b
 and predict are stand-ins. Ends with status 1 unless every model is there, trained in whole steps, by one attempt at the end,
 though servers died and slept.
 """
+
 import argparse
 import collections
 import contextlib
@@ -22,10 +23,20 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 # Begins a process namespace; what it starts ends with it.
-BOOT = ['unshare', '--pid', '--fork', '--kill-child', '--mount-proc', '--uts', 'bash', '-c',
-        'echo "$HOSTNAME" > /proc/sys/kernel/hostname; "$@"; exit', 'boot']
+BOOT = [
+    'unshare',
+    '--pid',
+    '--fork',
+    '--kill-child',
+    '--mount-proc',
+    '--uts',
+    'bash',
+    '-c',
+    'echo "$HOSTNAME" > /proc/sys/kernel/hostname; "$@"; exit',
+    'boot',
+]
 # The local clock of a program, not the one by which files are stamped.
-CLOCK = '''#define _GNU_SOURCE
+CLOCK = """#define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdlib.h>
 #include <sys/time.h>
@@ -46,8 +57,8 @@ int gettimeofday(struct timeval *t, void *zone) {
     t->tv_sec = now.tv_sec, t->tv_usec = now.tv_nsec / 1000;
     return 0;
 }
-'''
-TRAIN = '''#!/usr/bin/env python3
+"""
+TRAIN = """#!/usr/bin/env python3
 import os, pathlib, sys, time
 out = pathlib.Path(sys.argv[-1])
 state, aside = out.with_suffix('.state'), out.with_name('.state')
@@ -64,7 +75,7 @@ token = os.environ['CLAIM_TOKEN']
 pathlib.Path(str(out) + '.vars').write_text(token)
 state.unlink()
 out.write_text(' '.join([*steps, token]))
-'''
+"""
 
 
 def obstacle():
@@ -72,13 +83,15 @@ def obstacle():
     if not shutil.which('cc'):
         return 'needs a C compiler, cc'
     trial = subprocess.run([*BOOT, 'true'], env=dict(os.environ, HOSTNAME='trial'), stderr=subprocess.PIPE, text=True)
-    return trial.returncode and 'needs the right to make namespaces: ' + trial.stderr.strip()
+    return trial.returncode and f'needs the right to make namespaces: {trial.stderr.strip()}'
 
 
 def build_clock(folder):
     """A library for LD_PRELOAD that shifts a program's clock by CLOCK_AHEAD seconds."""
     library = folder / 'clock.so'
-    subprocess.run(['cc', '-shared', '-fPIC', '-x', 'c', '-', '-o', library, '-ldl'], input=CLOCK, text=True, check=True)
+    subprocess.run(
+        ['cc', '-shared', '-fPIC', '-x', 'c', '-', '-o', library, '-ldl'], input=CLOCK, text=True, check=True
+    )
     return library
 
 
@@ -89,7 +102,9 @@ class Server:
         self.name = name
         env = dict(os.environ, HOSTNAME=name, LD_PRELOAD=str(clock), CLOCK_AHEAD=str(ahead), **env)
         with open(said, 'a') as f:
-            self.process = subprocess.Popen([*BOOT, *map(str, command)], env=env, stdin=subprocess.DEVNULL, stdout=f, stderr=f)
+            self.process = subprocess.Popen(
+                [*BOOT, *map(str, command)], env=env, stdin=subprocess.DEVNULL, stdout=f, stderr=f
+            )
 
     def processes(self):
         found = {}
@@ -128,32 +143,57 @@ def main():
     args = parser.parse_args()
     why = obstacle()
     if why:
-        raise SystemExit('servers.py: ' + why)
-    from conftest import Checkout
+        raise SystemExit(f'servers.py: {why}')
     from test_drivers import with_standins
+
+    from conftest import Checkout
 
     rng = random.Random(args.seed)
     top = pathlib.Path(tempfile.mkdtemp())
     checkout = Checkout(top / 'project')
     checkout.copy()
-    names = ['m%d' % i for i in range(args.models)]
-    with_standins(checkout, ''.join('%s\tpublished dummy lme1\t-\n' % name for name in names))
+    names = [f'm{int(i)}' for i in range(args.models)]
+    with_standins(checkout, ''.join(f'{name}\tpublished dummy lme1\t-\n' for name in names))
     (checkout.experiments / 'train.py').write_text(TRAIN)
     folder = checkout.experiments / 'tiny'
     clock = build_clock(top)
-    drive = ['bash', '-c', 'for i in $(seq %d); do ( until "$@"; do sleep 0.2; done ) & done; wait' % args.drivers, 'drive',
-             checkout.experiments / 'train_all.sh', '--dataset', 'tiny', '--models', checkout.experiments / 'table.tsv']
+    drive = [
+        'bash',
+        '-c',
+        f'for i in $(seq {int(args.drivers)}); do ( until "$@"; do sleep 0.2; done ) & done; wait',
+        'drive',
+        checkout.experiments / 'train_all.sh',
+        '--dataset',
+        'tiny',
+        '--models',
+        checkout.experiments / 'table.tsv',
+    ]
     happened = top / 'all_happened'
     booted, counts = 0, collections.Counter()
 
     def boot():
         nonlocal booted
         booted += 1
-        return Server('server%d' % booted, drive, top / 'said', clock, (0, 3600, -3600)[booted % 3], VIRTUAL_ENV=sys.prefix, CLAIM_BEAT='0.2',
-                      CLAIM_LEASE=str(args.lease), STEP_SECONDS=args.step, TRAIN_ALL_POLL='0.5', LAST_MODEL=names[-1], ALL_HAPPENED=str(happened))
+        return Server(
+            f'server{int(booted)}',
+            drive,
+            top / 'said',
+            clock,
+            (0, 3600, -3600)[booted % 3],
+            VIRTUAL_ENV=sys.prefix,
+            CLAIM_BEAT='0.2',
+            CLAIM_LEASE=str(args.lease),
+            STEP_SECONDS=args.step,
+            TRAIN_ALL_POLL='0.5',
+            LAST_MODEL=names[-1],
+            ALL_HAPPENED=str(happened),
+        )
 
     def done():
-        return sum((folder / (name + suffix)).exists() for name in names for suffix in ('.npz', '.pred.npz')) == 2 * args.models
+        return (
+            sum((folder / (name + suffix)).exists() for name in names for suffix in ('.npz', '.pred.npz'))
+            == 2 * args.models
+        )
 
     begun = time.monotonic()
     servers, asleep = [boot() for _ in range(args.servers)], {}
@@ -190,21 +230,44 @@ def main():
     said = (top / 'said').read_text()
     counts['noticed'] = len(re.findall('lost to another|discarded', said))
     for name in names:
-        result, companion = folder / (name + '.npz'), folder / (name + '.npz.vars')
+        result, companion = folder / (f'{name}.npz'), folder / (f'{name}.npz.vars')
         *steps, token = result.read_text().split() if result.exists() else ['']
         counts['lost'] += not token
         counts['unwhole'] += bool(token) and len(steps) != 5
         counts['mixed'] += bool(token) and companion.read_text() != token
         counts['moved'] += len(set(steps)) > 1
     left = [path.name for path in folder.iterdir() if path.name.startswith('.') or path.suffix == '.lock']
-    print('%d models, %d servers of %d drivers, %d booted, %d died, %d slept: %d lost, %d not whole, %d mixed, %d files left over; %d trained on '
-          'more than one server, %d attempts discarded; %.0f s' % (
-              args.models, args.servers, args.drivers, booted, counts['death'], counts['sleep'], counts['lost'], counts['unwhole'], counts['mixed'],
-              len(left), counts['moved'], counts['noticed'], time.monotonic() - begun))
+    print(
+        '%d models, %d servers of %d drivers, %d booted, %d died, %d slept: %d lost, %d not whole, %d mixed, %d files left over; %d trained on '
+        'more than one server, %d attempts discarded; %.0f s'
+        % (
+            args.models,
+            args.servers,
+            args.drivers,
+            booted,
+            counts['death'],
+            counts['sleep'],
+            counts['lost'],
+            counts['unwhole'],
+            counts['mixed'],
+            len(left),
+            counts['moved'],
+            counts['noticed'],
+            time.monotonic() - begun,
+        )
+    )
     if left:
-        print('left over: ' + ' '.join(left))
+        print(f'left over: {" ".join(left)}')
     shutil.rmtree(top, ignore_errors=True)
-    sys.exit(bool(counts['lost'] or counts['unwhole'] or counts['mixed'] or left or counts['death'] + counts['sleep'] < args.events))
+    sys.exit(
+        bool(
+            counts['lost']
+            or counts['unwhole']
+            or counts['mixed']
+            or left
+            or counts['death'] + counts['sleep'] < args.events
+        )
+    )
 
 
 if __name__ == '__main__':

@@ -5,6 +5,7 @@ Counts jobs published, lost, published in pieces of two attempts, and overlaps (
 ends with status 1 unless all were published and none overlapped. With --without-protocol the workers claim nothing;
 that has to show overlaps, so that this harness is known to see them.
 """
+
 import argparse
 import collections
 import os
@@ -51,8 +52,13 @@ def victims(worker, kind, children, commands):
     watchers = [p for p in everything if runs(p, 'claim.sh') and '--watch' in commands[p]]
     if not jobs:
         return []
-    return {'worker': [worker, *everything], 'supervisor': [worker, *claims],
-            'supervisor and watcher': [worker, *claims, *watchers], 'command': jobs, 'watcher': watchers}[kind]
+    return {
+        'worker': [worker, *everything],
+        'supervisor': [worker, *claims],
+        'supervisor and watcher': [worker, *claims, *watchers],
+        'command': jobs,
+        'watcher': watchers,
+    }[kind]
 
 
 def main():
@@ -60,7 +66,9 @@ def main():
     parser.add_argument('--workers', type=int, default=50)
     parser.add_argument('--jobs', type=int, default=200)
     parser.add_argument('--kills', type=int, default=25)
-    parser.add_argument('--kill', choices=(*KINDS, 'all'), default='all', help='what of a worker is killed (each in turn)')
+    parser.add_argument(
+        '--kill', choices=(*KINDS, 'all'), default='all', help='what of a worker is killed (each in turn)'
+    )
     parser.add_argument('--every', type=float, default=0.3, help='seconds between kills (%(default)s)')
     parser.add_argument('--step', default='0.3', help='seconds of a quarter of a job (%(default)s)')
     parser.add_argument('--limit', type=float, default=1800, help='seconds after which to give up (%(default)s)')
@@ -74,12 +82,16 @@ def main():
     folder.mkdir()
     events = top / 'events'
     events.touch()
-    env = dict(os.environ, EVENTS=str(events), STEP_SECONDS=args.step, LAST_JOB='job%d' % args.jobs)
+    env = dict(os.environ, EVENTS=str(events), STEP_SECONDS=args.step, LAST_JOB=f'job{int(args.jobs)}')
     program = [] if args.without_protocol else [str(CLAIM)]
 
     def start():
-        return subprocess.Popen([HERE / 'worker.sh', folder, str(args.jobs), *program], env=env,
-                                stderr=subprocess.DEVNULL, start_new_session=True)
+        return subprocess.Popen(
+            [HERE / 'worker.sh', folder, str(args.jobs), *program],
+            env=env,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
     begun = time.monotonic()
     workers = [start() for _ in range(args.workers)]
@@ -87,12 +99,15 @@ def main():
     while any(w.poll() is None for w in workers) and time.monotonic() - begun < args.limit:
         time.sleep(0.05)
         if kills >= args.kills:
-            events.with_name(events.name + '.kills_made').touch()
+            events.with_name(f'{events.name}.kills_made').touch()
         elif time.monotonic() > next_kill:
             kind = KINDS[kills % len(KINDS)] if args.kill == 'all' else args.kill
             machine = tree()
-            candidates = [(w, victims(w.pid, 'worker' if args.without_protocol else kind, *machine))
-                          for w in rng.sample(workers, len(workers)) if w.poll() is None]
+            candidates = [
+                (w, victims(w.pid, 'worker' if args.without_protocol else kind, *machine))
+                for w in rng.sample(workers, len(workers))
+                if w.poll() is None
+            ]
             worker, pids = next(((w, pids) for w, pids in candidates if pids), (None, ()))
             for pid in pids:
                 try:
@@ -112,14 +127,29 @@ def main():
     count = collections.Counter(line.split()[0] for line in events.read_text().splitlines())
     published = mixed = leftovers = 0
     for number in range(1, args.jobs + 1):
-        result = folder / ('job%d.npz' % number)
+        result = folder / (f'job{int(number)}.npz')
         published += result.exists()
-        mixed += result.exists() and result.read_text() != result.with_name(result.name + '.vars').read_text()
+        mixed += result.exists() and result.read_text() != result.with_name(f'{result.name}.vars').read_text()
     leftovers = sum(1 for path in folder.iterdir() if path.suffix not in ('.npz', '.vars'))
-    print('%d workers, %d jobs, %d kills of %s: %d published, %d lost, %d mixed, %d overlaps; %d begun, %d resumed, '
-          '%d ended, %d files left over; %.0f s'
-          % (args.workers, args.jobs, kills, args.kill, published, args.jobs - published, mixed, count['overlap'],
-             count['begin'], count['resume'], count['end'], leftovers, time.monotonic() - begun))
+    print(
+        '%d workers, %d jobs, %d kills of %s: %d published, %d lost, %d mixed, %d overlaps; %d begun, %d resumed, '
+        '%d ended, %d files left over; %.0f s'
+        % (
+            args.workers,
+            args.jobs,
+            kills,
+            args.kill,
+            published,
+            args.jobs - published,
+            mixed,
+            count['overlap'],
+            count['begin'],
+            count['resume'],
+            count['end'],
+            leftovers,
+            time.monotonic() - begun,
+        )
+    )
     shutil.rmtree(top, ignore_errors=True)
     sys.exit(published < args.jobs or kills < args.kills or mixed > 0 or count['overlap'] > 0 or leftovers > 0)
 

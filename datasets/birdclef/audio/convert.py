@@ -7,6 +7,7 @@ A recording that can't be read stops nothing: for training it is left out, of th
 0.1 s of silence, so that it still gets its row. datasets/NAME/audio/repairs.tsv tells of each such case: path,
 problem, what was done.
 """
+
 import os
 import sys
 
@@ -35,13 +36,29 @@ SILENCE = SAMPLE_RATE // 10
 # Rates beyond come from damaged headers.
 MIN_RATE, MAX_RATE = 1000, 1000000
 # What the 32-bit sizes of a WAV can hold.
-MAX_SAMPLES = (2 ** 32 - 1 - 36) // 2
+MAX_SAMPLES = (2**32 - 1 - 36) // 2
 # Samples of all channels decoded at once: what fits the cache is faster, and memory doesn't depend on the length.
 BLOCK = 1 << 18
-SUFFIXES = tuple('.' + name.lower() for name in soundfile.available_formats() if name != 'RAW') + (
-    '.aif', '.aifc', '.snd', '.oga', '.opus', '.sph', '.wave', '.sf', '.mpga', '.mp2',
+SUFFIXES = tuple(f'.{name.lower()}' for name in soundfile.available_formats() if name != 'RAW') + (
+    '.aif',
+    '.aifc',
+    '.snd',
+    '.oga',
+    '.opus',
+    '.sph',
+    '.wave',
+    '.sf',
+    '.mpga',
+    '.mp2',
     # not read by libsndfile: taken so that the table tells of them
-    '.m4a', '.mp4', '.aac', '.wma', '.webm', '.ape', '.wv')
+    '.m4a',
+    '.mp4',
+    '.aac',
+    '.wma',
+    '.webm',
+    '.ape',
+    '.wv',
+)
 # Sizes from here on stand in headers that were written before the length was known.
 STREAMED = 0x7FFF0000
 # By so much libsndfile may overestimate the length of an MP3 that doesn't tell it.
@@ -60,8 +77,22 @@ class Unreadable(Exception):
 
 def wav_header(samples):
     """The 44 bytes before `samples` samples of mono, 16 bit."""
-    return struct.pack('<4sI4s4sIHHIIHH4sI', b'RIFF', 36 + 2 * samples, b'WAVE', b'fmt ', 16, 1, 1, SAMPLE_RATE,
-                       2 * SAMPLE_RATE, 2, 16, b'data', 2 * samples)
+    return struct.pack(
+        '<4sI4s4sIHHIIHH4sI',
+        b'RIFF',
+        36 + 2 * samples,
+        b'WAVE',
+        b'fmt ',
+        16,
+        1,
+        1,
+        SAMPLE_RATE,
+        2 * SAMPLE_RATE,
+        2,
+        16,
+        b'data',
+        2 * samples,
+    )
 
 
 def blocks(sound, size):
@@ -96,18 +127,20 @@ def convert(source, out, stop=None, size=BLOCK):
                 raise Unreadable('empty file')
         sound = soundfile.SoundFile(source)
     except OSError as e:
-        raise Unreadable('cannot be opened: %s' % e.strerror) from None
+        raise Unreadable(f'cannot be opened: {e.strerror}') from None
     except (soundfile.LibsndfileError, TypeError, ValueError) as e:
         text = str(getattr(e, 'error_string', e))
         # what libsndfile says of MP3 in which it finds no frame; we have opened it already
-        raise Unreadable('cannot be read: ' + ('no sound file' if 'does not exist' in text else text)) from None
+        raise Unreadable(f'cannot be read: {"no sound file" if "does not exist" in text else text}') from None
     with sound, np.errstate(all='ignore'):
         rate, frames = sound.samplerate, sound.frames
         if not MIN_RATE <= rate <= MAX_RATE:
-            raise Unreadable('damaged header: %d samples a second' % rate)
-        if frames / rate * SAMPLE_RATE > MAX_SAMPLES and frames < 2 ** 62:
-            raise Unreadable('longer than a WAV can be, %.0f hours; cut it' % (frames / rate / 3600))
-        resampler = None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype='float32', quality='HQ')
+            raise Unreadable(f'damaged header: {int(rate)} samples a second')
+        if frames / rate * SAMPLE_RATE > MAX_SAMPLES and frames < 2**62:
+            raise Unreadable(f'longer than a WAV can be, {frames / rate / 3600:.0f} hours; cut it')
+        resampler = (
+            None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype='float32', quality='HQ')
+        )
         out.write(wav_header(0))
         source_blocks = blocks(sound, size)
         last = False
@@ -124,12 +157,12 @@ def convert(source, out, stop=None, size=BLOCK):
                     return convert(source, out, stop, SMALL_BLOCK)
                 mono = None
                 if decoded < frames:
-                    problems.append('damaged after %.2f s: %s' % (decoded / rate, e.error_string))
+                    problems.append(f'damaged after {decoded / rate:.2f} s: {e.error_string}')
             last = mono is None
             if last:
                 mono = np.zeros(0, np.float32)
             decoded += len(mono)
-            if not np.dot(mono, mono) < ABSURD ** 2:
+            if not np.dot(mono, mono) < ABSURD**2:
                 bad = ~(np.abs(mono) < ABSURD)
                 strange += np.count_nonzero(bad)
                 mono[bad] = 0
@@ -144,20 +177,22 @@ def convert(source, out, stop=None, size=BLOCK):
             if written > MAX_SAMPLES:
                 raise Unreadable('longer than a WAV can be, over 27 hours; cut it')
             out.write(mono.astype('<i2').data)
-        short = re.search(r'^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)', sound.extra_info, re.M)
+        short = re.search(
+            r'^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)', sound.extra_info, re.M
+        )
     if short and int(short.group(2)) < int(short.group(1)) < STREAMED:
-        problems.append('truncated: %s of %s bytes' % (short.group(2), short.group(1)))
+        problems.append(f'truncated: {short.group(2)} of {short.group(1)} bytes')
     elif decoded < frames - (MP3_SLACK if sound.format == 'MP3' else 0) and not problems:
-        problems.append('truncated: %d of %d samples' % (decoded, frames))
+        problems.append(f'truncated: {int(decoded)} of {int(frames)} samples')
     elif decoded > frames:
-        problems.append('%d samples where the header says %d' % (decoded, frames))
+        problems.append(f'{int(decoded)} samples where the header says {int(frames)}')
     if strange:
-        problems.append('%d samples are no numbers' % strange)
+        problems.append(f'{int(strange)} samples are no numbers')
     if not written or problems and written < SILENCE:
         raise Unreadable('; '.join(problems) or 'no samples')
     expected = decoded * SAMPLE_RATE / rate
     if abs(written - expected) > 2:
-        raise Unreadable('%d samples became %d, not %d' % (decoded, written, expected))
+        raise Unreadable(f'{int(decoded)} samples became {int(written)}, not {int(expected)}')
     out.seek(0)
     out.write(wav_header(written))
     return written, clipped, problems
@@ -196,7 +231,9 @@ class Conversion:
         except Unreadable as e:
             problem = str(e)
         except OSError as e:
-            raise Problem('%s: %s; see to it and run this again, it goes on where it stopped' % (target, e.strerror)) from None
+            raise Problem(
+                f'{target}: {e.strerror}; see to it and run this again, it goes on where it stopped'
+            ) from None
         if key.startswith('train/'):
             self.note(key, problem, 'left out')
             return 0
@@ -215,9 +252,7 @@ def summary(repairs):
         count['clips' if clips and clips.start() == 0 else done.partition(';')[0]] += 1
         count[layout.SAME_NAME] += problem.startswith(layout.SAME_NAME)
     twice = count[layout.SAME_NAME]
-    return (f"{count['left out']} left out" + (f' ({twice} because another has {layout.SAME_NAME})' if twice else '') +
-            f", {count['0.1 s of silence']} silent, {count['the rest is kept']} damaged but kept in part, "
-            f"{count['clips']} undamaged but clipped ({samples} samples clip in all)")
+    return f'{count["left out"]} left out{(f" ({twice} because another has {layout.SAME_NAME})" if twice else "")}, {count["0.1 s of silence"]} silent, {count["the rest is kept"]} damaged but kept in part, {count["clips"]} undamaged but clipped ({samples} samples clip in all)'
 
 
 @contextlib.contextmanager
@@ -249,9 +284,12 @@ def to_do(found, audio):
     known = layout.read_repairs(table)
     since = os.stat(table).st_mtime if known else 0
     there = set(layout.recordings(os.path.dirname(audio)))
-    return [one for one in found
-            if (one.key not in there and known.get(one.key, ('', ''))[1] != 'left out')
-            or (one.key in known and os.stat(one.path).st_ctime >= since)]
+    return [
+        one
+        for one in found
+        if (one.key not in there and known.get(one.key, ('', ''))[1] != 'left out')
+        or (one.key in known and os.stat(one.path).st_ctime >= since)
+    ]
 
 
 def clean(audio):
@@ -266,18 +304,18 @@ def run(source, dataset, jobs):
     """Convert what is missing in a dataset's folder -> line that tells what was done."""
     found, skipped = layout.find(source, SUFFIXES)
     if not found:
-        raise Problem('%s: no recordings found in its folders' % source)
+        raise Problem(f'{source}: no recordings found in its folders')
     audio = os.path.join(dataset, 'audio')
     try:
         for folder in {os.path.dirname(one.key) for one in found}:
             os.makedirs(os.path.join(audio, folder), exist_ok=True)
     except (FileExistsError, FileNotFoundError) as e:
-        raise Problem('%s: not a folder, or a link to one that is gone; is its disk mounted?' % e.filename) from None
+        raise Problem(f'{e.filename}: not a folder, or a link to one that is gone; is its disk mounted?') from None
     with open(os.path.join(audio, '.convert.lock'), 'w') as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise Problem('%s: another conversion is writing there; wait for it' % audio) from None
+            raise Problem(f'{audio}: another conversion is writing there; wait for it') from None
         clean(audio)
         left = to_do(found, audio)
         conversion = Conversion(audio)
@@ -285,8 +323,11 @@ def run(source, dataset, jobs):
         # the largest first: no long recording is left for the end, when the other cores have nothing to do
         sizes = {one: os.stat(one.path).st_size for one in left}
         left.sort(key=lambda one: (-sizes[one], one.key))
-        with without_decoder_notes(), concurrent.futures.ThreadPoolExecutor(jobs) as pool, \
-                tqdm(total=sum(sizes.values()), unit='B', unit_scale=True, desc='audio', disable=None) as bar:
+        with (
+            without_decoder_notes(),
+            concurrent.futures.ThreadPoolExecutor(jobs) as pool,
+            tqdm(total=sum(sizes.values()), unit='B', unit_scale=True, desc='audio', disable=None) as bar,
+        ):
             try:
                 futures = {pool.submit(conversion.one, one): one for one in left}
                 for future in concurrent.futures.as_completed(futures):
@@ -316,7 +357,7 @@ def main():
     parser.add_argument('--jobs', type=int, default=0, metavar='N', help='threads (0: as many as there are cores)')
     args = parser.parse_args()
     if args.jobs < 0:
-        parser.error('--jobs %d: expected 0 or more' % args.jobs)
+        parser.error(f'--jobs {int(args.jobs)}: expected 0 or more')
     jobs = args.jobs or len(os.sched_getaffinity(0))
     print(run(args.source, layout.dataset_folder(args.dataset), jobs))
 

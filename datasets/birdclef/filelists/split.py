@@ -6,12 +6,17 @@ recordings without a label (no XML) leave the lists. A validation list that was 
 filelists/valid.given and used again; without one, about 8 % of each species are drawn, always the same: every species
 of at least two recordings has one on each side, and recordings of one author on one day at one place stay together.
 """
+
 import os
 import sys
 
 DATASETS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-sys.path[:0] = [os.path.join(os.path.dirname(DATASETS), 'experiments'), DATASETS,
-                os.path.join(DATASETS, 'birdclef', 'xml'), os.path.join(DATASETS, 'birdclef', 'labels')]
+sys.path[:0] = [
+    os.path.join(os.path.dirname(DATASETS), 'experiments'),
+    DATASETS,
+    os.path.join(DATASETS, 'birdclef', 'xml'),
+    os.path.join(DATASETS, 'birdclef', 'labels'),
+]
 from birdsong import program  # isort: skip
 import argparse
 import collections
@@ -48,8 +53,10 @@ def sessions(keys, records):
             continue
         if not author:
             continue
-        for place in (fields['Locality'].lower(), fields['Latitude'] and fields['Longitude'] and
-                      (fields['Latitude'], fields['Longitude'])):
+        for place in (
+            fields['Locality'].lower(),
+            fields['Latitude'] and fields['Longitude'] and (fields['Latitude'], fields['Longitude']),
+        ):
             if place:
                 leader[lead(key)] = lead(first.setdefault((author, date, place), key))
     groups = collections.defaultdict(list)
@@ -65,8 +72,9 @@ def draw(species, groups, share=SHARE, seed=0):
     recordings gets one or more on either side; a group is parted only where that is impossible otherwise.
     The outcome depends on the keys and the seed, not on their order.
     """
+
     def order(keys):
-        return hashlib.sha256(('%s|%s' % (seed, min(keys))).encode()).digest()
+        return hashlib.sha256(f'{seed}|{min(keys)}'.encode()).digest()
 
     sizes = collections.Counter(species.values())
     want = {s: max(1, round(share * n)) if n > 1 else 0 for s, n in sizes.items()}
@@ -91,8 +99,13 @@ def draw(species, groups, share=SHARE, seed=0):
     # the rarest first: they have the least choice
     for s in sorted(sizes, key=lambda s: (sizes[s], s)):
         while have[s] < want[s]:
-            costs = [(cost, number) for number in by_species[s] if number not in taken
-                     for cost in [excess(number)] if cost is not None]
+            costs = [
+                (cost, number)
+                for number in by_species[s]
+                if number not in taken
+                for cost in [excess(number)]
+                if cost is not None
+            ]
             # once there is one recording, no group is taken that overshoots by more than it helps
             costs = [c for c in costs if not have[s] or c[0] <= min(counts[c[1]][s], want[s] - have[s])]
             if costs:
@@ -104,7 +117,12 @@ def draw(species, groups, share=SHARE, seed=0):
                 break
             else:
                 number = max(by_species[s], key=lambda number: (counts[number][s], -number))
-                valid.add(min((key for key in groups[number] if species[key] == s and key not in valid), key=lambda k: order([k])))
+                valid.add(
+                    min(
+                        (key for key in groups[number] if species[key] == s and key not in valid),
+                        key=lambda k: order([k]),
+                    )
+                )
                 have[s] += 1
                 parted.add(number)
     return valid, len(parted)
@@ -125,9 +143,9 @@ def given_list(lines, train, name):
         else:
             unknown.append(entry)
     if not keys:
-        raise Problem('%s: names no training recording of this dataset; expected lines such as %s' % (name, min(train)))
+        raise Problem(f'{name}: names no training recording of this dataset; expected lines such as {min(train)}')
     if len(keys) == len(train):
-        raise Problem('%s: names all training recordings; none would be left to train on' % name)
+        raise Problem(f'{name}: names all training recordings; none would be left to train on')
     return list(keys), unknown
 
 
@@ -143,46 +161,61 @@ def split(dataset, valid_list=None, seed=0):
     records = collect.read(dataset)
     label_file = os.path.join(dataset, 'labels', 'fg.tsv')
     if not os.path.exists(label_file):
-        raise Problem('%s: no such file; run datasets/birdclef/labels/recreate.py first' % label_file)
+        raise Problem(f'{label_file}: no such file; run datasets/birdclef/labels/recreate.py first')
     labels = {key: label for key, label in layout.read_table(label_file, 2)}
     train = {key for key in lists['train'] if key in labels}
     told = []
     if len(train) < len(lists['train']):
-        told.append('%d training recordings have no label and leave the lists, such as %s' %
-                    (len(lists['train']) - len(train), min(set(lists['train']) - train)))
+        told.append(
+            f'{int(len(lists["train"]) - len(train))} training recordings have no label and leave the lists, such as {min(set(lists["train"]) - train)}'
+        )
     if len(train) < 2:
-        raise Problem('%s: %d training recordings with label; at least 2 are needed' % (dataset, len(train)))
+        raise Problem(f'{dataset}: {len(train)} training recordings with label; at least 2 are needed')
     if lines is None and os.path.exists(given):
         lines = read_lines(given)
     if lines is not None:
         valid, unknown = given_list(lines, train, valid_list or given)
         if unknown:
-            told.append('%d entries of the validation list are no training recordings, such as %s' % (len(unknown), unknown[0]))
+            told.append(
+                f'{len(unknown)} entries of the validation list are no training recordings, such as {unknown[0]}'
+            )
     else:
         chosen, parted = draw({key: labels[key] for key in train}, sessions(sorted(train), records), seed=seed)
         valid = sorted(chosen)
         if parted:
-            told.append('%d sessions of one author, day and place had to be parted, to have their species on both sides' % parted)
+            told.append(
+                f'{int(parted)} sessions of one author, day and place had to be parted, to have their species on both sides'
+            )
     if not valid:
-        raise Problem('%s: no species has two recordings to split; give a validation list' % dataset)
+        raise Problem(f'{dataset}: no species has two recordings to split; give a validation list')
     if valid_list:
         # entries that are no recordings yet may become some
-        layout.write_if_changed(given, ''.join(line + '\n' for line in lines))
+        layout.write_if_changed(given, ''.join(f'{line}\n' for line in lines))
     lists['train'] = sorted(train - set(valid))
     lists['valid'] = valid
-    changed = [name for name, keys in lists.items()
-               if (keys or os.path.exists(os.path.join(folder, name)))
-               and layout.write_if_changed(os.path.join(folder, name), ''.join(key + '\n' for key in keys))]
-    told.append('%s: %s; validation %s; %s' % (
-        folder, ', '.join('%d %s' % (len(keys), name) for name, keys in lists.items() if keys),
-        'as given' if lines is not None else 'drawn', '%s written' % ', '.join(changed) if changed else 'nothing new'))
+    changed = [
+        name
+        for name, keys in lists.items()
+        if (keys or os.path.exists(os.path.join(folder, name)))
+        and layout.write_if_changed(os.path.join(folder, name), ''.join(f'{key}\n' for key in keys))
+    ]
+    told.append(
+        '{}: {}; validation {}; {}'.format(
+            folder,
+            ', '.join('%d %s' % (len(keys), name) for name, keys in lists.items() if keys),
+            'as given' if lines is not None else 'drawn',
+            '{} written'.format(', '.join(changed)) if changed else 'nothing new',
+        )
+    )
     return told
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--dataset', default='birdclef', metavar='NAME', help='name or path of the dataset (birdclef)')
-    parser.add_argument('--valid-list', metavar='FILE', help='validation recordings, one a line: train/YEAR/BASE.wav or BASE')
+    parser.add_argument(
+        '--valid-list', metavar='FILE', help='validation recordings, one a line: train/YEAR/BASE.wav or BASE'
+    )
     parser.add_argument('--seed', type=int, default=0, help='of the draw (0)')
     args = parser.parse_args()
     for line in split(layout.dataset_folder(args.dataset), args.valid_list, args.seed):

@@ -6,12 +6,16 @@ labelset_latin, labelset_2014, _2015, _2017, fg.tsv, bg.tsv, meta.tsv, and repai
 elevation that was repaired or dropped. Foreground species are given by class id, background species by Latin name;
 which name belongs to which class is counted over all training recordings.
 """
+
 import os
 import sys
 
 DATASETS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-sys.path[:0] = [os.path.join(os.path.dirname(DATASETS), 'experiments'), DATASETS,
-                os.path.join(DATASETS, 'birdclef', 'xml')]
+sys.path[:0] = [
+    os.path.join(os.path.dirname(DATASETS), 'experiments'),
+    DATASETS,
+    os.path.join(DATASETS, 'birdclef', 'xml'),
+]
 from birdsong import program  # isort: skip
 import argparse
 import collections
@@ -26,19 +30,25 @@ from birdsong.files import Problem
 # Editions of the challenge and the years of the recordings that count for them.
 EDITIONS = {'2014': ('2014',), '2015': ('2014', '2015'), '2017': ('2017',)}
 
-TIME = re.compile(r'''~?\s*
+TIME = re.compile(
+    r"""~?\s*
     (?: (?P<h>\d{1,2}) (?: (?: h | [.:,_-]+ ) \s* (?P<m>\d{1,2}) (?: [.:,_-]+ (?P<s>\d{1,2}) )? )?
       | (?P<hm>\d{3,4}) )
     \s* (?: h | hs | hrs? | m | min | s )? (?: \s+ 00 )?
-    \s* (?P<half> a | p | a\.?\s?m | p\.?\s?m )? \.?''', re.X)
+    \s* (?P<half> a | p | a\.?\s?m | p\.?\s?m )? \.?""",
+    re.X,
+)
 NUMBER = r'[+-]?(?:\d{1,3}(?:[.,\s]\d{3})+|\d{1,6}(?:\.\d{1,6})?|\d{1,3}(?:_\d{3})+)'
 UNIT = r'(?:\s*(?:m|mts|mtrs|met(?:re|er|ro)s?|m\.?\s?s\.?\s?n\.?\s?m|m\.?\s?a\.?\s?s\.?\s?l)\.?)?'
 ABOUT = r'(?:(?:~|c|c\.|ca|ca\.|circa|about|aprox\.?|approx\.?)\s*)?'
 UNSURE = r'\s*(?:\?|~|approx\.?|approximately|\(estimated\))?\s*'
 AFTER = UNSURE + UNIT + UNSURE
-ELEVATION = re.compile(r'%s(?P<low>%s)%s(?:\s*(?:-|\ba\b|to|/)\s*(?P<high>%s)%s)?'
-                       % (ABOUT, NUMBER, AFTER, NUMBER.replace('[+-]', r'\+'), AFTER))
-BELOW = re.compile(r'(?:<|to\b)\s*(%s)%s' % (NUMBER.replace('[+-]', r'\+'), AFTER))
+ELEVATION = re.compile(
+    r'{}(?P<low>{}){}(?:\s*(?:-|\ba\b|to|/)\s*(?P<high>{}){})?'.format(
+        ABOUT, NUMBER, AFTER, NUMBER.replace('[+-]', r'\+'), AFTER
+    )
+)
+BELOW = re.compile(r'(?:<|to\b)\s*({}){}'.format(NUMBER.replace('[+-]', r'\+'), AFTER))
 # longer texts are prose
 MAX_TEXT = 60
 SEVERAL = re.compile(r'\d{1,6}(?:-\d{1,6}){2,}')
@@ -99,13 +109,21 @@ def repair_elevation(text):
 
 def repair_degrees(text, limit):
     """Latitude or longitude as it stands. Raises ValueError if it isn't a number of at most `limit` degrees."""
-    if not re.fullmatch(r'[+-]?(\d{1,3}(\.\d*)?|\.\d+)(e-?\d{1,2})?', text.strip(), re.A | re.I) or abs(float(text)) > limit:
+    if (
+        not re.fullmatch(r'[+-]?(\d{1,3}(\.\d*)?|\.\d+)(e-?\d{1,2})?', text.strip(), re.A | re.I)
+        or abs(float(text)) > limit
+    ):
         raise ValueError('not degrees within %d' % limit)
     return text.strip()
 
 
-REPAIRS = (('Date', repair_date), ('Time', repair_time), ('Latitude', lambda text: repair_degrees(text, 90)),
-           ('Longitude', lambda text: repair_degrees(text, 180)), ('Elevation', repair_elevation))
+REPAIRS = (
+    ('Date', repair_date),
+    ('Time', repair_time),
+    ('Latitude', lambda text: repair_degrees(text, 90)),
+    ('Longitude', lambda text: repair_degrees(text, 180)),
+    ('Elevation', repair_elevation),
+)
 
 
 def metadata(fields):
@@ -118,18 +136,20 @@ def metadata(fields):
             try:
                 value = repair(text)
             except ValueError:
-                problems.append(('%s %r' % (name, text), 'dropped'))
+                problems.append((f'{name} {text!r}', 'dropped'))
             else:
                 # hours and minutes are as they should be; the seconds are ours
                 if value not in (text, text + ':00'):
-                    problems.append(('%s %r' % (name, text), value))
+                    problems.append((f'{name} {text!r}', value))
         values.append(value)
     return values, problems
 
 
 def latin_name(fields):
     """Genus, space, species; '' unless both are known."""
-    return ' '.join((fields['Genus'] + ' ' + fields['Species']).split()) if fields['Genus'] and fields['Species'] else ''
+    return (
+        ' '.join((fields['Genus'] + ' ' + fields['Species']).split()) if fields['Genus'] and fields['Species'] else ''
+    )
 
 
 def tie(pairs):
@@ -149,8 +169,11 @@ def tie(pairs):
             others.sort()
             result[one] = others[0][1]
             if len(others) > 1:
-                lines.append('%s goes with %s; the first counts' %
-                             (one, ', '.join('%s (%dx)' % (other, -count) for count, other in others)))
+                lines.append(
+                    '{} goes with {}; the first counts'.format(
+                        one, ', '.join('%s (%dx)' % (other, -count) for count, other in others)
+                    )
+                )
         results.append(result)
     return results[0], results[1], lines
 
@@ -159,12 +182,16 @@ def recreate(records):
     """What the files of labels/ say, from the records (dict key -> fields) -> (dict of file name -> text, inconsistencies)."""
     train = {key: fields for key, fields in sorted(records.items()) if key.startswith('train/') and fields['ClassId']}
     if not train:
-        raise Problem('no training recording has XML with a ClassId; is the source complete, with the .xml beside the .wav?')
+        raise Problem(
+            'no training recording has XML with a ClassId; is the source complete, with the .xml beside the .wav?'
+        )
     names, classes_of, inconsistencies = tie((fields['ClassId'], latin_name(fields)) for fields in train.values())
     labelset = sorted({fields['ClassId'] for fields in train.values()})
     index = {class_id: i for i, class_id in enumerate(labelset)}
-    result = {'labelset': '\n'.join(labelset) + '\n',
-              'labelset_latin': ''.join(names.get(class_id, class_id) + '\n' for class_id in labelset)}
+    result = {
+        'labelset': '\n'.join(labelset) + '\n',
+        'labelset_latin': ''.join(names.get(class_id, class_id) + '\n' for class_id in labelset),
+    }
     for edition, years in EDITIONS.items():
         members = {fields['ClassId'] for key, fields in train.items() if layout.year_of(os.path.basename(key)) in years}
         result['labelset_' + edition] = ''.join(class_id + '\n' for class_id in sorted(members))
@@ -180,8 +207,14 @@ def recreate(records):
         repairs += [(key,) + problem for problem in problems]
         if key.startswith('train/') and not fields['ClassId']:
             repairs.append((key, 'no ClassId', 'left out'))
-    result.update({'fg.tsv': layout.table(fg), 'bg.tsv': layout.table(bg), 'meta.tsv': layout.table(meta),
-                   layout.REPAIRS: layout.table(repairs)})
+    result.update(
+        {
+            'fg.tsv': layout.table(fg),
+            'bg.tsv': layout.table(bg),
+            'meta.tsv': layout.table(meta),
+            layout.REPAIRS: layout.table(repairs),
+        }
+    )
     return result, inconsistencies
 
 
@@ -195,10 +228,18 @@ def main():
     for line in inconsistencies:
         print('- ' + line)
     repairs = result[layout.REPAIRS].splitlines()
-    print('%s: %d classes, %d training recordings, %d with metadata (%d values repaired, %d dropped); %s' % (
-        folder, result['labelset'].count('\n'), result['fg.tsv'].count('\n'), result['meta.tsv'].count('\n'),
-        sum(not r.endswith(('\tdropped', '\tleft out')) for r in repairs), sum(r.endswith('\tdropped') for r in repairs),
-        '%d files written' % changed if changed else 'nothing new'))
+    print(
+        '%s: %d classes, %d training recordings, %d with metadata (%d values repaired, %d dropped); %s'
+        % (
+            folder,
+            result['labelset'].count('\n'),
+            result['fg.tsv'].count('\n'),
+            result['meta.tsv'].count('\n'),
+            sum(not r.endswith(('\tdropped', '\tleft out')) for r in repairs),
+            sum(r.endswith('\tdropped') for r in repairs),
+            '%d files written' % changed if changed else 'nothing new',
+        )
+    )
 
 
 if __name__ == '__main__':

@@ -6,6 +6,7 @@ Writes datasets/NAME/xml/recordings.tsv: a line of column names, then one line a
 XML is read whatever its declared encoding, and where it isn't well-formed; entities are never expanded.
 Run again, it reads only what is new or has changed, and adds to what is there.
 """
+
 import os
 import sys
 
@@ -23,13 +24,27 @@ from tqdm import tqdm
 
 import layout
 
-
-FIELDS = ('ClassId', 'Genus', 'Species', 'BackgroundSpecies', 'Date', 'Time', 'Latitude', 'Longitude', 'Elevation',
-          'Author', 'AuthorID', 'Country', 'Locality')
+FIELDS = (
+    'ClassId',
+    'Genus',
+    'Species',
+    'BackgroundSpecies',
+    'Date',
+    'Time',
+    'Latitude',
+    'Longitude',
+    'Elevation',
+    'Author',
+    'AuthorID',
+    'Country',
+    'Locality',
+)
 # No organiser's file has a hundredth of that.
 MAX_BYTES = 1 << 20
-TAG = re.compile(r'<(/?)(%s|Audio|MediaId|FileName|Content|Quality|Year|Order|Family|Sub-species|VernacularNames|Comments)'
-                 r'(?:\s[^<>]{0,999})?(/?)>' % '|'.join(FIELDS))
+TAG = re.compile(
+    r'<(/?)({}|Audio|MediaId|FileName|Content|Quality|Year|Order|Family|Sub-species|VernacularNames|Comments)'
+    r'(?:\s[^<>]{{0,999}})?(/?)>'.format('|'.join(FIELDS))
+)
 
 
 def decode(data):
@@ -49,7 +64,7 @@ def scan(text):
     for tag in TAG.finditer(text):
         if name:
             # an unknown tag ends a value, too, but '<100' is none
-            fields.setdefault(name, html.unescape(re.split('<[/A-Za-z]', text[start:tag.start()], maxsplit=1)[0]))
+            fields.setdefault(name, html.unescape(re.split('<[/A-Za-z]', text[start : tag.start()], maxsplit=1)[0]))
         name, start = (None if tag.group(1) or tag.group(3) else tag.group(2)), tag.end()
     if name:
         # the file ends within a field: a part of a value would mislead
@@ -63,7 +78,7 @@ def parse(data):
     Every field that is missing or empty is ''. The first of several elements of one name counts.
     """
     if len(data) > MAX_BYTES:
-        return None, ['larger than %d bytes' % MAX_BYTES]
+        return None, [f'larger than {int(MAX_BYTES)} bytes']
     text, latin = decode(data)
     problems = ['not UTF-8, read as Latin-1'] if latin else []
     if not text.strip():
@@ -135,7 +150,9 @@ def main():
     args = parser.parse_args()
     dataset = layout.dataset_folder(args.dataset)
     total, new = collect(args.source, dataset)
-    print('%s: %d recordings have XML (%d files read now)' % (os.path.join(dataset, 'xml', 'recordings.tsv'), total, new))
+    print(
+        f'{os.path.join(dataset, "xml", "recordings.tsv")}: {int(total)} recordings have XML ({int(new)} files read now)'
+    )
 
 
 if __name__ == '__main__':

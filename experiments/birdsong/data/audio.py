@@ -1,4 +1,5 @@
 """Recordings and spectrograms: WAV files as memory maps, magnitudes of short-time Fourier transforms, mel filters."""
+
 import collections
 import functools
 import mmap
@@ -19,6 +20,7 @@ ANEW = 'convert it again (prepare_birdclef.sh does what is missing, so delete it
 
 # == WAV files ==
 
+
 def read_header(filename):
     """Header of a RIFF WAVE file of integer samples: (sample_rate in Hz, channels, width in bytes of a sample,
     length in samples per channel, offset of the first sample in bytes).
@@ -30,11 +32,11 @@ def read_header(filename):
             size = os.fstat(f.fileno()).st_size
             return _parse_header(f, size)
     except (FileNotFoundError, NotADirectoryError):
-        raise Problem('%s: no such recording; prepare the data set again' % filename) from None
+        raise Problem(f'{filename}: no such recording; prepare the data set again') from None
     except OSError as e:
-        raise Problem('%s: cannot be read (%s)' % (filename, e.strerror)) from None
+        raise Problem(f'{filename}: cannot be read ({e.strerror})') from None
     except ValueError as e:
-        raise Problem('%s: %s; %s' % (filename, e, ANEW)) from None
+        raise Problem(f'{filename}: {e}; {ANEW}') from None
 
 
 def _parse_header(f, size):
@@ -46,7 +48,7 @@ def _parse_header(f, size):
 
     def read(position, count):
         if position + count <= len(start):
-            return start[position:position + count]
+            return start[position : position + count]
         f.seek(position)
         return f.read(count)
 
@@ -65,15 +67,15 @@ def _parse_header(f, size):
             if tag == EXTENSIBLE and len(body) >= 26:
                 tag = struct.unpack('<H', body[24:26])[0]
             if tag != PCM:
-                raise ValueError('samples of format %d, not integer PCM' % tag)
+                raise ValueError(f'samples of format {int(tag)}, not integer PCM')
             if not channels or not rate or not 1 <= bits <= 64:
-                raise ValueError('a broken format chunk (%d channels, %d Hz, %d bits)' % (channels, rate, bits))
+                raise ValueError(f'a broken format chunk ({int(channels)} channels, {int(rate)} Hz, {int(bits)} bits)')
             form = rate, channels, (bits + 7) // 8
         elif name == b'data':
             if form is None:
                 raise ValueError('samples without a format')
             if position + length > size:
-                raise ValueError('truncated: %d of %d bytes of samples' % (size - position, length))
+                raise ValueError(f'truncated: {int(size - position)} of {int(length)} bytes of samples')
             rate, channels, width = form
             return Header(rate, channels, width, length // (channels * width), position)
         # A chunk of odd length is followed by a byte that does not count.
@@ -83,8 +85,9 @@ def _parse_header(f, size):
 def check_header(header, filename, sample_rate):
     """Raises Problem unless `header` is that of a mono 16 bit recording at `sample_rate` Hz."""
     if header.sample_rate != sample_rate or header.channels != 1 or header.width != 2:
-        raise Problem('%s: %d Hz, %d channel(s), %d bit, expected %d Hz mono 16 bit; prepare the data set again, '
-                      'or set sample_rate' % (filename, header.sample_rate, header.channels, 8 * header.width, sample_rate))
+        raise Problem(
+            f'{filename}: {int(header.sample_rate)} Hz, {int(header.channels)} channel(s), {int(8 * header.width)} bit, expected {int(sample_rate)} Hz mono 16 bit; prepare the data set again, or set sample_rate'
+        )
 
 
 class WavFile:
@@ -94,6 +97,7 @@ class WavFile:
     unsigned (0..255), wider ones signed. `len(wav)` is the length, `wav[start:stop]` reads only these samples.
     With `sample_rate`, anything but mono 16 bit at that rate is refused. Raises Problem as `read_header` does, and for 24 bit.
     """
+
     def __init__(self, filename, sample_rate=None):
         self.filename = filename
         header = read_header(filename)
@@ -102,7 +106,7 @@ class WavFile:
         for name, value in header._asdict().items():
             setattr(self, name, value)
         if self.width not in DTYPES:
-            raise Problem('%s: %d bit samples; convert it to 16 bit' % (filename, 8 * self.width))
+            raise Problem(f'{filename}: {int(8 * self.width)} bit samples; convert it to 16 bit')
         self.samples = map_samples(filename, header)
 
     def __len__(self) -> int:
@@ -134,6 +138,7 @@ def release(samples):
 
 # == Settings ==
 
+
 def hop(cfg):
     """Samples between the starts of neighbouring frames."""
     return int(cfg['sample_rate'] // cfg['fps'])
@@ -151,7 +156,7 @@ def num_bins(cfg):
     if cfg['filterbank'] == 'none' and 'bins' in cfg:
         return cfg['bins']
     if 2 * cfg['mel_max'] > cfg['sample_rate']:
-        raise Problem('mel_max=%s: must not lie above half of sample_rate=%s' % (cfg['mel_max'], cfg['sample_rate']))
+        raise Problem(f'mel_max={cfg["mel_max"]}: must not lie above half of sample_rate={cfg["sample_rate"]}')
     return int(bins * 2 * cfg['mel_max'] // cfg['sample_rate'])
 
 
@@ -185,14 +190,14 @@ def spectrogram(samples, sample_rate, frame_len, fps, bins=None, out=None):
     """
     samples = np.asarray(samples)
     if samples.ndim != 1:
-        raise ValueError('expected the samples of one channel, found shape %r' % (samples.shape,))
+        raise ValueError(f'expected the samples of one channel, found shape {samples.shape!r}')
     step = int(sample_rate // fps)
     bins = frame_len // 2 + 1 if bins is None else int(bins)
     frames = num_frames(len(samples), frame_len, step)
     if out is None:
         out = np.empty((frames, bins), np.float32)
     elif out.shape != (frames, bins) or out.dtype != np.float32:
-        raise ValueError('expected out to be float32 %r, found %s %r' % ((frames, bins), out.dtype, out.shape))
+        raise ValueError(f'expected out to be float32 {(frames, bins)!r}, found {out.dtype} {out.shape!r}')
     if not frames:
         return out
     if samples.dtype not in (np.int16, np.float32):
@@ -213,16 +218,17 @@ def _fused_spectrogram(fused, samples, step, frame_len, out):
     half, count = frame_len // 2, len(plan.frames)
     inner = min(out.shape[1], half)
     for k in range(0, len(out), count):
-        rows = out[k:k + count]
-        fused.cut_frames(samples, k * step, step, plan.window, plan.frames[:len(rows)])
+        rows = out[k : k + count]
+        fused.cut_frames(samples, k * step, step, plan.window, plan.frames[: len(rows)])
         halves = plan.execute()
         fused.magnitudes(halves, plan.real, plan.imag, plan.cosine, plan.sine, rows[:, :inner])
         if out.shape[1] > half:
-            rows[:, half] = np.abs(halves[:len(rows), 0] - halves[:len(rows), 1]) * 2
+            rows[:, half] = np.abs(halves[: len(rows), 0] - halves[: len(rows), 1]) * 2
 
 
 class _Transform:
     """Complex transforms of some frames at once, and all their scratch, for one thread."""
+
     def __init__(self, frame_len):
         half = frame_len // 2
         angles = np.pi * np.arange(half) / half
@@ -241,6 +247,7 @@ class _Transform:
             self.execute = lambda: plan.execute() or halves
         else:
             from scipy.fft import fft
+
             source = np.zeros((FRAMES, half), np.complex64)
             self.execute = lambda: fft(source, axis=1).view(np.float32)
         self.frames = source.view(np.float32)
@@ -248,19 +255,21 @@ class _Transform:
 
 def _plain_spectrogram(samples, step, win, out):
     from scipy.fft import rfft
+
     frame_len = len(win)
     for k in range(0, len(out), FRAMES):
-        rows = out[k:k + FRAMES]
+        rows = out[k : k + FRAMES]
         # Converting a stretch of samples once is quicker than each of its overlapping frames.
-        part = samples[k * step:(k + len(rows) - 1) * step + frame_len].astype(np.float32)
+        part = samples[k * step : (k + len(rows) - 1) * step + frame_len].astype(np.float32)
         frames = np.lib.stride_tricks.sliding_window_view(part, frame_len)[::step]
-        np.abs(rfft(frames * win, axis=1)[:, :out.shape[1]], out=rows)
+        np.abs(rfft(frames * win, axis=1)[:, : out.shape[1]], out=rows)
 
 
 @functools.lru_cache(None)
 def _fused():
     try:
         from birdsong.data import stft_compiled
+
         return stft_compiled
     except ImportError:
         return None
@@ -270,12 +279,14 @@ def _fused():
 def _pyfftw():
     try:
         import pyfftw
+
         return pyfftw
     except ImportError:
         return None
 
 
 # == Filterbank ==
+
 
 def create_mel_filterbank(sample_rate, frame_len, num_bands, min_freq, max_freq):
     """Triangular filters on the mel scale 1127 ln(1 + f / 700), float64 (frame_len // 2 + 1 bins, bands).
@@ -290,7 +301,7 @@ def create_mel_filterbank(sample_rate, frame_len, num_bands, min_freq, max_freq)
     nearest = np.searchsorted(bin_freqs, freqs)
     filters = np.zeros((bins, num_bands))
     for band in range(num_bands):
-        (left, top, right), (low, _, high) = nearest[band:band + 3], freqs[band:band + 3]
+        (left, top, right), (low, _, high) = nearest[band : band + 3], freqs[band : band + 3]
         filters[left:top, band] = (bin_freqs[left:top] - low) / max(1, top - left)
         filters[top:right, band] = (high - bin_freqs[top:right]) / max(1, right - top)
     total = filters.sum(axis=0)

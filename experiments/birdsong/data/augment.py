@@ -1,4 +1,5 @@
 """Random excerpts and their augmentation, as pure functions of a random generator."""
+
 import warnings
 
 import numpy as np
@@ -8,6 +9,7 @@ warnings.filterwarnings('ignore', 'The behavior of affine_transform')
 
 
 # == Excerpts ==
+
 
 def make_buckets(lengths, shortest, longest, count):
     """Cuts recordings into groups of similar length: a list of index arrays (not empty, sorted by length).
@@ -53,7 +55,7 @@ def loop(out, length):
     # Doubling what is there copies in few large steps.
     while length < len(out):
         step = min(length, len(out) - length)
-        out[length:length + step] = out[:step]
+        out[length : length + step] = out[:step]
         length += step
 
 
@@ -73,13 +75,14 @@ def grab_random_excerpts(wavs, labels, batchsize: int, max_len: int, min_len: in
         length = excerpt_length(lengths[items], min_len, max_len)
         excerpts = np.empty((batchsize, length, *empty.shape[1:]), empty.dtype)
         for excerpt, item, start in zip(excerpts, items, draw_starts(lengths[items], length, rng)):
-            part = wavs[item][start:start + length]
-            excerpt[:len(part)] = part
+            part = wavs[item][start : start + length]
+            excerpt[: len(part)] = part
             loop(excerpt, len(part))
         yield excerpts, labels[items]
 
 
 # == Mixing ==
+
 
 def mixing_weights(cfg, count, rng):
     """float32 (count,): weights of the first excerpts of pairs, or None if neither mixup nor mixup2 is set.
@@ -100,6 +103,7 @@ def mix(first, second, weights):
 
 
 # == Spectrograms ==
+
 
 def draw_filters(count, bins, max_freq, max_db, rng):
     """Random filter responses, factors, float32 (count, bins): a Gaussian in dB each.
@@ -123,7 +127,7 @@ def filter_responses(centre, deviation, gain, bins, max_freq):
     # A deviation of exactly 0 would be a filter that touches no bin.
     width = np.where(width == 0, 1e-9, width)
     distance = (np.arange(bins) - middle[:, None] * bins_per_hz) / (width[:, None] * bins_per_hz)
-    return (10 ** (gain[:, None] * np.exp(-.5 * distance ** 2) / 20)).astype(np.float32)
+    return (10 ** (gain[:, None] * np.exp(-0.5 * distance**2) / 20)).astype(np.float32)
 
 
 def kept_frames(frames, max_stretch):
@@ -144,6 +148,7 @@ def stretch_shift(spect, stretch, shift, out, order=2):
     With kept_frames(frames, max_stretch) frames in `out`, nothing lies beyond.
     """
     from scipy.ndimage import affine_transform
+
     # The original's formula: the middle of the stretched frames, though counted in frames of the excerpt.
     offset = (len(spect) * stretch - len(out)) / 2
     affine_transform(spect, (1 / stretch, 1 / shift), (offset, 0), out.shape, out, order=order, mode='constant')

@@ -1,4 +1,5 @@
 """A data set, and the batches that training, validation and prediction are fed with."""
+
 import json
 import os
 import re
@@ -6,18 +7,14 @@ import sys
 
 import numpy as np
 
-from birdsong.data import audio
-from birdsong.data import augment
 from birdsong import config
-from birdsong.data import prefetch
-from birdsong.data import index
-from birdsong.data import metadata
+from birdsong.data import audio, augment, index, metadata, prefetch
 from birdsong.files import Problem, open_regular, read_lines
 
 DATASETS = os.path.join(os.path.dirname(config.EXPERIMENTS), 'datasets')
 LABEL_FILE = 'fg.tsv'
 # No label file has as many classes: a higher class index is a mistake.
-MAX_CLASSES = 10 ** 6
+MAX_CLASSES = 10**6
 # Parts the feed's random numbers from others of the same seed.
 FEED_STREAM = 0xFEED
 
@@ -28,14 +25,16 @@ class Dataset:
     `name` is that of a folder in datasets/, or a path. A `label_file` in labels/ other than fg.tsv may have more classes
     than labelset, which are then named by their numbers. Raises Problem if there is no such folder.
     """
+
     def __init__(self, name, label_file: str = LABEL_FILE):
         name = os.fspath(name)
         path = os.path.join(DATASETS, name)
         if not os.path.isdir(os.path.join(path, 'filelists')) and os.path.isdir(name):
             path = name
         if not os.path.isdir(os.path.join(path, 'filelists')):
-            raise Problem('%s: no data set (a folder with audio/, filelists/, labels/); '
-                          'make it with ./prepare_birdclef.sh, or name another with --dataset' % path)
+            raise Problem(
+                f'{path}: no data set (a folder with audio/, filelists/, labels/); make it with ./prepare_birdclef.sh, or name another with --dataset'
+            )
         self.path = path
         self.name = os.path.basename(os.path.abspath(path))
         self.label_file = label_file
@@ -57,7 +56,7 @@ class Dataset:
         filename = os.path.join(self.path, 'filelists', name)
         keys = [line for line in read_lines(filename) if line.strip()]
         if not keys:
-            raise Problem('%s: an empty list; prepare the data set again' % filename)
+            raise Problem(f'{filename}: an empty list; prepare the data set again')
         return keys
 
     @property
@@ -82,14 +81,15 @@ class Dataset:
 
     def labels(self, label_file=LABEL_FILE):
         """Dict of each labelled recording's class index. Raises Problem for what doesn't fit the label set."""
-        return {key: self._class_index(label_file, number, text)
-                for number, key, text in self._table(label_file)}
+        return {key: self._class_index(label_file, number, text) for number, key, text in self._table(label_file)}
 
     def background(self, label_file='bg.tsv'):
         """Dict of each labelled recording's list of background class indices."""
         name = label_file
-        return {key: [self._class_index(name, number, part) for part in text.split(',') if part.strip()]
-                for number, key, text in self._table(name)}
+        return {
+            key: [self._class_index(name, number, part) for part in text.split(',') if part.strip()]
+            for number, key, text in self._table(name)
+        }
 
     def metadata(self):
         """Dict of each recording's metadata: {source: number}, see `metadata.read_table`."""
@@ -101,7 +101,7 @@ class Dataset:
         found = re.search(r'LIFECLEF(\d{4})', os.path.basename(key))
         if not found:
             return None
-        name = 'labelset_' + found.group(1)
+        name = f'labelset_{found.group(1)}'
         return self._once(name, lambda: self._read_edition(name))
 
     def _once(self, name, read):
@@ -113,7 +113,7 @@ class Dataset:
         filename = self._label_path('labelset')
         ids = [line.strip() for line in read_lines(filename) if line.strip()]
         if not ids or len(set(ids)) < len(ids):
-            raise Problem('%s: %s; prepare the data set again' % (filename, 'repeated class ids' if ids else 'empty'))
+            raise Problem(f'{filename}: {"repeated class ids" if ids else "empty"}; prepare the data set again')
         if self.label_file != LABEL_FILE:
             highest = max((int(text) for _, _, text in self._table(self.label_file) if text.isdecimal()), default=0)
             ids += [str(number) for number in range(len(ids), min(highest, MAX_CLASSES) + 1)]
@@ -127,7 +127,7 @@ class Dataset:
         ids = [line.strip() for line in read_lines(filename) if line.strip()]
         unknown = [name for name in ids if name not in place]
         if unknown:
-            raise Problem('%s: %s is not in labelset; prepare the data set again' % (filename, unknown[0]))
+            raise Problem(f'{filename}: {unknown[0]} is not in labelset; prepare the data set again')
         return np.array(sorted(place[name] for name in ids), np.int64)
 
     def _label_path(self, name):
@@ -138,7 +138,7 @@ class Dataset:
         for number, line in enumerate(read_lines(filename), 1):
             key, tab, text = line.partition('\t')
             if not tab or '\t' in text:
-                raise Problem('%s, line %d: expected two columns parted by a tab' % (filename, number))
+                raise Problem(f'{filename}, line {int(number)}: expected two columns parted by a tab')
             yield number, key, text
 
     def _class_index(self, name, number, text):
@@ -148,8 +148,9 @@ class Dataset:
                 return value
         except ValueError:
             pass
-        raise Problem('%s, line %d: %r is not a class index below %d, the length of labelset; prepare the data set again'
-                      % (self._label_path(name), number, text, self.num_classes))
+        raise Problem(
+            f'{self._label_path(name)}, line {int(number)}: {text!r} is not a class index below {int(self.num_classes)}, the length of labelset; prepare the data set again'
+        )
 
 
 def dataset_of(result: str) -> str:
@@ -158,11 +159,13 @@ def dataset_of(result: str) -> str:
     It is what the .run.json beside the file names, else the folder NAME of experiments/NAME/ if there is such a dataset, else
     birdclef. Raises Problem if the dataset of the .run.json isn't in datasets/.
     """
+
     def exists(name):
         return os.path.isdir(os.path.join(DATASETS, name, 'filelists'))
+
     root = re.sub(r'(\.pred)?\.(npz|pkl)$', '', os.path.abspath(result))
     try:
-        with open(root + '.run.json', encoding='utf-8') as f:
+        with open(f'{root}.run.json', encoding='utf-8') as f:
             name = json.load(f)['dataset']
         if os.path.basename(name) != name:
             raise ValueError('not a name')
@@ -171,7 +174,9 @@ def dataset_of(result: str) -> str:
         name = name if name != os.pardir and exists(name) else 'birdclef'
     else:
         if not exists(name):
-            raise Problem(f'{result}: made with dataset {name}, which is not in {DATASETS}; name its folder with --dataset')
+            raise Problem(
+                f'{result}: made with dataset {name}, which is not in {DATASETS}; name its folder with --dataset'
+            )
     if name != 'birdclef':
         sys.stderr.write(f'dataset: {name}, to which {result} belongs\n')
     return name
@@ -188,6 +193,7 @@ class Feed:
     Raises Problem, before anything long, for recordings that are missing, broken, or of another sample rate, and
     for those without a label.
     """
+
     def __init__(self, dataset, cfg, filelists, on_device=False, labelled=True, files=None):
         self.dataset, self.cfg = dataset, cfg
         self.files = [key for name in filelists for key in dataset.filelist(name)] if files is None else list(files)
@@ -197,13 +203,13 @@ class Feed:
         self.shortest = int(cfg['len_min'] * cfg['sample_rate'])
         self.longest = int(cfg['len_max'] * cfg['sample_rate'])
         if self.longest and self.shortest > self.longest:
-            raise Problem('len_min=%s is more than len_max=%s' % (cfg['len_min'], cfg['len_max']))
+            raise Problem(f'len_min={cfg["len_min"]} is more than len_max={cfg["len_max"]}')
         self.step = audio.hop(cfg)
         self.bins = audio.num_bins(cfg)
         try:
             self.index = index.load_index(dataset.path, self.files)
         except Problem as e:
-            raise Problem('%s: %s' % (self.list_path, e)) from None
+            raise Problem(f'{self.list_path}: {e}') from None
         if self.with_audio:
             self._check_headers()
         self.sources = metadata.sources(cfg)
@@ -213,14 +219,18 @@ class Feed:
             self.meta = metadata.numbers([table.get(key, {}) for key in self.files], self.sources)
         if labelled:
             if self.with_audio and not self.index['length'].all():
-                raise Problem('%s: %s has no samples; delete it from the list, or prepare the data set again'
-                              % (self.list_path, self.files[int(self.index['length'].argmin())]))
+                raise Problem(
+                    f'{self.list_path}: {self.files[int(self.index["length"].argmin())]} has no samples; delete it from the list, or prepare the data set again'
+                )
             self.labels = self._labels()
             self.background = dataset.background() if cfg['cost_bg'] or cfg['mix_fg_bg'] else None
 
     def _check_headers(self):
-        wrong = ((self.index['sample_rate'] != self.cfg['sample_rate']) | (self.index['channels'] != 1)
-                 | (self.index['width'] != 2))
+        wrong = (
+            (self.index['sample_rate'] != self.cfg['sample_rate'])
+            | (self.index['channels'] != 1)
+            | (self.index['width'] != 2)
+        )
         if wrong.any():
             i = int(np.argmax(wrong))
             header = audio.Header(*(int(self.index[name][i]) for name in audio.Header._fields))
@@ -230,9 +240,14 @@ class Feed:
         table = self.dataset.labels(self.cfg['label_file'])
         without = [key for key in self.files if key not in table]
         if without:
-            raise Problem('%s: %s has no label in labels/%s%s; prepare the data set again' % (
-                self.list_path, without[0], self.cfg['label_file'],
-                ' (and %d more)' % (len(without) - 1) if len(without) > 1 else ''))
+            raise Problem(
+                '{}: {} has no label in labels/{}{}; prepare the data set again'.format(
+                    self.list_path,
+                    without[0],
+                    self.cfg['label_file'],
+                    ' (and %d more)' % (len(without) - 1) if len(without) > 1 else '',
+                )
+            )
         return np.array([table[key] for key in self.files], np.int64)
 
     def _read(self, item, start, out):
@@ -243,19 +258,20 @@ class Feed:
         try:
             with open_regular(filename, buffering=0) as f:
                 if os.fstat(f.fileno()).st_size != self.index['size'][item]:
-                    raise Problem('%s: has changed since its header was read; '
-                                  'delete %s' % (filename, os.path.join(self.dataset.path, index.FILENAME)))
+                    raise Problem(
+                        f'{filename}: has changed since its header was read; delete {os.path.join(self.dataset.path, index.FILENAME)}'
+                    )
                 f.seek(int(self.index['offset'][item]) + 2 * start)
                 done, view = 0, memoryview(out[:count]).cast('B') if count else b''
                 while done < 2 * count:
                     done += f.readinto(view[done:]) or self._cut_short(filename)
         except OSError as e:
-            raise Problem('%s: cannot be read (%s); prepare the data set again' % (filename, e.strerror)) from None
+            raise Problem(f'{filename}: cannot be read ({e.strerror}); prepare the data set again') from None
         if count < len(out):
             augment.loop(out, count)
 
     def _cut_short(self, filename):
-        raise Problem('%s: ends early; prepare the data set again' % filename)
+        raise Problem(f'{filename}: ends early; prepare the data set again')
 
     def _audio(self, items, starts, length, batch):
         """Adds the excerpts to a batch: 'samples', or 'spect' computed straight into its rows."""
@@ -288,7 +304,9 @@ class Feed:
     def batches(self, start=0, stop=None, step=1):
         """Iterates over batch(start)..batch(stop - 1), each step-th, prepared ahead in bg_threads or bg_processes."""
         stop = len(self) if stop is None else stop
-        return prefetch.run_ahead(self.batch, range(start, stop, step), int(self.cfg['bg_threads']), int(self.cfg['bg_processes']))
+        return prefetch.run_ahead(
+            self.batch, range(start, stop, step), int(self.cfg['bg_threads']), int(self.cfg['bg_processes'])
+        )
 
 
 class TrainFeed(Feed):
@@ -302,6 +320,7 @@ class TrainFeed(Feed):
     'item' int64 (B,), places in the file list. With mixup, all but the samples stems from the first excerpts; with
     mixup2, 'label_bg' (then float32), 'pseudo_label' and 'weight' are mixed as 'mixed_label' is.
     """
+
     def __init__(self, dataset, cfg, filelist='train', on_device=False):
         super().__init__(dataset, cfg, [filelist], on_device)
         if cfg['mixup'] and cfg['mixup2']:
@@ -313,20 +332,24 @@ class TrainFeed(Feed):
         self.drawn = self.batchsize * (2 if self.with_audio and (cfg['mixup'] or cfg['mixup2']) else 1)
         least = min(len(bucket) for bucket in self.buckets)
         if least < self.drawn:
-            sys.stderr.write('%s: %d recordings of similar length are fewer than the %d of a batch: drawn with '
-                             'replacement\n' % (self.list_path, least, self.drawn))
+            sys.stderr.write(
+                f'{self.list_path}: {int(least)} recordings of similar length are fewer than the {int(self.drawn)} of a batch: drawn with replacement\n'
+            )
         if self.with_audio and max(self.shortest, lengths.min()) < cfg['frame_len']:
-            raise Problem('%s: %s is shorter than one frame of %d samples; raise len_min' % (
-                self.list_path, self.files[int(lengths.argmin())], cfg['frame_len']))
+            raise Problem(
+                f'{self.list_path}: {self.files[int(lengths.argmin())]} is shorter than one frame of {int(cfg["frame_len"])} samples; raise len_min'
+            )
         self.weights = class_weights(cfg, self.labels, dataset.num_classes)
         self.pseudo = pseudo_labels(cfg, self.files, dataset.num_classes)
 
     def batch(self, k):
         """Batch number k, whoever asks and in whatever order."""
         cfg = self.cfg
-        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(int(cfg['seed']), spawn_key=(FEED_STREAM, k))))
+        rng = np.random.Generator(
+            np.random.Philox(np.random.SeedSequence(int(cfg['seed']), spawn_key=(FEED_STREAM, k)))
+        )
         items = augment.draw_items(self.buckets, self.drawn, rng)
-        first = items[:self.batchsize]
+        first = items[: self.batchsize]
         batch = {}
         weights = None
         if self.with_audio:
@@ -339,12 +362,16 @@ class TrainFeed(Feed):
             batch['meta'] = metadata.encode(metadata.distort(self.meta[first], cfg, rng), cfg)
         batch['label'] = self.labels[first]
         if cfg['mixup2'] and weights is not None:
+
             def target(function):
-                return augment.mix(function(first), function(items[self.batchsize:]), weights)
+                return augment.mix(function(first), function(items[self.batchsize :]), weights)
+
             batch['mixed_label'] = target(self._one_hot)
         else:
+
             def target(function):
                 return function(first)
+
         if self.background is not None:
             batch['label_bg'] = target(self._background_targets)
         if self.pseudo is not None:
@@ -374,8 +401,9 @@ class TrainFeed(Feed):
             frames = audio.num_frames(length, cfg['frame_len'], self.step)
             kept = augment.kept_frames(frames, cfg['max_stretch']) if stretch is not None else frames
             if not kept:
-                raise Problem('max_stretch=%s leaves no frame of an excerpt of %d; raise len_min' % (
-                    cfg['max_stretch'], frames))
+                raise Problem(
+                    f'max_stretch={cfg["max_stretch"]} leaves no frame of an excerpt of {int(frames)}; raise len_min'
+                )
             rows = batch['spect'] = prefetch.empty((count, kept, self.bins), np.float32)
             samples = np.empty(length, np.int16)
         if weights is not None:
@@ -384,7 +412,7 @@ class TrainFeed(Feed):
             if weights is not None:
                 self._read(items[i], starts[i], pair[0])
                 self._read(items[count + i], starts[count + i], pair[1])
-                samples = augment.mix(pair[:1], pair[1:], weights[i:i + 1])[0]
+                samples = augment.mix(pair[:1], pair[1:], weights[i : i + 1])[0]
             elif self.on_device:
                 self._read(items[i], starts[i], row)
                 continue
@@ -416,6 +444,7 @@ class ValidFeed(Feed):
     All of a batch get one length: the longer of the shortest and of 0.8 times the longest, clipped to
     len_min..len_max; shorter ones are looped, longer ones cut to their centre.
     """
+
     def __init__(self, dataset, cfg, filelist='valid', on_device=False):
         super().__init__(dataset, cfg, [filelist], on_device)
         self.batchsize = int(cfg['batchsize'])
@@ -426,7 +455,7 @@ class ValidFeed(Feed):
 
     def batch(self, k):
         """Batch number k of len(self)."""
-        items = self.order[k * self.batchsize:(k + 1) * self.batchsize]
+        items = self.order[k * self.batchsize : (k + 1) * self.batchsize]
         batch = {}
         if self.with_audio:
             lengths = self.index['length'][items]
@@ -450,6 +479,7 @@ class TestFeed(Feed):
     `.item(i)` -> {'file': key, 'samples': int16 (N,), a read-only memory map, looped to len_min seconds if
     shorter; absent if len_max=0 or there is no arch; 'meta': float32 (D,) if there is input_meta}.
     """
+
     __test__ = False
 
     def __init__(self, dataset, cfg, filelists='valid', files=None):
@@ -470,7 +500,7 @@ class TestFeed(Feed):
             else:
                 item['samples'] = self._mapped(i)
         if self.sources:
-            item['meta'] = metadata.encode(self.meta[i:i + 1], self.cfg)[0]
+            item['meta'] = metadata.encode(self.meta[i : i + 1], self.cfg)[0]
         return item
 
     def _mapped(self, i):
@@ -480,9 +510,10 @@ class TestFeed(Feed):
             if os.stat(filename).st_size == self.index['size'][i]:
                 return audio.map_samples(filename, header)
         except OSError as e:
-            raise Problem('%s: cannot be read (%s); prepare the data set again' % (filename, e.strerror)) from None
-        raise Problem('%s: has changed since its header was read; delete %s' % (
-            filename, os.path.join(self.dataset.path, index.FILENAME)))
+            raise Problem(f'{filename}: cannot be read ({e.strerror}); prepare the data set again') from None
+        raise Problem(
+            f'{filename}: has changed since its header was read; delete {os.path.join(self.dataset.path, index.FILENAME)}'
+        )
 
 
 def class_weights(cfg, labels, num_classes):
@@ -511,19 +542,21 @@ def pseudo_labels(cfg, files, num_classes):
     if not cfg['pseudo_labels']:
         return None
     from birdsong.scores import predictions
+
     names, _, kind = str(cfg['pseudo_labels']).rpartition(':')
     if kind != 'softmax' or not names:
-        raise Problem('pseudo_labels=%s: expected FILE[,FILE...]:softmax' % cfg['pseudo_labels'])
+        raise Problem(f'pseudo_labels={cfg["pseudo_labels"]}: expected FILE[,FILE...]:softmax')
     stored = []
     for name in names.split(','):
         name = config.find(name)
         stored.append(predictions.load(name))
         lacking = [key for key in files if key not in stored[-1]]
         if lacking:
-            raise Problem('%s: no predictions for %s; predict the training list with that model' % (name, lacking[0]))
+            raise Problem(f'{name}: no predictions for {lacking[0]}; predict the training list with that model')
         if stored[-1].num_classes != num_classes:
-            raise Problem('%s: %d classes, expected %d; it belongs to another data set' % (
-                name, stored[-1].num_classes, num_classes))
+            raise Problem(
+                f'{name}: {int(stored[-1].num_classes)} classes, expected {int(num_classes)}; it belongs to another data set'
+            )
 
     def softmax(items):
         rows = []
@@ -532,4 +565,5 @@ def pseudo_labels(cfg, files, num_classes):
             rows.append(np.exp(mean - mean.max()))
         rows = np.array(rows)
         return (rows / rows.sum(axis=1, keepdims=True)).astype(np.float32)
+
     return softmax

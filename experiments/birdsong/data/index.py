@@ -2,6 +2,7 @@
 
 With a warm index, work on 100 000 recordings starts without opening any of them.
 """
+
 import concurrent.futures
 import os
 import sys
@@ -74,10 +75,10 @@ def _read(dataset_dir):
         keys = arrays['files'].tobytes().decode().split('\n') if arrays['files'].size else []
         table = arrays['headers']
         if table.shape != (len(keys), len(COLUMNS)) or table.dtype != np.int64:
-            raise Problem('%s: not an index' % filename)
+            raise Problem(f'{filename}: not an index')
     except (Problem, KeyError, UnicodeDecodeError, AttributeError):
         # Everything in it can be read again.
-        sys.stderr.write('%s: damaged or of another version; reading all headers again\n' % filename)
+        sys.stderr.write(f'{filename}: damaged or of another version; reading all headers again\n')
         return empty
     return dict(zip(keys, range(len(keys)))), table
 
@@ -90,7 +91,7 @@ def _write(dataset_dir, known, table):
         # Two processes that write at once lose at worst some headers, to be read again.
         save_npz(filename, {'files': np.frombuffer('\n'.join(keys).encode(), np.uint8), 'headers': table[order]})
     except OSError as e:
-        sys.stderr.write('%s: not written (%s); headers will be read again each time\n' % (filename, e.strerror))
+        sys.stderr.write(f'{filename}: not written ({e.strerror}); headers will be read again each time\n')
 
 
 def _read_headers(dataset_dir, files):
@@ -99,7 +100,7 @@ def _read_headers(dataset_dir, files):
     def read(key):
         filename = os.path.join(root, key)
         if '\n' in key:
-            return Problem('%r: a line break in the name of a recording; rename it' % filename)
+            return Problem(f'{filename!r}: a line break in the name of a recording; rename it')
         try:
             header = audio.read_header(filename)
             stat = os.stat(filename)
@@ -111,10 +112,11 @@ def _read_headers(dataset_dir, files):
         rows = pool.map(read, files)
         if len(files) >= PROGRESS_FROM:
             from tqdm import tqdm
+
             rows = tqdm(rows, 'headers', len(files), file=sys.stderr, disable=None)
         rows = list(rows)
     faults = [row for row in rows if isinstance(row, Exception)]
     if faults:
-        more = ' (and %d more of %d)' % (len(faults) - 1, len(files)) if len(faults) > 1 else ''
-        raise Problem('%s%s' % (faults[0], more))
+        more = f' (and {int(len(faults) - 1)} more of {len(files)})' if len(faults) > 1 else ''
+        raise Problem(f'{faults[0]}{more}')
     return np.array(rows, np.int64).reshape(len(files), len(COLUMNS))

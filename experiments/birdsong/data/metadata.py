@@ -1,4 +1,5 @@
 """Date, time and place of a recording as numbers, and as the input of a network."""
+
 import math
 import re
 import sys
@@ -21,7 +22,7 @@ def day_of_year(text):
     int(year)
     month = int(month)
     if not 1 <= month <= 12:
-        raise ValueError('no month of the year: %r' % text)
+        raise ValueError(f'no month of the year: {text!r}')
     return DAYS_BEFORE[month - 1] + int(day)
 
 
@@ -57,8 +58,9 @@ def read_table(filename):
     for number, line in enumerate(read_lines(filename), 1):
         key, *fields = line.split('\t')
         if len(fields) != len(SOURCES):
-            raise Problem('%s, line %d: expected path, date, time, latitude, longitude, elevation, parted by tabs'
-                          % (filename, number))
+            raise Problem(
+                f'{filename}, line {int(number)}: expected path, date, time, latitude, longitude, elevation, parted by tabs'
+            )
         table[key] = item = {}
         for source, text in zip(SOURCES, fields):
             if text:
@@ -72,8 +74,10 @@ def read_table(filename):
                     wrong.append((number, text))
     if wrong:
         number, text = wrong[0]
-        sys.stderr.write(f'{filename}: {len(wrong)} times of day are wrong, such as {text!r} in line {number}; '
-                         'datasets/validate.py NAME --repair-times corrects them\n')
+        sys.stderr.write(
+            f'{filename}: {len(wrong)} times of day are wrong, such as {text!r} in line {number}; '
+            'datasets/validate.py NAME --repair-times corrects them\n'
+        )
     return table
 
 
@@ -82,20 +86,23 @@ def sources(cfg):
     names = tuple(name.strip() for name in str(cfg['input_meta']).split(',') if name.strip())
     for i, name in enumerate(names):
         if name not in SOURCES or name in names[:i]:
-            raise Problem('input_meta=%s: %s is %s; there are %s' % (
-                cfg['input_meta'], name, 'repeated' if name in SOURCES else 'unknown', ', '.join(SOURCES)))
+            raise Problem(
+                f'input_meta={cfg["input_meta"]}: {name} is {"repeated" if name in SOURCES else "unknown"}; there are {", ".join(SOURCES)}'
+            )
     return names
 
 
 def size(cfg):
     """Length of the vector that `encode` makes."""
-    return sum(1 + (int(cfg['input_meta.%s_encoding.size' % name]) if name in CIRCLES else 1) for name in sources(cfg))
+    return sum(1 + (int(cfg[f'input_meta.{name}_encoding.size']) if name in CIRCLES else 1) for name in sources(cfg))
 
 
 def numbers(items, names):
     """float64 (len(items), len(names)) of dicts {source: number}, NaN where missing."""
     nan = math.nan
-    return np.array([[item.get(name, nan) for name in names] for item in items], np.float64).reshape(len(items), len(names))
+    return np.array([[item.get(name, nan) for name in names] for item in items], np.float64).reshape(
+        len(items), len(names)
+    )
 
 
 def distort(values, cfg, rng):
@@ -103,7 +110,7 @@ def distort(values, cfg, rng):
     standard deviations in days, minutes, degrees, metres) to a copy of `values` (N, sources)."""
     names = sources(cfg)
     dropout = cfg['input_meta.dropout']
-    noise = np.array([cfg['input_meta.%s_noise' % name] for name in names], np.float64)
+    noise = np.array([cfg[f'input_meta.{name}_noise'] for name in names], np.float64)
     result = values + noise * rng.standard_normal(values.shape)
     result[rng.random(values.shape) < dropout] = np.nan
     return result
@@ -118,10 +125,10 @@ def encode(values, cfg):
     columns = []
     for name, column in zip(sources(cfg), values.T):
         if name in CIRCLES:
-            count = int(cfg['input_meta.%s_encoding.size' % name])
+            count = int(cfg[f'input_meta.{name}_encoding.size'])
             angles = 2 * np.pi * column[:, None] / CIRCLES[name] + np.arange(count) * (np.pi / count)
             columns.append(np.sqrt(2) * np.sin(angles))
         else:
-            columns.append((column[:, None] - cfg['input_meta.%s_mean' % name]) / cfg['input_meta.%s_std' % name])
+            columns.append((column[:, None] - cfg[f'input_meta.{name}_mean']) / cfg[f'input_meta.{name}_std'])
     result = np.concatenate([~np.isnan(values)] + columns, axis=1).astype(np.float32)
     return np.nan_to_num(result, copy=False, nan=0)

@@ -1,4 +1,5 @@
 """Preparing things ahead of their use, in background threads or processes."""
+
 import collections
 import concurrent.futures
 import contextlib
@@ -56,6 +57,7 @@ def empty(shape, dtype):
 
 # == Threads ==
 
+
 def _run_threads(function, items, threads, ahead):
     pool = concurrent.futures.ThreadPoolExecutor(threads, 'feed')
     waiting = collections.deque()
@@ -71,6 +73,7 @@ def _run_threads(function, items, threads, ahead):
 
 
 # == Processes ==
+
 
 def _run_processes(function, items, processes, ahead):
     context = multiprocessing.get_context('fork')
@@ -109,8 +112,9 @@ def _result(links, workers, number):
         good, value = _receive(link)
     except EOFError:
         worker.join()
-        raise Problem('a background process died (exit status %s); is there enough memory? '
-                      'Try fewer bg_processes, or bg_threads' % worker.exitcode) from None
+        raise Problem(
+            f'a background process died (exit status {worker.exitcode}); is there enough memory? Try fewer bg_processes, or bg_threads'
+        ) from None
     if not good:
         raise value
     return value
@@ -144,7 +148,7 @@ def _portable(error):
         _Unpickler(io.BytesIO(pickle.dumps(error)), ()).load()
         return error
     except Exception:
-        return RuntimeError('%s: %s' % (type(error).__name__, error))
+        return RuntimeError(f'{type(error).__name__}: {error}')
 
 
 def _anonymous_file(size):
@@ -159,6 +163,7 @@ def _anonymous_file(size):
 
 class _Pickler(pickle.Pickler):
     """Pickles big arrays from `empty` as numbers of descriptors, collected in `.fds`."""
+
     def __init__(self, file):
         super().__init__(file, pickle.HIGHEST_PROTOCOL)
         self.fds = []
@@ -173,12 +178,21 @@ class _Pickler(pickle.Pickler):
 
 
 # what numpy makes arrays and scalars of
-_ADMITTED = {(f.__module__, f.__qualname__): f for f in (
-    np.ndarray, np.dtype, np.empty(0).__reduce__()[0], np.empty(0).__reduce_ex__(5)[0], np.float32().__reduce__()[0])}
+_ADMITTED = {
+    (f.__module__, f.__qualname__): f
+    for f in (
+        np.ndarray,
+        np.dtype,
+        np.empty(0).__reduce__()[0],
+        np.empty(0).__reduce_ex__(5)[0],
+        np.float32().__reduce__()[0],
+    )
+}
 
 
 class _Unpickler(pickle.Unpickler):
     """Reads what `_Pickler` wrote: plain values, arrays, and exceptions whose class is known here. Nothing else is looked up or called."""
+
     def __init__(self, file, fds):
         super().__init__(file)
         self.fds = fds
@@ -187,7 +201,9 @@ class _Unpickler(pickle.Unpickler):
         found = _ADMITTED.get((module, name)) or getattr(sys.modules.get(module), name, None)
         if (module, name) in _ADMITTED or isinstance(found, type) and issubclass(found, BaseException):
             return found
-        raise pickle.UnpicklingError('refused: a background process sent %s.%s; only arrays and plain values pass' % (module, name))
+        raise pickle.UnpicklingError(
+            f'refused: a background process sent {module}.{name}; only arrays and plain values pass'
+        )
 
     def persistent_load(self, key):
         number, shape, dtype = key

@@ -3,6 +3,7 @@
 A real transform of 2 M samples is done as a complex one of M (even samples real, odd ones imaginary), which
 Fourier transform libraries do best, and taken apart again on the way to the magnitudes.
 """
+
 import numpy as np
 
 from birdsong.numba_cache import compiled
@@ -18,7 +19,7 @@ def cut_frames(samples, start, step, window, frames):
     """Fills frames (n, frame_len) with windowed samples from `start` on, every `step`."""
     for i in range(frames.shape[0]):
         first = start + i * step
-        source, row = samples[first:first + len(window)], frames[i]
+        source, row = samples[first : first + len(window)], frames[i]
         for j in range(len(window)):
             row[j] = np.float32(source[j]) * window[j]
 

@@ -5,13 +5,14 @@ channels last. Each operation that looks at several frames keeps those that it s
 through in blocks that fit the processor's cache, without computing anything twice and without a seam. Compiled densely,
 strides in time become dilations: a fully convolutional network with an output at every frame (model_to_fcn.py).
 """
+
 import contextlib
 
 import torch
 import torch.nn.functional as F
 
-from birdsong.networks import layers
 from birdsong.files import Problem
+from birdsong.networks import layers
 
 # bytes that the largest map of a block may have, for the processor's cache to hold it
 BLOCK_BYTES = 1 << 23
@@ -21,16 +22,17 @@ TILE = 4
 ENOUGH = 384
 ACTIVATIONS = {
     'linear': lambda x: x,
-    'lrelu': lambda x: F.leaky_relu_(x, .01),
+    'lrelu': lambda x: F.leaky_relu_(x, 0.01),
     'relu': F.relu_,
     'elu': F.elu_,
     'reeu': layers.reeu,
 }
 # those that oneDNN applies while it writes the result of a convolution
-FUSED = {'linear': ('none', [], ''), 'lrelu': ('leaky_relu', [.01], ''), 'relu': ('relu', [], '')}
+FUSED = {'linear': ('none', [], ''), 'lrelu': ('leaky_relu', [0.01], ''), 'relu': ('relu', [], '')}
 
 
 # == Compiling ==
+
 
 def fold(weight, bias, norm):
     """Weight and bias of a layer with the batch normalisation (or bias) after it."""
@@ -46,13 +48,27 @@ def _convolution(module, norm, activation, dilation, dense, bands=1):
     """The operation of a Convolution or Dense layer, what normalises it, and a nonlinearity."""
     if isinstance(module, layers.Dense):
         weight, bias = fold(module.weight, module.bias, norm)
-        return dict(kind='conv', weight=weight.reshape(len(weight), -1, 1, bands), bias=bias, groups=1, activation=activation,
-                    stride=(1, 1), padding=(0, 0), dilation=(1, 1))
+        return dict(
+            kind='conv',
+            weight=weight.reshape(len(weight), -1, 1, bands),
+            bias=bias,
+            groups=1,
+            activation=activation,
+            stride=(1, 1),
+            padding=(0, 0),
+            dilation=(1, 1),
+        )
     weight, bias = fold(module.kernels(), module.bias, norm)
-    return dict(kind='conv', weight=weight, bias=bias, groups=module.groups, activation=activation,
-                stride=(1 if dense else module.stride[0], module.stride[1]),
-                padding=(module.padding[0] * dilation, module.padding[1]),
-                dilation=(module.dilation[0] * dilation, module.dilation[1]))
+    return dict(
+        kind='conv',
+        weight=weight,
+        bias=bias,
+        groups=module.groups,
+        activation=activation,
+        stride=(1 if dense else module.stride[0], module.stride[1]),
+        padding=(module.padding[0] * dilation, module.padding[1]),
+        dilation=(module.dilation[0] * dilation, module.dilation[1]),
+    )
 
 
 def _activation(module):
@@ -67,10 +83,14 @@ def _front(front):
     steps = []
     bank, scale = front.filterbank, front.scale
     if front.centre:
-        raise Problem('a network with band_centre=1 needs each excerpt as a whole, so there are no scores at every frame; '
-                      'train one with band_centre=0 for that')
+        raise Problem(
+            'a network with band_centre=1 needs each excerpt as a whole, so there are no scores at every frame; '
+            'train one with band_centre=0 for that'
+        )
     if bank is not None:
-        steps.append(dict(kind='matrix', matrix=bank.filterbank() if isinstance(bank, layers.LearnableMelBank) else bank.bank))
+        steps.append(
+            dict(kind='matrix', matrix=bank.filterbank() if isinstance(bank, layers.LearnableMelBank) else bank.bank)
+        )
     if isinstance(scale, layers.Log):
         steps.append(dict(kind='log1p' if scale.plus_one else 'log'))
     elif isinstance(scale, layers.LearnableLog):
@@ -92,7 +112,15 @@ def _residual(unit, dilation, dense):
         short.append(_convolution(unit.shortcut, None, 'linear', dilation, dense))
     else:
         if unit.stride != (1, 1):
-            short.append(dict(kind='thin', mean=unit.kind == 'pool', size=unit.stride, step=1 if dense else unit.stride[0], dilation=dilation))
+            short.append(
+                dict(
+                    kind='thin',
+                    mean=unit.kind == 'pool',
+                    size=unit.stride,
+                    step=1 if dense else unit.stride[0],
+                    dilation=dilation,
+                )
+            )
         if unit.widen:
             short.append(dict(kind='widen', channels=unit.widen))
     return dict(kind='residual', main=main, short=short)
@@ -113,11 +141,22 @@ def compile_network(net, dense=False):
                 stride = layer.linear.stride[0]
         elif isinstance(layer, layers.Pool):
             if layer.size[0] < 1:
-                raise Problem('arch: a layer that pools over all the time of an excerpt cannot process a recording block by block')
+                raise Problem(
+                    'arch: a layer that pools over all the time of an excerpt cannot process a recording block by block'
+                )
             size = layer.size[0], layer.size[1] if layer.size[1] > 0 else bands + 1 + layer.size[1]
             steps = layer.stride or size
-            operations.append(dict(kind='pool', how=layer.kind, size=size, stride=(1 if dense else steps[0], steps[1]),
-                                   dilation=dilation, sharpness=layer.sharpness, activation='linear'))
+            operations.append(
+                dict(
+                    kind='pool',
+                    how=layer.kind,
+                    size=size,
+                    stride=(1 if dense else steps[0], steps[1]),
+                    dilation=dilation,
+                    sharpness=layer.sharpness,
+                    activation='linear',
+                )
+            )
             before = operations[-2]
             if layer.kind == 'max' and before['kind'] == 'conv':
                 # no nonlinearity falls anywhere, so that of the maximum is the maximum of all, and it is cheaper
@@ -145,7 +184,9 @@ def _bands(operations, bands):
         elif op['kind'] == 'residual':
             bands = _bands(op['main'], bands)
         elif op['kind'] == 'conv':
-            bands = (bands + 2 * op['padding'][1] - (op['weight'].shape[3] - 1) * op['dilation'][1] - 1) // op['stride'][1] + 1
+            bands = (bands + 2 * op['padding'][1] - (op['weight'].shape[3] - 1) * op['dilation'][1] - 1) // op[
+                'stride'
+            ][1] + 1
         elif op['kind'] == 'pool':
             bands = (bands - op['size'][1]) // op['stride'][1] + 1
     return bands
@@ -166,6 +207,7 @@ def padding_reach(operations):
 
 # == Running ==
 
+
 class _Pointwise:
     """An operation on each frame alone."""
 
@@ -183,7 +225,14 @@ class _Window:
     """
 
     def __init__(self, function, span, stride, pad=0, enough=lambda bands: 1, unit=1):
-        self.function, self.span, self.stride, self.pad, self.enough, self.unit = function, span, stride, pad, enough, unit
+        self.function, self.span, self.stride, self.pad, self.enough, self.unit = (
+            function,
+            span,
+            stride,
+            pad,
+            enough,
+            unit,
+        )
         self.pending, self.length, self.skip = [], 0, 0
 
     def _zeros(self, x):
@@ -202,7 +251,7 @@ class _Window:
         first, used = self.skip, self.skip + count * self.stride
         self.pending, self.length = [x[:, :, used:]], max(0, x.shape[2] - used)
         self.skip = max(0, used - x.shape[2])
-        return self.function(x[:, :, first:first + (count - 1) * self.stride + self.span])
+        return self.function(x[:, :, first : first + (count - 1) * self.stride + self.span])
 
     def _append(self, x):
         self.pending.append(x)
@@ -220,10 +269,14 @@ class _Thin:
 
     def __init__(self, op):
         self.size, self.step, self.dilation, self.mean = op['size'], op['step'], op['dilation'], op['mean']
-        self.window = _Window(self._average if self.mean else self._pick, (self.size[0] - 1) * self.dilation + 1 if self.mean else 1, self.step)
+        self.window = _Window(
+            self._average if self.mean else self._pick,
+            (self.size[0] - 1) * self.dilation + 1 if self.mean else 1,
+            self.step,
+        )
 
     def _pick(self, x):
-        return x[:, :, ::self.step, ::self.size[1]]
+        return x[:, :, :: self.step, :: self.size[1]]
 
     def _bands(self, x):
         return F.avg_pool2d(x, (1, self.size[1]), ceil_mode=True)
@@ -237,9 +290,14 @@ class _Thin:
     def end(self):
         if not self.mean or not self.window.length > self.window.skip:
             return None
-        rest = self._bands(torch.cat(self.window.pending, 2)[:, :, self.window.skip:])
-        return torch.cat([rest[:, :, start::self.dilation][:, :, :self.size[0]].mean(2, keepdim=True)
-                          for start in range(0, rest.shape[2], self.step)], 2)
+        rest = self._bands(torch.cat(self.window.pending, 2)[:, :, self.window.skip :])
+        return torch.cat(
+            [
+                rest[:, :, start :: self.dilation][:, :, : self.size[0]].mean(2, keepdim=True)
+                for start in range(0, rest.shape[2], self.step)
+            ],
+            2,
+        )
 
 
 class _Pcen:
@@ -317,14 +375,31 @@ class Stream:
 
 def _fast_weights(weight):
     """The six kernels of one frame for `_convolve_fast`: Lavin & Gray 2015, arXiv:1509.09308, F(4, 3) along time."""
-    transform = weight.new_tensor([[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6],
-                                   [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]])
-    return [w.contiguous(memory_format=torch.channels_last) for w in torch.einsum('it,fctb->ifcb', transform, weight)[:, :, :, None].unbind()]
+    transform = weight.new_tensor(
+        [
+            [1 / 4, 0, 0],
+            [-1 / 6, -1 / 6, -1 / 6],
+            [-1 / 6, 1 / 6, -1 / 6],
+            [1 / 24, 1 / 12, 1 / 6],
+            [1 / 24, -1 / 12, 1 / 6],
+            [0, 0, 1],
+        ]
+    )
+    return [
+        w.contiguous(memory_format=torch.channels_last)
+        for w in torch.einsum('it,fctb->ifcb', transform, weight)[:, :, :, None].unbind()
+    ]
 
 
 def _pack(weight, op):
     """Weights in the order that oneDNN wants them in, if it is there; to be used by `_multiply`."""
-    return torch.ops.mkldnn._reorder_convolution_weight(weight, [0, op['padding'][1]], op['stride'], op['dilation'], op['groups']) if op['packed'] else weight
+    return (
+        torch.ops.mkldnn._reorder_convolution_weight(
+            weight, [0, op['padding'][1]], op['stride'], op['dilation'], op['groups']
+        )
+        if op['packed']
+        else weight
+    )
 
 
 def _multiply(x, weight, bias, op, activation='linear'):
@@ -332,7 +407,9 @@ def _multiply(x, weight, bias, op, activation='linear'):
     padding = [0, op['padding'][1]]
     if op['packed'] and x.dtype == torch.float32:
         fused = activation if activation in FUSED else 'linear'
-        y = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, padding, op['stride'], op['dilation'], op['groups'], *FUSED[fused])
+        y = torch.ops.mkldnn._convolution_pointwise(
+            x, weight, bias, padding, op['stride'], op['dilation'], op['groups'], *FUSED[fused]
+        )
         return y if fused == activation else ACTIVATIONS[activation](y)
     return ACTIVATIONS[activation](F.conv2d(x, weight, bias, op['stride'], padding, op['dilation'], op['groups']))
 
@@ -347,12 +424,21 @@ def _convolve_fast(x, op):
     x0, x1, x2, x3, x4, x5 = (x.as_strided(size, strides, x.storage_offset() + j * dilation * row) for j in range(6))
     even, odd = torch.sub(x4, x2, alpha=4), torch.sub(x3, x1, alpha=4)
     even2, odd2 = x4 - x2, (x3 - x1).mul_(2)
-    parts = [torch.sub(x0, x2).mul_(4).add_(even2), even + odd, even.sub_(odd), even2 + odd2, even2.sub_(odd2),
-             torch.sub(x5, x3).sub_(odd2, alpha=2)]
+    parts = [
+        torch.sub(x0, x2).mul_(4).add_(even2),
+        even + odd,
+        even.sub_(odd),
+        even2 + odd2,
+        even2.sub_(odd2),
+        torch.sub(x5, x3).sub_(odd2, alpha=2),
+    ]
     shape = (1, tiles * dilation) + x.shape[2:]
     y0, y1, y2, y3, y4, y5 = (
-        _multiply(part.view(shape).permute(0, 3, 1, 2), weight, op['bias'] if i == 1 else None, op['single']).permute(0, 2, 3, 1)
-        for i, (part, weight) in enumerate(zip(parts, op['fast'])))
+        _multiply(part.view(shape).permute(0, 3, 1, 2), weight, op['bias'] if i == 1 else None, op['single']).permute(
+            0, 2, 3, 1
+        )
+        for i, (part, weight) in enumerate(zip(parts, op['fast']))
+    )
     out = y0.new_empty((tiles, TILE, dilation) + y0.shape[2:])
     y0, y1, y2, y3, y4, y5 = (y.view((tiles, dilation) + y.shape[2:]) for y in (y0, y1, y2, y3, y4, y5))
     near, near2 = y1 + y2, y1.sub_(y2)
@@ -373,12 +459,19 @@ def _convolve(x, op):
         if whole == rows:
             return _convolve_fast(x, op)
         rest = _convolve(x[:, :, whole:], dict(op, fast=None))
-        return torch.cat([_convolve_fast(x[:, :, :rows - rows % step + 2 * op['dilation'][0]], op), rest], 2) if whole else rest
+        return (
+            torch.cat([_convolve_fast(x[:, :, : rows - rows % step + 2 * op['dilation'][0]], op), rest], 2)
+            if whole
+            else rest
+        )
     if op['matrix'] is not None and len(x) == 1:
         # a single band is left: a matrix product
         x = x[0, :, :, 0].t()
         count = (len(x) - (weight.shape[2] - 1) * op['dilation'][0] - 1) // op['stride'][0] + 1
-        x = x.as_strided((count, weight.shape[2], x.shape[1]), (op['stride'][0] * x.stride(0), op['dilation'][0] * x.stride(0), x.stride(1)))
+        x = x.as_strided(
+            (count, weight.shape[2], x.shape[1]),
+            (op['stride'][0] * x.stride(0), op['dilation'][0] * x.stride(0), x.stride(1)),
+        )
         y = F.linear(x.reshape(count, -1), op['matrix'], op['bias'])
         return ACTIVATIONS[op['activation']](y).t()[None, :, :, None]
     return _multiply(x, weight, op['bias'], op, op['activation'])
@@ -386,9 +479,14 @@ def _convolve(x, op):
 
 def _pool(x, op):
     if op['how'] != 'max':
-        return ACTIVATIONS[op['activation']](layers.pool(x, op['how'], op['size'], op['stride'], (op['dilation'], 1), op['sharpness']))
+        return ACTIVATIONS[op['activation']](
+            layers.pool(x, op['how'], op['size'], op['stride'], (op['dilation'], 1), op['sharpness'])
+        )
     # torch's own pooling also notes where each maximum was
-    for axis, size, stride, dilation in ((2, op['size'][0], op['stride'][0], op['dilation']), (3, op['size'][1], op['stride'][1], 1)):
+    for axis, size, stride, dilation in (
+        (2, op['size'][0], op['stride'][0], op['dilation']),
+        (3, op['size'][1], op['stride'][1], 1),
+    ):
         count = (x.shape[axis] - (size - 1) * dilation - 1) // stride + 1
         best = None
         for i in range(size):
@@ -406,7 +504,7 @@ def _affine(x, op):
 
 def _prepool(x, op):
     x = layers.full_precision(x)
-    return torch.cat([layers.PREPOOL[op['name']](x[:, :op['classes']]), x[:, op['classes']:]], 1)
+    return torch.cat([layers.PREPOOL[op['name']](x[:, : op['classes']]), x[:, op['classes'] :]], 1)
 
 
 POINTWISE = {
@@ -432,18 +530,29 @@ class CompiledNetwork:
     def __init__(self, operations, device):
         self.device = torch.device(device)
         self.cpu = self.device.type == 'cpu'
-        self.bands, self.rate, self.widest = 1, 1., 1.
+        self.bands, self.rate, self.widest = 1, 1.0, 1.0
         self.operations = [self._ready(op) for op in operations]
         # frames of a block: what fits the cache of a processor
         self.block = max(16, int(BLOCK_BYTES / self.widest)) if self.cpu else 4096
 
     def _ready(self, op):
         """The operation with its tensors on the device, in the best layout."""
-        op = {k: (v.detach().to(self.device, torch.float32).contiguous() if torch.is_tensor(v) else v) for k, v in op.items()}
+        op = {
+            k: (v.detach().to(self.device, torch.float32).contiguous() if torch.is_tensor(v) else v)
+            for k, v in op.items()
+        }
         if op['kind'] == 'conv':
             weight = op['weight']
-            op['matrix'] = weight[..., 0].transpose(1, 2).flatten(1).contiguous() if self.bands == weight.shape[3] == op['groups'] == 1 else None
-            op['packed'] = self.cpu and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, '_convolution_pointwise')
+            op['matrix'] = (
+                weight[..., 0].transpose(1, 2).flatten(1).contiguous()
+                if self.bands == weight.shape[3] == op['groups'] == 1
+                else None
+            )
+            op['packed'] = (
+                self.cpu
+                and torch.backends.mkldnn.is_available()
+                and hasattr(torch.ops.mkldnn, '_convolution_pointwise')
+            )
             op['fast'] = None
             if self.cpu and weight.shape[2] == 3 and op['stride'][0] == 1 and min(weight.shape[:2]) >= 32:
                 op['single'] = dict(op, dilation=(1, op['dilation'][1]))
@@ -473,8 +582,14 @@ class CompiledNetwork:
             size = op['weight'].shape[2:]
             # what has few weights need not wait for company
             least = ENOUGH if self.cpu and op['weight'].numel() > 1 << 17 else 1
-            return _Window(lambda x: _convolve(x, op), (size[0] - 1) * op['dilation'][0] + 1, op['stride'][0], op['padding'][0],
-                           lambda bands: -(-least // _bands([op], bands)), TILE * op['dilation'][0] if op['fast'] else 1)
+            return _Window(
+                lambda x: _convolve(x, op),
+                (size[0] - 1) * op['dilation'][0] + 1,
+                op['stride'][0],
+                op['padding'][0],
+                lambda bands: -(-least // _bands([op], bands)),
+                TILE * op['dilation'][0] if op['fast'] else 1,
+            )
         if kind == 'pool':
             return _Window(lambda x: _pool(x, op), (op['size'][0] - 1) * op['dilation'] + 1, op['stride'][0])
         if kind == 'residual':
@@ -508,7 +623,7 @@ class FastNetwork:
     def maps(self, spect):
         """As `Network.maps`."""
         if spect.shape[1] < self.min_frames or spect.shape[2] != self.net.audio.front.bins:
-            return self.net.maps(spect)     # which says what is wrong
+            return self.net.maps(spect)  # which says what is wrong
         return self.program(spect)
 
     def __call__(self, spect=None, meta=None):
@@ -517,7 +632,7 @@ class FastNetwork:
         outputs = self.finish(self.pool(maps), meta)
         outputs['maps'] = maps
         if self.net.global_pool.attention:
-            outputs['attention'] = layers.full_precision(maps[:, self.classes:].flatten(2))
+            outputs['attention'] = layers.full_precision(maps[:, self.classes :].flatten(2))
         return outputs
 
 
@@ -534,6 +649,7 @@ def for_inference(net):
 
 # == What a network looks at ==
 
+
 class _Guided(torch.autograd.Function):
     """A nonlinearity whose gradient only passes where it and the input are positive (Springenberg et al. 2014, arXiv:1412.6806)."""
 
@@ -545,7 +661,7 @@ class _Guided(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        x, = ctx.saved_tensors
+        (x,) = ctx.saved_tensors
         gradient = gradient.clamp_min(0) * (x > 0)
         return gradient * x.exp() if ctx.kind == 'reeu' else gradient, None
 
@@ -571,10 +687,10 @@ def saliency(net, spect, class_index, meta=None, guided=True):
     if net.audio is None:
         raise Problem('a network on metadata alone looks at no spectrogram; choose one with a spectrogram side')
     if not 0 <= class_index < net.classes:
-        raise Problem('class %d: there are classes 0 to %d' % (class_index, net.classes - 1))
+        raise Problem(f'class {int(class_index)}: there are classes 0 to {int(net.classes - 1)}')
     net.eval()
     spect = spect.detach().clone().requires_grad_()
     with torch.enable_grad(), _guided(net) if guided else contextlib.nullcontext():
         outputs = net(spect, meta)
-        gradient, = torch.autograd.grad(outputs['logits'][:, class_index].sum(), spect)
+        (gradient,) = torch.autograd.grad(outputs['logits'][:, class_index].sum(), spect)
     return {k: v.detach() for k, v in outputs.items()}, gradient

@@ -4,6 +4,7 @@ A score belongs to a window: it is what the trained network says of an excerpt o
 the layers are computed once for all windows, with strides in time turned into dilations (Long et al. 2015,
 arXiv:1411.4038; dilated pooling: Sercu & Goel 2016, arXiv:1604.01792), and pooling slides.
 """
+
 import itertools
 import json
 import math
@@ -11,17 +12,27 @@ import math
 import numpy as np
 import torch
 
-from birdsong.data import audio
 from birdsong import files
-from birdsong.networks import compiled
-from birdsong.networks import layers
+from birdsong.data import audio
 from birdsong.files import Problem
+from birdsong.networks import compiled, layers
 
 # frames of a recording whose spectrogram is computed at a time
 READ_FRAMES = 4200
 # settings that a converted network needs to know
-SETTINGS = ('sample_rate', 'fps', 'frame_len', 'mel_max', 'filterbank', 'bins', 'arch.pool', 'arch.output', 'arch.output_bg',
-            'arch_meta.weight', 'input_meta')
+SETTINGS = (
+    'sample_rate',
+    'fps',
+    'frame_len',
+    'mel_max',
+    'filterbank',
+    'bins',
+    'arch.pool',
+    'arch.output',
+    'arch.output_bg',
+    'arch_meta.weight',
+    'input_meta',
+)
 
 
 def spectrograms(samples, cfg, least):
@@ -35,7 +46,7 @@ def spectrograms(samples, cfg, least):
         samples = np.resize(samples if len(samples) else np.zeros(1, np.int16), needed)
     frames = audio.num_frames(len(samples), frame_len, hop)
     for start in range(0, frames, READ_FRAMES):
-        part = samples[start * hop:(min(start + READ_FRAMES, frames) - 1) * hop + frame_len]
+        part = samples[start * hop : (min(start + READ_FRAMES, frames) - 1) * hop + frame_len]
         yield audio.spectrogram(part, cfg['sample_rate'], frame_len, cfg['fps'], bins=audio.num_bins(cfg))
         audio.release(samples)
 
@@ -46,12 +57,12 @@ def slide(x, count, spacing, combine):
     result, done, width = None, 0, 1
     while True:
         if count & width:
-            part = x[..., done * spacing:done * spacing + length]
+            part = x[..., done * spacing : done * spacing + length]
             result = part if result is None else combine(result, part)
             done += width
         if 2 * width > count:
             return result
-        x = combine(x[..., :-width * spacing], x[..., width * spacing:])
+        x = combine(x[..., : -width * spacing], x[..., width * spacing :])
         width *= 2
 
 
@@ -68,7 +79,7 @@ class SlidingPool:
         if self.rest is not None:
             maps = torch.cat([self.rest, maps], 2)
         rows = maps.shape[2] - (self.count - 1) * self.spacing
-        self.rest = maps[:, :, max(0, rows):]
+        self.rest = maps[:, :, max(0, rows) :]
         if rows < 1:
             return None
         self.emitted = True
@@ -78,7 +89,7 @@ class SlidingPool:
         """What there is, pooled, if the recording is shorter than a window; else None."""
         if self.emitted or self.rest is None or not self.rest.shape[2]:
             return None
-        maps = self.rest[:, :, ::self.spacing]
+        maps = self.rest[:, :, :: self.spacing]
         self.count = maps.shape[2]
         return SlidingPool(self.pool, maps.shape[2], 1)._slide(maps)
 
@@ -86,7 +97,7 @@ class SlidingPool:
         kind, attention = self.pool.kind, self.pool.attention
         if kind == 'attention':
             return self._attend(maps[..., 0])
-        x = maps[:, :maps.shape[1] - attention]
+        x = maps[:, : maps.shape[1] - attention]
         bands, sharpness = x.shape[3], self.pool.number
         if kind in ('none', 'attention_nopool'):
             return x.flatten(2)
@@ -100,12 +111,14 @@ class SlidingPool:
         return (x - math.log(self.count * bands)) / sharpness
 
     def _attend(self, maps):
-        data, attention = maps[:, :-self.pool.attention], maps[:, -self.pool.attention:]
+        data, attention = maps[:, : -self.pool.attention], maps[:, -self.pool.attention :]
         rows = maps.shape[2] - (self.count - 1) * self.spacing
-        weights = torch.softmax(attention.unfold(2, (self.count - 1) * self.spacing + 1, 1)[..., ::self.spacing], 3).mean(1)
+        weights = torch.softmax(
+            attention.unfold(2, (self.count - 1) * self.spacing + 1, 1)[..., :: self.spacing], 3
+        ).mean(1)
         total = 0
         for i in range(self.count):
-            total = total + weights[:, None, :, i] * data[:, :, i * self.spacing:i * self.spacing + rows]
+            total = total + weights[:, None, :, i] * data[:, :, i * self.spacing : i * self.spacing + rows]
         return total
 
 
@@ -157,7 +170,9 @@ class FullyConvolutional:
         self.pool, self.count = layers.GlobalPool(settings['arch.pool']), count
         self.least, self.step, self.network_step = least, step, network_step
         self.spacing = network_step // step
-        self.window = least + (1 if self.pool.kind in ('none', 'attention_nopool') else count) * network_step - network_step
+        self.window = (
+            least + (1 if self.pool.kind in ('none', 'attention_nopool') else count) * network_step - network_step
+        )
         self.excerpt = window
         self.margin = margin
         self.program = compiled.CompiledNetwork(operations, device)
@@ -169,7 +184,9 @@ class FullyConvolutional:
             return None
         wanted = self.meta[0]['weight'].shape[1]
         if meta is None or meta.shape[-1] != wanted:
-            raise Problem('the network takes %d metadata values, not %s' % (wanted, 'none' if meta is None else meta.shape[-1]))
+            raise Problem(
+                f'the network takes {int(wanted)} metadata values, not {"none" if meta is None else meta.shape[-1]}'
+            )
         x = layers.full_precision(meta).to(self.meta[0]['weight'].device)
         for op in self.meta:
             x = compiled.ACTIVATIONS[op['activation']](torch.nn.functional.linear(x, op['weight'], op['bias']))
@@ -178,12 +195,9 @@ class FullyConvolutional:
     def describe(self):
         """What the scores are, for users: one or two lines."""
         rate, frame_len = self.settings['sample_rate'], self.settings['frame_len']
-        text = 'a score every %d frame%s (%.1f ms), for windows of %d frames (%.2f s); the network alone looks at %d frames' % (
-            self.step, 's' * (self.step > 1), 1e3 * self.step * self.hop / rate, self.window,
-            ((self.window - 1) * self.hop + frame_len) / rate, self.least)
+        text = f'a score every {int(self.step)} frame{"s" * (self.step > 1)} ({1000.0 * self.step * self.hop / rate:.1f} ms), for windows of {int(self.window)} frames ({((self.window - 1) * self.hop + frame_len) / rate:.2f} s); the network alone looks at {int(self.least)} frames'
         if self.margin:
-            text += ('\npadded layers: equal to the network on excerpts that are longer by a margin of %d frames (%.2f s) on both sides; so '
-                     'far from the ends of a recording, padding does not reach' % (self.margin, self.margin * self.hop / rate))
+            text += f'\npadded layers: equal to the network on excerpts that are longer by a margin of {int(self.margin)} frames ({self.margin * self.hop / rate:.2f} s) on both sides; so far from the ends of a recording, padding does not reach'
         if any(op['kind'] == 'pcen' for op in self.operations[0]['main']):
             text += '\nmagscale=pcen: its smoother starts with the recording, not with each window; scores differ by what that changes'
         return text
@@ -219,12 +233,22 @@ class FullyConvolutional:
                 arrays[name] = value.detach().cpu().numpy()
                 return {'array': name}
             if isinstance(value, dict):
-                return {k: describe(v, '%s.%s' % (name, k)) for k, v in value.items()}
+                return {k: describe(v, f'{name}.{k}') for k, v in value.items()}
             if isinstance(value, (list, tuple)):
-                return [describe(v, '%s.%d' % (name, i)) for i, v in enumerate(value)]
+                return [describe(v, f'{name}.{int(i)}') for i, v in enumerate(value)]
             return value
-        description = {'operations': describe(self.operations, 'operations'), 'meta': describe(self.meta, 'meta'), 'settings': self.settings,
-                       'window': self.excerpt, 'least': self.least, 'count': self.count, 'margin': self.margin, 'network_step': self.network_step, 'step': self.step}
+
+        description = {
+            'operations': describe(self.operations, 'operations'),
+            'meta': describe(self.meta, 'meta'),
+            'settings': self.settings,
+            'window': self.excerpt,
+            'least': self.least,
+            'count': self.count,
+            'margin': self.margin,
+            'network_step': self.network_step,
+            'step': self.step,
+        }
         files.save_npz(filename, dict(description=np.array(json.dumps(description)), **arrays))
 
 
@@ -234,8 +258,13 @@ def load(filename, device='cpu'):
 
     def restore(value):
         if isinstance(value, dict):
-            return torch.from_numpy(arrays[value['array']]) if 'array' in value else {k: restore(v) for k, v in value.items()}
+            return (
+                torch.from_numpy(arrays[value['array']])
+                if 'array' in value
+                else {k: restore(v) for k, v in value.items()}
+            )
         return [restore(v) for v in value] if isinstance(value, list) else value
+
     try:
         description = json.loads(str(arrays['description']))
         if description['settings']['filterbank'] == 'none':
@@ -243,11 +272,11 @@ def load(filename, device='cpu'):
             description['settings'].setdefault('bins', description['operations'][0]['bands'])
         return FullyConvolutional(device=device, **restore(description))
     except (KeyError, ValueError, TypeError):
-        raise Problem('%s: not a converted network; make one by model_to_fcn.py' % filename) from None
+        raise Problem(f'{filename}: not a converted network; make one by model_to_fcn.py') from None
 
 
 @torch.no_grad()
-def to_fcn(net, window=5., step=1):
+def to_fcn(net, window=5.0, step=1):
     """The FullyConvolutional form of a trained network.
 
     window: seconds of the excerpts whose scores it gives; step: frames from score to score, 1 or the network's own
@@ -258,13 +287,17 @@ def to_fcn(net, window=5., step=1):
     net.eval()
     cfg = net.cfg
     if net.audio is None:
-        raise Problem('a network on metadata alone has nothing to say about single frames; choose one with a spectrogram side')
+        raise Problem(
+            'a network on metadata alone has nothing to say about single frames; choose one with a spectrogram side'
+        )
     if step not in (1, net.frame_step):
-        raise Problem("a step of %s frames: it must be 1 or the network's own, %d" % (step, net.frame_step))
+        raise Problem(f"a step of {step} frames: it must be 1 or the network's own, {int(net.frame_step)}")
     frames = audio.num_frames(round(window * cfg['sample_rate']), cfg['frame_len'], audio.hop(cfg))
     if frames < net.min_frames:
         least = ((net.min_frames - 1) * audio.hop(cfg) + cfg['frame_len']) / cfg['sample_rate']
-        raise Problem('a window of %g s has %d frames, the network needs %d: take at least %.2f s' % (window, frames, net.min_frames, math.ceil(least * 100) / 100))
+        raise Problem(
+            f'a window of {window:g} s has {int(frames)} frames, the network needs {int(net.min_frames)}: take at least {math.ceil(least * 100) / 100:.2f} s'
+        )
     operations = dense = compiled.compile_network(net, dense=True)
     if step > 1:
         operations = compiled.compile_network(net)
@@ -273,10 +306,22 @@ def to_fcn(net, window=5., step=1):
     device = next(net.parameters()).device
     meta = None
     if net.meta is not None:
-        parts = [(layer.linear, layer.norm, layer.nonlin.kind) for layer in net.meta.layers] + [(net.meta.head, None, 'linear')]
+        parts = [(layer.linear, layer.norm, layer.nonlin.kind) for layer in net.meta.layers] + [
+            (net.meta.head, None, 'linear')
+        ]
         meta = []
         for linear, norm, activation in parts:
             weight, bias = compiled.fold(linear.weight, linear.bias, norm)
             meta.append(dict(weight=weight.detach(), bias=bias.detach(), activation=activation))
-    return FullyConvolutional(operations, meta, {k: cfg[k] for k in SETTINGS if k in cfg}, frames, net.min_frames, net.positions(frames),
-                              margin, net.frame_step, step, device)
+    return FullyConvolutional(
+        operations,
+        meta,
+        {k: cfg[k] for k in SETTINGS if k in cfg},
+        frames,
+        net.min_frames,
+        net.positions(frames),
+        margin,
+        net.frame_step,
+        step,
+        device,
+    )

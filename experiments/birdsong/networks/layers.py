@@ -3,6 +3,7 @@
 Maps are (batch, channels, time, frequency). Each module that holds arrays has its parameters in the order of the
 original's files, and says by `to_original` and `from_original` how an array is laid out there.
 """
+
 import math
 import re
 
@@ -28,7 +29,7 @@ def orthogonal(shape, rng):
     `rng` is a numpy generator. Saxe et al. 2013, arXiv:1312.6120, in the layout of lasagne.init.Orthogonal.
     """
     flat = shape[0], int(np.prod(shape[1:]))
-    u, _, v = np.linalg.svd(rng.normal(0., 1., flat), full_matrices=False)
+    u, _, v = np.linalg.svd(rng.normal(0.0, 1.0, flat), full_matrices=False)
     return np.ascontiguousarray((u if u.shape == flat else v).reshape(shape), dtype=np.float32)
 
 
@@ -38,6 +39,7 @@ def full_precision(x):
 
 
 # == Nonlinearities and dropout ==
+
 
 def reeu(x):
     """e^x - 1 for x > 0, else 0."""
@@ -53,7 +55,7 @@ class Nonlinearity(nn.Module):
 
     def forward(self, x):
         if self.kind == 'lrelu':
-            return F.leaky_relu(x, .01, inplace=True)
+            return F.leaky_relu(x, 0.01, inplace=True)
         if self.kind == 'relu':
             return F.relu(x, inplace=True)
         return {'elu': F.elu, 'reeu': reeu, 'linear': lambda x: x}[self.kind](x)
@@ -78,18 +80,22 @@ class Dropout(nn.Module):
             return x
         if self.kind == 'independent':
             return F.dropout(x, self.rate)
-        shape = {'channels': (len(x), x.shape[1], 1, 1), 'bands': (len(x), 1, 1, x.shape[3]),
-                 'groups': (len(x), self.groups, 1, 1)}[self.kind]
+        shape = {
+            'channels': (len(x), x.shape[1], 1, 1),
+            'bands': (len(x), 1, 1, x.shape[3]),
+            'groups': (len(x), self.groups, 1, 1),
+        }[self.kind]
         mask = F.dropout(x.new_ones(shape), self.rate)
         if self.kind == 'groups':
             mask = mask.repeat_interleave(x.shape[1] // self.groups, 1)
         return x * mask
 
     def extra_repr(self):
-        return '%g, %s' % (self.rate, self.kind)
+        return f'{self.rate:g}, {self.kind}'
 
 
 # == Layers with arrays ==
+
 
 class Convolution(nn.Module):
     """Weights (filters, channels / groups, time, frequency), as torch correlates them, and a bias if wanted.
@@ -98,8 +104,19 @@ class Convolution(nn.Module):
     With `meanfree` each kernel has its mean over time and frequency subtracted.
     """
 
-    def __init__(self, channels, filters, size, rng, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1,
-                 bias=False, meanfree=False):
+    def __init__(
+        self,
+        channels,
+        filters,
+        size,
+        rng,
+        stride=(1, 1),
+        padding=(0, 0),
+        dilation=(1, 1),
+        groups=1,
+        bias=False,
+        meanfree=False,
+    ):
         super().__init__()
         self.stride, self.padding, self.dilation, self.groups = tuple(stride), tuple(padding), tuple(dilation), groups
         self.meanfree, self.dilated = meanfree, tuple(dilation) != (1, 1)
@@ -177,7 +194,7 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, gamma, beta):
         x = x.contiguous(memory_format=_Normalise._layout(x))
-        y, mean, inv_std = torch.native_batch_norm(x, gamma, beta, None, None, True, 0., EPSILON)
+        y, mean, inv_std = torch.native_batch_norm(x, gamma, beta, None, None, True, 0.0, EPSILON)
         ctx.save_for_backward(x, gamma, mean, inv_std)
         ctx.mark_non_differentiable(mean, inv_std)
         return y, mean, inv_std
@@ -186,8 +203,9 @@ class _Normalise(torch.autograd.Function):
     def backward(ctx, gradient, *_):
         x, gamma, mean, inv_std = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=_Normalise._layout(x))
-        return torch.ops.aten.native_batch_norm_backward(gradient, x, gamma, None, None, mean, inv_std, True, EPSILON,
-                                                         list(ctx.needs_input_grad))
+        return torch.ops.aten.native_batch_norm_backward(
+            gradient, x, gamma, None, None, mean, inv_std, True, EPSILON, list(ctx.needs_input_grad)
+        )
 
 
 class BatchNorm(nn.Module):
@@ -208,7 +226,7 @@ class BatchNorm(nn.Module):
 
     def forward(self, x):
         if not self.training:
-            return F.batch_norm(x, self.mean, self.inv_std ** -2, self.gamma, self.beta, False, 0., 0.)
+            return F.batch_norm(x, self.mean, self.inv_std**-2, self.gamma, self.beta, False, 0.0, 0.0)
         if self.group is not None:
             x, mean, inv_std = self._synchronised(x)
         else:
@@ -220,6 +238,7 @@ class BatchNorm(nn.Module):
 
     def _synchronised(self, x):
         from torch.distributed.nn.functional import all_reduce
+
         group = dist.group.WORLD if self.group is True else self.group
         dtype, full = x.dtype, full_precision(x)
         axes = [0] + list(range(2, x.ndim))
@@ -264,14 +283,15 @@ class Standardise(BatchNorm):
 
 # == Pooling within maps ==
 
+
 def windows(x, size, stride, dilation=(1, 1)):
     """View of the windows of maps: (batch, channels, steps, bands, *size)."""
     for axis in (0, 1):
-        x = x.unfold(2 + axis, (size[axis] - 1) * dilation[axis] + 1, stride[axis])[..., ::dilation[axis]]
+        x = x.unfold(2 + axis, (size[axis] - 1) * dilation[axis] + 1, stride[axis])[..., :: dilation[axis]]
     return x
 
 
-def pool(x, kind, size, stride, dilation=(1, 1), sharpness=1.):
+def pool(x, kind, size, stride, dilation=(1, 1), sharpness=1.0):
     """Windows of maps to their max, mean or log-mean-exp."""
     if kind == 'max':
         return F.max_pool2d(x, size, stride, 0, dilation)
@@ -289,22 +309,24 @@ class Pool(nn.Module):
     A negative size is that of the map plus 1 plus it.
     """
 
-    def __init__(self, kind, size, stride=None, sharpness=1.):
+    def __init__(self, kind, size, stride=None, sharpness=1.0):
         super().__init__()
         self.kind, self.size, self.stride, self.sharpness = kind, tuple(size), stride and tuple(stride), sharpness
 
     def forward(self, x):
         size = [s if s > 0 else x.shape[2 + i] + 1 + s for i, s in enumerate(self.size)]
         if min(size) < 1:
-            raise Problem('pooling over %s: the map has only %d x %d positions; use longer excerpts' %
-                          ('x'.join(map(str, self.size)), x.shape[2], x.shape[3]))
+            raise Problem(
+                f'pooling over {"x".join(map(str, self.size))}: the map has only {int(x.shape[2])} x {int(x.shape[3])} positions; use longer excerpts'
+            )
         return pool(x, self.kind, size, self.stride or size, sharpness=self.sharpness)
 
     def extra_repr(self):
-        return '%s, %s' % (self.kind, 'x'.join(map(str, self.size)))
+        return f'{self.kind}, {"x".join(map(str, self.size))}'
 
 
 # == Compound layers ==
+
 
 class ConvLayer(nn.Module):
     """[dropout], convolution or dense layer, batch normalisation or bias, nonlinearity."""
@@ -345,8 +367,18 @@ class ResidualUnit(nn.Module):
     of the input, or strided input (`pool`, `slice`), the latter two added into the first channels.
     """
 
-    def __init__(self, channels, filters, size, rng, stride=(1, 1), leading=True, dilated=False, shortcut='project',
-                 batch_norm=True):
+    def __init__(
+        self,
+        channels,
+        filters,
+        size,
+        rng,
+        stride=(1, 1),
+        leading=True,
+        dilated=False,
+        shortcut='project',
+        batch_norm=True,
+    ):
         super().__init__()
         same = [s // 2 for s in size]
         self.stride = tuple(stride)
@@ -354,12 +386,15 @@ class ResidualUnit(nn.Module):
         self.conv1 = Convolution(channels, filters, size, rng, self.stride, same)
         self.inner = Activation(filters, batch_norm)
         dilation = 2 if dilated else 1
-        self.conv2 = Convolution(filters, filters, size, rng, (1, 1), [dilation * s for s in same], (dilation, dilation))
+        self.conv2 = Convolution(
+            filters, filters, size, rng, (1, 1), [dilation * s for s in same], (dilation, dilation)
+        )
         self.widen = filters - channels
         changes = self.widen or self.stride != (1, 1)
         self.kind = shortcut if changes and self.widen >= 0 else 'project' if changes else 'identity'
-        self.shortcut = (Convolution(channels, filters, (1, 1), rng, self.stride, bias=True)
-                         if self.kind == 'project' else None)
+        self.shortcut = (
+            Convolution(channels, filters, (1, 1), rng, self.stride, bias=True) if self.kind == 'project' else None
+        )
 
     def forward(self, x):
         y = x if self.leading is None else self.leading(x)
@@ -373,20 +408,43 @@ class ResidualUnit(nn.Module):
         if self.kind == 'pool' and self.stride != (1, 1):
             x = F.avg_pool2d(x, self.stride, ceil_mode=True)
         elif self.stride != (1, 1):
-            x = x[:, :, ::self.stride[0], ::self.stride[1]]
+            x = x[:, :, :: self.stride[0], :: self.stride[1]]
         return y + (F.pad(x, (0, 0, 0, 0, 0, self.widen)) if self.widen else x)
 
 
 class ResidualBlock(nn.Module):
     """`units` residual units, and one more activation if `end`."""
 
-    def __init__(self, units, channels, filters, size, rng, stride=(1, 1), start=False, end=False, dilated=False,
-                 shortcut='project', act_bug=False, batch_norm=True):
+    def __init__(
+        self,
+        units,
+        channels,
+        filters,
+        size,
+        rng,
+        stride=(1, 1),
+        start=False,
+        end=False,
+        dilated=False,
+        shortcut='project',
+        act_bug=False,
+        batch_norm=True,
+    ):
         super().__init__()
         self.units = nn.ModuleList(
-            ResidualUnit(filters if u else channels, filters, size, rng, (1, 1) if u else stride,
-                         leading=not act_bug if u else not start, dilated=dilated, shortcut=shortcut,
-                         batch_norm=batch_norm) for u in range(units))
+            ResidualUnit(
+                filters if u else channels,
+                filters,
+                size,
+                rng,
+                (1, 1) if u else stride,
+                leading=not act_bug if u else not start,
+                dilated=dilated,
+                shortcut=shortcut,
+                batch_norm=batch_norm,
+            )
+            for u in range(units)
+        )
         self.end = Activation(filters, batch_norm) if end else None
 
     def forward(self, x):
@@ -396,6 +454,7 @@ class ResidualBlock(nn.Module):
 
 
 # == Input stage ==
+
 
 class Magnitudes(nn.Module):
     """Magnitude spectrograms of samples on their own device: (batch, samples) int16 or float -> (batch, frames, bins).
@@ -407,14 +466,16 @@ class Magnitudes(nn.Module):
     def __init__(self, cfg):
         super().__init__()
         self.frame_len, self.hop, self.bins = cfg['frame_len'], audio.hop(cfg), audio.num_bins(cfg)
-        self.register_buffer('window', torch.from_numpy(np.hanning(self.frame_len).astype(np.float32)), persistent=False)
+        self.register_buffer(
+            'window', torch.from_numpy(np.hanning(self.frame_len).astype(np.float32)), persistent=False
+        )
 
     def forward(self, samples):
         with torch.autocast(samples.device.type, enabled=False):
             if samples.shape[-1] < self.frame_len:
                 return self.window.new_zeros(samples.shape[:-1] + (0, self.bins))
             frames = samples.to(self.window.dtype).unfold(-1, self.frame_len, self.hop) * self.window
-            return torch.fft.rfft(frames)[..., :self.bins].abs()
+            return torch.fft.rfft(frames)[..., : self.bins].abs()
 
 
 class MelBank(nn.Module):
@@ -422,8 +483,10 @@ class MelBank(nn.Module):
 
     def __init__(self, cfg):
         super().__init__()
-        bank = audio.create_mel_filterbank(cfg['sample_rate'], cfg['frame_len'], cfg['mel_bands'], cfg['mel_min'], cfg['mel_max'])
-        bank = np.asarray(bank, dtype=np.float64)[:audio.num_bins(cfg)] / 32767
+        bank = audio.create_mel_filterbank(
+            cfg['sample_rate'], cfg['frame_len'], cfg['mel_bands'], cfg['mel_min'], cfg['mel_max']
+        )
+        bank = np.asarray(bank, dtype=np.float64)[: audio.num_bins(cfg)] / 32767
         self.register_buffer('bank', torch.from_numpy(bank.astype(np.float32)), persistent=False)
 
     def forward(self, x):
@@ -440,10 +503,12 @@ class LearnableMelBank(nn.Module):
         super().__init__()
         self.scale, self.bins = cfg['frame_len'] / cfg['sample_rate'], cfg['frame_len'] // 2 + 1
         self.spread = cfg['arch.mel_rndspread']
-        low, high = (1127 * np.log1p(f / 700.) for f in (cfg['mel_min'], cfg['mel_max']))
+        low, high = (1127 * np.log1p(f / 700.0) for f in (cfg['mel_min'], cfg['mel_max']))
         spaces = np.full(cfg['mel_bands'] + 2, (high - low) / (cfg['mel_bands'] + 1))
         spaces[0] = low
-        self.spaces = nn.Parameter(torch.from_numpy(spaces.astype(np.float32)), requires_grad=bool(cfg['arch.mel_trainable']))
+        self.spaces = nn.Parameter(
+            torch.from_numpy(spaces.astype(np.float32)), requires_grad=bool(cfg['arch.mel_trainable'])
+        )
 
     def filterbank(self):
         """(bins, bands)."""
@@ -472,7 +537,7 @@ class Log(nn.Module):
 class LearnableLog(nn.Module):
     """log(1 + e^a x)."""
 
-    def __init__(self, initial=0.):
+    def __init__(self, initial=0.0):
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(float(initial)))
 
@@ -483,7 +548,7 @@ class LearnableLog(nn.Module):
 def power(x, exponent):
     """x ** exponent for x >= 0; 0 at x = 0, where the gradient in x is 0, too (it would be infinite)."""
     if not x.requires_grad:
-        return x ** exponent
+        return x**exponent
     positive = x > 0
     return torch.where(positive, torch.where(positive, x, 1) ** exponent, 0)
 
@@ -491,7 +556,7 @@ def power(x, exponent):
 class LearnablePower(nn.Module):
     """x ** sigmoid(a)."""
 
-    def __init__(self, initial=0.):
+    def __init__(self, initial=0.0):
         super().__init__()
         self.exponent = nn.Parameter(torch.tensor(float(initial)))
 
@@ -509,11 +574,11 @@ def decayed_sum(x, decay):
     size = min(SMOOTHER_BLOCK, steps)
     lags = torch.arange(size, device=x.device)
     lags = lags[:, None] - lags
-    kernel = (decay[:, None, None] ** lags.clamp_min(0)).tril()                                 # bands, out, in
+    kernel = (decay[:, None, None] ** lags.clamp_min(0)).tril()  # bands, out, in
     blocks = F.pad(x, (0, 0, 0, -steps % size)).view(batch, -1, size, bands)
     y = torch.matmul(kernel, blocks.permute(3, 2, 0, 1).flatten(2)).view(bands, size, batch, -1)
     if y.shape[3] > 1:
-        ends = decayed_sum(y[:, -1].permute(1, 2, 0), decay ** size).permute(2, 0, 1)[..., :-1]  # bands, batch, blocks
+        ends = decayed_sum(y[:, -1].permute(1, 2, 0), decay**size).permute(2, 0, 1)[..., :-1]  # bands, batch, blocks
         grown = decay[:, None] ** torch.arange(1, size + 1, device=x.device)
         y = y + grown[:, :, None, None] * F.pad(ends, (1, 0))[:, None]
     return y.permute(2, 3, 1, 0).reshape(batch, -1, bands)[:, :steps]
@@ -527,7 +592,7 @@ class PCEN(nn.Module):
 
     def __init__(self, bands, fix_alpha=False):
         super().__init__()
-        self.log_s = nn.Parameter(torch.full((bands,), math.log(.025)))
+        self.log_s = nn.Parameter(torch.full((bands,), math.log(0.025)))
         self.log_alpha = nn.Parameter(torch.zeros(bands), requires_grad=not fix_alpha)
         self.log_delta = nn.Parameter(torch.zeros(bands))
         self.log_r = nn.Parameter(torch.zeros(bands))
@@ -540,7 +605,7 @@ class PCEN(nn.Module):
 
     def normalise(self, x, smooth):
         alpha, delta, r = self.log_alpha.exp(), self.log_delta.exp(), self.log_r.exp()
-        return (x * (1e-6 + smooth) ** -alpha + delta) ** r - delta ** r
+        return (x * (1e-6 + smooth) ** -alpha + delta) ** r - delta**r
 
     def forward(self, x):
         return self.normalise(x, self.smooth(x))
@@ -549,9 +614,14 @@ class PCEN(nn.Module):
 def make_magnitude_scale(cfg, bands):
     """The module that `magscale` names, or None."""
     kind, initial = re.fullmatch(r'(log1p_learn|pow_learn|[a-z0-9]+):?(.*)', cfg['magscale']).groups()
-    return {'log': Log, 'log1p': lambda: Log(True), 'log1p_learn': lambda: LearnableLog(initial or 0),
-            'pow_learn': lambda: LearnablePower(initial or 0), 'pcen': lambda: PCEN(bands, bool(cfg['pcen_fix_alpha'])),
-            'none': lambda: None}[kind]()
+    return {
+        'log': Log,
+        'log1p': lambda: Log(True),
+        'log1p_learn': lambda: LearnableLog(initial or 0),
+        'pow_learn': lambda: LearnablePower(initial or 0),
+        'pcen': lambda: PCEN(bands, bool(cfg['pcen_fix_alpha'])),
+        'none': lambda: None,
+    }[kind]()
 
 
 class Frontend(nn.Module):
@@ -564,15 +634,18 @@ class Frontend(nn.Module):
         super().__init__()
         self.bins = audio.num_bins(cfg)
         self.bands = self.bins if cfg['filterbank'] == 'none' else cfg['mel_bands']
-        self.filterbank = {'mel': MelBank, 'mel_learn': LearnableMelBank, 'none': lambda cfg: None}[cfg['filterbank']](cfg)
+        self.filterbank = {'mel': MelBank, 'mel_learn': LearnableMelBank, 'none': lambda cfg: None}[cfg['filterbank']](
+            cfg
+        )
         self.scale = make_magnitude_scale(cfg, self.bands)
         self.centre = bool(cfg['band_centre'])
         self.standardise = Standardise(self.bands)
 
     def forward(self, x):
         if x.ndim != 3 or x.shape[2] != self.bins:
-            raise Problem('spectrograms of shape %s do not fit this network: it takes (batch, frames, %d bins); compute them with '
-                          'its own sample_rate, frame_len, mel_max and filterbank' % ('x'.join(map(str, x.shape)), self.bins))
+            raise Problem(
+                f'spectrograms of shape {"x".join(map(str, x.shape))} do not fit this network: it takes (batch, frames, {int(self.bins)} bins); compute them with its own sample_rate, frame_len, mel_max and filterbank'
+            )
         with torch.autocast(x.device.type, enabled=False):
             x = full_precision(x)
             if self.filterbank is not None:
@@ -608,7 +681,7 @@ class MeanPooling:
     """Mean of maps that come block by block."""
 
     def __init__(self):
-        self.total, self.count = 0., 0
+        self.total, self.count = 0.0, 0
 
     def add(self, maps):
         """maps: (batch, maps, steps, bands), the next of the recording."""
@@ -624,6 +697,7 @@ class MeanPooling:
 
 class MaxPooling:
     """Maximum of maps that come block by block."""
+
     best = None
 
     def add(self, maps):
@@ -636,7 +710,8 @@ class MaxPooling:
 
 class NoisyOrPooling:
     """1 minus the product of 1 - p over maps that come block by block."""
-    none = 1.
+
+    none = 1.0
 
     def add(self, maps):
         maps = full_precision(maps)
@@ -649,6 +724,7 @@ class NoisyOrPooling:
 
 class LogMeanExpPooling:
     """log(mean(exp(A x))) / A of maps that come block by block."""
+
     total, count = None, 0
 
     def __init__(self, sharpness):
@@ -667,6 +743,7 @@ class LogMeanExpPooling:
 
 class AttentionPooling:
     """Attention pooling of maps that come block by block; the last `attention` maps are the attention's."""
+
     peak = None
 
     def __init__(self, attention):
@@ -674,12 +751,12 @@ class AttentionPooling:
 
     def add(self, maps):
         maps = full_precision(maps)[..., 0]
-        data, attention = _accurate(maps[:, :-self.attention]), _accurate(maps[:, -self.attention:])
+        data, attention = _accurate(maps[:, : -self.attention]), _accurate(maps[:, -self.attention :])
         peak = attention.amax(2, keepdim=True)
         if self.peak is not None:
             peak = torch.maximum(peak, self.peak)
         weights = (attention - peak).exp()
-        total, weighted = weights.sum(2, keepdim=True), weights @ data.transpose(1, 2)      # batch, attention, classes
+        total, weighted = weights.sum(2, keepdim=True), weights @ data.transpose(1, 2)  # batch, attention, classes
         if self.peak is not None:
             faded = (self.peak - peak).exp()
             total, weighted = total + self.total * faded, weighted + self.weighted * faded
@@ -697,7 +774,7 @@ class NoPooling:
 
     def add(self, maps):
         maps = full_precision(maps)
-        self.blocks.append(maps[:, :maps.shape[1] - self.attention].flatten(2))
+        self.blocks.append(maps[:, : maps.shape[1] - self.attention].flatten(2))
 
     def result(self):
         """(batch, classes, steps)."""
@@ -718,24 +795,29 @@ class GlobalPool(nn.Module):
         self.number = float(number or 1)
         self.attention = int(self.number) if self.kind.startswith('attention') else 0
         if self.kind.startswith('attention') and (self.attention < 1 or self.attention != self.number):
-            raise Problem('arch.pool=%s: the number of attention maps must be a whole number above 0' % text)
+            raise Problem(f'arch.pool={text}: the number of attention maps must be a whole number above 0')
         if self.kind == 'logmeanexp' and not self.number > 0:
-            raise Problem('arch.pool=%s: the sharpness must be above 0' % text)
+            raise Problem(f'arch.pool={text}: the sharpness must be above 0')
 
     def streaming(self):
         """An object with `add(maps)`, to be called block by block over time, and `result()`."""
-        return {'mean': MeanPooling, 'max': MaxPooling, 'noisy-or': NoisyOrPooling, 'none': NoPooling,
-                'logmeanexp': lambda: LogMeanExpPooling(self.number),
-                'attention': lambda: AttentionPooling(self.attention),
-                'attention_nopool': lambda: NoPooling(self.attention)}[self.kind]()
+        return {
+            'mean': MeanPooling,
+            'max': MaxPooling,
+            'noisy-or': NoisyOrPooling,
+            'none': NoPooling,
+            'logmeanexp': lambda: LogMeanExpPooling(self.number),
+            'attention': lambda: AttentionPooling(self.attention),
+            'attention_nopool': lambda: NoPooling(self.attention),
+        }[self.kind]()
 
     def forward(self, maps):
         with torch.autocast(maps.device.type, enabled=False):
             maps = full_precision(maps)
             if self.kind == 'attention':
-                weights = torch.softmax(maps[:, -self.attention:, :, 0], 2).mean(1)
-                return (maps[:, :-self.attention, :, 0] @ weights[:, :, None])[..., 0]
-            maps = maps[:, :maps.shape[1] - self.attention].flatten(2)
+                weights = torch.softmax(maps[:, -self.attention :, :, 0], 2).mean(1)
+                return (maps[:, : -self.attention, :, 0] @ weights[:, :, None])[..., 0]
+            maps = maps[:, : maps.shape[1] - self.attention].flatten(2)
             if self.kind == 'max':
                 return maps.amax(2)
             if self.kind == 'mean':

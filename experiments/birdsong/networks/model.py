@@ -3,6 +3,7 @@
 A network has a spectrogram side (input stage, the layers of `arch`, class and attention maps, pooling), a metadata
 side (the layers of `arch_meta`, class logits), or both, whose logits are added.
 """
+
 import os
 import re
 
@@ -11,14 +12,26 @@ import torch
 from torch import nn
 
 from birdsong import files
-from birdsong.networks import layers
 from birdsong.files import Problem
+from birdsong.networks import layers
 
-ISMIR2016 = ('conv:32x3x3,conv:32x3x3,pool:3x3,conv:32x3x3,conv:32x3x3,conv:64x3x-Shift,pool:3xShift,'
-             'Conv:Fullx9x-1,Conv:Fullx1x1')
+ISMIR2016 = (
+    'conv:32x3x3,conv:32x3x3,pool:3x3,conv:32x3x3,conv:32x3x3,conv:64x3x-Shift,pool:3xShift,'
+    'Conv:Fullx9x-1,Conv:Fullx1x1'
+)
 # sizes that each kind of layer takes: (least, most)
-SIZES = {'conv': (3, 5), 'convg1': (3, 5), 'Conv': (3, 5), 'pool': (2, 4), 'avgpool': (2, 4), 'lmepool': (2, 2),
-         'groupdrop': (1, 1), 'resblock': (4, 6), 'full': (1, 1), 'dense': (1, 1)}
+SIZES = {
+    'conv': (3, 5),
+    'convg1': (3, 5),
+    'Conv': (3, 5),
+    'pool': (2, 4),
+    'avgpool': (2, 4),
+    'lmepool': (2, 2),
+    'groupdrop': (1, 1),
+    'resblock': (4, 6),
+    'full': (1, 1),
+    'dense': (1, 1),
+}
 
 
 class LayerSpec:
@@ -31,10 +44,11 @@ class LayerSpec:
         lme = re.fullmatch(r'lme([0-9.]+(?:e[-+]?[0-9]+)?)pool', self.name)
         self.options = self.name.split('_')[1:] if self.name.startswith('resblock') else []
         self.kind = 'lmepool' if lme else 'resblock' if self.options else self.name
-        self.sharpness = float(lme.group(1)) if lme else 1.
+        self.sharpness = float(lme.group(1)) if lme else 1.0
         if self.kind not in SIZES or set(self.options) - {'start', 'end', 'dilated'}:
-            self.fail('there is no layer %r; there are %s, lmeApool, resblock[_start][_end][_dilated]' %
-                      (self.name, ', '.join(k for k in SIZES if k not in ('lmepool', 'resblock'))))
+            self.fail(
+                f'there is no layer {self.name!r}; there are {", ".join(k for k in SIZES if k not in ("lmepool", "resblock"))}, lmeApool, resblock[_start][_end][_dilated]'
+            )
         try:
             self.sizes = [int(s) for s in sizes.split('x')]
         except ValueError:
@@ -43,12 +57,12 @@ class LayerSpec:
         if self.kind == 'resblock' and len(self.sizes) == 5:
             self.sizes.append(self.sizes[4])  # one number is the stride in time and in frequency
         if not low <= len(self.sizes) <= high or (high - low == 2 and len(self.sizes) == low + 1):
-            self.fail('%s takes %s sizes' % (self.name, low if low == high else '%d or %d' % (low, high)))
+            self.fail('{} takes {} sizes'.format(self.name, low if low == high else '%d or %d' % (low, high)))
         if self.extra and self.kind != 'groupdrop':
-            self.fail('%r after the sizes means nothing here' % self.extra)
+            self.fail(f'{self.extra!r} after the sizes means nothing here')
 
     def fail(self, message):
-        raise Problem('%s, layer %s: %s' % (self.where, self.text, message))
+        raise Problem(f'{self.where}, layer {self.text}: {message}')
 
 
 def parse(cfg, side='arch'):
@@ -59,8 +73,14 @@ def parse(cfg, side='arch'):
     if cfg['arch.nolastfreqpool']:
         text = text.replace('pool:3xShift', 'pool:3x1')
     text = text.replace('Shift', str(cfg['arch.shiftable'])).replace('Full', str(cfg['arch.fullsize']))
-    return [LayerSpec(part, '%s, layer %d of %d' % (side, i + 1, text.count(',') + 1))
-            for i, part in enumerate(text.split(','))] if text else []
+    return (
+        [
+            LayerSpec(part, f'{side}, layer {int(i + 1)} of {int(text.count(",") + 1)}')
+            for i, part in enumerate(text.split(','))
+        ]
+        if text
+        else []
+    )
 
 
 class Chain:
@@ -68,10 +88,14 @@ class Chain:
 
     def __init__(self, channels, bands=None):
         self.channels, self.bands = channels, bands
-        self.steps = []         # (size, stride, padded) along time
+        self.steps = []  # (size, stride, padded) along time
 
     def shape(self):
-        return '%d values' % self.channels if self.bands is None else '%d channels x time x %d bands' % (self.channels, self.bands)
+        return (
+            f'{int(self.channels)} values'
+            if self.bands is None
+            else f'{int(self.channels)} channels x time x {int(self.bands)} bands'
+        )
 
     def window(self, layer, size, stride, fill=False):
         """Account for windows of `size` and `stride` without padding; returns the size in numbers."""
@@ -79,7 +103,7 @@ class Chain:
         if freq <= 0:
             freq = self.bands + 1 + freq
         if freq < 1 or freq > self.bands:
-            layer.fail('nothing is left of %s by windows of %dx%d' % (self.shape(), time, size[1]))
+            layer.fail(f'nothing is left of {self.shape()} by windows of {int(time)}x{int(size[1])}')
         if stride and min(stride) < 1:
             layer.fail('strides must be 1 or more')
         if time <= 0 and not fill:
@@ -99,42 +123,82 @@ class Chain:
 def make_layers(parsed, cfg, side, chain, rng):
     """nn.ModuleList of the parsed layers; `chain` is carried on. Raises Problem naming setting, layer and shapes."""
     modules = nn.ModuleList()
-    nonlin, batch_norm = cfg[side + '.nonlin'], bool(cfg[side + '.batch_norm'])
-    fulldrop = float(cfg[side + '.fulldrop'])
+    nonlin, batch_norm = cfg[f'{side}.nonlin'], bool(cfg[f'{side}.batch_norm'])
+    fulldrop = float(cfg[f'{side}.fulldrop'])
     for i, layer in enumerate(parsed):
         sizes, kind = layer.sizes, layer.kind
         if chain.bands is None and kind not in ('full', 'dense'):
             layer.fail('only full and dense layers can process metadata')
-        if kind in ('conv', 'convg1', 'Conv', 'full', 'dense', 'resblock') and min(sizes[:2] if kind == 'resblock' else sizes[:1]) < 1:
+        if (
+            kind in ('conv', 'convg1', 'Conv', 'full', 'dense', 'resblock')
+            and min(sizes[:2] if kind == 'resblock' else sizes[:1]) < 1
+        ):
             layer.fail('a layer needs at least one filter')
         if kind in ('conv', 'convg1', 'Conv'):
-            groups = 1 if kind == 'convg1' else cfg['arch.dense_groups'] if kind == 'Conv' else cfg['arch.conv_groups'] if i else 1
+            groups = (
+                1
+                if kind == 'convg1'
+                else cfg['arch.dense_groups']
+                if kind == 'Conv'
+                else cfg['arch.conv_groups']
+                if i
+                else 1
+            )
             dropout = None
             if kind == 'Conv':
                 dropout = layers.Dropout(fulldrop)
-            elif i and cfg[side + '.convdrop'] != 'none':
-                dropout = layers.Dropout(cfg['arch.convdrop_rate'], cfg[side + '.convdrop'], cfg['arch.conv_groups'])
+            elif i and cfg[f'{side}.convdrop'] != 'none':
+                dropout = layers.Dropout(cfg['arch.convdrop_rate'], cfg[f'{side}.convdrop'], cfg['arch.conv_groups'])
                 if dropout.kind == 'groups' and chain.channels % dropout.groups:
-                    layer.fail('arch.convdrop=groups: %d channels cannot be parted into arch.conv_groups=%d' % (chain.channels, dropout.groups))
+                    layer.fail(
+                        f'arch.convdrop=groups: {int(chain.channels)} channels cannot be parted into arch.conv_groups={int(dropout.groups)}'
+                    )
             if chain.channels % groups or sizes[0] % groups:
-                layer.fail('%d channels in and %d out cannot both be parted into %s=%d' % (
-                    chain.channels, sizes[0], 'arch.dense_groups' if kind == 'Conv' else 'arch.conv_groups', groups))
+                layer.fail(
+                    f'{int(chain.channels)} channels in and {int(sizes[0])} out cannot both be parted into {"arch.dense_groups" if kind == "Conv" else "arch.conv_groups"}={int(groups)}'
+                )
             stride = sizes[3:] or (1, 1)
             size = chain.window(layer, sizes[1:3], stride)
             meanfree = not i and side == 'arch' and cfg['arch.firstconv_meanfree'] == 'params'
-            modules.append(layers.ConvLayer(
-                layers.Convolution(chain.channels, sizes[0], size, rng, stride, groups=groups, bias=not batch_norm, meanfree=meanfree),
-                sizes[0], batch_norm, nonlin, dropout))
+            modules.append(
+                layers.ConvLayer(
+                    layers.Convolution(
+                        chain.channels,
+                        sizes[0],
+                        size,
+                        rng,
+                        stride,
+                        groups=groups,
+                        bias=not batch_norm,
+                        meanfree=meanfree,
+                    ),
+                    sizes[0],
+                    batch_norm,
+                    nonlin,
+                    dropout,
+                )
+            )
             chain.channels = sizes[0]
         elif kind in ('full', 'dense'):
             inputs = chain.channels * (chain.bands or 1)
             dropout = layers.Dropout(fulldrop) if i and fulldrop else None
-            modules.append(layers.ConvLayer(layers.Dense(inputs, sizes[0], rng, bias=not batch_norm), sizes[0], batch_norm, nonlin, dropout))
+            modules.append(
+                layers.ConvLayer(
+                    layers.Dense(inputs, sizes[0], rng, bias=not batch_norm), sizes[0], batch_norm, nonlin, dropout
+                )
+            )
             chain.channels, chain.bands = sizes[0], chain.bands and 1
         elif kind.endswith('pool'):
             stride = sizes[2:] or None
             chain.window(layer, sizes[:2], stride, fill=True)
-            modules.append(layers.Pool({'pool': 'max', 'avgpool': 'mean', 'lmepool': 'logmeanexp'}[kind], sizes[:2], stride, layer.sharpness))
+            modules.append(
+                layers.Pool(
+                    {'pool': 'max', 'avgpool': 'mean', 'lmepool': 'logmeanexp'}[kind],
+                    sizes[:2],
+                    stride,
+                    layer.sharpness,
+                )
+            )
             if layer.sharpness <= 0:
                 layer.fail('the sharpness must be above 0')
         elif kind == 'groupdrop':
@@ -145,7 +209,7 @@ def make_layers(parsed, cfg, side, chain, rng):
             if not 0 <= rate < 1:
                 layer.fail('expected groupdrop:GROUPS:RATE with a rate from 0 to below 1')
             if sizes[0] < 1 or chain.channels % sizes[0]:
-                layer.fail('%d channels cannot be parted into %d groups' % (chain.channels, sizes[0]))
+                layer.fail(f'{int(chain.channels)} channels cannot be parted into {int(sizes[0])} groups')
             modules.append(layers.Dropout(rate, 'groups', sizes[0]))
         else:
             units, filters, size, stride = sizes[0], sizes[1], sizes[2:4], sizes[4:] or [1, 1]
@@ -153,9 +217,20 @@ def make_layers(parsed, cfg, side, chain, rng):
                 layer.fail("padding that keeps the map's size needs odd filter sizes, not %dx%d" % tuple(size))
             if min(stride) < 1:
                 layer.fail('strides must be 1 or more')
-            modules.append(layers.ResidualBlock(
-                units, chain.channels, filters, size, rng, stride, *(o in layer.options for o in ('start', 'end', 'dilated')),
-                shortcut=cfg['resnet.shortcut'], act_bug=bool(cfg['resnet.act_bug']), batch_norm=batch_norm))
+            modules.append(
+                layers.ResidualBlock(
+                    units,
+                    chain.channels,
+                    filters,
+                    size,
+                    rng,
+                    stride,
+                    *(o in layer.options for o in ('start', 'end', 'dilated')),
+                    shortcut=cfg['resnet.shortcut'],
+                    act_bug=bool(cfg['resnet.act_bug']),
+                    batch_norm=batch_norm,
+                )
+            )
             chain.steps.append((size[0], stride[0], True))
             chain.channels, chain.bands = filters, -(-chain.bands // stride[1])
     return modules
@@ -177,8 +252,9 @@ class AudioBranch(nn.Module):
 
     def forward(self, spect):
         if spect.ndim == 3 and spect.shape[1] < self.min_frames:
-            raise Problem('an excerpt of %d frames is too short for this network, which needs %d; set a greater len_min' %
-                          (spect.shape[1], self.min_frames))
+            raise Problem(
+                f'an excerpt of {int(spect.shape[1])} frames is too short for this network, which needs {int(self.min_frames)}; set a greater len_min'
+            )
         x = self.front(spect)
         for layer in self.layers:
             x = layer(x)
@@ -191,7 +267,7 @@ class AudioBranch(nn.Module):
             return x
         with torch.autocast(x.device.type, enabled=False):
             x = layers.full_precision(x)
-            return torch.cat([layers.PREPOOL[self.prepool](x[:, :self.classes]), x[:, self.classes:]], 1)
+            return torch.cat([layers.PREPOOL[self.prepool](x[:, : self.classes]), x[:, self.classes :]], 1)
 
 
 class MetadataBranch(nn.Module):
@@ -206,8 +282,9 @@ class MetadataBranch(nn.Module):
 
     def forward(self, meta):
         if meta is None or meta.shape[-1] != self.num_meta:
-            raise Problem('the network takes %d metadata values, not %s; input_meta must be as in its training' %
-                          (self.num_meta, 'none' if meta is None else meta.shape[-1]))
+            raise Problem(
+                f'the network takes {int(self.num_meta)} metadata values, not {"none" if meta is None else meta.shape[-1]}; input_meta must be as in its training'
+            )
         for layer in self.layers:
             meta = layer(meta)
         return self.head(meta)
@@ -262,7 +339,9 @@ class Network(nn.Module):
             if pooled is None:
                 logits = extra
             else:
-                logits = pooled + float(self.cfg['arch_meta.weight']) * extra.view(extra.shape + (1,) * (pooled.ndim - 2))
+                logits = pooled + float(self.cfg['arch_meta.weight']) * extra.view(
+                    extra.shape + (1,) * (pooled.ndim - 2)
+                )
         outputs = {'logits': logits, 'output': layers.OUTPUT[self.cfg['arch.output']](logits)}
         if self.cfg['arch.output_bg']:
             outputs['output_bg'] = torch.sigmoid(logits)
@@ -276,7 +355,7 @@ class Network(nn.Module):
         outputs = self.finish(self.pool(maps), meta)
         outputs['maps'] = maps
         if self.global_pool.attention:
-            outputs['attention'] = layers.full_precision(maps[:, self.classes:].flatten(2))
+            outputs['attention'] = layers.full_precision(maps[:, self.classes :].flatten(2))
         return outputs
 
     def regularisable(self):
@@ -299,7 +378,7 @@ def build(cfg, classes, num_meta=0):
     if not cfg['arch'] and not cfg['arch_meta']:
         raise Problem('arch and arch_meta are both empty: there is no network; set one of them')
     if cfg['arch_meta'] and num_meta < 1:
-        raise Problem('arch_meta=%s: there are no metadata; set input_meta' % cfg['arch_meta'])
+        raise Problem(f'arch_meta={cfg["arch_meta"]}: there are no metadata; set input_meta')
     return Network(cfg, int(classes), int(num_meta), np.random.default_rng(cfg['seed']))
 
 
@@ -312,6 +391,7 @@ def synchronise(net, group=True):
 
 # == Files ==
 
+
 def _slots(net):
     """(name, module, its own name, tensor) of all arrays, in the order of the original's files."""
     modules = dict(net.named_modules())
@@ -322,13 +402,15 @@ def _slots(net):
 
 def original_arrays(net):
     """The network's arrays as the original stores them: list of copies, in its order and layout."""
-    return [np.array(getattr(module, 'to_original', lambda own, a: a)(own, tensor.detach().cpu().numpy()))
-            for _, module, own, tensor in _slots(net)]
+    return [
+        np.array(getattr(module, 'to_original', lambda own, a: a)(own, tensor.detach().cpu().numpy()))
+        for _, module, own, tensor in _slots(net)
+    ]
 
 
 def save_original(net, filename):
     """Write the network as the original would: param0, param1, ..."""
-    files.save_npz(filename, {'param%d' % i: array for i, array in enumerate(original_arrays(net))})
+    files.save_npz(filename, {f'param{int(i)}': array for i, array in enumerate(original_arrays(net))})
 
 
 def save(net, filename):
@@ -337,7 +419,10 @@ def save(net, filename):
 
 
 def _listing(arrays):
-    return '%d (%s)' % (len(arrays), ', '.join('%s %s' % (name, 'x'.join(map(str, shape)) or 'scalar') for name, shape in arrays))
+    return '%d (%s)' % (
+        len(arrays),
+        ', '.join('{} {}'.format(name, 'x'.join(map(str, shape)) or 'scalar') for name, shape in arrays),
+    )
 
 
 def note_bins(cfg, filename, prefix=''):
@@ -349,7 +434,7 @@ def note_bins(cfg, filename, prefix=''):
     if cfg['filterbank'] != 'none' or not cfg['arch']:
         return
     for part in _parts(filename):
-        arrays = files.load_npz(part, [prefix + 'audio.front.standardise.mean', 'param0', 'param1'])
+        arrays = files.load_npz(part, [f'{prefix}audio.front.standardise.mean', 'param0', 'param1'])
         lengths = [arrays[name].shape[-1] for name in sorted(arrays) if arrays[name].ndim]
         if lengths:
             if lengths[0] == cfg['frame_len'] // 2 + 1:
@@ -371,13 +456,17 @@ def load(net, filename):
     for part in _parts(filename):
         arrays = files.load_npz(part)
         if arrays and all(re.fullmatch(r'param\d+', k) for k in arrays):
-            if sorted(arrays, key=lambda k: int(k[5:])) != ['param%d' % i for i in range(len(arrays))]:
-                raise Problem('%s: its arrays are not numbered param0 to param%d; is it whole?' % (part, len(arrays) - 1))
-            numbered += [('param%d' % i, arrays['param%d' % i]) for i in range(len(arrays))]
+            if sorted(arrays, key=lambda k: int(k[5:])) != [f'param{int(i)}' for i in range(len(arrays))]:
+                raise Problem(
+                    f'{part}: its arrays are not numbered param0 to param{int(len(arrays) - 1)}; is it whole?'
+                )
+            numbered += [(f'param{int(i)}', arrays[f'param{int(i)}']) for i in range(len(arrays))]
         else:
             twice = sorted(set(named) & set(arrays))
             if twice:
-                raise Problem('%s: %s is in another of the files, too; join a spectrogram side and a metadata side' % (part, twice[0]))
+                raise Problem(
+                    f'{part}: {twice[0]} is in another of the files, too; join a spectrogram side and a metadata side'
+                )
             named.update(arrays)
     slots = list(_slots(net))
     state, queue, fits = {}, iter(numbered), True
@@ -395,18 +484,29 @@ def load(net, filename):
             fits = False
             break
         if not np.isfinite(array).all():
-            raise Problem('%s: %s holds values that are not finite; train the model anew' % (filename, name))
-        state[name] = torch.from_numpy(np.array(array, dtype=np.float64 if tensor.dtype == torch.float64 else np.float32))
+            raise Problem(f'{filename}: {name} holds values that are not finite; train the model anew')
+        state[name] = torch.from_numpy(
+            np.array(array, dtype=np.float64 if tensor.dtype == torch.float64 else np.float32)
+        )
     if not fits or len(slots) != len(named) + len(numbered):
         there = [(k, a.shape) for k, a in list(named.items()) + numbered]
-        wanted = [(name, getattr(module, 'to_original', lambda own, a: a)(own, np.empty(tuple(tensor.shape), np.int8)).shape
-                   if numbered else tuple(tensor.shape)) for name, module, own, tensor in slots]
-        raise Problem('%s does not fit the settings of the network. It holds the arrays %s; the network has %s. '
-                      'Use the .vars file that belongs to it' % (filename, _listing(there), _listing(wanted)))
+        wanted = [
+            (
+                name,
+                getattr(module, 'to_original', lambda own, a: a)(own, np.empty(tuple(tensor.shape), np.int8)).shape
+                if numbered
+                else tuple(tensor.shape),
+            )
+            for name, module, own, tensor in slots
+        ]
+        raise Problem(
+            f'{filename} does not fit the settings of the network. It holds the arrays {_listing(there)}; the network has {_listing(wanted)}. Use the .vars file that belongs to it'
+        )
     net.load_state_dict(state)
 
 
 def for_inference(net):
     """The trained network as it predicts fastest: the same interface and scores, for prediction alone."""
     from birdsong.networks import compiled
+
     return compiled.for_inference(net)

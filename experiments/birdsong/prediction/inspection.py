@@ -1,4 +1,5 @@
 """Inspecting a network: scores at every frame, plots, and the bins that move the score of a class."""
+
 import difflib
 import os
 import textwrap
@@ -7,11 +8,10 @@ import numpy as np
 import torch
 
 from birdsong.data import audio
-from birdsong.networks import compiled
-from birdsong.networks import layers
 from birdsong.data.feeds import Dataset
-from birdsong.networks.fcn import spectrograms, to_fcn
 from birdsong.files import Problem, read_lines, writing
+from birdsong.networks import compiled, layers
+from birdsong.networks.fcn import spectrograms, to_fcn
 
 # columns of a plot; longer recordings are reduced to so many
 COLUMNS = 1600
@@ -22,11 +22,11 @@ DECIBELS = 30
 # kinds of saliency, and how to read them
 SALIENCY = {
     'gradient-times-magnitude': 'gradient of the score with respect to each bin, times its magnitude. '
-                                'Dark: the score would change most if the sound in the bin were a little louder or softer.',
+    'Dark: the score would change most if the sound in the bin were a little louder or softer.',
     'gradient': 'gradient of the score with respect to the magnitude of each bin. '
-                'Dark: the score would change most if a little were added to the bin, which with a logarithm is in silence.',
+    'Dark: the score would change most if a little were added to the bin, which with a logarithm is in silence.',
     'guided': 'guided backpropagation: the gradient of the score, passed on through the network only where it is positive. '
-              'Dark: the score would rise most if a little were added to the bin, which with a logarithm is in silence.',
+    'Dark: the score would rise most if a little were added to the bin, which with a logarithm is in silence.',
 }
 
 
@@ -71,7 +71,10 @@ def full_resolution(predictor, window, own_step):
     print(converted.describe())
 
     def outputs(item, _=None):
-        return {'output': (scores['output'] for _, scores in converted.recording(item['samples'], predictor.meta(item)))}
+        return {
+            'output': (scores['output'] for _, scores in converted.recording(item['samples'], predictor.meta(item)))
+        }
+
     return outputs
 
 
@@ -94,7 +97,7 @@ class Columns:
     def result(self):
         """(frames (columns,) of the middles of the columns that hold something, rows (columns, width))."""
         columns = sorted(self.rows)
-        return (np.array(columns) + .5) * self.share, np.array([self.rows[c] for c in columns])
+        return (np.array(columns) + 0.5) * self.share, np.array([self.rows[c] for c in columns])
 
 
 def windows(frames: int, longest: int, context: int):
@@ -119,7 +122,9 @@ class Inspector:
     `trained`: settings that the network was trained with, where those of the predictor change its output.
     """
 
-    def __init__(self, predictor, dataset, index=None, folder=None, kind='png', saliency=next(iter(SALIENCY)), trained=None):
+    def __init__(
+        self, predictor, dataset, index=None, folder=None, kind='png', saliency=next(iter(SALIENCY)), trained=None
+    ):
         self.predictor, self.index, self.folder, self.kind, self.saliency = predictor, index, folder, kind, saliency
         self.names = class_names(dataset, predictor.plain.classes)
         self.probabilities = probabilities(trained or predictor.cfg)
@@ -127,6 +132,7 @@ class Inspector:
             self.truth = self._labels(dataset, predictor.cfg['label_file'], dataset.labels)
             self.background = self._labels(dataset, 'bg.tsv', dataset.background)
             import matplotlib
+
             if folder:
                 matplotlib.use('Agg')
                 os.makedirs(folder, exist_ok=True)
@@ -156,11 +162,12 @@ class Inspector:
         for start, stop, first, last in windows(frames, self.predictor.longest, net.min_frames + net.frame_step):
             spect = torch.from_numpy(self.predictor.spectrogram(item['samples'], start, stop))[None]
             spect = spect.to(self.predictor.device)
-            _, gradient = compiled.saliency(net, spect, self.index, self.predictor.meta(item),
-                                             guided=self.saliency == 'guided')
+            _, gradient = compiled.saliency(
+                net, spect, self.index, self.predictor.meta(item), guided=self.saliency == 'guided'
+            )
             if self.saliency == 'gradient-times-magnitude':
                 gradient = gradient * spect
-            gradient = gradient[0, first - start:last - start].cpu().numpy()
+            gradient = gradient[0, first - start : last - start].cpu().numpy()
             strength.add(np.abs(gradient), np.arange(first, last))
             yield gradient
         if self.folder is not None:
@@ -179,10 +186,10 @@ class Inspector:
         for first, maps in predictor.all_maps(samples):
             frames = middle + first + net.frame_step * np.arange(maps.shape[2])
             frames = np.minimum(frames, predictor.frames(samples) - 1)
-            logits = net.finish(maps[:, :net.classes].flatten(2), meta)['logits']
+            logits = net.finish(maps[:, : net.classes].flatten(2), meta)['logits']
             chance = self.probabilities(logits).view(net.classes, *maps.shape[2:]).amax(2)
             chances.add(chance.T.cpu().numpy(), frames)
-            attention.add(maps[0, net.classes:, :, 0].T.cpu().numpy(), frames)
+            attention.add(maps[0, net.classes :, :, 0].T.cpu().numpy(), frames)
         return spect, chances, attention
 
     def _recording_chances(self, scores):
@@ -203,52 +210,77 @@ class Inspector:
     def _plot(self, item, scores, strength=None):
         """Spectrogram, the most probable classes over time, attention and saliency as far as there are such."""
         import matplotlib.pyplot as plt
+
         cfg, samples = self.predictor.cfg, item['samples']
         spect, chances, attention = (columns.result() for columns in self._listen(item))
         with_attention = attention[1].shape[1] > 0
         panels = 2 + with_attention + (strength is not None)
-        figure, axes = plt.subplots(panels, 1, sharex=True, figsize=(12, 2.4 * panels + .8), layout='constrained')
+        figure, axes = plt.subplots(panels, 1, sharex=True, figsize=(12, 2.4 * panels + 0.8), layout='constrained')
         rate, frame_len = cfg['sample_rate'], cfg['frame_len']
         seconds = max(len(samples), frame_len) / rate
-        notes = ['Level: 0 dB is the loudest bin.',
-                 'Probability: the output for each position alone; in the legend, for the whole recording.']
+        notes = [
+            'Level: 0 dB is the loudest bin.',
+            'Probability: the output for each position alone; in the legend, for the whole recording.',
+        ]
 
         def times(frames):
             return (frames * audio.hop(cfg) + frame_len / 2) / rate
 
         def picture(panel, values, label, extend, **options):
-            image = panel.imshow(values.T, origin='lower', aspect='auto', interpolation='nearest',
-                                 extent=(0, seconds, 0, spect[1].shape[1] * rate / frame_len / 1000), **options)
-            figure.colorbar(image, cax=panel.inset_axes([1.01, 0, .015, 1]), label=label, extend=extend)
+            image = panel.imshow(
+                values.T,
+                origin='lower',
+                aspect='auto',
+                interpolation='nearest',
+                extent=(0, seconds, 0, spect[1].shape[1] * rate / frame_len / 1000),
+                **options,
+            )
+            figure.colorbar(image, cax=panel.inset_axes([1.01, 0, 0.015, 1]), label=label, extend=extend)
             panel.set(ylabel='frequency (kHz)')
+
         decibels = 20 * np.log10(np.maximum(spect[1], 1))
         decibels -= decibels.max()
         floor = np.median(decibels)
-        picture(axes[0], decibels, 'level (dB)', 'both', cmap='magma', vmin=floor,
-                vmax=max(floor + DECIBELS, np.quantile(decibels, .999)))
+        picture(
+            axes[0],
+            decibels,
+            'level (dB)',
+            'both',
+            cmap='magma',
+            vmin=floor,
+            vmax=max(floor + DECIBELS, np.quantile(decibels, 0.999)),
+        )
         axes[0].set(title=self._title(item['file']))
         self._curves(axes[1], item['file'], times(chances[0]), chances[1], self._recording_chances(scores))
         if with_attention:
             weights = np.exp(attention[1] - attention[1].max(0))
             weights = (weights / weights.sum(0)).mean(1)
-            axes[2].fill_between(times(attention[0]), weights * len(weights), step='mid', alpha=.6)
-            axes[2].axhline(1, color='grey', linewidth=.5)
+            axes[2].fill_between(times(attention[0]), weights * len(weights), step='mid', alpha=0.6)
+            axes[2].axhline(1, color='grey', linewidth=0.5)
             axes[2].set(ylabel='attention\n(1: even)', ylim=(0, None))
             notes.append('Attention: weight of each position in the scores, relative to the mean.')
         if strength is not None:
             strength = strength.result()[1]
-            picture(axes[-1], strength / (np.quantile(strength, .999) or 1), 'relative strength', 'max', cmap='Greys',
-                    vmin=0, vmax=1)
+            picture(
+                axes[-1],
+                strength / (np.quantile(strength, 0.999) or 1),
+                'relative strength',
+                'max',
+                cmap='Greys',
+                vmin=0,
+                vmax=1,
+            )
             axes[-1].set(title=f'saliency for {self.names[self.index]}')
             notes.append(f'Saliency: {SALIENCY[self.saliency]}')
         axes[-1].set(xlabel='time (s)' if seconds < 120 else 'time (h:mm:ss)', xlim=(0, seconds))
         if seconds >= 120:
-            axes[-1].xaxis.set_major_formatter(lambda x, _: '%d:%02d:%02d' % (x // 3600, x // 60 % 60, x % 60))
-        figure.supxlabel('\n'.join(textwrap.fill(note, 160) for note in notes), x=.01, ha='left', fontsize=8,
-                         color='dimgrey')
+            axes[-1].xaxis.set_major_formatter(lambda x, _: f'{int(x // 3600)}:{int(x // 60 % 60):02}:{int(x % 60):02}')
+        figure.supxlabel(
+            '\n'.join(textwrap.fill(note, 160) for note in notes), x=0.01, ha='left', fontsize=8, color='dimgrey'
+        )
         if self.folder:
             name = os.path.splitext(item['file'])[0].replace('/', '_')
-            with writing(os.path.join(self.folder, '%s.%s' % (name, self.kind))) as f:
+            with writing(os.path.join(self.folder, f'{name}.{self.kind}')) as f:
                 figure.savefig(f, format=self.kind, dpi=110)
         else:
             plt.show()
@@ -260,13 +292,17 @@ class Inspector:
         top = list(np.argsort(-of_recording, kind='stable')[:TOP])
         others = [index for index in dict.fromkeys((truth, self.index)) if index is not None and index not in top]
         for index in top + others:
-            panel.plot(seconds, chances[:, index], linewidth=2 if index == top[0] else 1,
-                       color='black' if index in others and index == self.index else None,
-                       linestyle='--' if index in others else '-',
-                       marker='.' if len(seconds) == 1 else None,
-                       label=f'{self.names[index]} ({of_recording[index]:.3g}){", true" if index == truth else ""}')
+            panel.plot(
+                seconds,
+                chances[:, index],
+                linewidth=2 if index == top[0] else 1,
+                color='black' if index in others and index == self.index else None,
+                linestyle='--' if index in others else '-',
+                marker='.' if len(seconds) == 1 else None,
+                label=f'{self.names[index]} ({of_recording[index]:.3g}){", true" if index == truth else ""}',
+            )
         panel.set(ylabel='probability', ylim=(0, max(1.05 * chances[:, top + others].max(), 1e-9)))
-        panel.legend(loc='center left', bbox_to_anchor=(1, .5), frameon=False)
+        panel.legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
 
 
 def _first_middle(net):

@@ -5,11 +5,12 @@ never negative: a class that every model gives a lower score than every relevant
 any of them, whatever the weights, so that it need not be looked at again. What is left lies in memory as recordings x
 models x classes, in the order in which it is used.
 """
+
 import numpy as np
 
-from birdsong.scores import metrics
-from birdsong.numba_cache import compiled
 from birdsong.files import Problem
+from birdsong.numba_cache import compiled
+from birdsong.scores import metrics
 
 # Classes that are summed up at once, so that sums and scores stay in the first-level cache.
 TILE = 256
@@ -102,15 +103,17 @@ def _weigh(data, start, width, weights, sums):
             while m + 4 <= models:
                 at = start + m * width + low
                 a, b, c, d = weights[k, m], weights[k, m + 1], weights[k, m + 2], weights[k, m + 3]
-                w, x = data[at:at + high - low], data[at + width:at + width + high - low]
-                y, z = (data[at + 2 * width:at + 2 * width + high - low],
-                        data[at + 3 * width:at + 3 * width + high - low])
+                w, x = data[at : at + high - low], data[at + width : at + width + high - low]
+                y, z = (
+                    data[at + 2 * width : at + 2 * width + high - low],
+                    data[at + 3 * width : at + 3 * width + high - low],
+                )
                 for j in range(high - low):
                     own[j] = (((own[j] + a * w[j]) + b * x[j]) + c * y[j]) + d * z[j]
                 m += 4
             while m < models:
                 at = start + m * width + low
-                a, w = weights[k, m], data[at:at + high - low]
+                a, w = weights[k, m], data[at : at + high - low]
                 for j in range(high - low):
                     own[j] += a * w[j]
                 m += 1
@@ -124,7 +127,9 @@ def _evaluate(data, starts, widths, pair_starts, places, recordings, weights, fi
         i = recordings[r]
         _weigh(data, starts[i], widths[i], weights, sums)
         for k in range(len(weights)):
-            firsts[k, r], precisions[k, r] = _judge(sums[k], widths[i], places[pair_starts[i]:pair_starts[i + 1]], found)
+            firsts[k, r], precisions[k, r] = _judge(
+                sums[k], widths[i], places[pair_starts[i] : pair_starts[i + 1]], found
+            )
 
 
 @compiled(error_model='numpy')
@@ -133,7 +138,7 @@ def _sum_up(data, starts, widths, weights, sums):
     for i in range(len(widths)):
         _weigh(data, starts[i], widths[i], weights, own)
         at = starts[i] // weights.shape[1]
-        sums[at:at + widths[i]] = own[0, :widths[i]]
+        sums[at : at + widths[i]] = own[0, : widths[i]]
 
 
 @compiled(error_model='numpy')
@@ -144,18 +149,33 @@ def _changes(data, starts, widths, pair_starts, places, recordings, models, sums
     for r in range(len(recordings)):
         i = recordings[r]
         width, at = widths[i], starts[i] // models
-        before, relevant = sums[at:at + width], places[pair_starts[i]:pair_starts[i + 1]]
+        before, relevant = sums[at : at + width], places[pair_starts[i] : pair_starts[i + 1]]
         for k in range(len(which)):
             start, delta = starts[i] + which[k] * width, deltas[k]
-            scores = data[start:start + width]
+            scores = data[start : start + width]
             for c in range(width):
                 own[c] = before[c] + delta * scores[c]
             firsts[k, r], precisions[k, r] = _judge(own, width, relevant, found)
 
 
 @compiled(error_model='numpy')
-def _line(data, starts, widths, pair_starts, places, recordings, models, sums, model, weight, scale, low, step,
-          first, precision):
+def _line(
+    data,
+    starts,
+    widths,
+    pair_starts,
+    places,
+    recordings,
+    models,
+    sums,
+    model,
+    weight,
+    scale,
+    low,
+    step,
+    first,
+    precision,
+):
     """Mean reciprocal rank and average precision at shares low, low + step, ... of a model in the ensemble.
 
     Each class overtakes each relevant one, or falls behind, at one share; between, nothing changes. So the ranks at all
@@ -170,7 +190,7 @@ def _line(data, starts, widths, pair_starts, places, recordings, models, sums, m
     for r in range(len(recordings)):
         i = recordings[r]
         width, at, start = widths[i], starts[i] // models, starts[i] + model * widths[i]
-        before, alone = sums[at:at + width], data[start:start + width]
+        before, alone = sums[at : at + width], data[start : start + width]
         for c in range(width):
             rest[c] = (before[c] - weight * alone[c]) * scale
             begin[c] = rest[c] + np.float32(low) * (alone[c] - rest[c])
@@ -194,7 +214,7 @@ def _line(data, starts, widths, pair_starts, places, recordings, models, sums, m
                     if crosses[c]:
                         lead = rest[c] - rest[place]
                         at_step = (lead / (lead - (alone[c] - alone[place])) - low) / step
-                        changes[int(min(max(at_step + 1, 0.), count - 1.))] += crosses[c]
+                        changes[int(min(max(at_step + 1, 0.0), count - 1.0))] += crosses[c]
             for k in range(1, count):
                 changes[k] += changes[k - 1]
         for k in range(count):
@@ -227,17 +247,19 @@ class Ensemble:
                 shape = scores.shape
                 data = np.empty((len(truth), self.models, shape[1]), np.float32)
                 if classes.min() < 0 or classes.max() >= shape[1]:
-                    raise Problem('labels name class %d, but the scores are of %d classes: labels of another data set?'
-                                  % (classes.max(), shape[1]))
+                    raise Problem(
+                        f'labels name class {int(classes.max())}, but the scores are of {int(shape[1])} classes: labels of another data set?'
+                    )
             if scores.shape != shape or len(scores) != len(truth):
-                raise Problem('scores of shape %s beside those of %s, for %d recordings' % (scores.shape, shape, len(truth)))
+                raise Problem(f'scores of shape {scores.shape} beside those of {shape}, for {len(truth)} recordings')
             data[:, m] = scores
         self._data = data.reshape(-1)
         self._widths = np.full(len(truth), shape[1], np.int64)
         self._places = classes.copy()
         if prune:
-            size = _prune(self._data, len(truth), self.models, shape[1], self._pair_starts, classes,
-                          self._widths, self._places)
+            size = _prune(
+                self._data, len(truth), self.models, shape[1], self._pair_starts, classes, self._widths, self._places
+            )
             del data
             self._data = self._data.base if self._data.base is not None else self._data
             self._data.resize(size, refcheck=False)
@@ -261,7 +283,7 @@ class Ensemble:
         weights = np.asarray(weights, np.float32)
         several = np.atleast_2d(weights)
         if several.shape[1] != self.models or not (several >= 0).all():
-            raise Problem('weights %s: expected %d numbers that are not negative' % (weights, self.models))
+            raise Problem(f'weights {weights}: expected {int(self.models)} numbers that are not negative')
         recordings, layout = self._layout(recordings)
         firsts, precisions = np.empty((2, len(several), len(recordings)))
         for start in range(0, len(several), BATCH):
@@ -304,13 +326,15 @@ class Walk:
         """The two MAPs (K,) of ensembles in which one weight is another each: models[k] has weights[k]."""
         models, weights = np.asarray(models, np.int64), np.asarray(weights, np.float32)
         firsts, precisions = np.empty((2, len(models), len(self._layout[-1])))
-        _changes(*self._layout, self.ensemble.models, self._sums, models, weights - self.weights[models], firsts, precisions)
+        _changes(
+            *self._layout, self.ensemble.models, self._sums, models, weights - self.weights[models], firsts, precisions
+        )
         for k in np.flatnonzero(weights == 0):
             if not np.delete(self.weights, models[k]).any():
                 firsts[k], precisions[k] = 0, 0
         return firsts.mean(axis=1), precisions.mean(axis=1)
 
-    def line(self, model, low=0., high=1., count=256):
+    def line(self, model, low=0.0, high=1.0, count=256):
         """The two MAPs (count,) at shares low, low + (high - low) / count, ... of `model` in the ensemble.
 
         A share s means a weight of s / (1 - s) times the sum of the others. Raises Problem if all others are 0.
@@ -319,8 +343,18 @@ class Walk:
         if not others > 0:
             raise Problem('no other model has a weight')
         first, precision = np.zeros((2, count))
-        _line(*self._layout, self.ensemble.models, self._sums, model, self.weights[model], np.float32(1 / others),
-              float(low), (high - low) / count, first, precision)
+        _line(
+            *self._layout,
+            self.ensemble.models,
+            self._sums,
+            model,
+            self.weights[model],
+            np.float32(1 / others),
+            float(low),
+            (high - low) / count,
+            first,
+            precision,
+        )
         return first, precision
 
     def others(self, model):

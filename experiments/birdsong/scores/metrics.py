@@ -3,6 +3,7 @@
 Ties are broken by class index everywhere: of classes with equal scores the first comes first, so that a network that
 gives every class the same score gets what guessing gets.
 """
+
 import numpy as np
 
 from birdsong.files import Problem
@@ -39,7 +40,8 @@ def ranks(scores, rows, classes):
         ties = np.flatnonzero(np.count_nonzero(those == own, axis=1) > 1)
         if len(ties):
             result[start + ties] += np.count_nonzero(
-                (those[ties] == own[ties]) & (index < classes[start + ties, None]), axis=1)
+                (those[ties] == own[ties]) & (index < classes[start + ties, None]), axis=1
+            )
     return result
 
 
@@ -58,13 +60,14 @@ def per_recording(scores, truth, background=None):
     """
     scores, truth = np.asarray(scores), np.asarray(truth, np.int64)
     if scores.ndim != 2 or len(scores) != len(truth) or not len(truth):
-        raise Problem('scores of shape %s do not fit %d recordings' % (scores.shape, len(truth)))
+        raise Problem(f'scores of shape {scores.shape} do not fit {len(truth)} recordings')
     if background is not None and len(background) != len(truth):
-        raise Problem('background species of %d recordings, but %d recordings' % (len(background), len(truth)))
+        raise Problem(f'background species of {len(background)} recordings, but {len(truth)} recordings')
     rows, classes = relevant(truth, background)
     if classes.min() < 0 or classes.max() >= scores.shape[1]:
-        raise Problem('labels name class %d, but the scores are of %d classes: labels of another data set?'
-                      % (classes.max() if classes.min() >= 0 else classes.min(), scores.shape[1]))
+        raise Problem(
+            f'labels name class {int(classes.max() if classes.min() >= 0 else classes.min())}, but the scores are of {int(scores.shape[1])} classes: labels of another data set?'
+        )
     if np.isnan(np.min(scores)):
         raise Problem('scores are not numbers (NaN)')
     found = ranks(scores, rows, classes)
@@ -84,7 +87,7 @@ def evaluate(scores, truth, background=None, top_k=5):
     if precisions is not None:
         result['MAP-bg'] = float(np.mean(precisions))
     for k in range(1, min(top_k, np.shape(scores)[1]) + 1):
-        result['top-%d' % k] = float(np.mean(first <= k))
+        result[f'top-{int(k)}'] = float(np.mean(first <= k))
     return result
 
 
@@ -94,6 +97,7 @@ def line(figures):
 
 
 # -- The field's current figures --
+
 
 def class_figures(scores, truth, background=None, padding=5):
     """Figures of each class over recordings, a dict of (C,) arrays, NaN where a class has no example.
@@ -119,8 +123,9 @@ def class_figures(scores, truth, background=None, padding=5):
         result['AP-padded'][c] = (np.sum((positives + padding) / (found + padding)) + padding) / (len(own) + padding)
         others = len(everything) - len(own)
         if others:
-            below, upto = (np.searchsorted(everything, own, side) - np.searchsorted(own, own, side)
-                           for side in ('left', 'right'))
+            below, upto = (
+                np.searchsorted(everything, own, side) - np.searchsorted(own, own, side) for side in ('left', 'right')
+            )
             result['ROC-AUC'][c] = np.mean((below + upto) / 2) / others
     return result
 
@@ -131,8 +136,10 @@ def current(scores, truth, background=None):
     'cmAP-padded' counts all classes (Klinck et al., BirdCLEF 2023); 'ROC-AUC' is BirdCLEF 2024's.
     """
     figures = class_figures(np.asarray(scores), truth, background)
-    return {name: float(np.nanmean(figures[key])) if not np.isnan(figures[key]).all() else float('nan')
-            for name, key in (('cmAP', 'AP'), ('cmAP-padded', 'AP-padded'), ('ROC-AUC', 'ROC-AUC'))}
+    return {
+        name: float(np.nanmean(figures[key])) if not np.isnan(figures[key]).all() else float('nan')
+        for name, key in (('cmAP', 'AP'), ('cmAP-padded', 'AP-padded'), ('ROC-AUC', 'ROC-AUC'))
+    }
 
 
 def intervals(scores, truth, background=None, top_k=5, samples=1000, seed=0, level=0.95):
@@ -145,7 +152,7 @@ def intervals(scores, truth, background=None, top_k=5, samples=1000, seed=0, lev
     if precisions is not None:
         values['MAP-bg'] = precisions
     for k in range(1, min(top_k, np.shape(scores)[1]) + 1):
-        values['top-%d' % k] = first <= k
+        values[f'top-{int(k)}'] = first <= k
     table = np.stack(list(values.values()), axis=1).astype(float)
     rng, means = np.random.default_rng(seed), np.empty((samples, table.shape[1]))
     for i in range(samples):

@@ -6,6 +6,7 @@ to files[i]. What predict.py writes also has `key`, a text that is the same for 
 so that rows can be reused when the list has changed. The original's `.pred.pkl` are read, too, by a loader that admits
 arrays alone.
 """
+
 import contextlib
 import hashlib
 import json
@@ -51,7 +52,7 @@ class Predictions:
 
     def __getitem__(self, key):
         i = self._where[key]
-        return self.scores[self.offsets[i]:self.offsets[i + 1]]
+        return self.scores[self.offsets[i] : self.offsets[i + 1]]
 
     @property
     def num_classes(self):
@@ -67,12 +68,14 @@ class Predictions:
             return self
         missing = [key for key in files if key not in self._where]
         if len(missing) == len(files) and files:
-            raise Problem('%s: none of the %d recordings of the list (such as %s) is in it (but %s): predictions of '
-                          'another data set or list; %s' % (self.filename, len(files), files[0],
-                                                            self.files[0] if self.files else 'nothing', CURE))
+            raise Problem(
+                f'{self.filename}: none of the {len(files)} recordings of the list (such as {files[0]}) is in it (but {self.files[0] if self.files else "nothing"}): predictions of another data set or list; {CURE}'
+            )
         if missing:
-            raise Problem(f'{self.filename}: {len(missing)} of {len(files)} recordings are missing, such as {missing[0]}; '
-                          'predict_missing.sh and submit_all.sh add them, or predict this file list again with predict.py')
+            raise Problem(
+                f'{self.filename}: {len(missing)} of {len(files)} recordings are missing, such as {missing[0]}; '
+                'predict_missing.sh and submit_all.sh add them, or predict this file list again with predict.py'
+            )
         which = np.array([self._where[key] for key in files], np.int64)
         starts, counts = self.offsets[which], np.diff(self.offsets)[which]
         offsets = np.concatenate([[0], np.cumsum(counts)])
@@ -90,36 +93,42 @@ class Predictions:
         value = zlib.crc32('\n'.join(self.files).encode(), zlib.crc32(self.offsets))
         for block in _blocks(self.scores):
             value = zlib.crc32(np.ascontiguousarray(block), value)
-        return '%08x' % value
+        return f'{value:08x}'
 
 
 def _blocks(scores):
     step = max(1, BLOCK_BYTES // max(1, scores.shape[1] * scores.itemsize))
     for start in range(0, len(scores), step):
-        yield scores[start:start + step]
+        yield scores[start : start + step]
 
 
 def _checked(files, offsets, scores, filename):
     """Predictions of arrays that may be anything. Raises Problem, naming `filename`."""
     offsets = np.asarray(offsets)
-    if scores.ndim != 2 or scores.dtype not in (np.float32, np.float64) or offsets.ndim != 1 or \
-            offsets.dtype.kind not in 'iu' or len(offsets) != len(files) + 1:
-        raise Problem('%s: not predictions: %d files, offsets %s, scores %s %s; %s'
-                      % (filename, len(files), offsets.shape, scores.dtype, scores.shape, CURE))
+    if (
+        scores.ndim != 2
+        or scores.dtype not in (np.float32, np.float64)
+        or offsets.ndim != 1
+        or offsets.dtype.kind not in 'iu'
+        or len(offsets) != len(files) + 1
+    ):
+        raise Problem(
+            f'{filename}: not predictions: {len(files)} files, offsets {offsets.shape}, scores {scores.dtype} {scores.shape}; {CURE}'
+        )
     if offsets[0] != 0 or offsets[-1] != len(scores) or len(files) and np.diff(offsets.astype(np.int64)).min() < 1:
-        raise Problem('%s: its offsets do not divide %d rows among %d recordings; %s'
-                      % (filename, len(scores), len(files), CURE))
+        raise Problem(f'{filename}: its offsets do not divide {len(scores)} rows among {len(files)} recordings; {CURE}')
     result = Predictions(files, offsets, scores, filename)
     if len(result._where) < len(files):
         twice = next(key for i, key in enumerate(files) if result._where[key] != i)
-        raise Problem('%s: %s is in it twice; %s' % (filename, twice, CURE))
+        raise Problem(f'{filename}: {twice} is in it twice; {CURE}')
     row, zeros = 0, np.zeros(BLOCK_BYTES // scores.itemsize + scores.shape[1], scores.dtype)
     for block in _blocks(scores):
         # A sum of products with 0 is NaN as soon as one factor isn't finite, and quicker than looking at each.
-        if not np.dot(np.ravel(block), zeros[:block.size]) == 0:
+        if not np.dot(np.ravel(block), zeros[: block.size]) == 0:
             bad = row + np.argmin(np.isfinite(block).all(axis=1))
-            raise Problem('%s: scores of %s are not finite; the model is broken, or the file is: %s'
-                          % (filename, files[np.searchsorted(offsets, bad, 'right') - 1], CURE))
+            raise Problem(
+                f'{filename}: scores of {files[np.searchsorted(offsets, bad, "right") - 1]} are not finite; the model is broken, or the file is: {CURE}'
+            )
         row += len(block)
     return result
 
@@ -140,14 +149,15 @@ def load(filename, num_classes=None):
                 f.seek(0)
                 result = _from_dict(_load_pickle(f, filename), filename)
             else:
-                raise Problem('%s: neither .npz nor pickled predictions; %s' % (filename, CURE))
+                raise Problem(f'{filename}: neither .npz nor pickled predictions; {CURE}')
     except FileNotFoundError:
-        raise Problem('%s: no such file' % filename) from None
+        raise Problem(f'{filename}: no such file') from None
     except IsADirectoryError:
-        raise Problem('%s: a folder, not predictions' % filename) from None
+        raise Problem(f'{filename}: a folder, not predictions') from None
     if num_classes is not None and result.num_classes != num_classes:
-        raise Problem('%s: predictions of %d classes, but the data set has %d; name the --dataset that they are of'
-                      % (filename, result.num_classes, num_classes))
+        raise Problem(
+            f'{filename}: predictions of {int(result.num_classes)} classes, but the data set has {int(num_classes)}; name the --dataset that they are of'
+        )
     return result
 
 
@@ -160,8 +170,10 @@ def _load_zip(f, filename):
         scores = _mapped(f, scores, filename) if scores.compress_type == zipfile.ZIP_STORED else None
     small = load_npz(filename, only=('files', 'offsets', 'key') if scores is not None else None)
     if small['files'].ndim != 1 or small['files'].dtype.kind not in 'UT':
-        raise Problem('%s: its files are no list of paths; %s' % (filename, CURE))
-    result = _checked(small['files'].tolist(), small['offsets'], small['scores'] if scores is None else scores, filename)
+        raise Problem(f'{filename}: its files are no list of paths; {CURE}')
+    result = _checked(
+        small['files'].tolist(), small['offsets'], small['scores'] if scores is None else scores, filename
+    )
     result.key = str(small.get('key', ''))
     return result
 
@@ -185,7 +197,7 @@ def _mapped(f, info, filename):
     content = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
     value, view = 0, memoryview(content)
     for at in range(start, start + info.file_size, BLOCK_BYTES):
-        value = zlib.crc32(view[at:min(at + BLOCK_BYTES, start + info.file_size)], value)
+        value = zlib.crc32(view[at : min(at + BLOCK_BYTES, start + info.file_size)], value)
     if value != info.CRC:
         raise ValueError('bad checksum of scores')
     array = np.frombuffer(content, dtype, count, offset).reshape(shape, order='F' if fortran else 'C')
@@ -198,18 +210,20 @@ def _from_dict(arrays, filename):
     for key, value in arrays.items():
         value = value[None] if value.ndim == 1 else value
         if value.ndim != 2 or value.dtype.kind not in 'fiu' or rows and value.shape[1] != rows[0].shape[1]:
-            raise Problem('%s: scores of %s are %s %s, not (classes) or (rows, %s); %s'
-                          % (filename, key, value.dtype, value.shape, rows[0].shape[1] if rows else 'classes', CURE))
+            raise Problem(
+                f'{filename}: scores of {key} are {value.dtype} {value.shape}, not (classes) or (rows, {rows[0].shape[1] if rows else "classes"}); {CURE}'
+            )
         files.append(key)
         rows.append(value)
     if not files:
-        raise Problem('%s: holds no predictions; %s' % (filename, CURE))
+        raise Problem(f'{filename}: holds no predictions; {CURE}')
     kind = np.float64 if any(r.dtype.itemsize > 4 for r in rows) else np.float32
     offsets = np.concatenate([[0], np.cumsum([len(r) for r in rows])])
     return _checked(files, offsets, np.concatenate(rows).astype(kind, copy=False), filename)
 
 
 # -- The original's pickles --
+
 
 class _Array:
     """What `numpy.ndarray` means in a pickle here: its state, made an array by us, never by numpy's unpickling."""
@@ -234,7 +248,7 @@ class _Type:
     def __init__(self, kind, *_):
         self.kind = kind.decode('ascii') if isinstance(kind, bytes) else kind
         if self.kind not in ('f2', 'f4', 'f8', 'i4', 'i8', 'u1'):
-            raise Problem('arrays of type %s' % self.kind)
+            raise Problem(f'arrays of type {self.kind}')
 
     def __setstate__(self, state):
         order = state[1].decode('ascii') if isinstance(state[1], bytes) else state[1]
@@ -259,28 +273,34 @@ def _frombuffer(content, dtype, shape, order):
 def _encode(text, encoding):
     # Protocol 2 of Python 3 stores bytes as text.
     if encoding not in ('latin1', b'latin1'):
-        raise Problem('text encoded as %s' % encoding)
+        raise Problem(f'text encoded as {encoding}')
     return text.encode('latin1')
 
 
-ADMITTED = {('numpy', 'ndarray'): _Array, ('numpy', 'dtype'): _Type, ('_codecs', 'encode'): _encode,
-            # numpy.core is the name of numpy 1, numpy._core that of numpy 2
-            ('numpy.core.multiarray', '_reconstruct'): _reconstruct, ('numpy.core.numeric', '_frombuffer'): _frombuffer,
-            ('numpy._core.multiarray', '_reconstruct'): _reconstruct, ('numpy._core.numeric', '_frombuffer'): _frombuffer}
+ADMITTED = {
+    ('numpy', 'ndarray'): _Array,
+    ('numpy', 'dtype'): _Type,
+    ('_codecs', 'encode'): _encode,
+    # numpy.core is the name of numpy 1, numpy._core that of numpy 2
+    ('numpy.core.multiarray', '_reconstruct'): _reconstruct,
+    ('numpy.core.numeric', '_frombuffer'): _frombuffer,
+    ('numpy._core.multiarray', '_reconstruct'): _reconstruct,
+    ('numpy._core.numeric', '_frombuffer'): _frombuffer,
+}
 
 
 # In Python, since the one in C sets aside whatever memory a pickle claims to need.
 class _Unpickler(pickle._Unpickler):
     def load_bytearray8(self):
         """As bytes: for a bytearray, memory would be set aside before it is known whether the file holds that much."""
-        length, = struct.unpack('<Q', self.read(8))
+        (length,) = struct.unpack('<Q', self.read(8))
         self.append(self.read(length))
 
     dispatch = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: load_bytearray8}
 
     def find_class(self, module, name):
         if (module, name) not in ADMITTED:
-            raise Problem('%s.%s' % (module, name))
+            raise Problem(f'{module}.{name}')
         return ADMITTED[module, name]
 
 
@@ -306,24 +326,26 @@ def _load_pickle(f, filename):
     try:
         content = _Unpickler(_Bounded(f), encoding='bytes').load()
         if type(content) is not dict:
-            raise Problem('a %s instead of a dict' % type(content).__name__)
+            raise Problem(f'a {type(content).__name__} instead of a dict')
         result = {}
         for key, value in content.items():
             key = key.decode('utf-8') if isinstance(key, bytes) else key
             if type(key) is not str or type(value) is not _Array or value.value is None:
-                raise Problem('%s under %.60r' % (type(value).__name__, key))
+                raise Problem(f'{type(value).__name__} under {key!r:.60}')
             result[key] = value.value
         return result
     except Problem as e:
-        raise Problem('%s: refused: it holds %s; only a dict of plain arrays is read. If you trust it, store it '
-                      'again as one' % (filename, e)) from None
+        raise Problem(
+            f'{filename}: refused: it holds {e}; only a dict of plain arrays is read. If you trust it, store it again as one'
+        ) from None
     except (KeyboardInterrupt, SystemExit):
         raise
     except Exception as e:  # whatever the bytes of a stranger make of the unpickler
-        raise Problem('%s: not a whole pickle of arrays (%s); %s' % (filename, e or type(e).__name__, CURE)) from None
+        raise Problem(f'{filename}: not a whole pickle of arrays ({e or type(e).__name__}); {CURE}') from None
 
 
 # -- Writing --
+
 
 def _write(filename, files, offsets, blocks, num_classes, key=''):
     """Write a prediction file of ours; `blocks` gives the scores, contiguous float32, in order of the rows."""
@@ -332,15 +354,16 @@ def _write(filename, files, offsets, blocks, num_classes, key=''):
         arrays['key'] = np.array(key)
     with writing(filename) as f, zipfile.ZipFile(f, 'w', zipfile.ZIP_STORED, allowZip64=True) as z:
         for name, value in arrays.items():
-            with z.open(zipfile.ZipInfo(name + '.npy'), 'w', force_zip64=True) as member:
+            with z.open(zipfile.ZipInfo(f'{name}.npy'), 'w', force_zip64=True) as member:
                 npy.write_array(member, value, allow_pickle=False)
         info = zipfile.ZipInfo('scores.npy')
         # An extra field pads the local header (30 bytes, the name, 20 bytes for zip64) so that scores can be mapped.
         padding = -(f.tell() + 30 + len(info.filename) + 20 + 4) % 64
-        info.extra = struct.pack('<HH', 0xd935, padding) + bytes(padding)
+        info.extra = struct.pack('<HH', 0xD935, padding) + bytes(padding)
         with z.open(info, 'w', force_zip64=True) as member:
-            npy.write_array_header_1_0(member, {'descr': '<f4', 'fortran_order': False,
-                                                'shape': (int(offsets[-1]), num_classes)})
+            npy.write_array_header_1_0(
+                member, {'descr': '<f4', 'fortran_order': False, 'shape': (int(offsets[-1]), num_classes)}
+            )
             for block in blocks:
                 member.write(memoryview(block).cast('B'))
 
@@ -360,13 +383,15 @@ def save(filename, files, rows, offsets=None):
     if offsets is None:
         rows = [np.atleast_2d(r) for r in rows]
         if len(rows) != len(files):
-            raise Problem('%s: %d files, but scores of %d' % (filename, len(files), len(rows)))
+            raise Problem(f'{filename}: {len(files)} files, but scores of {len(rows)}')
         if not rows:
-            raise Problem('%s: no recordings to write predictions of; is the file list empty?' % filename)
+            raise Problem(f'{filename}: no recordings to write predictions of; is the file list empty?')
         offsets = np.concatenate([[0], np.cumsum([len(r) for r in rows])])
         rows = np.concatenate(rows)
     rows = np.asarray(rows)
-    checked = _checked(files, offsets, rows if rows.dtype == np.float64 else rows.astype(np.float32, copy=False), filename)
+    checked = _checked(
+        files, offsets, rows if rows.dtype == np.float64 else rows.astype(np.float32, copy=False), filename
+    )
     _write(filename, files, checked.offsets, (_float32(b) for b in _blocks(checked.scores)), checked.num_classes)
 
 
@@ -389,14 +414,23 @@ class Writer:
         self._where = {name: i for i, name in enumerate(self.files)}
         if len(self._where) < len(self.files):
             twice = next(name for i, name in enumerate(self.files) if self._where[name] != i)
-            raise Problem('%s: the file list names %s twice; remove one of them' % (self.filename, twice))
+            raise Problem(f'{self.filename}: the file list names {twice} twice; remove one of them')
         if not self.files:
-            raise Problem('%s: no recordings to write predictions of; is the file list empty?' % self.filename)
+            raise Problem(f'{self.filename}: no recordings to write predictions of; is the file list empty?')
         self.key = hashlib.sha256(rows_key.encode()).hexdigest() if rows_key else ''
         folder, base = os.path.split(self.filename)
-        self.journal = os.path.join(folder, '.%s.journal' % base)
-        self._head = json.dumps({'predictions': base, 'key': key, 'classes': self.num_classes, 'files': hashlib.sha256(
-            '\n'.join(self.files).encode()).hexdigest()}).encode() + b'\n'
+        self.journal = os.path.join(folder, f'.{base}.journal')
+        self._head = (
+            json.dumps(
+                {
+                    'predictions': base,
+                    'key': key,
+                    'classes': self.num_classes,
+                    'files': hashlib.sha256('\n'.join(self.files).encode()).hexdigest(),
+                }
+            ).encode()
+            + b'\n'
+        )
         self._records, self.done = {}, set()
         self._open()
 
@@ -438,7 +472,9 @@ class Writer:
         if len(head) < self.RECORD.size:
             return None
         index, before, count, check = self.RECORD.unpack(head)
-        if not (-len(self.files) <= index < len(self.files) and before >= 0 and 0 < count * self.num_classes * 4 < 1 << 40):
+        if not (
+            -len(self.files) <= index < len(self.files) and before >= 0 and 0 < count * self.num_classes * 4 < 1 << 40
+        ):
             return None
         size = count * self.num_classes * 4
         if size > os.fstat(f.fileno()).st_size - f.tell():
@@ -465,9 +501,9 @@ class Writer:
         """Journal `rows` of a recording, (classes) or (n, classes), or an iterator over such, so that not all of them need
         be in memory. Raises Problem for scores that are not finite."""
         if file not in self._where:
-            raise Problem('%s: %s is not in the file list' % (self.filename, file))
+            raise Problem(f'{self.filename}: {file} is not in the file list')
         if file in self.done:
-            raise Problem('%s: %s is in it already' % (self.filename, file))
+            raise Problem(f'{self.filename}: {file} is in it already')
         parts = rows if hasattr(rows, '__next__') else iter([rows])
         part, before = next(parts), 0
         for following in parts:
@@ -480,10 +516,11 @@ class Writer:
         rows = np.atleast_2d(rows)
         file = self.files[max(index, ~index)]
         if rows.ndim != 2 or not len(rows) or rows.shape[1] != self.num_classes:
-            raise Problem('%s: scores of %s are %s, not (rows, %d)' % (self.filename, file, rows.shape, self.num_classes))
+            raise Problem(f'{self.filename}: scores of {file} are {rows.shape}, not (rows, {int(self.num_classes)})')
         if not np.isfinite(rows).all():
-            raise Problem('%s: scores of %s are not finite: the recording or the model is broken; validate the data set, '
-                          'or train the model anew' % (self.filename, file))
+            raise Problem(
+                f'{self.filename}: scores of {file} are not finite: the recording or the model is broken; validate the data set, or train the model anew'
+            )
         content = _float32(rows).tobytes()
         head = struct.pack('<qqq', index, before, len(rows))
         record = head + struct.pack('<I', zlib.crc32(content, zlib.crc32(head))) + content
@@ -499,7 +536,7 @@ class Writer:
         """Write the prediction file and remove the journal. Raises Problem if recordings are missing."""
         missing = [name for name in self.files if name not in self.done]
         if missing:
-            raise Problem('%s: %d recordings were not predicted, such as %s' % (self.filename, len(missing), missing[0]))
+            raise Problem(f'{self.filename}: {len(missing)} recordings were not predicted, such as {missing[0]}')
         counts = [sum(count for _, count in self._records[i]) for i in range(len(self.files))]
 
         def blocks():
@@ -507,8 +544,9 @@ class Writer:
                 for at, _ in self._records[i]:
                     record = self._read(self._file, at)
                     if record is None or i not in (record[0], ~record[0]):
-                        raise Problem('%s: damaged while it was in use; start again' % self.journal)
+                        raise Problem(f'{self.journal}: damaged while it was in use; start again')
                     yield record[2]
+
         offsets = np.concatenate([[0], np.cumsum(counts)])
         _write(self.filename, self.files, offsets, blocks(), self.num_classes, self.key)
         self.close()
@@ -528,6 +566,7 @@ class Writer:
 
 # -- Several files --
 
+
 def parse_weighted(text):
     """'FILE[:WEIGHT]' -> (FILE, WEIGHT or None). Raises Problem for a weight that is no finite number."""
     name, colon, weight = text.rpartition(':')
@@ -538,7 +577,7 @@ def parse_weighted(text):
     except ValueError:
         return text, None
     if not np.isfinite(weight):
-        raise Problem('%s: the weight has to be a finite number' % text)
+        raise Problem(f'{text}: the weight has to be a finite number')
     return name, weight
 
 
@@ -573,22 +612,29 @@ def combine(members, weights):
             total = Predictions(member.files, member.offsets, member.scores * weight, member.filename)
             continue
         if member.scores.shape[1] != total.scores.shape[1]:
-            raise Problem(f'{total.filename} has {total.scores.shape[1]} classes, but {member.filename} has '
-                          f'{member.scores.shape[1]}: they belong to different datasets')
+            raise Problem(
+                f'{total.filename} has {total.scores.shape[1]} classes, but {member.filename} has '
+                f'{member.scores.shape[1]}: they belong to different datasets'
+            )
         have, more = np.diff(total.offsets), np.diff(member.offsets)
         wrong = np.flatnonzero((have != more) & (have != 1) & (more != 1))
         if len(wrong):
-            raise Problem('%s has %d rows for %s, but %s has %d: they were predicted with other settings'
-                          % (total.filename, have[wrong[0]], total.files[wrong[0]], member.filename, more[wrong[0]]))
+            raise Problem(
+                f'{total.filename} has {int(have[wrong[0]])} rows for {total.files[wrong[0]]}, but {member.filename} has {int(more[wrong[0]])}: they were predicted with other settings'
+            )
         rows = np.maximum(have, more)
         scores = [_repeated(p.scores, n, rows) for p, n in ((total, have), (member, more))]
-        total = Predictions(total.files, np.concatenate([[0], np.cumsum(rows)]), scores[0] + scores[1] * weight,
-                            total.filename)
+        total = Predictions(
+            total.files, np.concatenate([[0], np.cumsum(rows)]), scores[0] + scores[1] * weight, total.filename
+        )
     total.scores /= count
     return total
 
 
 def _repeated(scores, have, want):
     """`scores` with the single row of a recording repeated where others have more."""
-    return scores if np.array_equal(have, want) else np.repeat(scores, np.repeat(
-        np.where(have == 1, want, 1), have), axis=0)
+    return (
+        scores
+        if np.array_equal(have, want)
+        else np.repeat(scores, np.repeat(np.where(have == 1, want, 1), have), axis=0)
+    )

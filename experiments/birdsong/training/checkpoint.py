@@ -3,6 +3,7 @@
 A resumed run equals an uninterrupted one. A state that doesn't fit the command is refused, saying what differs,
 unless the user wants to continue anyway.
 """
+
 import hashlib
 import json
 import os
@@ -32,7 +33,9 @@ def fingerprint(dataset, lists=('train', 'valid')):
 
 def save(filename, arrays, **description):
     """Write a state; `arrays` is a dict of dicts of arrays by group name, `description` must be writable as JSON."""
-    flat = {'%s|%s' % (group, name): np.asarray(value) for group, members in arrays.items() for name, value in members.items()}
+    flat = {
+        f'{group}|{name}': np.asarray(value) for group, members in arrays.items() for name, value in members.items()
+    }
     flat['description'] = np.array(json.dumps(dict(description, format=FORMAT)))
     save_npz(filename, flat)
 
@@ -61,14 +64,19 @@ def load(filename: str, anyway: bool = False, **expected):
         then = description.get(key)
         if isinstance(now, dict):
             then = then if isinstance(then, dict) else {}
-            differing += ['%s=%s, now %s' % (k, then.get(k, 'unset'), now.get(k, 'unset')) for k in sorted(set(then) | set(now))
-                          if k not in INDIFFERENT and k not in DURATION and then.get(k) != now.get(k)]
+            differing += [
+                '{}={}, now {}'.format(k, then.get(k, 'unset'), now.get(k, 'unset'))
+                for k in sorted(set(then) | set(now))
+                if k not in INDIFFERENT and k not in DURATION and then.get(k) != now.get(k)
+            ]
         elif then != now:
-            differing.append('%s was %s, now %s' % (key, then, now))
+            differing.append(f'{key} was {then}, now {now}')
     if differing and not anyway:
         more = f' and {len(differing) - 4} more' if len(differing) > 4 else ''
-        raise Problem(f'{filename}: does not fit this run: {"; ".join(differing[:4])}{more}; use what it was started with, or '
-                      f'{restart(filename)}, or add --continue-anyway: then no single command reproduces the result')
+        raise Problem(
+            f'{filename}: does not fit this run: {"; ".join(differing[:4])}{more}; use what it was started with, or '
+            f'{restart(filename)}, or add --continue-anyway: then no single command reproduces the result'
+        )
     arrays = {}
     for key, value in flat.items():
         group, _, name = key.partition('|')

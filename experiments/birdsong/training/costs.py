@@ -3,6 +3,7 @@
 A batch is a dict of tensors: 'label' (batch,) int64; in training also 'mixed_label', 'pseudo_label' (batch, classes),
 'label_bg' (batch, classes) bool, 'weight' (batch,).
 """
+
 import torch
 import torch.nn.functional as F
 
@@ -54,7 +55,7 @@ def cost(name, predictions, targets, cfg, attention=None, logits=None):
     if kind == 'ce_bgtopk':
         mask = torch.maximum(_top_mask(predictions, int(float(number))), targets)
         return _binary(_clipped(predictions, cfg), targets) * mask
-    raise Problem('cost=%s: there is no such cost' % name)
+    raise Problem(f'cost={name}: there is no such cost')
 
 
 def _outputs(outputs, cfg):
@@ -63,9 +64,12 @@ def _outputs(outputs, cfg):
     kind = cfg['cost']
     flat = predictions.ndim == 2
     if (kind == 'attention_logsoftmax') != (not flat) and kind != 'none':
-        raise Problem('cost=%s does not fit arch.pool=%s: attention_logsoftmax goes with attention_nopool, all others with pooling' %
-                      (kind, cfg['arch.pool']))
-    return predictions, full_precision(outputs['logits']) if cfg['arch.output'] == 'softmax' and 'logits' in outputs else None
+        raise Problem(
+            f'cost={kind} does not fit arch.pool={cfg["arch.pool"]}: attention_logsoftmax goes with attention_nopool, all others with pooling'
+        )
+    return predictions, full_precision(outputs['logits']) if cfg[
+        'arch.output'
+    ] == 'softmax' and 'logits' in outputs else None
 
 
 def _total(outputs, targets, batch, cfg):
@@ -77,9 +81,11 @@ def _total(outputs, targets, batch, cfg):
         total = total + (main if main.ndim == 1 else main.mean(1))
     if cfg['cost_bg'] not in ('', 'none'):
         if 'output_bg' not in outputs:
-            raise Problem('cost_bg=%s needs a second output; set arch.output_bg=sigmoid' % cfg['cost_bg'])
+            raise Problem(f'cost_bg={cfg["cost_bg"]} needs a second output; set arch.output_bg=sigmoid')
         background = full_precision(outputs['output_bg'])
-        total = total + cost(cfg['cost_bg'], background, batch['label_bg'].to(background.dtype), {'pred_clip': 0}).mean(1)
+        total = total + cost(cfg['cost_bg'], background, batch['label_bg'].to(background.dtype), {'pred_clip': 0}).mean(
+            1
+        )
     return total
 
 

@@ -1,4 +1,5 @@
 """MODEL.run.json: with what, when and where a model was made."""
+
 import datetime
 import importlib.metadata
 import json
@@ -23,8 +24,16 @@ def _version(package):
 
 def _revision():
     try:
-        return subprocess.run(['git', 'describe', '--always', '--dirty'], cwd=os.path.dirname(os.path.abspath(__file__)),
-                              capture_output=True, text=True, timeout=10).stdout.strip() or None
+        return (
+            subprocess.run(
+                ['git', 'describe', '--always', '--dirty'],
+                cwd=os.path.dirname(os.path.abspath(__file__)),
+                capture_output=True,
+                text=True,
+                timeout=10,
+            ).stdout.strip()
+            or None
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
 
@@ -38,13 +47,22 @@ class Record:
 
     def __init__(self, filename, **known):
         self.filename = filename
-        self.known = dict(command=sys.argv, host=socket.gethostname(), python=platform.python_version(),
-                          packages={p: _version(p) for p in PACKAGES}, revision=_revision(),
-                          slurm_job=os.environ.get('SLURM_JOB_ID'), started=now(), **known)
+        self.known = dict(
+            command=sys.argv,
+            host=socket.gethostname(),
+            python=platform.python_version(),
+            packages={p: _version(p) for p in PACKAGES},
+            revision=_revision(),
+            slurm_job=os.environ.get('SLURM_JOB_ID'),
+            started=now(),
+            **known,
+        )
 
     def write(self, **news):
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        self.known.update(news, written=now(), peak_memory_MB=round(peak / (1 << 20 if sys.platform == 'darwin' else 1 << 10)))
+        self.known.update(
+            news, written=now(), peak_memory_MB=round(peak / (1 << 20 if sys.platform == 'darwin' else 1 << 10))
+        )
         with writing(self.filename, 'w') as f:
             json.dump(self.known, f, indent=1)
             f.write('\n')

@@ -1,4 +1,5 @@
 """When training slows down, goes back, and ends."""
+
 import math
 
 from birdsong.files import Problem
@@ -18,17 +19,17 @@ class Schedule:
     def __init__(self, cfg, validate):
         self.criterion = cfg['patience_criterion'] or ('valid_loss' if validate else 'train_loss')
         if self.criterion != 'train_loss' and not validate:
-            raise Problem('patience_criterion=%s: needs --validate' % self.criterion)
+            raise Problem(f'patience_criterion={self.criterion}: needs --validate')
         self.epochs = cfg['epochs']
         self.patience = cfg['patience']
         self.trials = cfg['trials_of_patience']
         self.decay, self.every = cfg['eta_decay'], cfg['eta_decay_every']
         self.cycle = self._parse_cycle(cfg['eta_cycle'])
         self.eta = cfg['initial_eta']
-        self.epoch = 0          # epochs done
-        self.trial = 0          # trials ended
-        self.waited = 0         # epochs since the last improvement in this trial
-        self.best = math.inf    # best value of the criterion
+        self.epoch = 0  # epochs done
+        self.trial = 0  # trials ended
+        self.waited = 0  # epochs since the last improvement in this trial
+        self.best = math.inf  # best value of the criterion
         self.best_epoch = -1
 
     @staticmethod
@@ -36,7 +37,7 @@ class Schedule:
         try:
             factors = [float(f) for f in str(text).split(':')]
         except ValueError:
-            raise Problem('eta_cycle=%s: expected numbers parted by :' % text) from None
+            raise Problem(f'eta_cycle={text}: expected numbers parted by :') from None
         return [] if factors == [0] else factors
 
     def advance(self, figures):
