@@ -86,7 +86,10 @@ FAKE_PYTHON = """#!/usr/bin/env bash
 case "$*" in
     *'-m venv '*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; echo venv >> "$NOTES" ;;
     *'pip --version'*) exit 0 ;;
-    *'pip install'*) echo install >> "$NOTES"; [[ -z ${PIP_FAILS:-} ]] ;;
+    *'pip install'*)
+        echo install >> "$NOTES"
+        [[ -z ${PIP_WAITS:-} ]] || { echo > "$PIP_WAITS"; exec sleep 100; }
+        [[ -z ${PIP_FAILS:-} ]] ;;
     *) exec '@PYTHON@' "$@" ;;
 esac
 """
@@ -149,6 +152,23 @@ def test_failed_installation_is_not_taken_for_a_done_one(fresh):
     assert code == 1 and 'type the same command again' in words
     assert finish(fresh())[0] == 0
     assert fresh.notes() == ['venv', 'install', 'install']
+
+
+def test_a_stopped_installation_leaves_no_process(fresh):
+    fifo = fresh.path / 'waits'
+    os.mkfifo(fifo)
+    process = fresh(PIP_WAITS=str(fifo))
+    fifo.read_text()
+    process.terminate()
+    # The pipes are at their end once no process has them.
+    assert finish(process)[0] == 143
+
+
+def test_an_environment_that_cannot_be_written_is_named_with_its_cure(fresh):
+    (fresh.path / '.venv').write_text('in the way')
+    code, _, words = finish(fresh())
+    assert code == 1 and len(words.splitlines()) == 1
+    assert '.venv: cannot be written to' in words and 'pip install -r' in words
 
 
 @pytest.mark.parametrize('variable', ['VIRTUAL_ENV', 'CONDA_PREFIX'])
