@@ -5,11 +5,6 @@ A test module names the golden cases that it covers in a literal tuple GOLDEN; i
 where that exists, else from tests/fixtures/*.npz, which hold all of them.
 """
 
-import functools
-import json
-import os
-import pathlib
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,13 +13,7 @@ import golden_dataset as generated
 import numpy as np
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-SHARED = pathlib.Path(os.environ.get('BIRDCLEF_SHARED', ROOT.parent / 'shared'))
-GOLDEN_DIR = SHARED / 'golden'
-sys.path[:0] = [str(ROOT / 'experiments'), str(ROOT / 'datasets')]
-
-# Each character means something to Bash, sed, awk, or the drivers themselves.
-ODD_NAME = 'a b&c|d{}\'"$(touch x)'
+from helpers import GOLDEN_DIR, ODD_NAME, ROOT, Checkout, read_condensed, read_golden, with_standins
 
 
 def pytest_addoption(parser):
@@ -46,40 +35,6 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if 'slow' in item.keywords:
                 item.add_marker(pytest.mark.skip(reason='slow: tests/run.sh --all'))
-
-
-@functools.lru_cache(None)
-def condensed():
-    """Golden case -> the fixture that holds it, for where ../shared isn't there (fixtures/make_golden.py)."""
-    cases = {}
-    for fixture in sorted((ROOT / 'tests' / 'fixtures').glob('golden_*.npz')):
-        with np.load(fixture) as f:
-            cases.update((name, fixture) for name in f.files if '|' not in name)
-    return cases
-
-
-def read_condensed(case):
-    """(description, arrays) of what a fixture holds of a golden case or network, or None.
-
-    Where only every n-th frame is kept, the description tells n as `every`.
-    """
-    if case not in condensed():
-        return None
-    with np.load(condensed()[case]) as f:
-        prefix = f'{case}|'
-        return json.loads(f[case].tobytes()), {k[len(prefix) :]: f[k] for k in f.files if k.startswith(prefix)}
-
-
-def read_golden(case):
-    """(description, arrays) of a golden case, or None if it is nowhere to be found."""
-    path = GOLDEN_DIR / (f'{case}.json')
-    if not path.exists():
-        return read_condensed(case)
-    arrays = {}
-    if path.with_suffix('.npz').exists():
-        with np.load(path.with_suffix('.npz')) as f:
-            arrays = dict(f)
-    return json.loads(path.read_text()), arrays
 
 
 @pytest.fixture
@@ -128,67 +83,6 @@ def golden_dir():
     return GOLDEN_DIR
 
 
-class Checkout:
-    """A copy of the project's files to run drivers in, away from what this checkout holds."""
-
-    def __init__(self, path):
-        self.path = path
-        self.experiments = path / 'experiments'
-        self.env = dict(os.environ, VIRTUAL_ENV=sys.prefix)
-        self.env.pop('CONDA_PREFIX', None)
-
-    def copy(self):
-        listing = subprocess.run(
-            [
-                'git',
-                'ls-files',
-                '-z',
-                '--cached',
-                '--others',
-                '--exclude-standard',
-                'datasets',
-                'experiments',
-                'prepare_birdclef.sh',
-                'requirements.txt',
-            ],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-        )
-        if listing.returncode:
-            pytest.skip('needs a checkout of git')
-        for name in listing.stdout.decode().split('\0'):
-            # a file that somebody is just writing may go away
-            if name and os.path.isfile(ROOT / name):
-                (self.path / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, self.path / name)
-
-    def start(self, script, *arguments, cwd=None, start_new_session=False, **env):
-        """A running script of the copy, as subprocess.Popen with its output in pipes."""
-        return subprocess.Popen(
-            [str(self.path / script), *map(str, arguments)],
-            cwd=cwd or self.path,
-            env=dict(self.env, **env),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=start_new_session,
-        )
-
-    def run(self, script, *arguments, timeout=120, **kwargs):
-        """A finished script of the copy, as subprocess.CompletedProcess; `.output` is stdout and stderr."""
-        process = self.start(script, *arguments, **kwargs)
-        try:
-            stdout, stderr = process.communicate(timeout=timeout)
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
-        result = subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
-        result.output = stdout + stderr
-        return result
-
-
 @pytest.fixture
 def checkout(tmp_path):
     """A copy of the files of datasets/ and experiments/ that runs in the environment of the tests."""
@@ -234,3 +128,8 @@ def tiny_dataset(tiny_source, tmp_path_factory):
             [sys.executable, str(scripts / script), '--dataset', str(dataset), *map(str, arguments)], check=True
         )
     return dataset
+
+
+@pytest.fixture
+def project(checkout):
+    return with_standins(checkout)

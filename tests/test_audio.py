@@ -17,20 +17,9 @@ from hypothesis import strategies as st
 from birdsong import config
 from birdsong.data import audio
 from birdsong.files import Problem
+from helpers import chunk, wav_bytes
 
 GOLDEN = ('audio/mel_filterbank', 'audio/spectrogram_256', 'audio/spectrogram_1024', 'audio/wavfile')
-
-
-def chunk(name, body):
-    return name + struct.pack('<I', len(body)) + body + b'\0' * (len(body) % 2)
-
-
-def wav_bytes(samples, rate=22050, channels=1, bits=16, tag=1, before=b'', after=b'', extra=b''):
-    body = np.asarray(samples).tobytes()
-    block = channels * bits // 8
-    form = struct.pack('<HHIIHH', tag, channels, rate, rate * block, block, bits) + extra
-    inside = b'WAVE' + chunk(b'fmt ', form) + before + chunk(b'data', body) + after
-    return b'RIFF' + struct.pack('<I', len(inside)) + inside
 
 
 def write(path, data):

@@ -18,7 +18,7 @@ import pytest
 from birdsong import config, files
 from birdsong.data import audio
 from birdsong.scores import predictions
-from conftest import ROOT
+from helpers import ROOT
 
 CLASSES = 3
 KEYS = {

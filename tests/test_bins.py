@@ -19,7 +19,7 @@ from birdsong.data import feeds
 from birdsong.files import Problem, load_npz
 from birdsong.networks import fcn, model
 from birdsong.scores.predictions import load
-from conftest import ROOT
+from helpers import ROOT
 
 OLD = ROOT / 'tests/fixtures/all_bins.npz'
 BINS, ALL_BINS = 23, 33

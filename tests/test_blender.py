@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_eval import run, write_lines
 
 import blender
 from birdsong.files import Problem
 from birdsong.scores import metrics, predictions
 from birdsong.scores.ensemble import Ensemble
-from conftest import ROOT
+from helpers import ROOT, write_lines
+from helpers import run_scores as run
 
 GOLDEN = ('eval/blender_greedy',)
 STRATEGIES = 'greedy', 'forward', 'hyperopt', 'hyperopt_zero', 'hyperopt_log'

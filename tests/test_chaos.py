@@ -8,9 +8,8 @@ import time
 
 import pytest
 from stress import servers
-from test_drivers import calls, gate, models_of, project  # noqa: F401 (project is a fixture)
 
-from conftest import ROOT
+from helpers import ROOT, calls, gate, models_of
 
 TRAIN = 'experiments/train_all.sh', '--dataset', 'tiny', '--models', 'experiments/table.tsv'
 

@@ -11,7 +11,7 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import ROOT
+from helpers import ROOT
 
 SCRIPT = ROOT / 'datasets' / 'birdclef' / 'audio' / 'convert.py'
 sys.path.insert(0, str(SCRIPT.parent))

@@ -7,7 +7,6 @@ import os
 import numpy as np
 import pytest
 from scipy import stats
-from test_audio import wav_bytes
 
 from birdsong import config
 from birdsong.data import audio, metadata
@@ -21,6 +20,7 @@ from birdsong.data.feeds import (
     pseudo_labels,
 )
 from birdsong.files import Problem
+from helpers import wav_bytes
 
 GOLDEN = (
     'data/class_weights',

@@ -15,7 +15,7 @@ from test_train import ALL, arguments
 
 from birdsong import devices
 from birdsong.files import Problem, load_npz
-from conftest import ROOT
+from helpers import ROOT
 
 LAUNCH = [sys.executable, str(ROOT / 'experiments' / 'launch.py'), '2']
 TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2']

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from conftest import ROOT
+from helpers import ROOT
 
 SCRIPT = ROOT / 'datasets' / 'demo' / 'generate.py'
 

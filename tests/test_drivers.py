@@ -2,124 +2,27 @@
 
 import os
 import select
-import shutil
 import signal
 
 import numpy as np
 import pytest
 
 from birdsong.scores import predictions
-from conftest import ROOT
-
-CLASSES = ['ant', 'bee', 'cat']
-LISTS = {
-    'train': ['train/2014/LIFECLEF2014_RN%d.wav' % i for i in range(1, 4)],
-    'valid': ['train/2014/LIFECLEF2014_RN4.wav', 'train/2017/LIFECLEF2017_RN5.wav'],
-    'test': ['test/2014/LIFECLEF2014_RN6.wav', 'test/2017/LIFECLEF2017_RN7.wav'],
-    'soundscapes_val': ['soundscapes/val/SSW_RN8.wav'],
-    'soundscapes_test': ['soundscapes/test/SSW_RN9.wav'],
-}
-TABLE = """# name\tpresets\tteachers
-plain\tpublished dummy lme1
-student\tpublished dummy lme1\tban=plain
-meta\tpublished meta-256-512 metaonly
-both\tpublished resnet1 lme1 meta-256-512 pretrained\tinit_from=plain:meta\tit has two
-"""
-
-
-def with_standins(checkout, table=TABLE):
-    """Put stand-ins for what takes long, a dataset called tiny, and table.tsv into a copy of the project."""
-    for name in ('train.py', 'predict.py'):
-        shutil.copy2(ROOT / 'tests' / 'standins' / name, checkout.experiments / name)
-    validate = checkout.path / 'datasets' / 'validate.py'
-    validate.write_text(
-        '#!/usr/bin/env python3\nimport sys; open("CALLS", "a").write("validate %s\\n" % " ".join(sys.argv[1:]))\n'
-    )
-    (checkout.experiments / 'table.tsv').write_text(table)
-    write_dataset(checkout.path / 'datasets' / 'tiny')
-    return checkout
-
-
-@pytest.fixture
-def project(checkout):
-    return with_standins(checkout)
-
-
-def write_dataset(folder):
-    for part in ('filelists', 'labels', 'audio'):
-        (folder / part).mkdir(parents=True)
-    for name, keys in LISTS.items():
-        (folder / 'filelists' / name).write_text(''.join(key + '\n' for key in keys))
-    labelled = LISTS['train'] + LISTS['valid']
-    (folder / 'labels' / 'labelset').write_text('\n'.join(CLASSES) + '\n')
-    (folder / 'labels' / 'labelset_2014').write_text('ant\nbee\n')
-    (folder / 'labels' / 'labelset_2015').write_text('ant\nbee\n')
-    (folder / 'labels' / 'labelset_2017').write_text('\n'.join(CLASSES) + '\n')
-    (folder / 'labels' / 'fg.tsv').write_text(''.join('%s\t%d\n' % (key, i % 3) for i, key in enumerate(labelled)))
-    (folder / 'labels' / 'bg.tsv').write_text(''.join(f'{key}\t\n' for key in labelled))
-
-
-def train(project, *arguments, **kwargs):
-    return project.run(
-        'experiments/train_all.sh',
-        '--dataset',
-        'tiny',
-        '--models',
-        'table.tsv',
-        *arguments,
-        cwd=project.experiments,
-        **kwargs,
-    )
-
-
-def start_training(project, *arguments):
-    return project.start(
-        'experiments/train_all.sh',
-        '--dataset',
-        'tiny',
-        '--models',
-        'table.tsv',
-        *arguments,
-        cwd=project.experiments,
-        TRAIN_ALL_POLL='0.1',
-    )
-
-
-def calls(project, *kinds):
-    """Names of models in the order in which they were trained (or predicted with)."""
-    try:
-        lines = (project.experiments / 'CALLS').read_text().splitlines()
-    except FileNotFoundError:
-        return []
-    return [line.split()[1] for line in lines if line.split()[0] in (kinds or ('train',))]
-
-
-def gate(project, name):
-    os.mkfifo(project.experiments / (name + '.gate'))
-
-
-def open_gate(project, name):
-    """Wait for the training to be there, and let it go on."""
-    (project.experiments / (name + '.gate')).write_text('go')
-    (project.experiments / (name + '.gate')).unlink()
-
-
-def wait_for(stream, words):
-    """Read what a driver says until `words` come."""
-    heard = ''
-    for line in stream:
-        heard += line
-        if words in line:
-            return heard
-    raise AssertionError(f'{words!r} never came, but: {heard}')
-
-
-def models_of(project):
-    return sorted(p.name for p in (project.experiments / 'tiny').glob('*.npz') if not p.name.endswith('.pred.npz'))
+from helpers import (
+    DRIVER_LISTS,
+    calls,
+    gate,
+    models_of,
+    open_gate,
+    start_training,
+    train_all,
+    wait_for,
+    write_ensembles,
+)
 
 
 def test_all_are_trained_teachers_first_and_predicted(project):
-    result = train(project)
+    result = train_all(project)
     assert result.returncode == 0, result.output
     assert sorted(calls(project)) == ['both', 'meta', 'plain', 'student']
     assert calls(project).index('student') > calls(project).index('plain')
@@ -127,15 +30,15 @@ def test_all_are_trained_teachers_first_and_predicted(project):
     assert calls(project, 'validate') == ['tiny']
     for name in calls(project):
         assert (project.experiments / 'tiny' / (name + '.npz')).read_bytes() == b'model ' + name.encode()
-        assert predictions.load(project.experiments / 'tiny' / (name + '.pred.npz')).files == LISTS['valid']
+        assert predictions.load(project.experiments / 'tiny' / (name + '.pred.npz')).files == DRIVER_LISTS['valid']
         assert 'training' in (project.experiments / 'tiny' / (name + '.log')).read_text()
     assert not list((project.experiments / 'tiny').glob('*.lock'))
 
 
 def test_second_run_does_nothing_and_says_why(project):
-    train(project)
+    train_all(project)
     before = calls(project, 'train', 'predict')
-    result = train(project)
+    result = train_all(project)
     assert result.returncode == 0
     assert calls(project, 'train', 'predict') == before
     for name in before:
@@ -143,7 +46,7 @@ def test_second_run_does_nothing_and_says_why(project):
 
 
 def test_single_models_and_extra_settings(project):
-    result = train(project, 'plain', '--var', 'epochs=3', '--device', 'cpu')
+    result = train_all(project, 'plain', '--var', 'epochs=3', '--device', 'cpu')
     assert result.returncode == 0, result.output
     assert calls(project, 'train', 'predict') == ['plain', 'plain']
     trained, predicted = [line for line in (project.experiments / 'CALLS').read_text().splitlines() if 'plain' in line]
@@ -154,7 +57,7 @@ def test_single_models_and_extra_settings(project):
 
 def test_failed_training_is_not_marked_done_predicts_nothing_and_stops_its_students_alone(project):
     (project.experiments / 'FAIL').write_text('plain')
-    result = train(project)
+    result = train_all(project)
     assert result.returncode == 1
     assert calls(project) == ['plain', 'meta']
     assert calls(project, 'predict') == ['meta']
@@ -165,7 +68,7 @@ def test_failed_training_is_not_marked_done_predicts_nothing_and_stops_its_stude
     assert 'failed with exit status 1: train.py: plain: the loss is not finite' in log[-1]
     # Once the cause is gone, the same command goes on.
     (project.experiments / 'FAIL').unlink()
-    result = train(project)
+    result = train_all(project)
     assert result.returncode == 0, result.output
     assert sorted(calls(project)) == ['both', 'meta', 'plain', 'plain', 'student']
     assert 'not finite' in (project.experiments / 'tiny' / 'plain.log').read_text()
@@ -173,13 +76,13 @@ def test_failed_training_is_not_marked_done_predicts_nothing_and_stops_its_stude
 
 def test_failed_prediction_shows_and_is_made_up_for(project):
     (project.experiments / 'FAIL_PREDICT').write_text('plain')
-    result = train(project)
+    result = train_all(project)
     assert result.returncode == 1
     assert 'plain: prediction of the validation list failed with exit status 1' in result.stderr
     assert not (project.experiments / 'tiny' / 'plain.pred.npz').exists()
     assert 'student.npz' in models_of(project)
     (project.experiments / 'FAIL_PREDICT').unlink()
-    assert train(project).returncode == 0
+    assert train_all(project).returncode == 0
     assert calls(project).count('plain') == 1
     assert (project.experiments / 'tiny' / 'plain.pred.npz').exists()
 
@@ -225,7 +128,7 @@ def test_what_fails_in_one_driver_is_not_tried_again_by_another_beside_it(projec
 
 
 def test_student_alone_says_what_is_missing(project):
-    result = train(project, 'student')
+    result = train_all(project, 'student')
     assert result.returncode == 1
     assert 'student: waiting for plain, which nobody trains' in result.stderr
     assert calls(project) == []
@@ -243,12 +146,12 @@ def test_stopped_driver_takes_its_training_along_and_leaves_it_free(project):
     os.close(end)
     (project.experiments / 'plain.gate').unlink()
     assert models_of(project) == []
-    assert train(project, 'plain').returncode == 0
+    assert train_all(project, 'plain').returncode == 0
     assert calls(project) == ['plain', 'plain']
 
 
 def test_missing_predictions_are_made_as_train_all_makes_them(project):
-    train(project)
+    train_all(project)
     made = {}
     for path in (project.experiments / 'tiny').glob('*.pred.npz'):
         made[path.name] = path.read_bytes()
@@ -264,7 +167,7 @@ def test_missing_predictions_are_made_as_train_all_makes_them(project):
 
 
 def test_predict_missing_says_what_it_skips_and_fails_where_a_model_does(project):
-    train(project, 'plain', 'meta')
+    train_all(project, 'plain', 'meta')
     (project.experiments / 'tiny' / 'meta.pred.npz').unlink()
     (project.experiments / 'FAIL_PREDICT').write_text('meta')
     result = project.run(
@@ -277,7 +180,7 @@ def test_predict_missing_says_what_it_skips_and_fails_where_a_model_does(project
 
 
 def test_models_trained_by_hand_are_predicted_with_the_settings_for_their_kind(project):
-    train(project, 'plain')
+    train_all(project, 'plain')
     folder = project.experiments / 'tiny'
     for name, settings in (
         ('heard', 'arch=conv:4x3x3,Conv:8x3x-1\n'),
@@ -309,7 +212,7 @@ def test_models_trained_by_hand_are_predicted_with_the_settings_for_their_kind(p
 def test_a_failure_without_a_log_points_to_the_reason_and_not_to_a_log(project):
     (project.experiments / 'tiny').mkdir()
     (project.experiments / 'tiny' / 'plain.npz.lock').write_text('not a folder')
-    result = train(project, 'plain')
+    result = train_all(project, 'plain')
     assert result.returncode == 1
     reason, failure = [line for line in result.stderr.splitlines() if 'plain.npz' in line or 'training failed' in line]
     assert 'claim' in reason and failure.endswith('training failed with exit status 74, see above')
@@ -317,13 +220,13 @@ def test_a_failure_without_a_log_points_to_the_reason_and_not_to_a_log(project):
 
 
 def test_theano_flags_are_answered_with_the_option_for_the_device(project):
-    result = train(project, '--status', THEANO_FLAGS='device=cuda0,floatX=float32')
+    result = train_all(project, '--status', THEANO_FLAGS='device=cuda0,floatX=float32')
     assert result.returncode == 0 and '--device cuda:0' in result.stderr
-    assert 'THEANO_FLAGS' not in train(project, '--status').stderr
+    assert 'THEANO_FLAGS' not in train_all(project, '--status').stderr
 
 
 def test_eval_all_prints_a_line_a_model(project):
-    train(project)
+    train_all(project)
     (project.experiments / 'tiny' / 'both.pred.npz').unlink()
     result = project.run('experiments/eval_all.sh', '--dataset', 'tiny')
     assert result.returncode == 1
@@ -363,7 +266,7 @@ def test_unknown_names_and_data_sets_stop_before_any_work(project, driver):
 
 def test_broken_data_set_stops_before_any_work(project):
     (project.path / 'datasets' / 'validate.py').write_text('import sys; sys.exit("labels/fg.tsv is missing")\n')
-    result = train(project)
+    result = train_all(project)
     assert result.returncode == 1 and 'fg.tsv is missing' in result.stderr
     assert calls(project) == []
 
@@ -372,14 +275,14 @@ def test_killed_look_at_the_environment_makes_no_other_one(project, tmp_path):
     (tmp_path / 'bin').mkdir()
     (tmp_path / 'bin' / 'python').write_text('#!/bin/sh\nkill -KILL $$\n')
     (tmp_path / 'bin' / 'python').chmod(0o755)
-    result = train(project, VIRTUAL_ENV=str(tmp_path))
+    result = train_all(project, VIRTUAL_ENV=str(tmp_path))
     assert result.returncode == 1 and 'type the same command again' in result.stderr
     assert not (project.path / '.venv').exists()
 
 
 def test_log_of_what_was_killed_ends_with_the_signal(project):
     (project.experiments / 'train.py').write_text('import os; print("epoch 1", flush=True); os.kill(os.getpid(), 9)')
-    assert train(project, 'plain').returncode == 1
+    assert train_all(project, 'plain').returncode == 1
     log = (project.experiments / 'tiny' / 'plain.log').read_text().splitlines()
     assert log[-1].endswith('failed with exit status 137: ended by SIGKILL, after: epoch 1')
 
@@ -444,7 +347,7 @@ def test_ctrl_c_ends_a_driver_and_all_it_has_started(project, driver, program, a
             (folder / (name + '.npz')).touch()
             (folder / (name + '.npz.vars')).touch()
             if program != 'experiments/predict.py':
-                predictions.save(folder / (name + '.pred.npz'), LISTS['valid'], np.zeros((2, 1, 3)))
+                predictions.save(folder / (name + '.pred.npz'), DRIVER_LISTS['valid'], np.zeros((2, 1, 3)))
     if driver != 'experiments/eval_all.sh' and driver != 'prepare_birdclef.sh':
         arguments = ['--models', project.experiments / 'table.tsv', *arguments]
     project.env['MARK'] = str(project.path / 'there')
@@ -502,20 +405,13 @@ def test_closed_streams_do_not_stop_a_training(project):
 
 def test_a_folder_that_cannot_be_written_to_is_named(project):
     (project.experiments / 'tiny').write_text('in the way')
-    result = train(project, 'plain')
+    result = train_all(project, 'plain')
     assert result.returncode == 1 and 'experiments/tiny: cannot be written to' in result.stderr.splitlines()[-1]
 
 
 def test_slurm_script_without_arguments_says_how_it_is_used(project):
     result = project.run('experiments/slurm.sh')
     assert result.returncode == 2 and 'Usage: slurm.sh' in result.stderr
-
-
-def write_ensembles(project):
-    folder = project.experiments / 'tiny' / 'ensembles'
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'one.tsv').write_text('# plain alone\nplain\t1\n')
-    (folder / 'two.tsv').write_text('# options: --birdclef-filter\nplain\t0.5\nmeta\t2\n')
 
 
 def submit(project, *arguments, **kwargs):
@@ -532,7 +428,7 @@ def submit(project, *arguments, **kwargs):
 
 def test_submissions_are_made_of_all_ensembles(project):
     write_ensembles(project)
-    train(project, 'plain', 'meta')
+    train_all(project, 'plain', 'meta')
     before = len(calls(project, 'predict'))
     result = submit(project)
     assert result.returncode == 0, result.output
@@ -542,9 +438,9 @@ def test_submissions_are_made_of_all_ensembles(project):
         assert sorted(p.name for p in (folder / 'parts').glob('*.npz')) == ['meta.pred.npz', 'plain.pred.npz']
     assert len(calls(project, 'predict')) == before + 4
     for run in 'one', 'two':
-        assert predictions.load(mono / (run + '.npz')).files == LISTS['test']
-        assert predictions.load(soundscapes / (run + '.npz')).files == LISTS['soundscapes_test']
-        assert predictions.load(soundscapes / (run + '.val.npz')).files == LISTS['soundscapes_val']
+        assert predictions.load(mono / (run + '.npz')).files == DRIVER_LISTS['test']
+        assert predictions.load(soundscapes / (run + '.npz')).files == DRIVER_LISTS['soundscapes_test']
+        assert predictions.load(soundscapes / (run + '.val.npz')).files == DRIVER_LISTS['soundscapes_val']
         assert {line.split(';')[0] for line in (mono / (run + '.csv')).read_text().splitlines()} == {'6', '7'}
         assert [line.split(';')[1] for line in (soundscapes / (run + '.csv')).read_text().splitlines()][::3] == [
             '00:00:00-00:00:05',
@@ -557,17 +453,17 @@ def test_submissions_are_made_of_all_ensembles(project):
     assert best == ['bee', 'cat']
     # the row of the metadata network counts for every segment
     plain, meta = [
-        predictions.load(soundscapes / 'parts' / (n + '.pred.npz'))[LISTS['soundscapes_test'][0]]
+        predictions.load(soundscapes / 'parts' / (n + '.pred.npz'))[DRIVER_LISTS['soundscapes_test'][0]]
         for n in ('plain', 'meta')
     ]
     assert plain.shape == (3, 3) and meta.shape == (1, 3)
-    both = predictions.load(soundscapes / 'two.npz')[LISTS['soundscapes_test'][0]]
+    both = predictions.load(soundscapes / 'two.npz')[DRIVER_LISTS['soundscapes_test'][0]]
     np.testing.assert_allclose(both, (0.5 * plain + 2 * meta) / 2)
 
 
 def test_submitting_again_predicts_nothing_and_ends_with_the_same_bytes(project):
     write_ensembles(project)
-    train(project, 'plain', 'meta')
+    train_all(project, 'plain', 'meta')
     submit(project)
     folder = project.experiments / 'tiny' / 'submissions'
     before = {path: path.read_bytes() for path in folder.rglob('*.*') if path.is_file()}
@@ -579,7 +475,7 @@ def test_submitting_again_predicts_nothing_and_ends_with_the_same_bytes(project)
 
 def add_recordings(project):
     """Append a recording to each list; returns the lists."""
-    lists = {name: keys + [keys[0].replace('_RN', '_RN1')] for name, keys in LISTS.items()}
+    lists = {name: keys + [keys[0].replace('_RN', '_RN1')] for name, keys in DRIVER_LISTS.items()}
     for name, keys in lists.items():
         (project.path / 'datasets' / 'tiny' / 'filelists' / name).write_text(''.join(key + '\n' for key in keys))
     for table, label in ('fg.tsv', '0'), ('bg.tsv', ''):
@@ -599,7 +495,7 @@ def reused(project):
 
 def test_recordings_added_after_the_submission_are_predicted_and_earlier_predictions_reused(project):
     write_ensembles(project)
-    train(project, 'plain')
+    train_all(project, 'plain')
     assert submit(project, 'one').returncode == 0
     lists = add_recordings(project)
     (project.experiments / 'FAIL_PREDICT').write_text('plain')
@@ -609,10 +505,10 @@ def test_recordings_added_after_the_submission_are_predicted_and_earlier_predict
     result = submit(project, 'one')
     assert result.returncode == 0, result.output
     assert reused(project) == [
-        LISTS['valid'],
-        LISTS['valid'],
-        LISTS['test'],
-        LISTS['soundscapes_val'] + LISTS['soundscapes_test'],
+        DRIVER_LISTS['valid'],
+        DRIVER_LISTS['valid'],
+        DRIVER_LISTS['test'],
+        DRIVER_LISTS['soundscapes_val'] + DRIVER_LISTS['soundscapes_test'],
     ]
     folder = project.experiments / 'tiny' / 'submissions'
     assert predictions.load(project.experiments / 'tiny' / 'plain.pred.npz').files == lists['valid']
@@ -627,19 +523,19 @@ def test_recordings_added_after_the_submission_are_predicted_and_earlier_predict
 
 @pytest.mark.parametrize('driver', ['train_all', 'predict_missing'])
 def test_recordings_added_to_the_validation_list_are_predicted(project, driver):
-    train(project, 'plain')
+    train_all(project, 'plain')
     lists = add_recordings(project)
     result = project.run(
         f'experiments/{driver}.sh', '--dataset=tiny', '--models', 'table.tsv', 'plain', cwd=project.experiments
     )
     assert result.returncode == 0, result.output
     assert predictions.load(project.experiments / 'tiny' / 'plain.pred.npz').files == lists['valid']
-    assert reused(project) == [LISTS['valid']] and calls(project) == ['plain']
+    assert reused(project) == [DRIVER_LISTS['valid']] and calls(project) == ['plain']
 
 
 def test_lists_without_labels_are_predicted_and_submitted(project):
     write_ensembles(project)
-    train(project, 'plain')
+    train_all(project, 'plain')
     labels = project.path / 'datasets' / 'tiny' / 'labels'
     for path in list(labels.iterdir()):
         if path.name != 'labelset':
@@ -656,7 +552,7 @@ def test_lists_without_labels_are_predicted_and_submitted(project):
     (project.experiments / 'tiny' / 'plain.pred.npz').unlink()
     result = project.run('experiments/predict_missing.sh', '--dataset', 'tiny')
     assert result.returncode == 0, result.output
-    assert predictions.load(project.experiments / 'tiny' / 'plain.pred.npz').files == LISTS['valid']
+    assert predictions.load(project.experiments / 'tiny' / 'plain.pred.npz').files == DRIVER_LISTS['valid']
     assert [
         line.split(None, 2)[2]
         for line in (project.experiments / 'CALLS').read_text().splitlines()
@@ -671,13 +567,13 @@ def test_lists_without_labels_are_predicted_and_submitted(project):
 
 def test_submission_fails_where_a_member_does_and_makes_the_others(project):
     write_ensembles(project)
-    train(project, 'plain')
+    train_all(project, 'plain')
     result = submit(project)
     assert result.returncode == 1
     assert 'two: skipped: its member meta is not trained' in result.stderr
     csv = project.experiments / 'tiny' / 'submissions' / 'mono' / 'one.csv'
     assert csv.exists() and not (csv.parent / 'two.csv').exists()
-    train(project, 'meta')
+    train_all(project, 'meta')
     (project.experiments / 'FAIL_PREDICT').write_text('meta')
     result = submit(project)
     assert result.returncode == 1 and 'meta: prediction failed' in result.stderr
@@ -716,14 +612,14 @@ def test_a_table_of_an_ensemble_may_set_the_options_of_its_scores(project, optio
     write_ensembles(project)
     # The last line may be without its end.
     (project.experiments / 'tiny' / 'ensembles' / 'one.tsv').write_text(f'# options: {options}\r\nplain\t1')
-    train(project, 'plain')
+    train_all(project, 'plain')
     result = submit(project, 'one')
     assert result.returncode == 0, result.output
 
 
 def test_two_submitters_share_the_predictions(project):
     write_ensembles(project)
-    train(project, 'plain', 'meta')
+    train_all(project, 'plain', 'meta')
     before = len(calls(project, 'predict'))
     drivers = [
         project.start(

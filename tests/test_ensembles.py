@@ -2,7 +2,7 @@
 
 import pytest
 
-from conftest import ROOT
+from helpers import ROOT
 
 GOLDEN = ('ensembles',)
 FOLDER = ROOT / 'experiments/ensembles'

@@ -11,7 +11,8 @@ import pytest
 
 import eval as eval_program
 from birdsong.scores import metrics, predictions
-from conftest import ROOT
+from helpers import ROOT, write_lines
+from helpers import run_scores as run
 
 GOLDEN = ('eval/eval_main',)
 
@@ -31,11 +32,6 @@ CLASSES = ['aabbcc', 'bbccdd', 'ccddee', 'ddeeff', 'eeffgg', 'ffgghh', 'gghhii']
 EDITIONS = {2014: (0, 1, 3), 2015: (0, 1, 2, 3, 5), 2017: (2, 3, 5, 6)}
 
 
-def write_lines(path, lines):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(''.join(f'{line}\n' for line in lines))
-
-
 @pytest.fixture
 def dataset(tmp_path):
     """A data set's lists and labels; no audio is needed here."""
@@ -48,15 +44,6 @@ def dataset(tmp_path):
     for year, classes in EDITIONS.items():
         write_lines(folder / (f'labels/labelset_{int(year)}'), [CLASSES[c] for c in classes])
     return folder
-
-
-def run(dataset, *args, program='eval.py', cwd=None):
-    return subprocess.run(
-        [sys.executable, str(ROOT / 'experiments' / program), '--dataset', str(dataset), *map(str, args)],
-        capture_output=True,
-        text=True,
-        cwd=cwd or dataset.parent,
-    )
 
 
 def output(dataset, *args):

@@ -13,7 +13,7 @@ from birdsong import config, model_table
 from birdsong.data import audio, metadata
 from birdsong.files import Problem
 from birdsong.networks import fcn, model
-from conftest import ROOT
+from helpers import ROOT
 
 WINDOW = 1.5
 

@@ -13,7 +13,7 @@ import pytest
 
 from birdsong.data import prefetch
 from birdsong.files import Problem
-from conftest import ROOT
+from helpers import ROOT
 
 WAYS = [{}, {'threads': 1}, {'threads': 3}, {'processes': 1}, {'processes': 3}]
 BACKGROUND = WAYS[1:]

@@ -1,23 +1,11 @@
 """Every golden case is covered: named in the tuple GOLDEN of some test module."""
 
-import ast
 import filecmp
 
-from conftest import ROOT, condensed
+from helpers import condensed, covered
 
 # networks and weights that other cases are about, and lists that are no cases of their own
 PARTS = ('.out64', '.run64')
-
-
-def covered():
-    """Golden case -> names of the test modules that name it."""
-    cases = {}
-    for path in sorted((ROOT / 'tests').glob('test_*.py')):
-        for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == 'GOLDEN' for t in node.targets):
-                for case in ast.literal_eval(node.value):
-                    cases.setdefault(case, []).append(path.name)
-    return cases
 
 
 def recorded(golden_dir):
@@ -44,10 +32,3 @@ def test_the_generated_dataset_is_the_recorded_one(golden_dir, golden_dataset):
     names = [path.relative_to(folder) for path in folder.rglob('*') if path.is_file()]
     same, different, missing = filecmp.cmpfiles(folder, golden_dataset, names, shallow=False)
     assert len(same) == len(names) and not different and not missing
-
-
-def test_covered_cases_are_asked_for():
-    for path in sorted((ROOT / 'tests').glob('test_*.py')):
-        text = path.read_text()
-        if '\nGOLDEN' in text:
-            assert 'golden(' in text or 'read_golden(' in text, f'{path.name} names golden cases, but reads none'

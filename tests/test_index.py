@@ -5,10 +5,10 @@ import threading
 
 import numpy as np
 import pytest
-from test_audio import wav_bytes
 
 from birdsong.data import audio, index
 from birdsong.files import Problem
+from helpers import wav_bytes
 
 
 @pytest.fixture

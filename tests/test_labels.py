@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from conftest import ROOT
+from helpers import ROOT
 
 GOLDEN = ('misc/recreate_main', 'misc/recreate_repair')
 SCRIPTS = ROOT / 'datasets' / 'birdclef'

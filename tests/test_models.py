@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from birdsong import config, files, model_table
-from conftest import ROOT
+from helpers import ROOT
 
 GOLDEN = ('experiments',)
 

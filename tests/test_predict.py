@@ -17,7 +17,7 @@ from birdsong.data import audio, feeds
 from birdsong.files import Problem, save_npz
 from birdsong.networks import model
 from birdsong.scores.predictions import load, save
-from conftest import ROOT, read_golden
+from helpers import ROOT, read_golden
 
 GOLDEN = ('predict/predict',)
 ARCH = [

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from birdsong.files import Problem
 from birdsong.scores.predictions import Writer, load, save
-from conftest import ROOT
+from helpers import ROOT
 
 FILES = ['train/2014/b_RN2.wav', 'train/2014/a_RN1.wav', 'test/ü_RN3.wav']
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from birdsong.data import audio
-from conftest import ROOT
+from helpers import ROOT
 
 
 def snapshot(folder):

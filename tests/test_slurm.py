@@ -7,9 +7,8 @@ import subprocess
 import time
 
 import pytest
-from test_drivers import calls, gate, models_of, open_gate, project, write_ensembles  # noqa: F401 (project is a fixture)
 
-from conftest import ROOT
+from helpers import ROOT, calls, gate, models_of, open_gate, write_ensembles
 
 CLUSTER = ROOT / 'tests' / 'stress' / 'cluster.sh'
 pytestmark = pytest.mark.slow
@@ -80,7 +79,7 @@ class Cluster:
             time.sleep(0.2)
 
 
-def train(project, cluster, *arguments, **env):
+def train_all(project, cluster, *arguments, **env):
     return project.run(
         'experiments/train_all.sh',
         '--dataset',
@@ -97,14 +96,14 @@ def train(project, cluster, *arguments, **env):
 
 
 def status(project, cluster):
-    result = train(project, cluster, '--status')
+    result = train_all(project, cluster, '--status')
     assert result.returncode == 0, result.output
     return {line.split()[0]: ' '.join(line.split()[1:]) for line in result.stdout.splitlines()}
 
 
 def test_a_job_a_model_students_after_their_teachers(project, cluster):
     gate(project, 'plain')
-    result = train(project, cluster, '--slurm', '--', '--gres=gpu:1')
+    result = train_all(project, cluster, '--slurm', '--', '--gres=gpu:1')
     assert result.returncode == 0, result.output
     assert re.search(r'student: submitted as job \d+, after \d+\n', result.stderr)
     assert re.search(r'both: submitted as job \d+, after \d+, \d+\n', result.stderr)
@@ -118,7 +117,7 @@ def test_a_job_a_model_students_after_their_teachers(project, cluster):
         rf'^running on \S+ \(process \d+, GPU 0, Slurm job \d+\) .*; Slurm: job \d+ running on {node}', shown['plain']
     )
     assert re.search(r'^waiting for plain; Slurm: job \d+ pending \(Dependency\)', shown['student'])
-    again = train(project, cluster, '--slurm')
+    again = train_all(project, cluster, '--slurm')
     assert 'plain: skipped: is job' in again.stderr and 'meta: finished, skipped' in again.stderr
     open_gate(project, 'plain')
     cluster.wait_for_all(project, plain='COMPLETED', student='COMPLETED', meta='COMPLETED', both='COMPLETED')
@@ -128,9 +127,9 @@ def test_a_job_a_model_students_after_their_teachers(project, cluster):
 
 
 def test_workers_share_the_models_with_a_driver_started_by_hand(project, cluster):
-    result = train(project, cluster, '--slurm-workers', '3')
+    result = train_all(project, cluster, '--slurm-workers', '3')
     assert result.returncode == 0, result.output
-    by_hand = train(project, cluster)
+    by_hand = train_all(project, cluster)
     assert by_hand.returncode == 0, by_hand.output
     cluster.wait_for_all(project, workers='COMPLETED')
     assert sorted(calls(project)) == ['both', 'meta', 'plain', 'student']
@@ -139,20 +138,20 @@ def test_workers_share_the_models_with_a_driver_started_by_hand(project, cluster
 
 def test_failing_teacher_keeps_its_students_from_running_and_status_says_why(project, cluster):
     (project.experiments / 'FAIL').write_text('plain')
-    train(project, cluster, '--slurm')
+    train_all(project, cluster, '--slurm')
     cluster.wait_for_all(project, plain='FAILED', student='CANCELLED', meta='COMPLETED', both='CANCELLED')
     assert calls(project) == ['plain', 'meta'] or calls(project) == ['meta', 'plain']
     shown = status(project, cluster)
     assert 'the loss is not finite' in shown['plain'] and re.search(r'Slurm: job \d+ failed', shown['plain'])
     assert re.search(r'^waiting for plain, which failed; Slurm: job \d+ cancelled', shown['student'])
     (project.experiments / 'FAIL').unlink()
-    train(project, cluster, '--slurm')
+    train_all(project, cluster, '--slurm')
     cluster.wait(project, lambda jobs: all(state == 'COMPLETED' for state, _, _ in jobs.values()))
     assert models_of(project) == ['both.npz', 'meta.npz', 'plain.npz', 'student.npz']
 
 
 def test_teacher_that_nobody_submits_is_named(project, cluster):
-    result = train(project, cluster, '--slurm', 'student')
+    result = train_all(project, cluster, '--slurm', 'student')
     assert result.returncode == 1
     assert 'student: skipped: waiting for plain, which no job trains' in result.stderr
     assert not cluster.jobs(project)
@@ -160,7 +159,7 @@ def test_teacher_that_nobody_submits_is_named(project, cluster):
 
 def test_requeued_job_of_a_lost_node_leaves_the_model_to_the_one_that_lives_on(project, cluster):
     gate(project, 'plain')
-    train(project, cluster, '--slurm', 'plain', 'student')
+    train_all(project, cluster, '--slurm', 'plain', 'student')
     cluster.wait(project, lambda jobs: jobs['plain'][0] == 'RUNNING' and calls(project))
     node = cluster.jobs(project)['plain'][1]
     cluster.crash(node)
@@ -180,7 +179,7 @@ def test_requeued_job_of_a_lost_node_leaves_the_model_to_the_one_that_lives_on(p
 
 def test_time_limit_lets_the_program_stop_and_the_job_requeues_itself(project, cluster):
     gate(project, 'plain')
-    train(project, cluster, '--slurm', 'plain', '--', '--time=1', '--signal=B:USR1@58')
+    train_all(project, cluster, '--slurm', 'plain', '--', '--time=1', '--signal=B:USR1@58')
     cluster.wait(project, lambda jobs: jobs['plain'][2] == 1)
     (project.experiments / 'plain.gate').unlink()
     cluster.wait_for_all(project, plain='COMPLETED')
@@ -191,7 +190,7 @@ def test_time_limit_lets_the_program_stop_and_the_job_requeues_itself(project, c
 
 def test_cancelled_job_frees_its_claim_at_once(project, cluster):
     gate(project, 'plain')
-    train(project, cluster, '--slurm', 'plain')
+    train_all(project, cluster, '--slurm', 'plain')
     cluster.wait(project, lambda jobs: jobs['plain'][0] == 'RUNNING' and calls(project))
     cluster('scancel', '--me')
     cluster.wait_for_all(project, plain='CANCELLED')
@@ -202,7 +201,7 @@ def test_cancelled_job_frees_its_claim_at_once(project, cluster):
 
 def test_predictions_and_submissions_as_jobs(project, cluster):
     write_ensembles(project)
-    assert train(project, cluster).returncode == 0
+    assert train_all(project, cluster).returncode == 0
     result = project.run(
         'experiments/submit_all.sh',
         '--dataset',

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import ROOT
+from helpers import ROOT
 
 SCRIPTS = ROOT / 'datasets' / 'birdclef'
 sys.path[:0] = [str(SCRIPTS / folder) for folder in ('filelists', 'labels', 'xml')]

@@ -6,10 +6,10 @@ import re
 import signal
 
 import numpy as np
-from test_drivers import gate, open_gate, project, start_training, train, wait_for  # noqa: F401 (project is a fixture)
 
 import status as status_module
 from birdsong import files
+from helpers import gate, open_gate, start_training, train_all, wait_for
 
 
 def status(project, *arguments):
@@ -44,7 +44,7 @@ def test_status_tells_of_every_model(project):
     words = status(project, 'plain')['plain']
     assert words.startswith('failed') and 'the loss is not finite' in words and 'plain.log' in words
     (project.experiments / 'FAIL').unlink()
-    train(project)
+    train_all(project)
     root = project.experiments / 'tiny' / 'plain'
     files.save_npz(
         f'{root!s}.err.npz',
@@ -69,7 +69,7 @@ def test_without_a_table_status_shows_what_is_in_the_folder_and_the_published_mo
         return [line.split()[0] for line in result.stdout.splitlines()]
 
     assert len(shown()) == 37 + 1
-    train(project, 'plain')
+    train_all(project, 'plain')
     (project.experiments / 'tiny' / 'others.npz.lock').mkdir()
     assert shown() == ['others', 'plain', '2']
     assert shown('plain', 'dummy_lme1_fdrop05_fM10k_powlearn_shift5_fs1024_mc2cgr1dgr1') == [
@@ -123,7 +123,7 @@ def test_running_training_shows_its_epoch_rate_and_end(project):
 def test_student_of_a_failed_teacher_and_failing_predictions(project):
     (project.experiments / 'FAIL').write_text('plain')
     (project.experiments / 'FAIL_PREDICT').write_text('meta')
-    train(project)
+    train_all(project)
     states = status(project)
     assert states['student'] == 'waiting      for plain, which failed'
     assert states['both'] == 'waiting      for plain, which failed'
@@ -187,7 +187,7 @@ def test_released_training_goes_on_with_the_next_driver(project):
     (project.experiments / 'plain.gate').unlink()
     assert status(project)['plain'].startswith('interrupted')
     assert release(project, 'plain').returncode == 0
-    result = train(project, 'plain')
+    result = train_all(project, 'plain')
     assert result.returncode == 0 and 'plain: going on' in result.stdout
 
 

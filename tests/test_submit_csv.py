@@ -4,10 +4,11 @@ import pickle
 
 import numpy as np
 import pytest
-from test_eval import run, write_lines
 
 from birdsong.files import Problem
 from birdsong.scores import predictions
+from helpers import run_scores as run
+from helpers import write_lines
 from submit_csv import clock, media_ids
 
 GOLDEN = ('eval/submit_csv',)

@@ -15,7 +15,7 @@ import torch
 import train
 from birdsong import program
 from birdsong.files import Problem, load_npz, save_npz
-from conftest import ROOT
+from helpers import ROOT
 
 SMALL = dict(
     arch='conv:4x3x3x2x2,pool:3x3,Conv:8x3x-1,Conv:8x1x1',

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import ROOT
+from helpers import ROOT
 
 SCRIPT = ROOT / 'datasets' / 'validate.py'
 sys.path.insert(0, str(ROOT / 'datasets'))

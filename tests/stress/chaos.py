@@ -22,7 +22,7 @@ import time
 import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from conftest import Checkout
+from helpers import Checkout
 
 NAME = 'chaos'
 # Each of these is to be killed at least once, if there are as many kills.

@@ -144,9 +144,7 @@ def main():
     why = obstacle()
     if why:
         raise SystemExit(f'servers.py: {why}')
-    from test_drivers import with_standins
-
-    from conftest import Checkout
+    from helpers import Checkout, with_standins
 
     rng = random.Random(args.seed)
     top = pathlib.Path(tempfile.mkdtemp())

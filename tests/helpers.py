@@ -1,0 +1,269 @@
+"""What tests share: paths, golden cases, copies of the project, projects with stand-ins for what takes long."""
+
+import ast
+import functools
+import json
+import os
+import pathlib
+import shutil
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SHARED = pathlib.Path(os.environ.get('BIRDCLEF_SHARED', ROOT.parent / 'shared'))
+GOLDEN_DIR = SHARED / 'golden'
+# Each character means something to Bash, sed, awk, or the drivers themselves.
+ODD_NAME = 'a b&c|d{}\'"$(touch x)'
+sys.path[:0] = [str(ROOT / 'experiments'), str(ROOT / 'datasets')]
+
+
+@functools.lru_cache(None)
+def condensed():
+    """Golden case -> the fixture that holds it, for where ../shared isn't there (fixtures/make_golden.py)."""
+    cases = {}
+    for fixture in sorted((ROOT / 'tests' / 'fixtures').glob('golden_*.npz')):
+        with np.load(fixture) as f:
+            cases.update((name, fixture) for name in f.files if '|' not in name)
+    return cases
+
+
+def read_condensed(case):
+    """(description, arrays) of what a fixture holds of a golden case or network, or None.
+
+    Where only every n-th frame is kept, the description tells n as `every`.
+    """
+    if case not in condensed():
+        return None
+    with np.load(condensed()[case]) as f:
+        prefix = f'{case}|'
+        return json.loads(f[case].tobytes()), {k[len(prefix) :]: f[k] for k in f.files if k.startswith(prefix)}
+
+
+def read_golden(case):
+    """(description, arrays) of a golden case, or None if it is nowhere to be found."""
+    path = GOLDEN_DIR / (f'{case}.json')
+    if not path.exists():
+        return read_condensed(case)
+    arrays = {}
+    if path.with_suffix('.npz').exists():
+        with np.load(path.with_suffix('.npz')) as f:
+            arrays = dict(f)
+    return json.loads(path.read_text()), arrays
+
+
+def covered():
+    """Golden case -> names of the test modules that name it."""
+    cases = {}
+    for path in sorted((ROOT / 'tests').glob('test_*.py')):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == 'GOLDEN' for t in node.targets):
+                for case in ast.literal_eval(node.value):
+                    cases.setdefault(case, []).append(path.name)
+    return cases
+
+
+class Checkout:
+    """A copy of the project's files to run drivers in, away from what this checkout holds."""
+
+    def __init__(self, path):
+        self.path = path
+        self.experiments = path / 'experiments'
+        self.env = dict(os.environ, VIRTUAL_ENV=sys.prefix)
+        self.env.pop('CONDA_PREFIX', None)
+
+    def copy(self):
+        listing = subprocess.run(
+            [
+                'git',
+                'ls-files',
+                '-z',
+                '--cached',
+                '--others',
+                '--exclude-standard',
+                'datasets',
+                'experiments',
+                'prepare_birdclef.sh',
+                'requirements.txt',
+            ],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+        )
+        if listing.returncode:
+            pytest.skip('needs a checkout of git')
+        for name in listing.stdout.decode().split('\0'):
+            # a file that somebody is just writing may go away
+            if name and os.path.isfile(ROOT / name):
+                (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, self.path / name)
+
+    def start(self, script, *arguments, cwd=None, start_new_session=False, **env):
+        """A running script of the copy, as subprocess.Popen with its output in pipes."""
+        return subprocess.Popen(
+            [str(self.path / script), *map(str, arguments)],
+            cwd=cwd or self.path,
+            env=dict(self.env, **env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=start_new_session,
+        )
+
+    def run(self, script, *arguments, timeout=120, **kwargs):
+        """A finished script of the copy, as subprocess.CompletedProcess; `.output` is stdout and stderr."""
+        process = self.start(script, *arguments, **kwargs)
+        try:
+            stdout, stderr = process.communicate(timeout=timeout)
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+        result = subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+        result.output = stdout + stderr
+        return result
+
+
+# == Projects with stand-ins for what takes long ==
+
+DRIVER_CLASSES = ['ant', 'bee', 'cat']
+
+DRIVER_LISTS = {
+    'train': ['train/2014/LIFECLEF2014_RN%d.wav' % i for i in range(1, 4)],
+    'valid': ['train/2014/LIFECLEF2014_RN4.wav', 'train/2017/LIFECLEF2017_RN5.wav'],
+    'test': ['test/2014/LIFECLEF2014_RN6.wav', 'test/2017/LIFECLEF2017_RN7.wav'],
+    'soundscapes_val': ['soundscapes/val/SSW_RN8.wav'],
+    'soundscapes_test': ['soundscapes/test/SSW_RN9.wav'],
+}
+
+TABLE = """# name\tpresets\tteachers
+plain\tpublished dummy lme1
+student\tpublished dummy lme1\tban=plain
+meta\tpublished meta-256-512 metaonly
+both\tpublished resnet1 lme1 meta-256-512 pretrained\tinit_from=plain:meta\tit has two
+"""
+
+
+def with_standins(checkout, table=TABLE):
+    """Put stand-ins for what takes long, a dataset called tiny, and table.tsv into a copy of the project."""
+    for name in ('train.py', 'predict.py'):
+        shutil.copy2(ROOT / 'tests' / 'standins' / name, checkout.experiments / name)
+    validate = checkout.path / 'datasets' / 'validate.py'
+    validate.write_text(
+        '#!/usr/bin/env python3\nimport sys; open("CALLS", "a").write("validate %s\\n" % " ".join(sys.argv[1:]))\n'
+    )
+    (checkout.experiments / 'table.tsv').write_text(table)
+    write_dataset(checkout.path / 'datasets' / 'tiny')
+    return checkout
+
+
+def write_dataset(folder):
+    for part in ('filelists', 'labels', 'audio'):
+        (folder / part).mkdir(parents=True)
+    for name, keys in DRIVER_LISTS.items():
+        (folder / 'filelists' / name).write_text(''.join(key + '\n' for key in keys))
+    labelled = DRIVER_LISTS['train'] + DRIVER_LISTS['valid']
+    (folder / 'labels' / 'labelset').write_text('\n'.join(DRIVER_CLASSES) + '\n')
+    (folder / 'labels' / 'labelset_2014').write_text('ant\nbee\n')
+    (folder / 'labels' / 'labelset_2015').write_text('ant\nbee\n')
+    (folder / 'labels' / 'labelset_2017').write_text('\n'.join(DRIVER_CLASSES) + '\n')
+    (folder / 'labels' / 'fg.tsv').write_text(''.join('%s\t%d\n' % (key, i % 3) for i, key in enumerate(labelled)))
+    (folder / 'labels' / 'bg.tsv').write_text(''.join(f'{key}\t\n' for key in labelled))
+
+
+def train_all(project, *arguments, **kwargs):
+    return project.run(
+        'experiments/train_all.sh',
+        '--dataset',
+        'tiny',
+        '--models',
+        'table.tsv',
+        *arguments,
+        cwd=project.experiments,
+        **kwargs,
+    )
+
+
+def start_training(project, *arguments):
+    return project.start(
+        'experiments/train_all.sh',
+        '--dataset',
+        'tiny',
+        '--models',
+        'table.tsv',
+        *arguments,
+        cwd=project.experiments,
+        TRAIN_ALL_POLL='0.1',
+    )
+
+
+def calls(project, *kinds):
+    """Names of models in the order in which they were trained (or predicted with)."""
+    try:
+        lines = (project.experiments / 'CALLS').read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    return [line.split()[1] for line in lines if line.split()[0] in (kinds or ('train',))]
+
+
+def gate(project, name):
+    os.mkfifo(project.experiments / (name + '.gate'))
+
+
+def open_gate(project, name):
+    """Wait for the training to be there, and let it go on."""
+    (project.experiments / (name + '.gate')).write_text('go')
+    (project.experiments / (name + '.gate')).unlink()
+
+
+def wait_for(stream, words):
+    """Read what a driver says until `words` come."""
+    heard = ''
+    for line in stream:
+        heard += line
+        if words in line:
+            return heard
+    raise AssertionError(f'{words!r} never came, but: {heard}')
+
+
+def models_of(project):
+    return sorted(p.name for p in (project.experiments / 'tiny').glob('*.npz') if not p.name.endswith('.pred.npz'))
+
+
+def write_ensembles(project):
+    folder = project.experiments / 'tiny' / 'ensembles'
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'one.tsv').write_text('# plain alone\nplain\t1\n')
+    (folder / 'two.tsv').write_text('# options: --birdclef-filter\nplain\t0.5\nmeta\t2\n')
+
+
+# == Recordings and lists ==
+
+
+def chunk(name, body):
+    return name + struct.pack('<I', len(body)) + body + b'\0' * (len(body) % 2)
+
+
+def wav_bytes(samples, rate=22050, channels=1, bits=16, tag=1, before=b'', after=b'', extra=b''):
+    body = np.asarray(samples).tobytes()
+    block = channels * bits // 8
+    form = struct.pack('<HHIIHH', tag, channels, rate, rate * block, block, bits) + extra
+    inside = b'WAVE' + chunk(b'fmt ', form) + before + chunk(b'data', body) + after
+    return b'RIFF' + struct.pack('<I', len(inside)) + inside
+
+
+def write_lines(path, lines):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(''.join(f'{line}\n' for line in lines))
+
+
+def run_scores(dataset, *args, program='eval.py', cwd=None):
+    return subprocess.run(
+        [sys.executable, str(ROOT / 'experiments' / program), '--dataset', str(dataset), *map(str, args)],
+        capture_output=True,
+        text=True,
+        cwd=cwd or dataset.parent,
+    )
