@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from birdsong.data.feeds import Dataset, dataset_of
 from birdsong.files import Problem, naming, writing
-from birdsong.scores import metrics, predictions
+from birdsong.scores import combination, metrics
 
 # Evaluations, by strategy, unless --patience says otherwise.
 PATIENCE = {'greedy': 10, 'forward': 5, 'hyperopt': 1000, 'hyperopt_zero': 1000, 'hyperopt_log': 1000}
@@ -421,11 +421,11 @@ def read_members(args, dataset, files):
     """[(file, initial weight, digest)] of the inputs that can be read; a word on those that can't."""
     members = []
     for text in args.infiles:
-        name, weight = predictions.parse_weighted(text)
+        name, weight = combination.parse_weighted(text)
         if weight is not None and weight < 0:
             raise Problem(f'{text}: weights must not be negative')
         try:
-            digest = predictions.prepared(name, files, dataset.num_classes).digest()
+            digest = combination.prepared(name, files, dataset.num_classes).digest()
         except (Problem, OSError) as e:
             say(f'blender.py: skipped: {e}')
             continue
@@ -486,7 +486,7 @@ def main():
     check(args)
     from eval import labels_of
 
-    args.dataset = args.dataset or dataset_of(predictions.parse_weighted(args.infiles[0])[0])
+    args.dataset = args.dataset or dataset_of(combination.parse_weighted(args.infiles[0])[0])
     dataset = Dataset(args.dataset, args.labelfile)
     files = dataset.filelist(args.filelist)
     truth, background = labels_of(files, dataset, args)
@@ -514,7 +514,7 @@ def main():
     from birdsong.scores.ensemble import Ensemble
 
     ensemble = Ensemble(
-        (predictions.prepared(name, files, dataset.num_classes, args.softmax).scores for name, _, _ in members),
+        (combination.prepared(name, files, dataset.num_classes, args.softmax).scores for name, _, _ in members),
         truth,
         background,
         len(members),

@@ -15,7 +15,7 @@ import numpy as np
 
 from birdsong.data.feeds import Dataset, dataset_of
 from birdsong.files import Problem, read_lines, writing
-from birdsong.scores import metrics, predictions
+from birdsong.scores import combination, metrics, predictions
 
 # What --birdclef-filter and --subset-class give to classes that must not win: below any score, yet finite.
 IMPOSSIBLE = -1e30
@@ -174,9 +174,9 @@ def write_per_class(filename, dataset, scores, truth, background):
 
 def main():
     args = parse_arguments()
-    dataset = Dataset(args.dataset or dataset_of(predictions.parse_weighted(args.infiles[0])[0]), args.labelfile)
+    dataset = Dataset(args.dataset or dataset_of(combination.parse_weighted(args.infiles[0])[0]), args.labelfile)
     files = dataset.filelist(args.filelist)
-    members = [predictions.parse_weighted(text) for text in args.infiles]
+    members = [combination.parse_weighted(text) for text in args.infiles]
     weights = [1.0 if weight is None else weight for _, weight in members]
     rng = np.random.RandomState(args.subset_seed)
     if args.subset != 1:
@@ -186,8 +186,8 @@ def main():
 
     # A combination of predictions can do without labels; its members then only have to agree with each other.
     num_classes = None if args.save_predictions and not dataset.has_labels else dataset.num_classes
-    combined = predictions.combine(
-        (predictions.prepared(filename, files, num_classes, args.softmax, args.maxpool) for filename, _ in members),
+    combined = combination.combine(
+        (combination.prepared(filename, files, num_classes, args.softmax, args.maxpool) for filename, _ in members),
         weights,
     )
     if args.birdclef_filter:

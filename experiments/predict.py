@@ -27,7 +27,7 @@ from birdsong.networks import compiled, model
 from birdsong.networks.fcn import spectrograms
 from birdsong.networks.layers import Magnitudes
 from birdsong.prediction import inspection
-from birdsong.scores.predictions import Writer
+from birdsong.scores.journal import Writer
 
 
 def parse_arguments():

@@ -17,7 +17,7 @@ import numpy as np
 
 from birdsong.data.feeds import Dataset, dataset_of
 from birdsong.files import Problem, writing
-from birdsong.scores import predictions
+from birdsong.scores import combination
 
 SEGMENT_SECONDS = 5
 
@@ -83,7 +83,7 @@ def clock(seconds):
 def probabilities(scores, softmax, sigmoid):
     """Scores as probabilities, in the scores' precision."""
     if softmax:
-        scores = predictions.softmax(scores)
+        scores = combination.softmax(scores)
     if sigmoid:
         with np.errstate(over='ignore'):
             scores = 1 / (1 + np.exp(-scores))
@@ -118,7 +118,7 @@ def main():
         ['labelset'], 'a submission needs the class ids in it, one per line in the order of class indices'
     )
     classes, media = dataset.labelset, media_ids(files)
-    chosen = predictions.prepared(args.infile, files, dataset.num_classes, maxpool=args.mode == 'mono')
+    chosen = combination.prepared(args.infile, files, dataset.num_classes, maxpool=args.mode == 'mono')
     lines = 0
     with writing(args.outfile, 'w', encoding='utf-8', newline='\n') as f:
         for key in files:

@@ -267,3 +267,19 @@ def run_scores(dataset, *args, program='eval.py', cwd=None):
         text=True,
         cwd=cwd or dataset.parent,
     )
+
+
+PREDICTED = ['train/2014/b_RN2.wav', 'train/2014/a_RN1.wav', 'test/ü_RN3.wav']
+
+
+def some_rows(classes=5, counts=(2, 1, 4), seed=0):
+    """Random scores for each recording in PREDICTED: a list of float32 arrays (count, classes)."""
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(n, classes)).astype(np.float32) for n in counts]
+
+
+def assert_holds(loaded, files, rows):
+    """The predictions `loaded` are those `rows` of `files`."""
+    assert loaded.files == list(files)
+    for key, expected in zip(files, rows, strict=True):
+        np.testing.assert_array_equal(loaded[key], np.atleast_2d(expected))

@@ -405,7 +405,7 @@ CASES = [
             (folder, 'pred.npz: '),
             (lambda f: put(f, b''), 'pred.npz: '),
             (remove, 'no such file'),
-            (lambda f: predicted(f, OTHER), 'another data set|no predictions for'),
+            (lambda f: predicted(f, OTHER), 'another dataset|no predictions for'),
         )
     ),
     ('eval', predicted('p.pred.npz', classes=4), '4 classes'),

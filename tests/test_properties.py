@@ -13,7 +13,7 @@ from birdsong.data import metadata
 from birdsong.data.feeds import Dataset
 from birdsong.files import Problem
 from birdsong.networks import model
-from birdsong.scores import predictions
+from birdsong.scores import combination, predictions
 
 settings.register_profile(
     'parsers',
@@ -233,7 +233,7 @@ def test_any_bytes_are_lines_or_no_text(tmp_path, content):
 
 @given(st.one_of(WORD, TEXT), st.one_of(NUMBER, TEXT))
 def test_a_member_is_a_file_and_perhaps_a_weight(name, weight):
-    found = refused(lambda: predictions.parse_weighted(f'{name}:{weight}'), 'finite')
+    found = refused(lambda: combination.parse_weighted(f'{name}:{weight}'), 'finite')
     if found is not None:
         assert found[1] is None and found[0] == f'{name}:{weight}' or np.isfinite(found[1]) and found[0] == name
 

@@ -17,7 +17,7 @@ sys.path.insert(0, EXPERIMENTS)
 
 import numpy as np  # noqa: E402
 
-from birdsong.scores import predictions  # noqa: E402
+from birdsong.scores.journal import Writer  # noqa: E402
 
 MEASURE = """
 import resource, sys, time
@@ -47,7 +47,7 @@ def main():
         name = os.path.join(folder, 'large.pred.npz')
         keys = [f'train/2014/LIFECLEF2014_BIRDAMAZON_XC_WAV_RN{int(i)}.wav' for i in range(args.recordings)]
         rng = np.random.default_rng(0)
-        with predictions.Writer(name, keys, args.classes) as writer:
+        with Writer(name, keys, args.classes) as writer:
             for key in keys:
                 writer.add(key, rng.random((1, args.classes), np.float32))
             writer.finish()

@@ -1,0 +1,177 @@
+"""Writing predictions in a way that survives interruptions: a killed program goes on where it was."""
+
+import contextlib
+import hashlib
+import json
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from birdsong.files import Problem, naming
+from birdsong.scores.predictions import as_float32, load, write
+
+
+class Writer:
+    """Writes predictions of many recordings; finished ones are kept in a journal, `.NAME.journal` beside `filename`.
+
+    `files` are all recordings of the result, in its order. `key` is a text that identifies model and settings: a
+    journal of another key, other files or another number of classes is discarded. `rows_key` is the part of it that
+    the rows depend on; it is stored in the result, so that `reuse` can take rows from there later.
+
+    `.done` is the set of files that are finished. `add` takes recordings in any order. `finish` writes `filename`, with
+    the same bytes as without interruptions, and removes the journal.
+    """
+
+    # A record in the journal starts with the index of the file (~index if more records of the file follow), the number
+    # of its rows in earlier records, the number of rows, and a checksum of these and the scores. The scores follow.
+    RECORD = struct.Struct('<qqqI')
+
+    def __init__(
+        self, filename: str | os.PathLike, files: list[str], num_classes: int, key: str = '', rows_key: str = ''
+    ):
+        self.filename, self.files, self.num_classes = os.fspath(filename), list(files), int(num_classes)
+        self._where = {name: i for i, name in enumerate(self.files)}
+        if len(self._where) < len(self.files):
+            twice = next(name for i, name in enumerate(self.files) if self._where[name] != i)
+            raise Problem(f'{self.filename}: the file list names {twice} twice; remove one of them')
+        if not self.files:
+            raise Problem(f'{self.filename}: no recordings to write predictions of; is the file list empty?')
+        self.key = hashlib.sha256(rows_key.encode()).hexdigest() if rows_key else ''
+        folder, base = os.path.split(self.filename)
+        self.journal = os.path.join(folder, f'.{base}.journal')
+        files_hash = hashlib.sha256('\n'.join(self.files).encode()).hexdigest()
+        head = {'predictions': base, 'key': key, 'classes': self.num_classes, 'files': files_hash}
+        self._head = json.dumps(head).encode() + b'\n'
+        self._records, self.done = {}, set()
+        self._open()
+
+    def _open(self):
+        """Open the journal: read its records and cut off a torn end; start a new one if it is of something else."""
+        with contextlib.suppress(FileNotFoundError), open(self.journal, 'rb') as f:
+            end = len(self._head)
+            if f.read(end) != self._head:
+                os.unlink(self.journal)
+            else:
+                record = self._read(f, end)
+                while record is not None:
+                    self._note(end, *record)
+                    end = f.tell()
+                    record = self._read(f, end)
+                os.truncate(self.journal, end)
+        # Each record is appended by one call, so that even two writers of one file cannot tear each other's records.
+        self._file = open(self.journal, 'ab+', buffering=0)
+        if os.fstat(self._file.fileno()).st_size == 0:
+            with naming(self.journal):
+                self._file.write(self._head)
+
+    def _note(self, at, index, before, rows):
+        """Remember the record at `at`, unless it does not continue the last one: then its recording was given up."""
+        more = index < 0
+        index = ~index if more else index
+        if not before:
+            self._records[index] = []
+        records = self._records.get(index, [])
+        if before == sum(count for _, count in records):
+            records.append((at, len(rows)))
+            if not more:
+                self.done.add(self.files[index])
+
+    def _read(self, f, at):
+        """(index or ~index, rows before, rows) of the record at `at`, or None if there is no complete one."""
+        f.seek(at)
+        head = f.read(self.RECORD.size)
+        if len(head) < self.RECORD.size:
+            return None
+        index, before, count, check = self.RECORD.unpack(head)
+        size = count * self.num_classes * 4
+        if not (-len(self.files) <= index < len(self.files) and before >= 0 and 0 < size < 1 << 40):
+            return None
+        if size > os.fstat(f.fileno()).st_size - f.tell():
+            return None
+        content = f.read(size)
+        if len(content) < size or zlib.crc32(content, zlib.crc32(head[:24])) != check:
+            return None
+        return index, before, np.frombuffer(content, '<f4').reshape(count, self.num_classes)
+
+    def reuse(self, filename: str | os.PathLike) -> int | None:
+        """Take over the rows of our recordings from a prediction file with the same key.
+
+        Returns the number of recordings, or None if the file has another key or none. Raises Problem if it is damaged.
+        """
+        old = load(filename)
+        if not self.key or old.key != self.key or old.num_classes != self.num_classes:
+            return None
+        taken = [file for file in self.files if file in old and file not in self.done]
+        for file in taken:
+            self.add(file, old[file])
+        return len(taken)
+
+    def add(self, file: str, rows: np.ndarray | Iterator[np.ndarray]) -> None:
+        """Add a recording: `rows` (classes) or (n, classes), or an iterator over such arrays, so that not all rows need
+        to be in memory. Raises Problem for scores that are not finite."""
+        if file not in self._where:
+            raise Problem(f'{self.filename}: {file} is not in the file list')
+        if file in self.done:
+            raise Problem(f'{self.filename}: {file} is in it already')
+        parts = rows if hasattr(rows, '__next__') else iter([rows])
+        part, before = next(parts), 0
+        for following in parts:
+            before += self._add(~self._where[file], before, part)
+            part = following
+        self._add(self._where[file], before, part)
+
+    def _add(self, index, before, rows):
+        """Write a record to the journal. Returns its number of rows."""
+        rows = np.atleast_2d(rows)
+        file = self.files[max(index, ~index)]
+        if rows.ndim != 2 or not len(rows) or rows.shape[1] != self.num_classes:
+            raise Problem(f'{self.filename}: scores of {file} are {rows.shape}, not (rows, {self.num_classes})')
+        if not np.isfinite(rows).all():
+            raise Problem(
+                f'{self.filename}: scores of {file} are not finite: the recording or the model is broken; validate the '
+                'dataset, or train the model again'
+            )
+        content = as_float32(rows).tobytes()
+        head = struct.pack('<qqq', index, before, len(rows))
+        record = head + struct.pack('<I', zlib.crc32(content, zlib.crc32(head))) + content
+        with naming(self.journal):
+            written = self._file.write(record)
+            if written != len(record):
+                # Writing the rest either succeeds or raises the reason (disk full); the next start cuts off torn records.
+                self._file.write(record[written:])
+        self._note(self._file.tell() - len(record), index, before, rows)
+        return len(rows)
+
+    def finish(self) -> None:
+        """Write the prediction file and remove the journal. Raises Problem if recordings are missing."""
+        missing = [name for name in self.files if name not in self.done]
+        if missing:
+            raise Problem(f'{self.filename}: {len(missing)} recordings were not predicted, such as {missing[0]}')
+        counts = [sum(count for _, count in self._records[i]) for i in range(len(self.files))]
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        write(self.filename, self.files, offsets, self._blocks(), self.num_classes, self.key)
+        self.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.journal)
+
+    def _blocks(self):
+        """Yield the scores of all records, in the order of the files."""
+        for i in range(len(self.files)):
+            for at, _ in self._records[i]:
+                record = self._read(self._file, at)
+                if record is None or i not in (record[0], ~record[0]):
+                    raise Problem(f'{self.journal}: damaged while it was in use; start again')
+                yield record[2]
+
+    def close(self) -> None:
+        """Close the journal; its content is kept for the next time."""
+        self._file.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
