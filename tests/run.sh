@@ -6,7 +6,8 @@ set -euo pipefail
 usage() {
     cat <<'END'
 Usage: tests/run.sh [--all] [PYTEST ARGUMENTS]
-Runs the tests that take seconds; with --all, also those that take minutes.
+Runs the tests that take seconds, in one process per core; with --all, also those that take minutes. -n 0 runs them in one
+process, as a debugger needs.
 Example: tests/run.sh tests/test_models.py -k teachers
 END
 }
@@ -15,7 +16,9 @@ main() {
     case ${1:-} in -h | --help) usage; exit 0 ;; esac
     ensure_env
     cd "$ROOT"
-    exec "$PYTHON" -m pytest -q "$@"
+    # The processes share the cores, so each computes in one thread.
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+    exec "$PYTHON" -m pytest -q -n auto --maxprocesses 8 --dist worksteal "$@"
 }
 
 main "$@"
