@@ -25,7 +25,7 @@ from birdsong.data.prefetch import run_ahead
 from birdsong.files import Problem
 from birdsong.networks import compiled, model
 from birdsong.networks.fcn import spectrograms
-from birdsong.networks.layers import Magnitudes
+from birdsong.networks.frontend import Magnitudes
 from birdsong.prediction import inspection
 from birdsong.scores.journal import Writer
 

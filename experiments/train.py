@@ -24,7 +24,7 @@ from birdsong.data import audio
 from birdsong.data.feeds import Dataset, TrainFeed, ValidFeed, needs_host_spectrogram
 from birdsong.files import Problem, save_npz
 from birdsong.networks import model
-from birdsong.networks.layers import Magnitudes
+from birdsong.networks.frontend import Magnitudes
 from birdsong.scores import metrics
 from birdsong.training import checkpoint, costs, optim, provenance
 from birdsong.training.schedule import COLUMNS, Schedule

@@ -12,7 +12,7 @@ from test_inference import BASE, NETWORKS, build, random_spectrogram, randomise
 from birdsong import config, model_table
 from birdsong.data import audio, metadata
 from birdsong.files import Problem
-from birdsong.networks import fcn, model
+from birdsong.networks import fcn, model, pooling
 from helpers import ROOT
 
 WINDOW = 1.5
@@ -80,7 +80,7 @@ def test_sliding_by_doubling_equals_sliding(count, spacing):
     expected = torch.stack(
         [x[..., t : t + (count - 1) * spacing + 1 : spacing].sum(-1) for t in range(80 - (count - 1) * spacing)], -1
     )
-    torch.testing.assert_close(fcn.slide(x, count, spacing, torch.add), expected)
+    torch.testing.assert_close(pooling.slide(x, count, spacing, torch.add), expected)
 
 
 @pytest.mark.parametrize(

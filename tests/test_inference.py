@@ -68,7 +68,7 @@ def build(name, *settings, num_meta=0):
 @pytest.mark.parametrize('batch', [1, 2])
 def test_scores_are_those_of_the_network_as_trained(name, batch):
     net = build(name)
-    fast = model.for_inference(net)
+    fast = compiled.for_inference(net)
     assert isinstance(fast, compiled.FastNetwork)
     for frames in (net.min_frames, net.min_frames + 1, 131, 200):
         spect = random_spectrogram(net, max(frames, net.min_frames), batch)
@@ -83,7 +83,7 @@ def test_scores_are_those_of_the_network_as_trained(name, batch):
 @pytest.mark.parametrize('block', [1, 7, 64])
 def test_blocks_join_without_a_seam(name, block):
     net = build(name)
-    program = model.for_inference(net).program
+    program = compiled.for_inference(net).program
     spect = random_spectrogram(net, 203)
     program.block = 1000
     whole = program(spect)
@@ -97,9 +97,9 @@ def test_the_fast_convolution_is_used_where_it_pays(monkeypatch):
     used = []
     plain = compiled._convolve_fast
     monkeypatch.setattr(compiled, '_convolve_fast', lambda x, op: used.append(op['weight'].shape) or plain(x, op))
-    model.for_inference(build('plain')).maps(random_spectrogram(build('plain'), 200))
+    compiled.for_inference(build('plain')).maps(random_spectrogram(build('plain'), 200))
     assert not used
-    model.for_inference(build('wide')).maps(random_spectrogram(build('wide'), 200))
+    compiled.for_inference(build('wide')).maps(random_spectrogram(build('wide'), 200))
     assert len(used) == 2
 
 
@@ -112,13 +112,13 @@ def test_large_values_keep_their_precision():
         spect = random_spectrogram(net, 300)
         expected = net.double()(spect.double())['logits']
         scale = expected.abs().max()
-        found = model.for_inference(net.float())(spect)['logits']
+        found = compiled.for_inference(net.float())(spect)['logits']
     assert (found - expected).abs().max() < 2e-5 * scale
 
 
 def test_parts_and_errors_are_those_of_the_network():
     net = build('plain', 'arch_meta=full:4', 'arch_meta.weight=0.5', num_meta=2)
-    fast = model.for_inference(net)
+    fast = compiled.for_inference(net)
     spect, meta = random_spectrogram(net, 150), torch.ones(1, 2)
     pooling = fast.pooling()
     pooling.add(fast.maps(spect[:, :100]))
@@ -136,16 +136,16 @@ def test_parts_and_errors_are_those_of_the_network():
 
 def test_networks_that_cannot_be_compiled_predict_as_they_are():
     meta_only = model.build(config.load([], BASE + ['arch=', 'arch_meta=full:4']), 3, 2)
-    assert model.for_inference(meta_only) is meta_only and not meta_only.training
+    assert compiled.for_inference(meta_only) is meta_only and not meta_only.training
     whole = model.build(config.load([], BASE + ['arch=conv:4x3x3,pool:-1x2']), 3)
-    assert model.for_inference(whole) is whole
+    assert compiled.for_inference(whole) is whole
 
 
 def test_mixed_precision_is_left_to_the_caller():
     net = build('attention')
     spect = random_spectrogram(net, 150)
     with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
-        found = model.for_inference(net)(spect)['output']
+        found = compiled.for_inference(net)(spect)['output']
     with torch.no_grad():
         torch.testing.assert_close(found, net(spect)['output'], rtol=0.05, atol=0.05)
 

@@ -8,7 +8,7 @@ import torch
 
 from birdsong import config
 from birdsong.files import Problem
-from birdsong.networks import layers, model
+from birdsong.networks import architecture, frontend, layers, model, pooling
 
 GOLDEN = (
     'layers/arch_Conv',
@@ -96,8 +96,10 @@ RNG = np.random.default_rng(0)
 def make(arch, *settings, channels=4, bands=14):
     """The layers of an architecture string, ready to predict, and their Chain."""
     cfg = config.load([], [f'arch={arch}', *(s for setting in settings for s in setting.split())])
-    chain = model.Chain(channels, bands)
-    return torch.nn.Sequential(*model.make_layers(model.parse(cfg), cfg, 'arch', chain, RNG)).eval(), chain
+    chain = architecture.Chain(channels, bands)
+    return torch.nn.Sequential(
+        *architecture.make_layers(architecture.parse(cfg), cfg, 'arch', chain, RNG)
+    ).eval(), chain
 
 
 def fill(module, arrays, prefix='param'):
@@ -263,7 +265,7 @@ def test_batch_normalisation_in_mixed_precision_keeps_its_statistics_in_float32(
 )
 def test_magnitude_scales(golden, name, settings):
     _, arrays = golden(f'layers/{name}')
-    scale = fill(layers.make_magnitude_scale(config.load([], [settings]), 10), arrays)
+    scale = fill(frontend.make_magnitude_scale(config.load([], [settings]), 10), arrays)
     tolerance = 5e-6
     if name == 'pow_learn':  # where x is 0 the original's gradient is infinite, ours 0
         zeros = arrays['x0'] == 0
@@ -278,7 +280,7 @@ def test_power_with_a_plain_exponent(golden):
     _, arrays = golden('layers/pow_plain')
     x = torch.from_numpy(arrays['x0'].astype('f8')).requires_grad_()
     exponent = torch.tensor(float(arrays['param0']), dtype=torch.double, requires_grad=True)
-    out = layers.power(x, exponent)
+    out = frontend.power(x, exponent)
     close(out, arrays['out'], 1e-5)
     (out * torch.from_numpy(arrays['R'])).sum().backward()
     close(x.grad, arrays['grad_x0'], 1e-5)
@@ -297,13 +299,13 @@ def test_power_with_a_plain_exponent(golden):
     ],
 )
 def test_initial_value_of_a_learnt_scale(setting, parameter):
-    scale = layers.make_magnitude_scale(config.load([], [f'magscale={setting}']), 10)
+    scale = frontend.make_magnitude_scale(config.load([], [f'magscale={setting}']), 10)
     assert [p.item() for p in scale.parameters()] == [parameter]
 
 
 @pytest.mark.parametrize('steps', [1, 2, 31, 32, 33, 64, 65, 1025, 2000])
 def test_smoother_of_pcen_equals_its_recursion(steps):
-    pcen = layers.PCEN(3).double()
+    pcen = frontend.PCEN(3).double()
     with torch.no_grad():
         pcen.log_s.copy_(torch.log(torch.tensor([0.025, 0.5, 1.2])))
     x = torch.rand(2, steps, 3, dtype=torch.double)
@@ -315,7 +317,7 @@ def test_smoother_of_pcen_equals_its_recursion(steps):
 
 
 def test_alpha_of_pcen_can_be_fixed():
-    scale = layers.make_magnitude_scale(config.load([], ['magscale=pcen', 'pcen_fix_alpha=1']), 10)
+    scale = frontend.make_magnitude_scale(config.load([], ['magscale=pcen', 'pcen_fix_alpha=1']), 10)
     assert [n for n, p in scale.named_parameters() if not p.requires_grad] == ['log_alpha']
     assert list(scale.state_dict()) == ['log_s', 'log_alpha', 'log_delta', 'log_r']
 
@@ -326,7 +328,7 @@ def test_learnt_filterbank(golden, name):
     cfg = config.load(
         [], ['frame_len=256', 'mel_bands=40', 'mel_max=10000', 'arch.mel_trainable=%d' % (name != 'melbank_fixed')]
     )
-    bank = layers.LearnableMelBank(cfg)
+    bank = frontend.LearnableMelBank(cfg)
     if name == 'melbank_init':
         close(model.original_arrays(bank)[0], arrays['param0'])
     # the original's own float32 and float64 differ by 1e-5 here
@@ -334,7 +336,9 @@ def test_learnt_filterbank(golden, name):
 
 
 def test_random_spread_scales_all_peaks_alike():
-    bank = layers.LearnableMelBank(config.load([], ['filterbank=mel_learn', 'arch.mel_rndspread=0.1', 'mel_max=8000']))
+    bank = frontend.LearnableMelBank(
+        config.load([], ['filterbank=mel_learn', 'arch.mel_rndspread=0.1', 'mel_max=8000'])
+    )
     torch.manual_seed(1)
     assert torch.equal(bank.eval().filterbank(), bank.filterbank())
     drawn = bank.train().filterbank()
@@ -355,13 +359,13 @@ def test_random_spread_scales_all_peaks_alike():
 )
 def test_global_pooling(golden, name, pool):
     _, arrays = golden(f'layers/{name}')
-    check(layers.GlobalPool(pool), None, arrays)
+    check(pooling.GlobalPool(pool), None, arrays)
 
 
 @pytest.mark.parametrize('name', ['attention_pool', 'attention_pool_freq3'])
 def test_attention_pooling(golden, name):
     _, arrays = golden(f'layers/{name}')
-    pool = layers.GlobalPool(f'attention:{int(arrays["x1"].shape[1])}')
+    pool = pooling.GlobalPool(f'attention:{int(arrays["x1"].shape[1])}')
     check(lambda x, attention: pool(torch.cat([x, attention], 1)), None, arrays)
 
 
@@ -382,7 +386,7 @@ def test_pooling_block_by_block_equals_pooling_at_once(pool, bands):
         if pool == 'noisy-or'
         else 30 * torch.randn(2, 6, 50, bands, generator=generator)
     )
-    pool = layers.GlobalPool(pool)
+    pool = pooling.GlobalPool(pool)
     streaming = pool.streaming()
     for start, stop in ((0, 1), (1, 20), (20, 27), (27, 50)):
         streaming.add(maps[:, :, start:stop])
@@ -473,10 +477,10 @@ def test_magnitudes_equal_the_front_end_on_the_host():
     cfg = config.load([], ['mel_max=10000'])
     samples = (np.random.default_rng(0).normal(0, 3000, 22050)).astype(np.int16)
     expected = audio.spectrogram(samples, cfg['sample_rate'], cfg['frame_len'], cfg['fps'], bins=audio.num_bins(cfg))
-    found = layers.Magnitudes(cfg)(torch.from_numpy(np.stack([samples, samples[::-1]])))
+    found = frontend.Magnitudes(cfg)(torch.from_numpy(np.stack([samples, samples[::-1]])))
     assert found.shape == (2,) + expected.shape and found.dtype == torch.float32
     np.testing.assert_allclose(found[0].numpy(), expected, rtol=1e-4, atol=0.05)
-    assert layers.Magnitudes(cfg)(torch.zeros(2, 1023, dtype=torch.int16)).shape == (2, 0, 465)
+    assert frontend.Magnitudes(cfg)(torch.zeros(2, 1023, dtype=torch.int16)).shape == (2, 0, 465)
 
 
 def test_batch_statistics_are_exact_whatever_the_memory_layout():

@@ -19,7 +19,7 @@ import torch
 
 from birdsong import config
 from birdsong.data import audio
-from birdsong.networks import model
+from birdsong.networks import compiled, model
 
 
 def network(classes):
@@ -61,7 +61,7 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(1)
     net = network(args.classes)
-    fast = model.for_inference(net)
+    fast = compiled.for_inference(net)
     for seconds in (30, 60):
         spect = spectrogram(net, seconds, np.random.default_rng(seconds))
         with torch.no_grad():

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from birdsong.files import Problem
-from birdsong.networks import layers
+from birdsong.networks import frontend, layers
 
 # bytes that the largest map of a block may have, for the processor's cache to hold it
 BLOCK_BYTES = 1 << 23
@@ -89,15 +89,15 @@ def _front(front):
         )
     if bank is not None:
         steps.append(
-            dict(kind='matrix', matrix=bank.filterbank() if isinstance(bank, layers.LearnableMelBank) else bank.bank)
+            dict(kind='matrix', matrix=bank.filterbank() if isinstance(bank, frontend.LearnableMelBank) else bank.bank)
         )
-    if isinstance(scale, layers.Log):
+    if isinstance(scale, frontend.Log):
         steps.append(dict(kind='log1p' if scale.plus_one else 'log'))
-    elif isinstance(scale, layers.LearnableLog):
+    elif isinstance(scale, frontend.LearnableLog):
         steps.append(dict(kind='log1p', scale=scale.scale.exp()))
-    elif isinstance(scale, layers.LearnablePower):
+    elif isinstance(scale, frontend.LearnablePower):
         steps.append(dict(kind='power', exponent=torch.sigmoid(scale.exponent)))
-    elif isinstance(scale, layers.PCEN):
+    elif isinstance(scale, frontend.PCEN):
         steps.append(dict(kind='pcen', **dict(scale.named_parameters())))
     scale, shift = front.standardise.folded()
     return dict(kind='front', main=steps + [dict(kind='standardise', scale=scale, shift=shift)], bands=front.bands)
@@ -564,7 +564,7 @@ class CompiledNetwork:
         elif op['kind'] == 'pool':
             self.rate /= op['stride'][0]
         elif op['kind'] == 'pcen':
-            op['module'] = layers.PCEN(len(op['log_s'])).to(self.device).requires_grad_(False)
+            op['module'] = frontend.PCEN(len(op['log_s'])).to(self.device).requires_grad_(False)
             op['module'].load_state_dict({k: op[k] for k in op['module'].state_dict()})
         elif op['kind'] == 'residual':
             before = self.bands, self.rate

@@ -15,7 +15,7 @@ import torch
 from birdsong import files
 from birdsong.data import audio
 from birdsong.files import Problem
-from birdsong.networks import compiled, layers
+from birdsong.networks import compiled, layers, pooling
 
 # frames of a recording whose spectrogram is computed at a time
 READ_FRAMES = 4200
@@ -51,77 +51,6 @@ def spectrograms(samples, cfg, least):
         audio.release(samples)
 
 
-def slide(x, count, spacing, combine):
-    """combine(x[t], x[t + spacing], ..., `count` of them) for each t along the last axis, by doubling."""
-    length = x.shape[-1] - (count - 1) * spacing
-    result, done, width = None, 0, 1
-    while True:
-        if count & width:
-            part = x[..., done * spacing : done * spacing + length]
-            result = part if result is None else combine(result, part)
-            done += width
-        if 2 * width > count:
-            return result
-        x = combine(x[..., : -width * spacing], x[..., width * spacing :])
-        width *= 2
-
-
-class SlidingPool:
-    """`arch.pool` over sliding windows of `count` positions that are `spacing` rows apart, of maps that come block by block."""
-
-    def __init__(self, pool, count, spacing):
-        self.pool, self.spacing = pool, spacing
-        self.count = 1 if pool.kind in ('none', 'attention_nopool') else count
-        self.rest, self.emitted = None, False
-
-    def push(self, maps):
-        """Maps (batch, maps, rows, bands) -> (batch, classes, rows) of the windows that are complete now, or None."""
-        if self.rest is not None:
-            maps = torch.cat([self.rest, maps], 2)
-        rows = maps.shape[2] - (self.count - 1) * self.spacing
-        self.rest = maps[:, :, max(0, rows) :]
-        if rows < 1:
-            return None
-        self.emitted = True
-        return self._slide(maps)
-
-    def end(self):
-        """What there is, pooled, if the recording is shorter than a window; else None."""
-        if self.emitted or self.rest is None or not self.rest.shape[2]:
-            return None
-        maps = self.rest[:, :, :: self.spacing]
-        self.count = maps.shape[2]
-        return SlidingPool(self.pool, maps.shape[2], 1)._slide(maps)
-
-    def _slide(self, maps):
-        kind, attention = self.pool.kind, self.pool.attention
-        if kind == 'attention':
-            return self._attend(maps[..., 0])
-        x = maps[:, : maps.shape[1] - attention]
-        bands, sharpness = x.shape[3], self.pool.number
-        if kind in ('none', 'attention_nopool'):
-            return x.flatten(2)
-        if kind == 'max':
-            return slide(x.amax(3), self.count, self.spacing, torch.maximum)
-        if kind == 'mean':
-            return slide(x.mean(3), self.count, self.spacing, torch.add) / self.count
-        if kind == 'noisy-or':
-            return 1 - slide((1 - x).prod(3), self.count, self.spacing, torch.mul)
-        x = slide(torch.logsumexp(x * sharpness, 3), self.count, self.spacing, torch.logaddexp)
-        return (x - math.log(self.count * bands)) / sharpness
-
-    def _attend(self, maps):
-        data, attention = maps[:, : -self.pool.attention], maps[:, -self.pool.attention :]
-        rows = maps.shape[2] - (self.count - 1) * self.spacing
-        weights = torch.softmax(
-            attention.unfold(2, (self.count - 1) * self.spacing + 1, 1)[..., :: self.spacing], 3
-        ).mean(1)
-        total = 0
-        for i in range(self.count):
-            total = total + weights[:, None, :, i] * data[:, :, i * self.spacing : i * self.spacing + rows]
-        return total
-
-
 class Scores:
     """A recording on its way: `push` blocks of its spectrogram (batch, frames, bins) in order, then `end`.
 
@@ -131,7 +60,7 @@ class Scores:
     def __init__(self, fcn, meta):
         self.fcn, self.extra = fcn, fcn.metadata(meta)
         self.stream = fcn.program.stream()
-        self.pool = SlidingPool(fcn.pool, fcn.count, fcn.spacing)
+        self.pool = pooling.SlidingPool(fcn.pool, fcn.count, fcn.spacing)
 
     def _finish(self, parts):
         parts = [p for p in parts if p is not None]
@@ -167,7 +96,7 @@ class FullyConvolutional:
 
     def __init__(self, operations, meta, settings, window, least, count, margin, network_step, step, device='cpu'):
         self.operations, self.meta, self.settings = operations, meta, settings
-        self.pool, self.count = layers.GlobalPool(settings['arch.pool']), count
+        self.pool, self.count = pooling.GlobalPool(settings['arch.pool']), count
         self.least, self.step, self.network_step = least, step, network_step
         self.spacing = network_step // step
         self.window = (
