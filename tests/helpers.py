@@ -1,7 +1,10 @@
 """What tests share: paths, golden cases, copies of the project, projects with stand-ins for what takes long."""
 
 import ast
+import contextlib
 import functools
+import importlib
+import io
 import json
 import os
 import pathlib
@@ -260,14 +263,26 @@ def write_lines(path, lines):
     path.write_text(''.join(f'{line}\n' for line in lines))
 
 
-def run_scores(dataset, *args, program='eval.py', cwd=None):
-    return subprocess.run(
-        [sys.executable, str(ROOT / 'experiments' / program), '--dataset', str(dataset), *map(str, args)],
-        capture_output=True,
-        text=True,
-        cwd=cwd or dataset.parent,
-    )
+def run_scores(dataset, *args, program='eval.py'):
+    """Run a program of the scores in this process, in the folder of the dataset. Returns a CompletedProcess."""
+    main = importlib.import_module(program.removesuffix('.py')).main
+    argv, folder, out, err = sys.argv, os.getcwd(), io.StringIO(), io.StringIO()
+    sys.argv = [str(ROOT / 'experiments' / program), '--dataset', str(dataset), *map(str, args)]
+    os.chdir(dataset.parent)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
+            importlib.import_module('birdsong.program').run(main)
+    finally:
+        sys.argv = argv
+        os.chdir(folder)
+    status = end.value.code or 0
+    if isinstance(status, str):
+        err.write(f'{status}\n')
+        status = 1
+    return subprocess.CompletedProcess(program, status, out.getvalue(), err.getvalue())
 
+
+# == Scores ==
 
 PREDICTED = ['train/2014/b_RN2.wav', 'train/2014/a_RN1.wav', 'test/ü_RN3.wav']
 
@@ -283,3 +298,29 @@ def assert_holds(loaded, files, rows):
     assert loaded.files == list(files)
     for key, expected in zip(files, rows, strict=True):
         np.testing.assert_array_equal(loaded[key], np.atleast_2d(expected))
+
+
+def model_scores(models=4, recordings=80, classes=9, levels=None, seed=0):
+    """Scores (models, recordings, classes), truth, background; later models are better. `levels` gives ties."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(classes, size=recordings)
+    background = [rng.choice(classes, rng.integers(4), replace=False).tolist() for _ in truth]
+    scores = rng.normal(size=(models, recordings, classes))
+    for m in range(models):
+        scores[m, np.arange(recordings), truth] += 2.5 * (m + 1) / models
+        for i, others in enumerate(background):
+            scores[m, i, others] += 1
+    if levels:
+        scores = np.round(scores * levels / 5)
+    return scores.astype(np.float32), truth, background
+
+
+def plain_maps(scores, truth, background, weights):
+    """The two MAPs by metrics.evaluate. The scores are summed in the same order as in the ensemble."""
+    from birdsong.scores import metrics
+
+    total = np.zeros(scores.shape[1:], np.float32)
+    for member, weight in zip(scores, np.float32(weights), strict=True):
+        total += weight * member
+    result = metrics.evaluate(total, truth, background)
+    return result['MAP'], result.get('MAP-bg', result['MAP'])

@@ -17,8 +17,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'
 
 import numpy as np  # noqa: E402
 
-import blender  # noqa: E402
-from birdsong.scores import metrics  # noqa: E402
+from birdsong.scores import metrics, search  # noqa: E402
 from birdsong.scores.ensemble import Ensemble  # noqa: E402
 
 
@@ -74,12 +73,11 @@ def main():
         from hyperopt import tpe  # noqa: F401
 
         for strategy, rows in table.items():
-            search = blender.Search(ensemble, 'fg+bg', blender.Trials(None, {}), seen)
+            found = search.Search(ensemble, 'fg+bg', seen)
             start = time.process_time()
-            weights = blender.run(
-                strategy, search, np.ones(args.models), args.trials if strategy != 'forward' else None, 0
-            )
-            rows.append((time.process_time() - start, search.best, sum(ensemble.evaluate(weights, unseen))))
+            patience = args.trials if strategy != 'forward' else None
+            weights = search.run(strategy, found, np.ones(args.models), patience, 0)
+            rows.append((time.process_time() - start, found.best, sum(ensemble.evaluate(weights, unseen))))
             print('%-8d %-14s %10.1f %10.4f %10.4f' % (problem, strategy, *rows[-1]), flush=True)
     ours, theirs = (np.median(rows, axis=0) for rows in table.values())
     print(

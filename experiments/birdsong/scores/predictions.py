@@ -86,13 +86,6 @@ class Predictions:
             return self.scores
         return np.maximum.reduceat(self.scores, self.offsets[:-1], axis=0)
 
-    def digest(self):
-        """Text that tells these predictions from others: a checksum of all they hold."""
-        value = zlib.crc32('\n'.join(self.files).encode(), zlib.crc32(self.offsets))
-        for block in _blocks(self.scores):
-            value = zlib.crc32(np.ascontiguousarray(block), value)
-        return f'{value:08x}'
-
 
 # -- Reading --
 
