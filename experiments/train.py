@@ -26,7 +26,7 @@ from birdsong.files import Problem, save_npz
 from birdsong.networks import model
 from birdsong.networks.frontend import Magnitudes
 from birdsong.scores import metrics
-from birdsong.training import checkpoint, costs, optim, provenance
+from birdsong.training import checkpoint, costs, optim, provenance, pseudo_labels
 from birdsong.training.schedule import COLUMNS, Schedule
 from launch import LOST
 
@@ -99,7 +99,8 @@ class Trainer:
         self.on_device = cfg['spectrogram'] == 'device' or cfg['spectrogram'] == 'auto' and device.type == 'cuda'
         if self.on_device and needs_host_spectrogram(cfg):
             self.on_device = False
-        self.feed = TrainFeed(dataset, cfg, on_device=self.on_device)
+        pseudo = pseudo_labels.load(cfg['pseudo_labels'], dataset.filelist('train'), dataset.num_classes)
+        self.feed = TrainFeed(dataset, cfg, on_device=self.on_device, pseudo_labels=pseudo)
         self.valid_feed = ValidFeed(dataset, cfg, on_device=self.on_device) if validate else None
         classes, num_meta = dataset.num_classes, self.feed.num_meta
         torch.manual_seed(cfg['seed'])

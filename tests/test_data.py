@@ -17,9 +17,10 @@ from birdsong.data.feeds import (
     ValidFeed,
     class_weights,
     needs_host_spectrogram,
-    pseudo_labels,
 )
 from birdsong.files import Problem
+from birdsong.scores import predictions
+from birdsong.training import pseudo_labels
 from helpers import wav_bytes
 
 GOLDEN = (
@@ -237,8 +238,6 @@ def test_golden_class_weights(golden, dataset):
 
 
 def test_golden_pseudo_labels(golden, dataset, tmp_path, monkeypatch):
-    from birdsong.scores import predictions
-
     case, arrays = golden('data/pseudo_labels')
     names = []
     for name in 'AB':
@@ -246,23 +245,25 @@ def test_golden_pseudo_labels(golden, dataset, tmp_path, monkeypatch):
         # Another order, and rows of another recording, make no difference.
         files = case['files'][::-1] + ['other.wav']
         predictions.save(names[-1], files, [row[None] for row in arrays[name][::-1]] + [np.zeros((2, 7), np.float32)])
-    cfg = config.load([], [f'pseudo_labels={",".join(names)}:softmax', 'batchsize=8', 'mel_max=10000'])
-    feed = TrainFeed(dataset, cfg)
+    cfg = config.load([], ['batchsize=8', 'mel_max=10000'])
+    files = dataset.filelist('train')
+    setting = f'{",".join(names)}:softmax'
+    feed = TrainFeed(dataset, cfg, pseudo_labels=pseudo_labels.load(setting, files, 7))
     order = np.argsort(feed.index['length'], kind='stable')
     np.testing.assert_array_equal(feed.labels[order], arrays['labels'])
-    np.testing.assert_allclose(pseudo_labels(cfg, feed.files, 7)(order), arrays['pseudo'], rtol=1e-5)
+    np.testing.assert_allclose(feed.pseudo(order), arrays['pseudo'], rtol=1e-5)
     batch = feed.batch(0)
     row_of = dict(zip(order.tolist(), arrays['pseudo']))
     np.testing.assert_allclose(batch['pseudo_label'], [row_of[i] for i in batch['item'].tolist()], rtol=1e-5)
     assert batch['pseudo_label'].dtype == np.float32
     with pytest.raises(Problem, match='no predictions for train/.*RN11.wav'):
         predictions.save(names[0], case['files'][:1], [arrays['A'][:1]])
-        TrainFeed(dataset, cfg)
+        pseudo_labels.load(setting, files, 7)
     with pytest.raises(Problem, match='5 classes, expected 7'):
         predictions.save(names[0], case['files'], list(arrays['A'][:, None, :5]))
-        TrainFeed(dataset, cfg)
+        pseudo_labels.load(setting, files, 7)
     with pytest.raises(Problem, match='expected FILE'):
-        TrainFeed(dataset, dict(cfg, pseudo_labels=names[1]))
+        pseudo_labels.load(names[1], files, 7)
 
 
 # == Metadata ==

@@ -319,9 +319,11 @@ class TrainFeed(Feed):
     int64 (B,); 'label_bg' bool (B, C); 'pseudo_label', 'mixed_label' float32 (B, C); 'weight' float32 (B,);
     'item' int64 (B,), places in the file list. With mixup, all but the samples stems from the first excerpts; with
     mixup2, 'label_bg' (then float32), 'pseudo_label' and 'weight' are mixed as 'mixed_label' is.
+
+    `pseudo_labels`: function of indices into the file list (B,) that gives 'pseudo_label'; without it there is none.
     """
 
-    def __init__(self, dataset, cfg, filelist='train', on_device=False):
+    def __init__(self, dataset, cfg, filelist='train', on_device=False, pseudo_labels=None):
         super().__init__(dataset, cfg, [filelist], on_device)
         if cfg['mixup'] and cfg['mixup2']:
             raise Problem('mixup and mixup2 exclude each other; set one of them to 0')
@@ -340,7 +342,7 @@ class TrainFeed(Feed):
                 f'{self.list_path}: {self.files[int(lengths.argmin())]} is shorter than one frame of {int(cfg["frame_len"])} samples; raise len_min'
             )
         self.weights = class_weights(cfg, self.labels, dataset.num_classes)
-        self.pseudo = pseudo_labels(cfg, self.files, dataset.num_classes)
+        self.pseudo = pseudo_labels
 
     def batch(self, k):
         """Batch number k, whoever asks and in whatever order."""
@@ -531,39 +533,3 @@ def class_weights(cfg, labels, num_classes):
         weights = ((mean / own) * (1 - own) / (1 - mean)) ** beta
     # With a single class all weigh the same.
     return np.nan_to_num(weights, nan=1, posinf=1).astype(np.float32)
-
-
-def pseudo_labels(cfg, files, num_classes):
-    """Function of items (B,) -> float32 (B, classes): the softmax of the mean of stored predictions of `files`; or
-    None unless pseudo_labels=FILE[,FILE...]:softmax is set. Of predictions for several segments, the maxima count.
-
-    Raises Problem if predictions are missing or have another number of classes.
-    """
-    if not cfg['pseudo_labels']:
-        return None
-    from birdsong.scores import predictions
-
-    names, _, kind = str(cfg['pseudo_labels']).rpartition(':')
-    if kind != 'softmax' or not names:
-        raise Problem(f'pseudo_labels={cfg["pseudo_labels"]}: expected FILE[,FILE...]:softmax')
-    stored = []
-    for name in names.split(','):
-        name = config.find(name)
-        stored.append(predictions.load(name))
-        lacking = [key for key in files if key not in stored[-1]]
-        if lacking:
-            raise Problem(f'{name}: no predictions for {lacking[0]}; predict the training list with that model')
-        if stored[-1].num_classes != num_classes:
-            raise Problem(
-                f'{name}: {int(stored[-1].num_classes)} classes, expected {int(num_classes)}; it belongs to another data set'
-            )
-
-    def softmax(items):
-        rows = []
-        for item in items.tolist():
-            mean = np.mean([np.atleast_2d(one[files[item]]).max(axis=0) for one in stored], axis=0)
-            rows.append(np.exp(mean - mean.max()))
-        rows = np.array(rows)
-        return (rows / rows.sum(axis=1, keepdims=True)).astype(np.float32)
-
-    return softmax
