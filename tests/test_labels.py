@@ -10,12 +10,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from helpers import ROOT
+from shared import metadata_values, xml_fields
 
 GOLDEN = ('misc/recreate_main', 'misc/recreate_repair')
 SCRIPTS = ROOT / 'datasets' / 'birdclef'
-sys.path[:0] = [str(SCRIPTS / 'xml'), str(SCRIPTS / 'labels')]
-import collect
-import recreate
 
 # What differs from the original, and why: these it read wrongly or not at all, though their meaning is plain.
 MENDED_TIMES = {
@@ -103,8 +101,8 @@ def outcome(repair, text):
 @pytest.mark.parametrize(
     'kind, repair, mended',
     [
-        ('repair_time', recreate.repair_time, MENDED_TIMES),
-        ('repair_elevation', recreate.repair_elevation, MENDED_ELEVATIONS),
+        ('repair_time', metadata_values.repair_time, MENDED_TIMES),
+        ('repair_elevation', metadata_values.repair_elevation, MENDED_ELEVATIONS),
     ],
 )
 def test_dirty_values_come_out_as_the_original_had_them_or_mended(golden, kind, repair, mended):
@@ -166,7 +164,7 @@ def test_labels_come_out_as_the_original_had_them_or_mended(golden, tmp_path):
     ],
 )
 def test_a_date_is_a_day_of_a_year(text, expected):
-    assert outcome(recreate.repair_date, text) == expected
+    assert outcome(metadata_values.repair_date, text) == expected
 
 
 @pytest.mark.parametrize(
@@ -185,7 +183,7 @@ def test_a_date_is_a_day_of_a_year(text, expected):
     ],
 )
 def test_degrees_are_numbers_on_the_globe(text, expected):
-    assert outcome(lambda text: recreate.repair_degrees(text, 90), text) == expected
+    assert outcome(lambda text: metadata_values.repair_degrees(text, 90), text) == expected
 
 
 @given(
@@ -194,24 +192,24 @@ def test_degrees_are_numbers_on_the_globe(text, expected):
 @example('1' * 100000)
 @example(f'{" " * 100000}x')
 def test_any_text_is_repaired_to_a_valid_value_or_dropped(text):
-    time = outcome(recreate.repair_time, text)
+    time = outcome(metadata_values.repair_time, text)
     if time is not None:
         datetime.time.fromisoformat(time)
         assert len(time) == 8
-    elevation = outcome(recreate.repair_elevation, text)
+    elevation = outcome(metadata_values.repair_elevation, text)
     assert elevation is None or re.fullmatch(r'-?\d+(-\d+)*', elevation)
-    date = outcome(recreate.repair_date, text)
+    date = outcome(metadata_values.repair_date, text)
     assert date is None or str(datetime.date.fromisoformat(date)) == date
 
 
 @given(st.datetimes(), st.integers(0, 8848))
 def test_clean_values_stay(when, height):
-    assert recreate.repair_date(when.date().isoformat()) == when.date().isoformat()
-    assert recreate.repair_time(when.strftime('%H:%M')) == when.strftime('%H:%M:00')
-    assert recreate.repair_time(when.strftime('%H:%M:%S')) == when.strftime('%H:%M:%S')
-    assert recreate.repair_elevation(str(height)) == str(height)
+    assert metadata_values.repair_date(when.date().isoformat()) == when.date().isoformat()
+    assert metadata_values.repair_time(when.strftime('%H:%M')) == when.strftime('%H:%M:00')
+    assert metadata_values.repair_time(when.strftime('%H:%M:%S')) == when.strftime('%H:%M:%S')
+    assert metadata_values.repair_elevation(str(height)) == str(height)
     # midnight and noon are where mistakes are made
-    assert recreate.repair_time(when.strftime('%I:%M %p')) == when.strftime('%H:%M:00')
+    assert metadata_values.repair_time(when.strftime('%I:%M %p')) == when.strftime('%H:%M:00')
 
 
 @given(
@@ -243,8 +241,8 @@ def test_clean_values_stay(when, height):
     ).map(b''.join)
 )
 def test_any_bytes_are_read_as_fields_or_refused(data):
-    fields, problems = collect.parse(data)
-    assert problems if fields is None else set(fields) == set(collect.FIELDS)
+    fields, problems = xml_fields.parse(data)
+    assert problems if fields is None else set(fields) == set(xml_fields.FIELDS)
 
 
 @pytest.mark.parametrize(
@@ -275,13 +273,13 @@ def test_any_bytes_are_read_as_fields_or_refused(data):
     ],
 )
 def test_xml_is_read_with_its_dirt(data, date, problem):
-    fields, problems = collect.parse(data)
+    fields, problems = xml_fields.parse(data)
     assert fields['Date'] == date
     assert problem in problems[0] if problem else not problems
 
 
 def test_bytes_that_are_not_utf8_are_read_as_a_windows_machine_wrote_them():
-    fields, _ = collect.parse(
+    fields, _ = xml_fields.parse(
         b'<?xml version="1.0" encoding="UTF-8"?><Audio><Author>Jos\xe9 \x96 P\xe9rez</Author></Audio>'
     )
     assert fields['Author'] == 'José – Pérez'
@@ -386,4 +384,4 @@ def test_a_source_without_labels_and_a_damaged_table_are_one_line(tmp_path):
     assert result.returncode == 1 and 'line 1' in result.stderr and result.stderr.count('\n') == 1
     # collecting again mends it
     assert run('xml/collect.py', source, '--dataset', tmp_path / 'made').returncode == 0
-    assert len(collect.read(str(tmp_path / 'made'))) == 1
+    assert len(xml_fields.read_records(str(tmp_path / 'made'))) == 1

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import ROOT
+from shared.xml_fields import FIELDS
 
 SCRIPTS = ROOT / 'datasets' / 'birdclef'
-sys.path[:0] = [str(SCRIPTS / folder) for folder in ('filelists', 'labels', 'xml')]
-import collect
+sys.path[:0] = [str(SCRIPTS / folder) for folder in ('filelists',)]
 import split
 
 
@@ -32,9 +32,7 @@ def make_dataset(folder, records, unlabelled=(), others=()):
         (folder / 'audio' / key).parent.mkdir(parents=True, exist_ok=True)
         (folder / 'audio' / key).touch()
     (folder / 'xml').mkdir()
-    rows = [['path', *collect.FIELDS]] + [
-        [key] + [fields.get(name, '') for name in collect.FIELDS] for key, fields in records.items()
-    ]
+    rows = [['path', *FIELDS]] + [[key] + [fields.get(name, '') for name in FIELDS] for key, fields in records.items()]
     (folder / 'xml' / 'recordings.tsv').write_text(''.join('\t'.join(row) + '\n' for row in rows))
     (folder / 'labels').mkdir()
     (folder / 'labels' / 'fg.tsv').write_text(
@@ -110,7 +108,7 @@ def test_any_collection_is_split_with_every_species_on_both_sides(recordings, se
 
 
 def test_one_place_is_known_by_its_name_or_its_coordinates():
-    base = {name: '' for name in collect.FIELDS}
+    base = {name: '' for name in FIELDS}
     records = {
         'a': dict(base, Author='A', Date='2010-05-06', Locality='Here', Latitude='1', Longitude='2'),
         'b': dict(base, Author='A', Date='2010-5-6', Locality='here'),

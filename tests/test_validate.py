@@ -158,7 +158,7 @@ FAULTS = {
         'have to be sorted',
     ),
     'labels twice': (append('labels/labelset', lambda content: content[-1]), 'each once'),
-    'label with semicolon': (append('labels/labelset', 'zz;z'), "'zz;z' can not be a class id"),
+    'label with semicolon': (append('labels/labelset', 'zz;z'), "'zz;z' cannot be a class id"),
     'no labels at all': (lambda dataset: (dataset / 'labels/labelset').write_text(''), 'no classes'),
     'names missing': (
         lambda dataset: lines(dataset / 'labels/labelset_latin', lambda content: content[1:]),

@@ -15,9 +15,8 @@ instead of the latter the start and end in seconds. The same options give the sa
 import os
 import sys
 
-sys.path.insert(
-    0, os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), 'experiments')
-)
+sys.path.insert(0, os.path.abspath(__file__).rpartition('/datasets/')[0] + '/experiments')
+sys.path.insert(1, os.path.abspath(__file__).rpartition('/datasets/')[0] + '/datasets')
 from birdsong import program  # isort: skip
 import argparse
 import collections

@@ -1,39 +1,37 @@
 #!/usr/bin/env python3
-"""Write the file lists of a dataset, with a validation list that is given, kept, or drawn.
+"""Write the file lists of a dataset. The validation recordings are those of a given list, or chosen at random.
 
-Lists what lies in datasets/NAME/audio/ in filelists/train, valid, test, soundscapes_val and soundscapes_test; training
-recordings without a label (no XML) leave the lists. A validation list that was given once (--valid-list) is kept in
-filelists/valid.given and used again; without one, about 8 % of each species are drawn, always the same: every species
-of at least two recordings has one on each side, and recordings of one author on one day at one place stay together.
+Lists the recordings in datasets/NAME/audio/ in filelists/train, valid, test, soundscapes_val and soundscapes_test.
+Training recordings without a label (no XML) are not listed. A validation list that was given once (--valid-list) is
+kept in filelists/valid.given and used again. Without one, about 8 % of each species are drawn, always the same ones.
+Every species with at least two recordings has one on each side, and recordings of one author, day and place stay
+together.
 """
 
 import os
 import sys
 
-DATASETS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-sys.path[:0] = [
-    os.path.join(os.path.dirname(DATASETS), 'experiments'),
-    DATASETS,
-    os.path.join(DATASETS, 'birdclef', 'xml'),
-    os.path.join(DATASETS, 'birdclef', 'labels'),
-]
+sys.path.insert(0, os.path.abspath(__file__).rpartition('/datasets/')[0] + '/experiments')
+sys.path.insert(1, os.path.abspath(__file__).rpartition('/datasets/')[0] + '/datasets')
 from birdsong import program  # isort: skip
 import argparse
 import collections
 import hashlib
+from collections.abc import Iterable
 
-import collect
-import layout
-import recreate
 from birdsong.files import Problem, read_lines
+from shared import dataset as datasets
+from shared.metadata_values import repair_date
+from shared.tables import read_table, write_if_changed
+from shared.xml_fields import read_records
 
 SHARE = 0.08
 
 
-def sessions(keys, records):
-    """Group recordings (keys) of one author on one day at one place -> list of lists; what isn't told groups nothing.
+def sessions(keys: Iterable[str], records: dict[str, dict[str, str]]) -> list[list[str]]:
+    """Group recordings (keys) of one author, day and place; where these are unknown, each recording is its own group.
 
-    A place is the same if its name is, or if its coordinates are.
+    Places are the same if their names or their coordinates are equal.
     """
     leader = {key: key for key in keys}
 
@@ -48,96 +46,105 @@ def sessions(keys, records):
         fields = records.get(key, {})
         author = fields.get('AuthorID') or fields.get('Author')
         try:
-            date = recreate.repair_date(fields.get('Date', ''))
+            date = repair_date(fields.get('Date', ''))
         except ValueError:
             continue
         if not author:
             continue
-        for place in (
-            fields['Locality'].lower(),
-            fields['Latitude'] and fields['Longitude'] and (fields['Latitude'], fields['Longitude']),
-        ):
-            if place:
-                leader[lead(key)] = lead(first.setdefault((author, date, place), key))
+        coordinates = fields['Latitude'] and fields['Longitude'] and (fields['Latitude'], fields['Longitude'])
+        for place in filter(None, (fields['Locality'].lower(), coordinates)):
+            leader[lead(key)] = lead(first.setdefault((author, date, place), key))
     groups = collections.defaultdict(list)
     for key in keys:
         groups[lead(key)].append(key)
     return list(groups.values())
 
 
-def draw(species, groups, share=SHARE, seed=0):
-    """Draw a validation set -> (set of keys, number of groups that had to be parted).
+def draw(species: dict[str, str], groups: list[list[str]], share: float = SHARE, seed: int = 0) -> tuple[set[str], int]:
+    """Draw a validation set -> (set of keys, number of groups that had to be divided).
 
-    `species`: dict of key -> species, `groups`: lists of keys that stay together. Every species of at least two
-    recordings gets one or more on either side; a group is parted only where that is impossible otherwise.
-    The outcome depends on the keys and the seed, not on their order.
+    `species`: dict of key -> species, `groups`: lists of keys that stay together. Of each species with at least two
+    recordings, at least one is drawn and at least one is not. A group is divided only if this is impossible otherwise.
+    The result depends on the keys and the seed, not on their order.
     """
 
     def order(keys):
         return hashlib.sha256(f'{seed}|{min(keys)}'.encode()).digest()
 
-    sizes = collections.Counter(species.values())
-    want = {s: max(1, round(share * n)) if n > 1 else 0 for s, n in sizes.items()}
-    valid, have, parted = set(), collections.Counter(), set()
     groups = sorted(groups, key=order)
-    counts = [collections.Counter(species[key] for key in group) for group in groups]
-    by_species = collections.defaultdict(list)
-    for number, count in enumerate(counts):
-        for s in count:
-            by_species[s].append(number)
-    taken = set()
-
-    def excess(number):
-        """Recordings more than wanted if this group goes to validation; None if a species would lose its last for training."""
-        total = 0
-        for s, n in counts[number].items():
-            if have[s] + n >= sizes[s]:
-                return None
-            total += max(0, have[s] + n - want[s])
-        return total
-
-    # the rarest first: they have the least choice
-    for s in sorted(sizes, key=lambda s: (sizes[s], s)):
-        while have[s] < want[s]:
-            costs = [
-                (cost, number)
-                for number in by_species[s]
-                if number not in taken
-                for cost in [excess(number)]
-                if cost is not None
-            ]
-            # once there is one recording, no group is taken that overshoots by more than it helps
-            costs = [c for c in costs if not have[s] or c[0] <= min(counts[c[1]][s], want[s] - have[s])]
-            if costs:
-                number = min(costs)[1]
-                taken.add(number)
+    drawing = _Drawing(species, groups, share)
+    valid, divided = set(), set()
+    # the rarest species first: they have the least choice
+    for s in sorted(drawing.sizes, key=lambda s: (drawing.sizes[s], s)):
+        while drawing.drawn[s] < drawing.wanted[s]:
+            number = drawing.best_group(s)
+            if number is not None:
+                drawing.take(number)
                 valid.update(groups[number])
-                have.update(counts[number])
-            elif have[s]:
+            elif drawing.drawn[s]:
                 break
             else:
-                number = max(by_species[s], key=lambda number: (counts[number][s], -number))
-                valid.add(
-                    min(
-                        (key for key in groups[number] if species[key] == s and key not in valid),
-                        key=lambda k: order([k]),
-                    )
-                )
-                have[s] += 1
-                parted.add(number)
-    return valid, len(parted)
+                number = drawing.largest_group(s)
+                keys = [key for key in groups[number] if species[key] == s and key not in valid]
+                valid.add(min(keys, key=lambda key: order([key])))
+                drawing.drawn[s] += 1
+                divided.add(number)
+    return valid, len(divided)
 
 
-def given_list(lines, train, name):
-    """Entries of a given validation list that are training recordings -> (keys in their order, entries that are not).
+class _Drawing:
+    """How many recordings of each species are wanted and drawn, and what each group would add."""
 
-    An entry is a key, or its file name alone, with any suffix. Raises Problem if none fits.
+    def __init__(self, species, groups, share):
+        self.sizes = collections.Counter(species.values())
+        self.wanted = {s: max(1, round(share * n)) if n > 1 else 0 for s, n in self.sizes.items()}
+        self.drawn = collections.Counter()
+        self.counts = [collections.Counter(species[key] for key in group) for group in groups]
+        self.taken = set()
+        self.groups_of = collections.defaultdict(list)
+        for number, count in enumerate(self.counts):
+            for s in count:
+                self.groups_of[s].append(number)
+
+    def take(self, number):
+        self.taken.add(number)
+        self.drawn.update(self.counts[number])
+
+    def excess(self, number):
+        """Recordings above the wanted numbers if this group is taken; None if a species had none left for training."""
+        total = 0
+        for s, n in self.counts[number].items():
+            if self.drawn[s] + n >= self.sizes[s]:
+                return None
+            total += max(0, self.drawn[s] + n - self.wanted[s])
+        return total
+
+    def best_group(self, s):
+        """The group with species `s` that has the least excess, or None.
+
+        If the species has a recording already, groups whose excess is above what they help are not taken.
+        """
+        numbers = [number for number in self.groups_of[s] if number not in self.taken]
+        costs = [(cost, number) for number in numbers if (cost := self.excess(number)) is not None]
+        missing = self.wanted[s] - self.drawn[s]
+        costs = [c for c in costs if not self.drawn[s] or c[0] <= min(self.counts[c[1]][s], missing)]
+        return min(costs)[1] if costs else None
+
+    def largest_group(self, s):
+        return max(self.groups_of[s], key=lambda number: (self.counts[number][s], -number))
+
+
+def given_list(lines: list[str], train: set[str], name: str) -> tuple[list[str], list[str]]:
+    """Entries of a given validation list -> (keys of training recordings, in their order; entries that are none).
+
+    An entry is a key, or a file name with or without suffix; of several recordings with that file name, the one whose
+    key has the fewest folders is meant. Raises Problem if no training recording is listed, or if all are.
     """
-    by_base = {os.path.splitext(os.path.basename(key))[0]: key for key in train}
+    by_base = {_base(key): key for key in sorted(train, key=lambda key: (-key.count('/'), key))}
     entries = [line.strip() for line in lines if line.strip() and not line.startswith('#')]
     keys, unknown = {}, []
     for entry in entries:
-        key = entry if entry in train else by_base.get(os.path.splitext(os.path.basename(entry))[0])
+        key = entry if entry in train else by_base.get(_base(entry))
         if key:
             keys[key] = True
         else:
@@ -149,76 +156,87 @@ def given_list(lines, train, name):
     return list(keys), unknown
 
 
-def split(dataset, valid_list=None, seed=0):
-    """Write the lists of a dataset's folder -> list of lines that tell what was done."""
+def _base(path):
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def existing_recordings(dataset: str) -> dict[str, list[str]]:
+    """Dict of file list -> sorted keys of the recordings in audio/ that belong there."""
+    lists = {name: [] for name in datasets.LISTS.values()}
+    for key in datasets.recordings(dataset):
+        if datasets.list_of(key):
+            lists[datasets.list_of(key)].append(key)
+    return lists
+
+
+def read_labels(dataset: str) -> dict[str, str]:
+    """Dict of key -> class index. Raises Problem if labels/fg.tsv is missing or damaged."""
+    filename = os.path.join(dataset, 'labels', 'fg.tsv')
+    if not os.path.exists(filename):
+        raise Problem(f'{filename}: no such file; run datasets/birdclef/labels/recreate.py first')
+    return {key: label for key, label in read_table(filename, 2)}
+
+
+def choose_validation(
+    dataset: str, labels: dict[str, str], train: set[str], lines: list[str] | None, name: str, seed: int
+) -> tuple[list[str], list[str]]:
+    """Validation recordings from the lines of a given list, or drawn if there is none -> (keys, messages)."""
+    if lines is not None:
+        valid, unknown = given_list(lines, train, name)
+        text = f'{len(unknown)} entries of the validation list are no training recordings, such as '
+        return valid, [text + unknown[0]] if unknown else []
+    groups = sessions(sorted(train), read_records(dataset))
+    valid, divided = draw({key: labels[key] for key in train}, groups, seed=seed)
+    if not valid:
+        raise Problem(f'{dataset}: no species has two recordings to split; give a validation list')
+    text = f'{divided} sessions of one author, day and place had to be divided, so that their species are on both sides'
+    return sorted(valid), [text] if divided else []
+
+
+def split(dataset: str, valid_list: str | None = None, seed: int = 0) -> list[str]:
+    """Write the file lists of a dataset's folder -> messages. Raises Problem, before anything is written."""
     folder = os.path.join(dataset, 'filelists')
     given = os.path.join(folder, 'valid.given')
     lines = read_lines(valid_list) if valid_list else None
-    lists = {name: [] for name in layout.LISTS.values()}
-    for key in layout.recordings(dataset):
-        if layout.folder_of(key):
-            lists[layout.LISTS[layout.folder_of(key)]].append(key)
-    records = collect.read(dataset)
-    label_file = os.path.join(dataset, 'labels', 'fg.tsv')
-    if not os.path.exists(label_file):
-        raise Problem(f'{label_file}: no such file; run datasets/birdclef/labels/recreate.py first')
-    labels = {key: label for key, label in layout.read_table(label_file, 2)}
+    lists, labels = existing_recordings(dataset), read_labels(dataset)
     train = {key for key in lists['train'] if key in labels}
     told = []
-    if len(train) < len(lists['train']):
+    unlabelled = set(lists['train']) - train
+    if unlabelled:
         told.append(
-            f'{int(len(lists["train"]) - len(train))} training recordings have no label and leave the lists, such as {min(set(lists["train"]) - train)}'
+            f'{len(unlabelled)} training recordings have no label and are not listed, such as {min(unlabelled)}'
         )
     if len(train) < 2:
         raise Problem(f'{dataset}: {len(train)} training recordings with label; at least 2 are needed')
     if lines is None and os.path.exists(given):
         lines = read_lines(given)
-    if lines is not None:
-        valid, unknown = given_list(lines, train, valid_list or given)
-        if unknown:
-            told.append(
-                f'{len(unknown)} entries of the validation list are no training recordings, such as {unknown[0]}'
-            )
-    else:
-        chosen, parted = draw({key: labels[key] for key in train}, sessions(sorted(train), records), seed=seed)
-        valid = sorted(chosen)
-        if parted:
-            told.append(
-                f'{int(parted)} sessions of one author, day and place had to be parted, to have their species on both sides'
-            )
-    if not valid:
-        raise Problem(f'{dataset}: no species has two recordings to split; give a validation list')
+    valid, messages = choose_validation(dataset, labels, train, lines, valid_list or given, seed)
     if valid_list:
-        # entries that are no recordings yet may become some
-        layout.write_if_changed(given, ''.join(f'{line}\n' for line in lines))
+        # as given, with entries that are not among the recordings yet
+        write_if_changed(given, ''.join(f'{line}\n' for line in lines))
     lists['train'] = sorted(train - set(valid))
     lists['valid'] = valid
     changed = [
         name
         for name, keys in lists.items()
         if (keys or os.path.exists(os.path.join(folder, name)))
-        and layout.write_if_changed(os.path.join(folder, name), ''.join(f'{key}\n' for key in keys))
+        and write_if_changed(os.path.join(folder, name), ''.join(f'{key}\n' for key in keys))
     ]
-    told.append(
-        '{}: {}; validation {}; {}'.format(
-            folder,
-            ', '.join('%d %s' % (len(keys), name) for name, keys in lists.items() if keys),
-            'as given' if lines is not None else 'drawn',
-            '{} written'.format(', '.join(changed)) if changed else 'nothing new',
-        )
-    )
-    return told
+    sizes = ', '.join(f'{len(keys)} {name}' for name, keys in lists.items() if keys)
+    how = 'drawn' if lines is None else 'as given'
+    news = f'{", ".join(changed)} written' if changed else 'nothing new'
+    return [*told, *messages, f'{folder}: {sizes}; validation {how}; {news}']
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--dataset', default='birdclef', metavar='NAME', help='name or path of the dataset (birdclef)')
     parser.add_argument(
-        '--valid-list', metavar='FILE', help='validation recordings, one a line: train/YEAR/BASE.wav or BASE'
+        '--valid-list', metavar='FILE', help='validation recordings, one per line: train/YEAR/BASE.wav or BASE'
     )
-    parser.add_argument('--seed', type=int, default=0, help='of the draw (0)')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the random choice (0)')
     args = parser.parse_args()
-    for line in split(layout.dataset_folder(args.dataset), args.valid_list, args.seed):
+    for line in split(datasets.dataset_folder(args.dataset), args.valid_list, args.seed):
         print(line)
 
 

@@ -1,0 +1,194 @@
+"""Conversion of one sound file to what a dataset holds: WAV, mono, 22 050 Hz, 16 bit.
+
+Reads all formats of libsndfile in memory that does not grow with the length, resamples by soxr (HQ), and rounds.
+"""
+
+import dataclasses
+import re
+import threading
+import wave
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+import soundfile
+import soxr
+
+SAMPLE_RATE = 22050
+# Length of a recording that cannot be read but needs a row in submissions; of a damaged one, this much must be left.
+SILENCE = SAMPLE_RATE // 10
+# Other rates come from damaged headers.
+MIN_RATE, MAX_RATE = 1000, 1000000
+# The sizes in a WAV header have 32 bits.
+MAX_SAMPLES = (2**32 - 1 - 36) // 2
+# Samples of all channels that are decoded at once: they fit the cache. If decoding fails, a whole block is lost, so the
+# file is decoded again in small blocks, of the size of a FLAC frame.
+BLOCK, SMALL_BLOCK = 1 << 18, 1 << 12
+# Larger sizes in headers mean that the length was not known when the header was written.
+STREAMED = 0x7FFF0000
+# libsndfile may overestimate the length of an MP3 without length by so many samples.
+MP3_SLACK = 2304
+# Samples of floating point formats can have any value; above this amplitude (of 16 bit) they are not sound.
+ABSURD = 1e12
+# Subtypes that libsndfile reads as 16 bit without loss.
+SHORT = ('PCM_16', 'PCM_S8', 'PCM_U8', 'ULAW', 'ALAW', 'IMA_ADPCM', 'MS_ADPCM', 'GSM610')
+
+
+class Unreadable(Exception):
+    """A recording that cannot be used at all; the text says why."""
+
+
+@dataclasses.dataclass
+class _Counts:
+    decoded: int = 0
+    invalid: int = 0
+    clipped: int = 0
+    written: int = 0
+
+
+def convert(source: str, out: BinaryIO, stop: threading.Event | None = None) -> tuple[int, int, list[str]]:
+    """Convert the sound file `source` into the open file `out` -> (samples written, clipped samples, problems).
+
+    Raises Unreadable if nothing of it can be used, and KeyboardInterrupt once `stop` is set.
+    """
+    try:
+        return _convert(source, out, stop, BLOCK)
+    except soundfile.LibsndfileError:
+        out.seek(0)
+        out.truncate()
+        return _convert(source, out, stop, SMALL_BLOCK)
+
+
+def write_silence(out: BinaryIO) -> int:
+    """Write SILENCE samples of silence into the open file `out` -> their number."""
+    with _wav(out) as wav:
+        wav.writeframes(bytes(2 * SILENCE))
+    return SILENCE
+
+
+def _wav(out):
+    # not soundfile: on a full disk, it would end in an assertion, instead of an OSError that says so
+    wav = wave.open(out, 'wb')  # noqa: SIM115
+    wav.setparams((1, 2, SAMPLE_RATE, 0, 'NONE', ''))
+    return wav
+
+
+def _convert(source, out, stop, size):
+    counts, problems = _Counts(), []
+    with _open(source) as sound, _wav(out) as wav, np.errstate(all='ignore'):
+        for mono in _resampled(_decoded(sound, size, counts, problems), sound.samplerate):
+            if stop and stop.is_set():
+                raise KeyboardInterrupt
+            samples = _to_16_bit(mono, counts)
+            counts.written += len(samples)
+            if counts.written > MAX_SAMPLES:
+                raise Unreadable('longer than a WAV can be, over 27 hours; cut it')
+            wav.writeframesraw(samples.tobytes())
+        problems += _missing_samples(sound, counts, problems)
+        rate = sound.samplerate
+    if counts.invalid:
+        problems.append(f'{counts.invalid} samples are no numbers')
+    if not counts.written or problems and counts.written < SILENCE:
+        raise Unreadable('; '.join(problems) or 'no samples')
+    expected = counts.decoded * SAMPLE_RATE / rate
+    if abs(counts.written - expected) > 2:
+        raise Unreadable(f'{counts.decoded} samples became {counts.written}, not {int(expected)}')
+    return counts.written, counts.clipped, problems
+
+
+def _open(source):
+    """An open SoundFile with a plausible header. Raises Unreadable."""
+    try:
+        with open(source, 'rb') as f:
+            if not f.read(1):
+                raise Unreadable('empty file')
+        sound = soundfile.SoundFile(source)
+    except OSError as e:
+        raise Unreadable(f'cannot be opened: {e.strerror}') from None
+    except (soundfile.LibsndfileError, TypeError, ValueError) as e:
+        text = str(getattr(e, 'error_string', e))
+        # libsndfile says "does not exist" of an MP3 without any frame; that the file exists is known here
+        raise Unreadable(f'cannot be read: {"no sound file" if "does not exist" in text else text}') from None
+    rate, frames = sound.samplerate, sound.frames
+    problem = ''
+    if not MIN_RATE <= rate <= MAX_RATE:
+        problem = f'damaged header: {rate} samples per second'
+    elif frames / rate * SAMPLE_RATE > MAX_SAMPLES and frames < 2**62:
+        problem = f'longer than a WAV can be, {frames / rate / 3600:.0f} hours; cut it'
+    if problem:
+        sound.close()
+        raise Unreadable(problem)
+    return sound
+
+
+def _decoded(sound, size, counts, problems):
+    """Blocks of a sound file as `_blocks` gives them, with zeros for samples that are no numbers.
+
+    Damage ends small blocks with a problem. Raises LibsndfileError if they are larger.
+    """
+    try:
+        for mono in _blocks(sound, size):
+            counts.decoded += len(mono)
+            if not np.dot(mono, mono) < ABSURD**2:
+                bad = ~(np.abs(mono) < ABSURD)
+                counts.invalid += np.count_nonzero(bad)
+                mono[bad] = 0
+            yield mono
+    except soundfile.LibsndfileError as e:
+        if size > SMALL_BLOCK:
+            raise
+        if counts.decoded < sound.frames:
+            problems.append(f'damaged after {counts.decoded / sound.samplerate:.2f} s: {e.error_string}')
+
+
+def _blocks(sound: soundfile.SoundFile, size: int) -> Iterator[np.ndarray]:
+    """Mean of all channels, in blocks of float32 in the scale of 16 bit; the last one is shorter and may be empty."""
+    dtype = 'int16' if sound.subtype in SHORT else 'float32'
+    channels = sound.channels
+    frames = max(1, size // channels)
+    buffer = np.empty((frames, channels), dtype)
+    while True:
+        block = sound.read(out=buffer, fill_value=None)
+        mono = block[:, 0].astype(np.float32)
+        for channel in range(1, channels):
+            mono += block[:, channel]
+        scale = (1 if dtype == 'int16' else 32768) / channels
+        if scale != 1:
+            mono *= np.float32(scale)
+        yield mono
+        if len(block) < frames:
+            return
+
+
+def _resampled(source_blocks, rate):
+    if rate == SAMPLE_RATE:
+        yield from source_blocks
+        return
+    resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype='float32', quality='HQ')
+    for mono in source_blocks:
+        yield resampler.resample_chunk(mono)
+    yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def _to_16_bit(mono, counts):
+    # no dither: its noise would be 5 dB louder than that of rounding, and listening to it is not what the files are for
+    np.rint(mono, out=mono)
+    if len(mono) and (mono.max() > 32767 or mono.min() < -32768):
+        counts.clipped += np.count_nonzero((mono > 32767) | (mono < -32768))
+        np.clip(mono, -32768, 32767, out=mono)
+    return mono.astype(np.int16)
+
+
+def _missing_samples(sound, counts, problems):
+    """List with a problem if the file does not hold as many samples as its header says, else an empty list."""
+    short = re.search(
+        r'^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)', sound.extra_info, re.M
+    )
+    decoded, frames = counts.decoded, sound.frames
+    if short and int(short.group(2)) < int(short.group(1)) < STREAMED:
+        return [f'truncated: {short.group(2)} of {short.group(1)} bytes']
+    if decoded < frames - (MP3_SLACK if sound.format == 'MP3' else 0) and not problems:
+        return [f'truncated: {decoded} of {frames} samples']
+    if decoded > frames:
+        return [f'{decoded} samples where the header says {frames}']
+    return []
