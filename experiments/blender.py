@@ -16,7 +16,7 @@ import sys
 
 import numpy as np
 
-from birdsong.data.feeds import Dataset, dataset_of
+from birdsong.data.dataset import Dataset, dataset_of
 from birdsong.files import Problem, writing
 from birdsong.scores import combination, metrics
 from birdsong.scores.search import INITIAL, PATIENCE
@@ -193,12 +193,10 @@ def say(text):
 def main():
     args = parse_arguments()
     check(args)
-    from eval import labels_of
-
     path = args.dataset or dataset_of(combination.parse_weighted(args.infiles[0])[0])
     dataset = Dataset(path, args.labelfile)
     files = dataset.filelist(args.filelist)
-    truth, background = labels_of(files, dataset, args)
+    truth, background = dataset.truth(files, args.labelfile, args.labelfile_background, args.filelist)
     if args.folds > len(files):
         raise Problem(f'--folds={args.folds} of {len(files)} recordings')
     members, start = zip(*read_members(args.infiles, args.init_weights, files, dataset.num_classes), strict=True)

@@ -13,7 +13,7 @@ import sys
 
 import numpy as np
 
-from birdsong.data.feeds import Dataset, dataset_of
+from birdsong.data.dataset import Dataset, dataset_of
 from birdsong.files import Problem, read_lines, writing
 from birdsong.scores import combination, metrics, predictions
 
@@ -120,29 +120,6 @@ def filter_editions(combined, dataset):
     return predictions.Predictions(combined.files, combined.offsets, scores, combined.filename)
 
 
-def labels_of(files, dataset, args):
-    """Class index of each file, (N,), and list of its background classes, or None."""
-    dataset.need_labels(
-        ['labelset', args.labelfile, *filter(None, [args.labelfile_background])],
-        'metrics need labels (predict.py does not)',
-    )
-
-    def lookup(table, name):
-        missing = [key for key in files if key not in table]
-        if missing:
-            raise Problem(
-                f'{os.path.join(dataset.path, "labels", name)}: {len(missing)} of {len(files)} recordings of list {args.filelist} have no row, such as {missing[0]}; choose another --filelist'
-            )
-        return [table[key] for key in files]
-
-    truth = np.array(lookup(dataset.labels(args.labelfile), args.labelfile))
-    background = None
-    if args.labelfile_background:
-        table = dataset.background(args.labelfile_background)
-        background = lookup(table, args.labelfile_background)
-    return truth, background
-
-
 def write_per_class(filename, dataset, scores, truth, background):
     """A table with a line for each class that occurs: how well it is found, and what it is taken for."""
     figures = metrics.class_figures(scores, truth, background)
@@ -182,7 +159,7 @@ def main():
     if args.subset != 1:
         files = [files[i] for i in random_share(len(files), args.subset, rng, '--subset')]
     if not args.save_predictions:
-        truth, background = labels_of(files, dataset, args)
+        truth, background = dataset.truth(files, args.labelfile, args.labelfile_background, args.filelist)
 
     # A combination of predictions can do without labels; its members then only have to agree with each other.
     num_classes = None if args.save_predictions and not dataset.has_labels else dataset.num_classes

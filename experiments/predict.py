@@ -19,8 +19,9 @@ import torch
 from tqdm import tqdm
 
 from birdsong import config, devices
-from birdsong.data import audio
-from birdsong.data.feeds import Dataset, TestFeed, dataset_of
+from birdsong.data import audio, stft
+from birdsong.data.dataset import Dataset, dataset_of
+from birdsong.data.feeds import TestFeed
 from birdsong.data.prefetch import run_ahead
 from birdsong.files import Problem
 from birdsong.networks import compiled, model
@@ -150,14 +151,14 @@ class Predictor:
         self.with_attention = args.include_side_outputs and net.global_pool.kind == 'attention_nopool'
         self.plain = net.to(device).eval()
         self.net = compiled.for_inference(self.plain)
-        self.hop, self.frame_len = audio.hop(cfg), cfg['frame_len']
+        self.hop, self.frame_len = stft.hop(cfg), cfg['frame_len']
         self.longest, self.overlap = round(cfg['len_max'] * cfg['fps']), round(cfg['len_min'] * cfg['fps'])
         self.on_device = cfg['spectrogram'] == 'device' or cfg['spectrogram'] == 'auto' and device.type == 'cuda'
         self.magnitudes = Magnitudes(cfg).to(device) if self.on_device and cfg['arch'] else None
 
     def frames(self, samples):
         """Frames of a recording; 1 if it is shorter."""
-        return max(1, audio.num_frames(len(samples), self.frame_len, self.hop))
+        return max(1, stft.num_frames(len(samples), self.frame_len, self.hop))
 
     def blocks(self, samples):
         """Blocks of a recording, (start, stop) in frames. A recording too short for the network is looped by `block`."""
@@ -172,8 +173,8 @@ class Predictor:
     def spectrogram(self, samples, start, stop):
         """Spectrogram (frames, bins) of a block."""
         part = self._part(samples, start, stop)
-        return audio.spectrogram(
-            part, self.cfg['sample_rate'], self.frame_len, self.cfg['fps'], bins=audio.num_bins(self.cfg)
+        return stft.spectrogram(
+            part, self.cfg['sample_rate'], self.frame_len, self.cfg['fps'], bins=stft.num_bins(self.cfg)
         )
 
     def _part(self, samples, start, stop):
@@ -380,7 +381,7 @@ def main():
             config.load([f'{args.model}.vars']),
         )
         if index is not None:
-            widths['saliency'] = audio.num_bins(cfg)
+            widths['saliency'] = stft.num_bins(cfg)
     if args.include_side_outputs and cfg['arch.output_bg']:
         widths['output_bg'] = classes
     if predictor.with_attention:

@@ -15,7 +15,7 @@ import sys
 
 import numpy as np
 
-from birdsong.data.feeds import Dataset, dataset_of
+from birdsong.data.dataset import Dataset, dataset_of
 from birdsong.files import Problem, writing
 from birdsong.scores import combination
 

@@ -20,8 +20,9 @@ import torch
 from tqdm import tqdm
 
 from birdsong import config, devices
-from birdsong.data import audio
-from birdsong.data.feeds import Dataset, TrainFeed, ValidFeed, needs_host_spectrogram
+from birdsong.data import stft
+from birdsong.data.dataset import Dataset
+from birdsong.data.feeds import TrainFeed, ValidFeed, needs_host_spectrogram
 from birdsong.files import Problem, save_npz
 from birdsong.networks import model
 from birdsong.networks.frontend import Magnitudes
@@ -81,10 +82,10 @@ def load_teacher(cfg, classes, num_meta, device):
             raise Problem(
                 'ban={}: the teacher was trained with {}={}, not {}'.format(cfg['ban'], key, own[key], cfg[key])
             )
-    if own['arch'] and cfg['arch'] and audio.num_bins(own) != audio.num_bins(cfg):
+    if own['arch'] and cfg['arch'] and stft.num_bins(own) != stft.num_bins(cfg):
         raise Problem(
-            f'ban={cfg["ban"]}: the teacher takes {audio.num_bins(own)} frequency bins, the student {audio.num_bins(cfg)}; '
-            f'train with the filterbank and mel_max of the teacher, or with filterbank=none and bins={audio.num_bins(own)}'
+            f'ban={cfg["ban"]}: the teacher takes {stft.num_bins(own)} frequency bins, the student {stft.num_bins(cfg)}; '
+            f'train with the filterbank and mel_max of the teacher, or with filterbank=none and bins={stft.num_bins(own)}'
         )
     teacher = model.build(own, classes, num_meta)
     model.load(teacher, filename)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from birdsong import config
-from birdsong.data import audio
+from birdsong.data import audio, stft
 from birdsong.files import Problem
 from helpers import chunk, wav_bytes
 
@@ -156,10 +156,10 @@ def test_golden_recordings(golden, golden_dataset):
 def way(request, monkeypatch):
     """The ways to compute a spectrogram, each with fresh plans."""
     if request.param == 'without pyfftw':
-        monkeypatch.setattr(audio, '_pyfftw', lambda: None)
+        monkeypatch.setattr(stft, '_pyfftw', lambda: None)
     if request.param == 'without numba':
-        monkeypatch.setattr(audio, '_fused', lambda: None)
-    monkeypatch.setattr(audio, '_local', type(audio._local)())
+        monkeypatch.setattr(stft, '_fused', lambda: None)
+    monkeypatch.setattr(stft, '_local', type(stft._local)())
     return request.param
 
 
@@ -183,7 +183,7 @@ def test_golden_spectrograms(golden, way, case):
     signal, every = golden_signal(), cases.get('every', 1)
     for one in cases['cases']:
         if 'key' not in one:
-            assert audio.hop(one) == one['hopsize']
+            assert stft.hop(one) == one['hopsize']
             continue
         samples = signal[: one['samples']]
         expected = arrays[one['key']]
@@ -197,7 +197,7 @@ def test_golden_spectrograms(golden, way, case):
             samples = samples.astype(np.float64)
         elif ':2]' in note:
             samples = samples[::2]
-        ours = audio.spectrogram(samples, one['sample_rate'], one['frame_len'], one['fps'], one['bins'])
+        ours = stft.spectrogram(samples, one['sample_rate'], one['frame_len'], one['fps'], one['bins'])
         assert len(ours) == one['frames']
         close(ours[::every], expected.astype(np.float32))
 
@@ -211,38 +211,38 @@ def test_spectrogram_is_the_magnitude_of_windowed_frames(way, frame_len, bins):
     samples = rng.integers(-(2**15), 2**15, 9000).astype(np.int16)
     frames = np.array([samples[k : k + frame_len] for k in range(0, len(samples) - frame_len + 1, 315)])
     expected = np.abs(np.fft.rfft(frames * np.hanning(frame_len)))[:, :bins]
-    close(audio.spectrogram(samples, 22050, frame_len, 70, bins), expected.astype(np.float32))
+    close(stft.spectrogram(samples, 22050, frame_len, 70, bins), expected.astype(np.float32))
 
 
 def test_spectrogram_fills_the_array_it_is_given(way):
     samples = np.random.default_rng(0).integers(-9999, 9999, 22050).astype(np.int16)
     whole = np.full((2, 67, 465), -1, np.float32)
-    out = audio.spectrogram(samples, 22050, 1024, 70, 465, out=whole[1])
+    out = stft.spectrogram(samples, 22050, 1024, 70, 465, out=whole[1])
     assert out.base is whole or out is whole
-    np.testing.assert_array_equal(whole[1], audio.spectrogram(samples, 22050, 1024, 70, 465))
+    np.testing.assert_array_equal(whole[1], stft.spectrogram(samples, 22050, 1024, 70, 465))
     assert (whole[0] == -1).all()
     with pytest.raises(ValueError):
-        audio.spectrogram(samples, 22050, 1024, 70, 465, out=whole[1, 1:])
+        stft.spectrogram(samples, 22050, 1024, 70, 465, out=whole[1, 1:])
 
 
 def test_frame_does_not_depend_on_its_neighbours(way):
     # Long recordings are done in blocks that have to join without a seam.
     samples = np.random.default_rng(0).integers(-9999, 9999, 22050).astype(np.int16)
-    whole = audio.spectrogram(samples, 22050, 1024, 70, 465)
+    whole = stft.spectrogram(samples, 22050, 1024, 70, 465)
     for first in (1, 5, 16, 50):
-        np.testing.assert_array_equal(audio.spectrogram(samples[315 * first :], 22050, 1024, 70, 465), whole[first:])
+        np.testing.assert_array_equal(stft.spectrogram(samples[315 * first :], 22050, 1024, 70, 465), whole[first:])
     loud = samples.copy()
     loud[: 315 * 10], loud[315 * 10 :] = 0, 30000
-    quiet = audio.spectrogram(loud, 22050, 1024, 70, 465)
+    quiet = stft.spectrogram(loud, 22050, 1024, 70, 465)
     assert (quiet[:6] == 0).all()
 
 
 def test_spectrogram_is_the_same_in_every_process():
-    script = f'import sys; sys.path.insert(0, {config.EXPERIMENTS!r}); from birdsong.data import audio; import numpy as np, hashlib;x = np.random.default_rng(0).integers(-9999, 9999, 22050).astype(np.int16);print(hashlib.sha256(audio.spectrogram(x, 22050, 1024, 70, 465).tobytes()).hexdigest())'
+    script = f'import sys; sys.path.insert(0, {config.EXPERIMENTS!r}); from birdsong.data import stft; import numpy as np, hashlib;x = np.random.default_rng(0).integers(-9999, 9999, 22050).astype(np.int16);print(hashlib.sha256(stft.spectrogram(x, 22050, 1024, 70, 465).tobytes()).hexdigest())'
     runs = [subprocess.Popen([sys.executable, '-c', script], stdout=subprocess.PIPE) for _ in range(2)]
     outputs = {run.communicate()[0] for run in runs}
     samples = np.random.default_rng(0).integers(-9999, 9999, 22050).astype(np.int16)
-    here = hashlib.sha256(audio.spectrogram(samples, 22050, 1024, 70, 465).tobytes()).hexdigest()
+    here = hashlib.sha256(stft.spectrogram(samples, 22050, 1024, 70, 465).tobytes()).hexdigest()
     assert outputs == {here.encode() + b'\n'}
 
 
@@ -253,7 +253,7 @@ def test_compiled_passes_work_where_no_cache_can_be_written(tmp_path):
         'files.py',
         'numba_cache.py',
         'data/__init__.py',
-        'data/audio.py',
+        'data/stft.py',
         'data/stft_compiled.py',
     ):
         (tmp_path / 'birdsong' / name).parent.mkdir(parents=True, exist_ok=True)
@@ -262,8 +262,8 @@ def test_compiled_passes_work_where_no_cache_can_be_written(tmp_path):
         (tmp_path / folder / '__pycache__').write_text('')
     (tmp_path / 'home').write_text('')
     script = (
-        'from birdsong.data import audio, stft_compiled; import numpy as np; '
-        'print(audio.spectrogram(np.zeros(1024, np.int16), 22050, 1024, 70).shape)'
+        'from birdsong.data import stft, stft_compiled; import numpy as np; '
+        'print(stft.spectrogram(np.zeros(1024, np.int16), 22050, 1024, 70).shape)'
     )
     env = dict(os.environ, HOME=str(tmp_path / 'home'), XDG_CACHE_HOME=str(tmp_path / 'home'))
     env.pop('NUMBA_CACHE_DIR', None)
@@ -280,8 +280,8 @@ def fresh_start(monkeypatch, tmp_path):
         spec = importlib.util.spec_from_file_location('stft_compiled', tmp_path / 'stft_compiled.py')
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        monkeypatch.setattr(audio, '_fused', lambda: module)
-        monkeypatch.setattr(audio, '_local', type(audio._local)())
+        monkeypatch.setattr(stft, '_fused', lambda: module)
+        monkeypatch.setattr(stft, '_local', type(stft._local)())
         return module
 
     return start
@@ -289,18 +289,18 @@ def fresh_start(monkeypatch, tmp_path):
 
 def test_damaged_or_unwritable_compiled_code_is_compiled_again(fresh_start, tmp_path):
     samples = np.random.default_rng(0).integers(-9999, 9999, 2000).astype(np.int16)
-    expected = audio.spectrogram(samples, 22050, 1024, 70)
+    expected = stft.spectrogram(samples, 22050, 1024, 70)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         fresh_start()
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))  # as on a full disk, no file can grow
-        np.testing.assert_array_equal(audio.spectrogram(samples, 22050, 1024, 70), expected)
+        np.testing.assert_array_equal(stft.spectrogram(samples, 22050, 1024, 70), expected)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     cache = tmp_path / '__pycache__'
     assert not list(cache.glob('*.nb*'))
     fresh_start()
-    audio.spectrogram(samples, 22050, 1024, 70)
+    stft.spectrogram(samples, 22050, 1024, 70)
     entries = sorted(cache.glob('*.nb*'))
     whole = [entry.read_bytes() for entry in entries]
     entries[0].write_bytes(whole[0][: len(whole[0]) // 2])
@@ -308,10 +308,10 @@ def test_damaged_or_unwritable_compiled_code_is_compiled_again(fresh_start, tmp_
         middle = len(content) // 4
         entry.write_bytes(content[:middle] + bytes(200) + content[middle + 200 :])
     fused = fresh_start()
-    np.testing.assert_array_equal(audio.spectrogram(samples, 22050, 1024, 70), expected)
+    np.testing.assert_array_equal(stft.spectrogram(samples, 22050, 1024, 70), expected)
     assert sum(fused.cut_frames.stats.cache_misses.values()) == 1
     fused = fresh_start()
-    np.testing.assert_array_equal(audio.spectrogram(samples, 22050, 1024, 70), expected)
+    np.testing.assert_array_equal(stft.spectrogram(samples, 22050, 1024, 70), expected)
     assert sum(fused.cut_frames.stats.cache_hits.values()) == sum(fused.magnitudes.stats.cache_hits.values()) == 1
 
 
@@ -319,23 +319,23 @@ def test_damaged_or_unwritable_compiled_code_is_compiled_again(fresh_start, tmp_
 
 
 def test_bins_that_the_network_needs():
-    assert audio.num_bins(config.load([], ['mel_max=10000'])) == 465
-    assert audio.num_bins(config.load([], ['mel_max=10000.0'])) == 465
-    assert audio.num_bins(config.load()) == 372
-    assert audio.num_bins(config.load([], ['filterbank=none'])) == 372
-    assert audio.num_bins(config.load([], ['filterbank=mel_learn'])) == 513
+    assert stft.num_bins(config.load([], ['mel_max=10000'])) == 465
+    assert stft.num_bins(config.load([], ['mel_max=10000.0'])) == 465
+    assert stft.num_bins(config.load()) == 372
+    assert stft.num_bins(config.load([], ['filterbank=none'])) == 372
+    assert stft.num_bins(config.load([], ['filterbank=mel_learn'])) == 513
     with pytest.raises(Problem, match='mel_max'):
-        audio.num_bins(config.load([], ['mel_max=12000']))
+        stft.num_bins(config.load([], ['mel_max=12000']))
 
 
 def test_golden_filterbanks(golden):
     cases, arrays = golden('audio/mel_filterbank')
     for case in cases['cases']:
-        ours = audio.create_mel_filterbank(
+        ours = stft.create_mel_filterbank(
             *(case[k] for k in ('sample_rate', 'frame_len', 'num_bands', 'min_freq', 'max_freq'))
         )
         np.testing.assert_allclose(ours, arrays[case['key']], rtol=0, atol=1e-12)
-        bins = audio.num_bins(
+        bins = stft.num_bins(
             dict(
                 sample_rate=case['sample_rate'], frame_len=case['frame_len'], filterbank='mel', mel_max=case['max_freq']
             )

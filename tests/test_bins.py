@@ -15,7 +15,7 @@ import torch
 import predict
 import train
 from birdsong import config
-from birdsong.data import feeds
+from birdsong.data.dataset import Dataset
 from birdsong.files import Problem, load_npz
 from birdsong.networks import fcn, model
 from birdsong.scores.predictions import load
@@ -88,7 +88,7 @@ def test_a_converted_network_with_all_bins_gives_its_scores(dataset):
     cfg = config.load([f'{OLD!s}.vars'])
     model.note_bins(cfg, str(OLD))
     net = predict.load_model(str(OLD), cfg, 0)
-    samples = soundfile.read(feeds.Dataset(dataset).audio_path('0.wav'), dtype='int16')[0]
+    samples = soundfile.read(Dataset(dataset).audio_path('0.wav'), dtype='int16')[0]
     old, new = (
         np.concatenate([scores['output'] for _, scores in converted.recording(samples)])
         for converted in (fcn.load(ROOT / 'tests/fixtures/all_bins.fcn.npz'), fcn.to_fcn(net, 0.5))

@@ -9,15 +9,9 @@ import pytest
 from scipy import stats
 
 from birdsong import config
-from birdsong.data import audio, metadata
-from birdsong.data.feeds import (
-    Dataset,
-    TestFeed,
-    TrainFeed,
-    ValidFeed,
-    class_weights,
-    needs_host_spectrogram,
-)
+from birdsong.data import metadata, stft
+from birdsong.data.dataset import Dataset
+from birdsong.data.feeds import TestFeed, TrainFeed, ValidFeed, class_weights, needs_host_spectrogram
 from birdsong.files import Problem
 from birdsong.scores import predictions
 from birdsong.training import pseudo_labels
@@ -164,7 +158,7 @@ def test_golden_test_items(golden, dataset, case):
         assert [len(item['samples'])] == expected['samples']
         assert [digest(item['samples'])] == expected['sha16']
         if f'b{int(i)}_spect_sub' in arrays:
-            spect = audio.spectrogram(item['samples'], 22050, 1024, 70, 465)
+            spect = stft.spectrogram(item['samples'], 22050, 1024, 70, 465)
             close_spect({'spect': spect[None]}, arrays, f'b{int(i)}')
 
 
@@ -446,7 +440,7 @@ def test_device_gets_samples_and_filters_or_spectrograms_where_it_must(made, cap
     assert not needs_host_spectrogram(cfg)
     host, device = TrainFeed(made, cfg).batch(0), TrainFeed(made, cfg, on_device=True).batch(0)
     assert 'spect' not in device and 'filter' not in host
-    spect = np.array([audio.spectrogram(row, 22050, 1024, 70, 372) for row in device['samples']])
+    spect = np.array([stft.spectrogram(row, 22050, 1024, 70, 372) for row in device['samples']])
     np.testing.assert_array_equal(spect * device['filter'][:, None], host['spect'])
     mixing = TrainFeed(made, config.load([], SMALL + ['mixup=0.2']), on_device=True).batch(0)
     assert mixing['samples'].dtype == np.float32
@@ -524,10 +518,9 @@ def test_unknown_data_set_names_the_cure(tmp_path):
 
 
 def test_data_set_of_a_bare_name_lies_in_datasets(made, monkeypatch):
-    from birdsong.data import feeds
 
-    monkeypatch.setattr(feeds, 'DATASETS', os.path.dirname(made.path))
-    assert feeds.Dataset(os.path.basename(made.path)).num_classes == 3
+    monkeypatch.setattr('birdsong.data.dataset.DATASETS', os.path.dirname(made.path))
+    assert Dataset(os.path.basename(made.path)).num_classes == 3
 
 
 def test_another_label_file_may_have_more_classes_than_labelset(made):

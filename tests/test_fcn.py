@@ -10,7 +10,7 @@ import torch
 from test_inference import BASE, NETWORKS, build, random_spectrogram, randomise
 
 from birdsong import config, model_table
-from birdsong.data import audio, metadata
+from birdsong.data import metadata, stft
 from birdsong.files import Problem
 from birdsong.networks import fcn, model, pooling
 from helpers import ROOT
@@ -200,9 +200,7 @@ def test_recordings_are_read_block_by_block(monkeypatch):
     converted = fcn.to_fcn(net, WINDOW)
     samples = np.random.default_rng(0).normal(0, 3000, 22050 * 4).astype(np.int16)
     settings = converted.settings
-    spect = torch.from_numpy(np.asarray(audio.spectrogram(samples, 22050, 128, 70, bins=audio.num_bins(settings))))[
-        None
-    ]
+    spect = torch.from_numpy(np.asarray(stft.spectrogram(samples, 22050, 128, 70, bins=stft.num_bins(settings))))[None]
     whole = scores_of(converted, spect)[0].numpy()
     for frames in (4200, 50, 33):
         monkeypatch.setattr(fcn, 'READ_FRAMES', frames)
@@ -223,7 +221,7 @@ def test_recordings_shorter_than_a_window_have_one_score(seconds):
     assert first == 0 and scores['output'].shape == (1, 3)
     if seconds == 1:
         spect = torch.from_numpy(
-            np.asarray(audio.spectrogram(samples, 22050, 128, 70, bins=audio.num_bins(converted.settings)))
+            np.asarray(stft.spectrogram(samples, 22050, 128, 70, bins=stft.num_bins(converted.settings)))
         )[None]
         with torch.no_grad():
             np.testing.assert_allclose(scores['output'], net(spect)['output'].numpy(), rtol=1e-4, atol=1e-4)

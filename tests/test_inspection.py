@@ -9,8 +9,8 @@ import torch
 
 import predict
 from birdsong import config
-from birdsong.data import audio, metadata
-from birdsong.data.feeds import Dataset
+from birdsong.data import audio, metadata, stft
+from birdsong.data.dataset import Dataset
 from birdsong.files import Problem
 from birdsong.networks import compiled, fcn, layers, model
 from birdsong.prediction import inspection
@@ -117,7 +117,7 @@ def test_saliency_of_the_originals_network(golden, golden_net, golden_dataset, t
     cfg = config.load([f'{name}.vars'], settings)
     net = predict.load_model(name, cfg, 0).eval()
     samples, _ = soundfile.read(golden_dataset / 'audio' / RECORDING, dtype='int16')
-    spect = torch.from_numpy(audio.spectrogram(samples, 22050, 1024, 70, bins=465))[None]
+    spect = torch.from_numpy(stft.spectrogram(samples, 22050, 1024, 70, bins=465))[None]
     scale = np.abs(expected['plain']).max()
     np.testing.assert_allclose(found['gradient'][frames], expected['plain'][0], atol=1e-4 * scale)
     np.testing.assert_allclose(found['gradient-times-magnitude'], found['gradient'] * spect[0].numpy(), rtol=1e-5)
@@ -134,7 +134,7 @@ def test_saliency_has_a_row_for_each_frame_of_long_recordings_too(tiny_dataset, 
     assert (tmp_path / 'out.npz').read_bytes() == (tmp_path / 'without.npz').read_bytes()
     found = load(tmp_path / 'out.saliency.npz')
     for file in found.files:
-        spect = audio.spectrogram(samples_of(dataset, file), 22050, 256, 70, bins=audio.num_bins(net.cfg))
+        spect = stft.spectrogram(samples_of(dataset, file), 22050, 256, 70, bins=stft.num_bins(net.cfg))
         assert found[file].shape == spect.shape
         _, first = compiled.saliency(net, torch.from_numpy(spect[:140])[None], 0, guided=False)
         first = (first[0].numpy() * spect[:140])[: 140 - net.min_frames - net.frame_step]
@@ -196,7 +196,7 @@ def test_full_resolution_gives_the_score_of_each_window(
     assert found.files == feed.files
     for i in range(0, len(feed), 3):
         item = feed.item(i)
-        spect = torch.from_numpy(audio.spectrogram(item['samples'], 22050, 256, 70, bins=audio.num_bins(net.cfg)))[None]
+        spect = torch.from_numpy(stft.spectrogram(item['samples'], 22050, 256, 70, bins=stft.num_bins(net.cfg)))[None]
         meta = torch.from_numpy(item['meta'])[None] if 'meta' in item else None
         rows = found[item['file']]
         assert len(rows) == (spect.shape[1] - converted.window) // converted.step + 1
@@ -346,7 +346,7 @@ def test_an_interrupted_inspection_goes_on(options, after, tiny_dataset, dataset
     _, name = network(tmp_path, 'plain')
     options = [tmp_path / 'plots' if o == 'PLOTS' else o for o in options]
     call(name, tmp_path / 'whole.npz', '--dataset', tiny_dataset, *options)
-    plain, calls = audio.spectrogram, []
+    plain, calls = stft.spectrogram, []
 
     def interrupted(*args, **kwargs):
         calls.append(1)

@@ -472,11 +472,11 @@ def test_pooling_over_all_of_time():
 
 
 def test_magnitudes_equal_the_front_end_on_the_host():
-    from birdsong.data import audio
+    from birdsong.data import stft
 
     cfg = config.load([], ['mel_max=10000'])
     samples = (np.random.default_rng(0).normal(0, 3000, 22050)).astype(np.int16)
-    expected = audio.spectrogram(samples, cfg['sample_rate'], cfg['frame_len'], cfg['fps'], bins=audio.num_bins(cfg))
+    expected = stft.spectrogram(samples, cfg['sample_rate'], cfg['frame_len'], cfg['fps'], bins=stft.num_bins(cfg))
     found = frontend.Magnitudes(cfg)(torch.from_numpy(np.stack([samples, samples[::-1]])))
     assert found.shape == (2,) + expected.shape and found.dtype == torch.float32
     np.testing.assert_allclose(found[0].numpy(), expected, rtol=1e-4, atol=0.05)

@@ -13,7 +13,8 @@ import torch
 
 import predict
 from birdsong import config
-from birdsong.data import audio, feeds
+from birdsong.data import stft
+from birdsong.data.dataset import Dataset, dataset_of
 from birdsong.files import Problem, save_npz
 from birdsong.networks import model
 from birdsong.scores.predictions import load, save
@@ -258,7 +259,7 @@ def test_a_forgotten_dataset_is_that_of_the_model(trained, tiny_dataset, tmp_pat
     experiments = tmp_path / 'experiments'
     (tmp_path / 'datasets').mkdir()
     (tmp_path / 'datasets/few').symlink_to(tiny_dataset)
-    monkeypatch.setattr(feeds, 'DATASETS', str(tmp_path / 'datasets'))
+    monkeypatch.setattr('birdsong.data.dataset.DATASETS', str(tmp_path / 'datasets'))
     monkeypatch.setattr(config, 'EXPERIMENTS', str(experiments))
     for folder in ('few', 'few/submissions/mono/parts', 'mine', 'gone'):
         (experiments / folder).mkdir(parents=True)
@@ -269,15 +270,15 @@ def test_a_forgotten_dataset_is_that_of_the_model(trained, tiny_dataset, tmp_pat
     monkeypatch.setattr(sys, 'argv', ['eval.py', f'{experiments / "few/m.pred.npz"!s}:0.5'])
     importlib.import_module('eval').main()
     assert 'MAP: ' in capsys.readouterr().out
-    assert feeds.dataset_of(str(experiments / 'few/submissions/mono/parts/m.pred.npz')) == 'few'
-    assert feeds.dataset_of(str(experiments / 'mine/m.npz')) == 'birdclef'
+    assert dataset_of(str(experiments / 'few/submissions/mono/parts/m.pred.npz')) == 'few'
+    assert dataset_of(str(experiments / 'mine/m.npz')) == 'birdclef'
     for name in 'mine', 'gone':
         (experiments / name / 'm.run.json').write_text(json.dumps({'dataset': 'few' if name == 'mine' else 'gone'}))
-    assert feeds.dataset_of(str(experiments / 'mine/m.pred.npz')) == 'few'
+    assert dataset_of(str(experiments / 'mine/m.pred.npz')) == 'few'
     with pytest.raises(Problem, match='made with dataset gone.*--dataset'):
         call(experiments / 'gone/m.npz', tmp_path / 'out.npz')
     (experiments / 'mine/m.run.json').write_text(json.dumps({'dataset': '../few'}))
-    assert feeds.dataset_of(str(experiments / 'mine/m.npz')) == 'birdclef'
+    assert dataset_of(str(experiments / 'mine/m.npz')) == 'birdclef'
 
 
 @pytest.mark.parametrize('options', [(), ('--split-pool',)])
@@ -303,9 +304,9 @@ def test_attention_of_networks_without_pooling_is_a_side_output(options, golden_
     assert attention.files == scores.files and attention.offsets.tolist() == scores.offsets.tolist()
     cfg = config.load([f'{net}.vars'], ['len_min=0', 'len_max=5'])
     plain = predict.load_model(net, cfg, 0).eval()
-    item = predict.TestFeed(feeds.Dataset(golden_dataset), cfg, 'soundscapes').item(1)
-    spect = audio.spectrogram(
-        item['samples'], cfg['sample_rate'], cfg['frame_len'], cfg['fps'], bins=audio.num_bins(cfg)
+    item = predict.TestFeed(Dataset(golden_dataset), cfg, 'soundscapes').item(1)
+    spect = stft.spectrogram(
+        item['samples'], cfg['sample_rate'], cfg['frame_len'], cfg['fps'], bins=stft.num_bins(cfg)
     )[:350]
     with torch.no_grad():
         expected = plain(torch.from_numpy(spect)[None])['attention'][0].T.numpy()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from birdsong import config, files, model_table
 from birdsong.data import metadata
-from birdsong.data.feeds import Dataset
+from birdsong.data.dataset import Dataset
 from birdsong.files import Problem
 from birdsong.networks import model
 from birdsong.scores import combination, predictions

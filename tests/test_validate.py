@@ -14,7 +14,7 @@ from helpers import ROOT
 SCRIPT = ROOT / 'datasets' / 'validate.py'
 sys.path.insert(0, str(ROOT / 'datasets'))
 import validate
-from birdsong.data.feeds import Dataset
+from birdsong.data.dataset import Dataset
 
 
 def run(dataset, *arguments):

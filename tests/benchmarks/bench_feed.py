@@ -24,6 +24,7 @@ from bench_spectrogram import recipe
 
 from birdsong import config
 from birdsong.data import audio, augment, feeds, prefetch
+from birdsong.data.dataset import Dataset
 
 RATE = 22050
 
@@ -45,7 +46,7 @@ def make_dataset(folder, recordings=96):
     ):
         with open(os.path.join(folder, name), 'w') as f:
             f.writelines(line + '\n' for line in lines)
-    return feeds.Dataset(folder)
+    return Dataset(folder)
 
 
 class Recipe:

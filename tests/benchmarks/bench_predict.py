@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from birdsong import config
-from birdsong.data import audio
+from birdsong.data import stft
 from birdsong.networks import compiled, model
 
 
@@ -38,7 +38,7 @@ def spectrogram(net, seconds, generator):
     """That of noise, (1, frames, bins)."""
     cfg, samples = net.cfg, generator.normal(0, 1000, int(22050 * seconds)).astype(np.int16)
     return torch.from_numpy(
-        audio.spectrogram(samples, cfg['sample_rate'], cfg['frame_len'], cfg['fps'], audio.num_bins(cfg))
+        stft.spectrogram(samples, cfg['sample_rate'], cfg['frame_len'], cfg['fps'], stft.num_bins(cfg))
     )[None]
 
 

@@ -16,7 +16,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'
 import numpy as np
 import pyfftw
 
-from birdsong.data import audio
+from birdsong.data import stft
 
 RATE, FRAME_LEN, FPS, BINS, BLOCK = 22050, 1024, 70, 465, 48
 
@@ -47,20 +47,20 @@ def ours(fused=True, fftw=True, into=False):
     """Our function as it is, or as it is where a package is missing, or into an array that is there, as the feed calls it."""
     outs = {}
     local, ways = (
-        type(audio._local)(),
-        (audio._fused if fused else lambda: None, audio._pyfftw if fftw else lambda: None),
+        type(stft._local)(),
+        (stft._fused if fused else lambda: None, stft._pyfftw if fftw else lambda: None),
     )
 
     def spectrogram(samples):
-        saved = audio._fused, audio._pyfftw, audio._local
-        audio._fused, audio._pyfftw, audio._local = ways + (local,)
+        saved = stft._fused, stft._pyfftw, stft._local
+        stft._fused, stft._pyfftw, stft._local = ways + (local,)
         try:
-            result = audio.spectrogram(samples, RATE, FRAME_LEN, FPS, BINS, outs.get(len(samples)))
+            result = stft.spectrogram(samples, RATE, FRAME_LEN, FPS, BINS, outs.get(len(samples)))
             if into:
                 outs[len(samples)] = result
             return result
         finally:
-            audio._fused, audio._pyfftw, audio._local = saved
+            stft._fused, stft._pyfftw, stft._local = saved
 
     return spectrogram
 

@@ -55,7 +55,8 @@ def make_dataset(folder, recordings):
 
 
 OURS = """
-from birdsong.data.feeds import Dataset, TrainFeed, ValidFeed
+from birdsong.data.dataset import Dataset
+from birdsong.data.feeds import TrainFeed, ValidFeed
 from birdsong import config
 dataset = Dataset(folder)
 cfg = config.load([], ['mix_fg_bg=1', 'input_meta=date,time,latitude,longitude,elevation'])
@@ -64,7 +65,7 @@ train.batch(0)
 """
 RECIPE = """
 import wave, numpy as np
-from birdsong.data import audio
+from birdsong.data import audio, stft
 tables = [dict(line.rstrip('\\n').split('\\t', 1) for line in open(folder + '/labels/' + name)) for name in ('fg.tsv', 'bg.tsv', 'meta.tsv')]
 maps = []
 for name in ('train', 'valid'):
@@ -76,7 +77,7 @@ for name in ('train', 'valid'):
         with open(filename, 'rb') as f:
             maps.append((length, np.fromfile(f, np.int16, 1, offset=44)))
 samples = np.zeros((16, 30 * 22050), np.int16)
-[audio.spectrogram(row, 22050, 1024, 70, 372) for row in samples]
+[stft.spectrogram(row, 22050, 1024, 70, 372) for row in samples]
 """
 
 

@@ -1,4 +1,4 @@
-"""The passes over samples and magnitudes, compiled by numba; audio.py does without where numba is missing.
+"""The passes over samples and magnitudes, compiled by numba; stft.py does without where numba is missing.
 
 A real transform of 2 M samples is done as a complex one of M (even samples real, odd ones imaginary), which
 Fourier transform libraries do best, and taken apart again on the way to the magnitudes.

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from birdsong import files
-from birdsong.data import audio
+from birdsong.data import audio, stft
 from birdsong.files import Problem
 from birdsong.networks import compiled, layers, pooling
 
@@ -40,14 +40,14 @@ def spectrograms(samples, cfg, least):
 
     samples: int16 or float32 (N,), a memory map may be.
     """
-    frame_len, hop = cfg['frame_len'], audio.hop(cfg)
+    frame_len, hop = cfg['frame_len'], stft.hop(cfg)
     needed = (least - 1) * hop + frame_len
     if len(samples) < needed:
         samples = np.resize(samples if len(samples) else np.zeros(1, np.int16), needed)
-    frames = audio.num_frames(len(samples), frame_len, hop)
+    frames = stft.num_frames(len(samples), frame_len, hop)
     for start in range(0, frames, READ_FRAMES):
         part = samples[start * hop : (min(start + READ_FRAMES, frames) - 1) * hop + frame_len]
-        yield audio.spectrogram(part, cfg['sample_rate'], frame_len, cfg['fps'], bins=audio.num_bins(cfg))
+        yield stft.spectrogram(part, cfg['sample_rate'], frame_len, cfg['fps'], bins=stft.num_bins(cfg))
         audio.release(samples)
 
 
@@ -105,7 +105,7 @@ class FullyConvolutional:
         self.excerpt = window
         self.margin = margin
         self.program = compiled.CompiledNetwork(operations, device)
-        self.hop = audio.hop(settings)
+        self.hop = stft.hop(settings)
 
     def metadata(self, meta):
         """What metadata (1, values) add to the logits, (1, classes, 1), or None."""
@@ -221,9 +221,9 @@ def to_fcn(net, window=5.0, step=1):
         )
     if step not in (1, net.frame_step):
         raise Problem(f"a step of {step} frames: it must be 1 or the network's own, {int(net.frame_step)}")
-    frames = audio.num_frames(round(window * cfg['sample_rate']), cfg['frame_len'], audio.hop(cfg))
+    frames = stft.num_frames(round(window * cfg['sample_rate']), cfg['frame_len'], stft.hop(cfg))
     if frames < net.min_frames:
-        least = ((net.min_frames - 1) * audio.hop(cfg) + cfg['frame_len']) / cfg['sample_rate']
+        least = ((net.min_frames - 1) * stft.hop(cfg) + cfg['frame_len']) / cfg['sample_rate']
         raise Problem(
             f'a window of {window:g} s has {int(frames)} frames, the network needs {int(net.min_frames)}: take at least {math.ceil(least * 100) / 100:.2f} s'
         )

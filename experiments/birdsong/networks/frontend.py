@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from birdsong.data import audio
+from birdsong.data import stft
 from birdsong.files import Problem
 from birdsong.networks.layers import Standardise, full_precision
 
@@ -20,12 +20,12 @@ class Magnitudes(nn.Module):
     """Magnitude spectrograms of samples on their own device: (batch, samples) int16 or float -> (batch, frames, bins).
 
     Frames of `frame_len` at every hop, symmetric Hann window, no padding, the bins that the settings need, as
-    `audio.spectrogram` computes them.
+    `stft.spectrogram` computes them.
     """
 
     def __init__(self, cfg):
         super().__init__()
-        self.frame_len, self.hop, self.bins = cfg['frame_len'], audio.hop(cfg), audio.num_bins(cfg)
+        self.frame_len, self.hop, self.bins = cfg['frame_len'], stft.hop(cfg), stft.num_bins(cfg)
         self.register_buffer(
             'window', torch.from_numpy(np.hanning(self.frame_len).astype(np.float32)), persistent=False
         )
@@ -43,10 +43,10 @@ class MelBank(nn.Module):
 
     def __init__(self, cfg):
         super().__init__()
-        bank = audio.create_mel_filterbank(
+        bank = stft.create_mel_filterbank(
             cfg['sample_rate'], cfg['frame_len'], cfg['mel_bands'], cfg['mel_min'], cfg['mel_max']
         )
-        bank = np.asarray(bank, dtype=np.float64)[: audio.num_bins(cfg)] / 32767
+        bank = np.asarray(bank, dtype=np.float64)[: stft.num_bins(cfg)] / 32767
         self.register_buffer('bank', torch.from_numpy(bank.astype(np.float32)), persistent=False)
 
     def forward(self, x):
@@ -192,7 +192,7 @@ class Frontend(nn.Module):
 
     def __init__(self, cfg):
         super().__init__()
-        self.bins = audio.num_bins(cfg)
+        self.bins = stft.num_bins(cfg)
         self.bands = self.bins if cfg['filterbank'] == 'none' else cfg['mel_bands']
         self.filterbank = {'mel': MelBank, 'mel_learn': LearnableMelBank, 'none': lambda cfg: None}[cfg['filterbank']](
             cfg

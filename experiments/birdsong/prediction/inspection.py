@@ -7,8 +7,8 @@ import textwrap
 import numpy as np
 import torch
 
-from birdsong.data import audio
-from birdsong.data.feeds import Dataset
+from birdsong.data import stft
+from birdsong.data.dataset import Dataset
 from birdsong.files import Problem, read_lines, writing
 from birdsong.networks import compiled, layers
 from birdsong.networks.fcn import spectrograms, to_fcn
@@ -224,7 +224,7 @@ class Inspector:
         ]
 
         def times(frames):
-            return (frames * audio.hop(cfg) + frame_len / 2) / rate
+            return (frames * stft.hop(cfg) + frame_len / 2) / rate
 
         def picture(panel, values, label, extend, **options):
             image = panel.imshow(
