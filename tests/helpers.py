@@ -324,3 +324,71 @@ def plain_maps(scores, truth, background, weights):
         total += weight * member
     result = metrics.evaluate(total, truth, background)
     return result['MAP'], result.get('MAP-bg', result['MAP'])
+
+
+# == Small networks ==
+
+NETWORK_SETTINGS = ['frame_len=256', 'mel_bands=30', 'mel_max=8000', 'arch.output=linear', 'arch.pool=logmeanexp:1']
+PLAIN = 'conv:4x3x3,conv:5x3x3,pool:3x3,conv:6x3x-Shift,pool:3xShift,Conv:8x3x-1,Conv:7x1x1'
+RESIDUAL = 'resblock_start:2x4x3x3,pool:3x3,resblock_end:2x6x3x3,conv:7x3x-Shift,pool:3xShift,Conv:8x3x-1,Conv:7x1x1'
+NETWORKS = {
+    'plain': [f'arch={PLAIN}'],
+    'residual': [f'arch={RESIDUAL}'],
+    'wide': ['arch=conv:32x3x3,conv:33x3x3,pool:3x3,conv:34x3x-3,Conv:40x5x-1,Conv:33x1x1'],
+    'wide_residual': [
+        'arch=resblock_start:1x32x3x3,pool:2x2,resblock_dilated_end:2x36x3x3,Conv:40x3x-1',
+        'arch.conv_groups=1',
+    ],
+    'grouped': ['arch=conv:64x3x3,conv:64x3x3,conv:64x3x3', 'arch.conv_groups=2'],
+    'strided': ['arch=conv:4x5x3x2x1,avgpool:4x2x3x2,conv:5x2x2x3x2,lme2pool:2x2'],
+    'sparse': ['arch=conv:4x1x3x4x1,pool:2x2x3x2,conv:5x2x2'],
+    'strided_residual': ['arch=resblock:2x4x3x3x2x2,resblock_dilated:1x6x5x3x3x1,conv:5x2x-1'],
+    'residual_pool': ['arch=resblock:2x4x3x3x2x2,resblock:1x6x3x3x3x2,conv:5x2x-1', 'resnet.shortcut=pool'],
+    'residual_slice': ['arch=resblock:2x4x3x3x2x2,resblock:1x6x3x3x3x2,conv:5x2x-1', 'resnet.shortcut=slice'],
+    'no_batch_norm': [f'arch={RESIDUAL}', 'arch.batch_norm=0', 'arch.nonlin=elu'],
+    'reeu': ['arch=conv:4x3x3', 'arch.nonlin=reeu'],
+    'dense': ['arch=conv:4x3x3,groupdrop:2:0.3,dense:6,full:5', 'arch.nonlin=elu', 'arch.firstconv_meanfree=params'],
+    'pcen': [f'arch={PLAIN}', 'magscale=pcen', 'filterbank=mel_learn', 'arch.nonlin=relu'],
+    'log1p': [f'arch={PLAIN}', 'magscale=log1p_learn:-3', 'arch.prepool=logsoftmax', 'arch.nonlin=linear'],
+    'attention': [f'arch={PLAIN}', 'magscale=pow_learn', 'arch.pool=attention:3', 'arch.prepool=sigmoid'],
+    'bins': [f'arch={PLAIN}', 'magscale=log1p', 'filterbank=none', 'frame_len=128'],
+}
+
+
+def randomise(net, seed=0):
+    """Give the network parameters and running statistics like those of a trained one; returns it, for prediction."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in net.state_dict().items():
+            noise = torch.rand(tensor.shape, generator=generator)
+            if name.endswith('inv_std') and 'front' not in name:
+                tensor.copy_(0.5 + noise)
+            elif name.endswith(('beta', 'bias', 'mean')) and 'front' not in name:
+                tensor.copy_(noise - 0.5)
+            elif name.endswith('gamma'):
+                tensor.copy_(0.5 + noise)
+            elif 'log_' in name or name.endswith('exponent'):
+                tensor.add_(0.2 * noise)
+        if net.audio:
+            net.train()(random_spectrogram(net, 150, 4, seed), torch.zeros(4, net.num_meta))
+            front = net.audio.front.standardise
+            front.mean.mul_(10)
+            front.inv_std.sub_(0.9).mul_(10)
+    return net.eval()
+
+
+def random_spectrogram(net, frames, batch=1, seed=0):
+    """Uniform noise from 0 to 1000, (batch, frames, bins)."""
+    import torch
+
+    return torch.rand(batch, frames, net.audio.front.bins, generator=torch.Generator().manual_seed(seed)) * 1e3
+
+
+def build_network(name, *settings, num_meta=0):
+    """The network NETWORKS[name] with 3 classes, as if it were trained; `settings` come last."""
+    from birdsong import config
+    from birdsong.networks import model
+
+    return randomise(model.build(config.load([], NETWORK_SETTINGS + NETWORKS[name] + list(settings)), 3, num_meta))

@@ -7,13 +7,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from test_inference import BASE, NETWORKS, build, random_spectrogram, randomise
 
 from birdsong import config, model_table
 from birdsong.data import metadata, stft
 from birdsong.files import Problem
 from birdsong.networks import fcn, model, pooling
-from helpers import ROOT
+from helpers import NETWORK_SETTINGS, NETWORKS, ROOT, build_network, random_spectrogram, randomise
 
 WINDOW = 1.5
 
@@ -38,7 +37,7 @@ POOLS = ['max', 'mean', 'logmeanexp:2', 'noisy-or', 'attention:3', 'attention_no
 
 @pytest.mark.parametrize('name', [n for n in NETWORKS if n != 'pcen'])
 def test_every_offset_has_the_score_of_the_excerpt_network(name):
-    net = build(name)
+    net = build_network(name)
     converted = fcn.to_fcn(net, WINDOW)
     assert bool(converted.margin) == ('residual' in name or name == 'no_batch_norm')
     spect = random_spectrogram(net, converted.excerpt + 2 * converted.margin + 40)
@@ -53,7 +52,7 @@ def test_every_offset_has_the_score_of_the_excerpt_network(name):
 @pytest.mark.parametrize('pool', POOLS)
 @pytest.mark.parametrize('own_step', [False, True])
 def test_all_kinds_of_pooling_slide(pool, own_step):
-    net = build('plain', f'arch.pool={pool}', 'arch.prepool=sigmoid')
+    net = build_network('plain', f'arch.pool={pool}', 'arch.prepool=sigmoid')
     converted = fcn.to_fcn(net, WINDOW, net.frame_step if own_step else 1)
     spect = random_spectrogram(net, 180, batch=2)
     scores = scores_of(converted, spect)
@@ -65,7 +64,7 @@ def test_all_kinds_of_pooling_slide(pool, own_step):
 
 
 def test_excerpts_are_as_the_network_alone_sees_them():
-    net = build('plain')
+    net = build_network('plain')
     converted = fcn.to_fcn(net, WINDOW)
     spect = random_spectrogram(net, 170)
     with torch.no_grad():
@@ -88,7 +87,7 @@ def test_sliding_by_doubling_equals_sliding(count, spacing):
 )
 @pytest.mark.parametrize('block', [1, 10, 97])
 def test_blocks_join_without_a_seam(name, block):
-    net = build(name)
+    net = build_network(name)
     converted = fcn.to_fcn(net, WINDOW)
     spect = random_spectrogram(net, 250)
     torch.testing.assert_close(
@@ -97,7 +96,7 @@ def test_blocks_join_without_a_seam(name, block):
 
 
 def test_what_is_kept_of_a_recording_does_not_grow():
-    net = build('residual', 'arch.pool=attention:3')
+    net = build_network('residual', 'arch.pool=attention:3')
     stream = fcn.to_fcn(net, WINDOW).stream()
 
     def kept(value, seen):
@@ -120,7 +119,7 @@ def test_what_is_kept_of_a_recording_does_not_grow():
 
 
 def test_metadata_are_constant_over_the_recording():
-    net = build(
+    net = build_network(
         'plain',
         'arch_meta=full:4,full:5',
         'arch_meta.weight=0.3',
@@ -140,7 +139,7 @@ def test_metadata_are_constant_over_the_recording():
 
 
 def test_second_output():
-    net = build('plain', 'arch.output_bg=sigmoid')
+    net = build_network('plain', 'arch.output_bg=sigmoid')
     stream = fcn.to_fcn(net, WINDOW).stream()
     outputs = stream.push(random_spectrogram(net, 400))
     torch.testing.assert_close(outputs['output_bg'], torch.sigmoid(outputs['output']))
@@ -183,8 +182,8 @@ def test_what_cannot_be_converted_is_refused():
     with pytest.raises(Problem, match='metadata alone'):
         fcn.to_fcn(model.build(config.load([], ['arch=', 'arch_meta=full:4']), 3, 2))
     with pytest.raises(Problem, match='pools over all the time'):
-        fcn.to_fcn(model.build(config.load([], BASE + ['arch=conv:4x3x3,pool:-1x2']), 3))
-    net = build('plain')
+        fcn.to_fcn(model.build(config.load([], NETWORK_SETTINGS + ['arch=conv:4x3x3,pool:-1x2']), 3))
+    net = build_network('plain')
     with pytest.raises(Problem, match='must be 1 or the network.s own, 9'):
         fcn.to_fcn(net, step=3)
     with pytest.raises(Problem, match='take at least') as e:
@@ -196,7 +195,7 @@ def test_what_cannot_be_converted_is_refused():
 
 
 def test_recordings_are_read_block_by_block(monkeypatch):
-    net = build('plain', 'frame_len=128', 'mel_bands=30')
+    net = build_network('plain', 'frame_len=128', 'mel_bands=30')
     converted = fcn.to_fcn(net, WINDOW)
     samples = np.random.default_rng(0).normal(0, 3000, 22050 * 4).astype(np.int16)
     settings = converted.settings
@@ -214,7 +213,7 @@ def test_recordings_are_read_block_by_block(monkeypatch):
 
 @pytest.mark.parametrize('seconds', [0, 0.001, 0.5, 1])
 def test_recordings_shorter_than_a_window_have_one_score(seconds):
-    net = build('plain', 'frame_len=128')
+    net = build_network('plain', 'frame_len=128')
     converted = fcn.to_fcn(net, WINDOW)
     samples = np.random.default_rng(0).normal(0, 3000, int(22050 * seconds)).astype(np.int16)
     ((first, scores),) = converted.recording(samples)
@@ -229,7 +228,7 @@ def test_recordings_shorter_than_a_window_have_one_score(seconds):
 
 @pytest.mark.parametrize('name', ['plain', 'residual', 'strided_residual', 'pcen', 'attention', 'log1p'])
 def test_converted_networks_are_written_and_read(tmp_path, name):
-    net = build(name, 'arch_meta=full:4', num_meta=2)
+    net = build_network(name, 'arch_meta=full:4', num_meta=2)
     converted = fcn.to_fcn(net, WINDOW)
     converted.save(tmp_path / 'fcn.npz')
     again = fcn.load(str(tmp_path / 'fcn.npz'))
@@ -257,7 +256,7 @@ def run(*arguments):
 
 
 def write(tmp_path, name, *settings):
-    net = build(name, *settings)
+    net = build_network(name, *settings)
     model.save(net, tmp_path / 'net.npz')
     config.write_vars(tmp_path / 'net.npz.vars', net.cfg)
     return net

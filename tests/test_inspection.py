@@ -12,8 +12,8 @@ from birdsong import config
 from birdsong.data import audio, metadata, stft
 from birdsong.data.dataset import Dataset
 from birdsong.files import Problem
-from birdsong.networks import compiled, fcn, layers, model
-from birdsong.prediction import inspection
+from birdsong.networks import fcn, layers, model
+from birdsong.prediction import inspection, saliency
 from birdsong.scores.predictions import load
 
 GOLDEN = ('predict/saliency',)
@@ -136,7 +136,7 @@ def test_saliency_has_a_row_for_each_frame_of_long_recordings_too(tiny_dataset, 
     for file in found.files:
         spect = stft.spectrogram(samples_of(dataset, file), 22050, 256, 70, bins=stft.num_bins(net.cfg))
         assert found[file].shape == spect.shape
-        _, first = compiled.saliency(net, torch.from_numpy(spect[:140])[None], 0, guided=False)
+        _, first = saliency.saliency(net, torch.from_numpy(spect[:140])[None], 0, guided=False)
         first = (first[0].numpy() * spect[:140])[: 140 - net.min_frames - net.frame_step]
         np.testing.assert_allclose(found[file][: len(first)], first, atol=1e-6 * np.abs(first).max(), rtol=1e-4)
 

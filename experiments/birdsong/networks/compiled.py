@@ -1,12 +1,10 @@
-"""Networks as they predict fastest, over recordings of any length in constant memory, and what they look at.
+"""Networks as they predict fastest, over recordings of any length in constant memory.
 
 A trained network is compiled into a list of plain operations: batch normalisation folded into the convolutions,
 channels last. Each operation that looks at several frames keeps those that it still needs, so a recording passes
 through in blocks that fit the processor's cache, without computing anything twice and without a seam. Compiled densely,
 strides in time become dilations: a fully convolutional network with an output at every frame (model_to_fcn.py).
 """
-
-import contextlib
 
 import torch
 import torch.nn.functional as F
@@ -645,52 +643,3 @@ def for_inference(net):
         return FastNetwork(net)
     except Problem:
         return net
-
-
-# == What a network looks at ==
-
-
-class _Guided(torch.autograd.Function):
-    """A nonlinearity whose gradient only passes where it and the input are positive (Springenberg et al. 2014, arXiv:1412.6806)."""
-
-    @staticmethod
-    def forward(ctx, x, module):
-        ctx.save_for_backward(x)
-        ctx.kind = module.kind
-        return ACTIVATIONS[module.kind](x.clone())
-
-    @staticmethod
-    def backward(ctx, gradient):
-        (x,) = ctx.saved_tensors
-        gradient = gradient.clamp_min(0) * (x > 0)
-        return gradient * x.exp() if ctx.kind == 'reeu' else gradient, None
-
-
-@contextlib.contextmanager
-def _guided(net):
-    modules = [m for m in net.modules() if isinstance(m, layers.Nonlinearity) and m.kind != 'linear']
-    for module in modules:
-        module.forward = lambda x, module=module: _Guided.apply(x, module)
-    try:
-        yield
-    finally:
-        for module in modules:
-            del module.forward
-
-
-def saliency(net, spect, class_index, meta=None, guided=True):
-    """(outputs, gradient): what `Network.forward` gives, and how each bin moves the logit of a class.
-
-    spect: (batch, frames, bins); the gradient has its shape. guided: by guided backpropagation, else the plain gradient.
-    Raises Problem if there is no such class, or no spectrogram side.
-    """
-    if net.audio is None:
-        raise Problem('a network on metadata alone looks at no spectrogram; choose one with a spectrogram side')
-    if not 0 <= class_index < net.classes:
-        raise Problem(f'class {int(class_index)}: there are classes 0 to {int(net.classes - 1)}')
-    net.eval()
-    spect = spect.detach().clone().requires_grad_()
-    with torch.enable_grad(), _guided(net) if guided else contextlib.nullcontext():
-        outputs = net(spect, meta)
-        (gradient,) = torch.autograd.grad(outputs['logits'][:, class_index].sum(), spect)
-    return {k: v.detach() for k, v in outputs.items()}, gradient

@@ -10,8 +10,9 @@ import torch
 from birdsong.data import stft
 from birdsong.data.dataset import Dataset
 from birdsong.files import Problem, read_lines, writing
-from birdsong.networks import compiled, layers
+from birdsong.networks import layers
 from birdsong.networks.fcn import spectrograms, to_fcn
+from birdsong.prediction.saliency import saliency
 
 # columns of a plot; longer recordings are reduced to so many
 COLUMNS = 1600
@@ -162,9 +163,7 @@ class Inspector:
         for start, stop, first, last in windows(frames, self.predictor.longest, net.min_frames + net.frame_step):
             spect = torch.from_numpy(self.predictor.spectrogram(item['samples'], start, stop))[None]
             spect = spect.to(self.predictor.device)
-            _, gradient = compiled.saliency(
-                net, spect, self.index, self.predictor.meta(item), guided=self.saliency == 'guided'
-            )
+            _, gradient = saliency(net, spect, self.index, self.predictor.meta(item), guided=self.saliency == 'guided')
             if self.saliency == 'gradient-times-magnitude':
                 gradient = gradient * spect
             gradient = gradient[0, first - start : last - start].cpu().numpy()
