@@ -11,7 +11,7 @@ import torch
 from birdsong import config, model_table
 from birdsong.data import metadata, stft
 from birdsong.files import Problem
-from birdsong.networks import fcn, model, pooling
+from birdsong.networks import fcn, model
 from helpers import NETWORK_SETTINGS, NETWORKS, ROOT, build_network, random_spectrogram, randomise
 
 WINDOW = 1.5
@@ -70,16 +70,6 @@ def test_excerpts_are_as_the_network_alone_sees_them():
     with torch.no_grad():
         direct = net(spect[:, 23 : 23 + converted.excerpt])['output']
     torch.testing.assert_close(scores_of(converted, spect)[:, 23], direct, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize('count', range(1, 20))
-@pytest.mark.parametrize('spacing', [1, 3])
-def test_sliding_by_doubling_equals_sliding(count, spacing):
-    x = torch.randn(2, 3, 80)
-    expected = torch.stack(
-        [x[..., t : t + (count - 1) * spacing + 1 : spacing].sum(-1) for t in range(80 - (count - 1) * spacing)], -1
-    )
-    torch.testing.assert_close(pooling.slide(x, count, spacing, torch.add), expected)
 
 
 @pytest.mark.parametrize(

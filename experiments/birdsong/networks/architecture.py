@@ -143,11 +143,11 @@ def make_layers(parsed, cfg, side, chain, rng):
                 dropout = layers.Dropout(cfg['arch.convdrop_rate'], cfg[f'{side}.convdrop'], cfg['arch.conv_groups'])
                 if dropout.kind == 'groups' and chain.channels % dropout.groups:
                     layer.fail(
-                        f'arch.convdrop=groups: {int(chain.channels)} channels cannot be parted into arch.conv_groups={int(dropout.groups)}'
+                        f'arch.convdrop=groups: {int(chain.channels)} channels cannot be divided into arch.conv_groups={int(dropout.groups)}'
                     )
             if chain.channels % groups or sizes[0] % groups:
                 layer.fail(
-                    f'{int(chain.channels)} channels in and {int(sizes[0])} out cannot both be parted into {"arch.dense_groups" if kind == "Conv" else "arch.conv_groups"}={int(groups)}'
+                    f'{int(chain.channels)} channels in and {int(sizes[0])} out cannot both be divided into {"arch.dense_groups" if kind == "Conv" else "arch.conv_groups"}={int(groups)}'
                 )
             stride = sizes[3:] or (1, 1)
             size = chain.window(layer, sizes[1:3], stride)
@@ -201,7 +201,7 @@ def make_layers(parsed, cfg, side, chain, rng):
             if not 0 <= rate < 1:
                 layer.fail('expected groupdrop:GROUPS:RATE with a rate from 0 to below 1')
             if sizes[0] < 1 or chain.channels % sizes[0]:
-                layer.fail(f'{int(chain.channels)} channels cannot be parted into {int(sizes[0])} groups')
+                layer.fail(f'{int(chain.channels)} channels cannot be divided into {int(sizes[0])} groups')
             modules.append(layers.Dropout(rate, 'groups', sizes[0]))
         else:
             units, filters, size, stride = sizes[0], sizes[1], sizes[2:4], sizes[4:] or [1, 1]

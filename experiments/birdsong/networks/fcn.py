@@ -60,7 +60,7 @@ class Scores:
     def __init__(self, fcn, meta):
         self.fcn, self.extra = fcn, fcn.metadata(meta)
         self.stream = fcn.program.stream()
-        self.pool = pooling.SlidingPool(fcn.pool, fcn.count, fcn.spacing)
+        self.pool = pooling.SlidingPooling(fcn.pool, fcn.count, fcn.spacing)
 
     def _finish(self, parts):
         parts = [p for p in parts if p is not None]
@@ -96,12 +96,10 @@ class FullyConvolutional:
 
     def __init__(self, operations, meta, settings, window, least, count, margin, network_step, step, device='cpu'):
         self.operations, self.meta, self.settings = operations, meta, settings
-        self.pool, self.count = pooling.GlobalPool(settings['arch.pool']), count
+        self.pool, self.count = pooling.make_global_pooling(settings['arch.pool']), count
         self.least, self.step, self.network_step = least, step, network_step
         self.spacing = network_step // step
-        self.window = (
-            least + (1 if self.pool.kind in ('none', 'attention_nopool') else count) * network_step - network_step
-        )
+        self.window = least + ((count if self.pool.pools else 1) - 1) * network_step
         self.excerpt = window
         self.margin = margin
         self.program = compiled.CompiledNetwork(operations, device)

@@ -15,7 +15,7 @@ from birdsong import files
 from birdsong.files import Problem
 from birdsong.networks import frontend, layers
 from birdsong.networks.architecture import Chain, make_layers, parse
-from birdsong.networks.pooling import GlobalPool
+from birdsong.networks.pooling import PoolingStream, make_global_pooling
 
 
 class AudioBranch(nn.Module):
@@ -78,7 +78,7 @@ class Network(nn.Module):
     def __init__(self, cfg, classes, num_meta, rng):
         super().__init__()
         self.cfg, self.classes, self.num_meta = dict(cfg), classes, num_meta
-        self.global_pool = GlobalPool(str(cfg['arch.pool']))
+        self.global_pool = make_global_pooling(str(cfg['arch.pool']))
         self.audio = AudioBranch(cfg, classes, self.global_pool.attention, rng) if cfg['arch'] else None
         self.meta = MetadataBranch(cfg, num_meta, classes, rng) if cfg['arch_meta'] else None
 
@@ -111,7 +111,7 @@ class Network(nn.Module):
 
     def pooling(self):
         """An object with `add(maps)`, to be called block by block over time, and `result()`: `pool` in constant memory."""
-        return self.global_pool.streaming()
+        return PoolingStream(self.global_pool)
 
     def finish(self, pooled, meta=None):
         """Pooled maps (None for metadata alone) and metadata (batch, values) -> dict of 'logits', 'output'[, 'output_bg']."""

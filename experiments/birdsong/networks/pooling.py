@@ -1,176 +1,26 @@
-"""Global pooling (`arch.pool`): class maps over time and frequency to one score per class."""
+"""Global pooling (`arch.pool`): from maps over time and frequency to one value per class.
+
+Each kind of pooling is a class that reduces positions to a partial result, combines partial results, and computes the
+pooled value from them. This is used at once (`GlobalPooling.forward`), block by block (`PoolingStream`), and over
+sliding windows (`SlidingPooling`). All of them compute in float32 or better.
+"""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from birdsong.files import Problem
 from birdsong.networks.layers import full_precision
 
 
-def _accurate(x):
-    """x in double precision where the device has it."""
-    return x if x.device.type == 'mps' else x.double()
+def slide(x: Tensor, count: int, spacing: int, combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """combine(x[t], x[t + spacing], ..., `count` of them) for each t along the last axis.
 
-
-class MeanPooling:
-    """Mean of maps that come block by block."""
-
-    def __init__(self):
-        self.total, self.count = 0.0, 0
-
-    def add(self, maps):
-        """maps: (batch, maps, steps, bands), the next of the recording."""
-        maps = full_precision(maps).flatten(2)
-        self.total = self.total + _accurate(maps).sum(2)
-        self.count += maps.shape[2]
-        self.dtype = maps.dtype
-
-    def result(self):
-        """(batch, classes)."""
-        return (self.total / self.count).to(self.dtype)
-
-
-class MaxPooling:
-    """Maximum of maps that come block by block."""
-
-    best = None
-
-    def add(self, maps):
-        maps = full_precision(maps).flatten(2).amax(2)
-        self.best = maps if self.best is None else torch.maximum(self.best, maps)
-
-    def result(self):
-        return self.best
-
-
-class NoisyOrPooling:
-    """1 minus the product of 1 - p over maps that come block by block."""
-
-    none = 1.0
-
-    def add(self, maps):
-        maps = full_precision(maps)
-        self.none = self.none * (1 - _accurate(maps.flatten(2))).prod(2)
-        self.dtype = maps.dtype
-
-    def result(self):
-        return (1 - self.none).to(self.dtype)
-
-
-class LogMeanExpPooling:
-    """log(mean(exp(A x))) / A of maps that come block by block."""
-
-    total, count = None, 0
-
-    def __init__(self, sharpness):
-        self.sharpness = sharpness
-
-    def add(self, maps):
-        maps = full_precision(maps).flatten(2)
-        block = torch.logsumexp(_accurate(maps) * self.sharpness, 2)
-        self.total = block if self.total is None else torch.logaddexp(self.total, block)
-        self.count += maps.shape[2]
-        self.dtype = maps.dtype
-
-    def result(self):
-        return ((self.total - math.log(self.count)) / self.sharpness).to(self.dtype)
-
-
-class AttentionPooling:
-    """Attention pooling of maps that come block by block; the last `attention` maps are the attention's."""
-
-    peak = None
-
-    def __init__(self, attention):
-        self.attention = attention
-
-    def add(self, maps):
-        maps = full_precision(maps)[..., 0]
-        data, attention = _accurate(maps[:, : -self.attention]), _accurate(maps[:, -self.attention :])
-        peak = attention.amax(2, keepdim=True)
-        if self.peak is not None:
-            peak = torch.maximum(peak, self.peak)
-        weights = (attention - peak).exp()
-        total, weighted = weights.sum(2, keepdim=True), weights @ data.transpose(1, 2)  # batch, attention, classes
-        if self.peak is not None:
-            faded = (self.peak - peak).exp()
-            total, weighted = total + self.total * faded, weighted + self.weighted * faded
-        self.peak, self.total, self.weighted, self.dtype = peak, total, weighted, maps.dtype
-
-    def result(self):
-        return (self.weighted / self.total).mean(1).to(self.dtype)
-
-
-class NoPooling:
-    """Joins maps that come block by block."""
-
-    def __init__(self, attention=0):
-        self.attention, self.blocks = attention, []
-
-    def add(self, maps):
-        maps = full_precision(maps)
-        self.blocks.append(maps[:, : maps.shape[1] - self.attention].flatten(2))
-
-    def result(self):
-        """(batch, classes, steps)."""
-        return torch.cat(self.blocks, 2)
-
-
-class GlobalPool(nn.Module):
-    """Pooling of maps (batch, maps, time, frequency) over time and frequency to (batch, classes), as `arch.pool` says.
-
-    attention:K takes the last K maps for attention, at frequency 0 as the classes; attention_nopool:K leaves them
-    out; it and none give (batch, classes, time * frequency). Computes in float32 under autocast, too.
+    `combine` is associative. It is called about 2 log2(count) times, for partial results that double in width.
     """
-
-    def __init__(self, text):
-        super().__init__()
-        self.text = text
-        self.kind, _, number = text.partition(':')
-        self.number = float(number or 1)
-        self.attention = int(self.number) if self.kind.startswith('attention') else 0
-        if self.kind.startswith('attention') and (self.attention < 1 or self.attention != self.number):
-            raise Problem(f'arch.pool={text}: the number of attention maps must be a whole number above 0')
-        if self.kind == 'logmeanexp' and not self.number > 0:
-            raise Problem(f'arch.pool={text}: the sharpness must be above 0')
-
-    def streaming(self):
-        """An object with `add(maps)`, to be called block by block over time, and `result()`."""
-        return {
-            'mean': MeanPooling,
-            'max': MaxPooling,
-            'noisy-or': NoisyOrPooling,
-            'none': NoPooling,
-            'logmeanexp': lambda: LogMeanExpPooling(self.number),
-            'attention': lambda: AttentionPooling(self.attention),
-            'attention_nopool': lambda: NoPooling(self.attention),
-        }[self.kind]()
-
-    def forward(self, maps):
-        with torch.autocast(maps.device.type, enabled=False):
-            maps = full_precision(maps)
-            if self.kind == 'attention':
-                weights = torch.softmax(maps[:, -self.attention :, :, 0], 2).mean(1)
-                return (maps[:, : -self.attention, :, 0] @ weights[:, :, None])[..., 0]
-            maps = maps[:, : maps.shape[1] - self.attention].flatten(2)
-            if self.kind == 'max':
-                return maps.amax(2)
-            if self.kind == 'mean':
-                return maps.mean(2)
-            if self.kind == 'logmeanexp':
-                return (torch.logsumexp(maps * self.number, 2) - math.log(maps.shape[2])) / self.number
-            if self.kind == 'noisy-or':
-                return 1 - (1 - maps).prod(2)
-            return maps
-
-    def extra_repr(self):
-        return self.text
-
-
-def slide(x, count, spacing, combine):
-    """combine(x[t], x[t + spacing], ..., `count` of them) for each t along the last axis, by doubling."""
     length = x.shape[-1] - (count - 1) * spacing
     result, done, width = None, 0, 1
     while True:
@@ -184,57 +34,257 @@ def slide(x, count, spacing, combine):
         width *= 2
 
 
-class SlidingPool:
-    """`arch.pool` over sliding windows of `count` positions that are `spacing` rows apart, of maps that come block by block."""
+class GlobalPooling(nn.Module):
+    """Pools maps (batch, maps, time, frequency) to (batch, classes); the base class of all kinds.
 
-    def __init__(self, pool, count, spacing):
-        self.pool, self.spacing = pool, spacing
-        self.count = 1 if pool.kind in ('none', 'attention_nopool') else count
-        self.rest, self.emitted = None, False
+    text: the value of arch.pool, KIND or KIND:NUMBER. The last `attention` maps belong to no class. `pools` is False if
+    all positions are kept. `accumulates` is False if combining partial results causes no rounding errors.
+    """
 
-    def push(self, maps):
-        """Maps (batch, maps, rows, bands) -> (batch, classes, rows) of the windows that are complete now, or None."""
+    attention = 0
+    pools = True
+    accumulates = True
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.text = text
+        self.kind, _, number = text.partition(':')
+        self.number = float(number or 1)
+
+    def used(self, maps: Tensor) -> Tensor:
+        """The part of the maps that this kind of pooling takes into account."""
+        return maps
+
+    def reduce(self, x: Tensor) -> Any:
+        """The partial result of all positions along the last axis of x (batch, maps, ..., positions)."""
+        raise NotImplementedError
+
+    def combine(self, one: Any, other: Any) -> Any:
+        """The partial result of the positions of both."""
+        raise NotImplementedError
+
+    def finish(self, partial: Any, count: int) -> Tensor:
+        """The pooled values, given the partial result of `count` positions."""
+        return partial
+
+    def pool(self, x: Tensor) -> Tensor:
+        """(batch, maps, positions) -> (batch, classes)."""
+        return self.finish(self.reduce(x), x.shape[2])
+
+    def forward(self, maps: Tensor) -> Tensor:
+        with torch.autocast(maps.device.type, enabled=False):
+            return self.pool(self.used(full_precision(maps)).flatten(2))
+
+    def slide(self, maps: Tensor, count: int, spacing: int) -> Tensor:
+        """Pooled values (batch, classes, windows) of windows that begin at each row: `count` rows, `spacing` apart."""
+        x = self.used(maps)
+        return self.finish(slide(self.reduce(x), count, spacing, self.combine), count * x.shape[3])
+
+    def extra_repr(self) -> str:
+        return self.text
+
+
+class MaxPooling(GlobalPooling):
+    """The maximum."""
+
+    accumulates = False
+
+    def reduce(self, x: Tensor) -> Tensor:
+        return x.amax(-1)
+
+    def combine(self, one: Tensor, other: Tensor) -> Tensor:
+        return torch.maximum(one, other)
+
+
+class MeanPooling(GlobalPooling):
+    """The arithmetic mean."""
+
+    def reduce(self, x: Tensor) -> Tensor:
+        return x.sum(-1)
+
+    def combine(self, one: Tensor, other: Tensor) -> Tensor:
+        return one + other
+
+    def finish(self, partial: Tensor, count: int) -> Tensor:
+        return partial / count
+
+
+class LogMeanExpPooling(GlobalPooling):
+    """log(mean(exp(A x))) / A with sharpness A: close to the mean for a small A, to the maximum for a large one."""
+
+    def __init__(self, text: str):
+        super().__init__(text)
+        if not self.number > 0:
+            raise Problem(f'arch.pool={text}: the sharpness must be above 0')
+
+    def reduce(self, x: Tensor) -> Tensor:
+        return torch.logsumexp(x * self.number, -1)
+
+    def combine(self, one: Tensor, other: Tensor) -> Tensor:
+        return torch.logaddexp(one, other)
+
+    def finish(self, partial: Tensor, count: int) -> Tensor:
+        return (partial - math.log(count)) / self.number
+
+
+class NoisyOrPooling(GlobalPooling):
+    """The probability that at least one of several independent events takes place: 1 - product of (1 - x)."""
+
+    def reduce(self, x: Tensor) -> Tensor:
+        return (1 - x).prod(-1)
+
+    def combine(self, one: Tensor, other: Tensor) -> Tensor:
+        return one * other
+
+    def finish(self, partial: Tensor, count: int) -> Tensor:
+        return 1 - partial
+
+
+def _number_of_attention_maps(pooling: GlobalPooling) -> int:
+    if pooling.number < 1 or pooling.number != int(pooling.number):
+        raise Problem(f'arch.pool={pooling.text}: the number of attention maps must be a whole number above 0')
+    return int(pooling.number)
+
+
+class AttentionPooling(GlobalPooling):
+    """Mean of the class maps, weighted by the softmax over time of each attention map, then averaged over these.
+
+    The last K maps are the attention maps (attention:K). All maps are taken at frequency 0.
+    """
+
+    def __init__(self, text: str):
+        super().__init__(text)
+        self.attention = _number_of_attention_maps(self)
+
+    def used(self, maps: Tensor) -> Tensor:
+        return maps[..., :1]
+
+    def reduce(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Maximum of each attention map, sum of exp(attention - maximum), sum of the class maps weighted by this."""
+        classes, attention = x[:, : -self.attention], x[:, -self.attention :]
+        peak = attention.amax(2, keepdim=True)
+        weights = (attention - peak).exp()
+        return peak, weights.sum(2, keepdim=True), weights @ classes.transpose(1, 2)
+
+    def combine(self, one: tuple, other: tuple) -> tuple[Tensor, Tensor, Tensor]:
+        peak = torch.maximum(one[0], other[0])
+        first, second = (one[0] - peak).exp(), (other[0] - peak).exp()
+        return peak, one[1] * first + other[1] * second, one[2] * first + other[2] * second
+
+    def finish(self, partial: tuple, count: int) -> Tensor:
+        _, total, weighted = partial
+        return (weighted / total).mean(1)
+
+    # Where all positions are at hand, weights are cheaper than partial results, which have K values per class.
+
+    @staticmethod
+    def weights(attention: Tensor) -> Tensor:
+        """Weights of the positions (batch, ..., positions), given attention maps (batch, K, ..., positions)."""
+        return torch.softmax(attention, -1).mean(1)
+
+    def pool(self, x: Tensor) -> Tensor:
+        return (x[:, : -self.attention] @ self.weights(x[:, -self.attention :])[:, :, None])[..., 0]
+
+    def slide(self, maps: Tensor, count: int, spacing: int) -> Tensor:
+        classes, attention = maps[:, : -self.attention, :, 0], maps[:, -self.attention :, :, 0]
+        span = (count - 1) * spacing + 1
+        rows = maps.shape[2] - span + 1
+        weights = self.weights(attention.unfold(2, span, 1)[..., ::spacing])[:, None]
+        total = 0
+        for i in range(count):
+            total = total + weights[..., i] * classes[:, :, i * spacing : i * spacing + rows]
+        return total
+
+
+class NoPooling(GlobalPooling):
+    """Keeps all positions of the class maps, (batch, classes, time * frequency); leaves out attention maps."""
+
+    pools = False
+    accumulates = False
+
+    def __init__(self, text: str):
+        super().__init__(text)
+        if self.kind == 'attention_nopool':
+            self.attention = _number_of_attention_maps(self)
+
+    def used(self, maps: Tensor) -> Tensor:
+        return maps[:, : maps.shape[1] - self.attention]
+
+    def reduce(self, x: Tensor) -> list[Tensor]:
+        return [x]
+
+    def combine(self, one: list[Tensor], other: list[Tensor]) -> list[Tensor]:
+        return one + other
+
+    def finish(self, partial: list[Tensor], count: int) -> Tensor:
+        return torch.cat(partial, 2)
+
+    def slide(self, maps: Tensor, count: int, spacing: int) -> Tensor:
+        return self.used(maps).flatten(2)
+
+
+KINDS = {
+    'max': MaxPooling,
+    'mean': MeanPooling,
+    'logmeanexp': LogMeanExpPooling,
+    'noisy-or': NoisyOrPooling,
+    'attention': AttentionPooling,
+    'attention_nopool': NoPooling,
+    'none': NoPooling,
+}
+
+
+def make_global_pooling(text: str) -> GlobalPooling:
+    """The pooling that arch.pool names. Raises Problem if its number is out of range."""
+    return KINDS[text.partition(':')[0]](text)
+
+
+class PoolingStream:
+    """Pools the maps of one recording, given block by block over time. Keeps partial results only."""
+
+    def __init__(self, pooling: GlobalPooling):
+        self.pooling, self.partial, self.count = pooling, None, 0
+
+    def add(self, maps: Tensor) -> None:
+        """Take the next maps (batch, maps, time, frequency) into account."""
+        x = self.pooling.used(full_precision(maps)).flatten(2)
+        self.dtype = x.dtype
+        self.count += x.shape[2]
+        if self.pooling.accumulates and x.device.type != 'mps':  # which has no double precision
+            x = x.double()
+        partial = self.pooling.reduce(x)
+        self.partial = partial if self.partial is None else self.pooling.combine(self.partial, partial)
+
+    def result(self) -> Tensor:
+        """The pooled values of all maps so far."""
+        return self.pooling.finish(self.partial, self.count).to(self.dtype)
+
+
+class SlidingPooling:
+    """Pools sliding windows of the maps of one recording, given block by block over time.
+
+    A window has `count` rows of the maps, `spacing` rows apart. A window begins at each row.
+    """
+
+    def __init__(self, pooling: GlobalPooling, count: int, spacing: int):
+        self.pooling, self.spacing = pooling, spacing
+        self.count = count if pooling.pools else 1
+        self.rest, self.found = None, False
+
+    def push(self, maps: Tensor) -> Tensor | None:
+        """Given the next maps (batch, maps, rows, frequency): (batch, classes, windows) now complete, or None."""
         if self.rest is not None:
             maps = torch.cat([self.rest, maps], 2)
-        rows = maps.shape[2] - (self.count - 1) * self.spacing
-        self.rest = maps[:, :, max(0, rows) :]
-        if rows < 1:
+        windows = maps.shape[2] - (self.count - 1) * self.spacing
+        self.rest = maps[:, :, max(0, windows) :]
+        if windows < 1:
             return None
-        self.emitted = True
-        return self._slide(maps)
+        self.found = True
+        return self.pooling.slide(maps, self.count, self.spacing)
 
-    def end(self):
-        """What there is, pooled, if the recording is shorter than a window; else None."""
-        if self.emitted or self.rest is None or not self.rest.shape[2]:
+    def end(self) -> Tensor | None:
+        """If the recording was too short for a window: all of its rows, pooled, as one window. Otherwise None."""
+        if self.found or self.rest is None or not self.rest.shape[2]:
             return None
         maps = self.rest[:, :, :: self.spacing]
-        self.count = maps.shape[2]
-        return SlidingPool(self.pool, maps.shape[2], 1)._slide(maps)
-
-    def _slide(self, maps):
-        kind, attention = self.pool.kind, self.pool.attention
-        if kind == 'attention':
-            return self._attend(maps[..., 0])
-        x = maps[:, : maps.shape[1] - attention]
-        bands, sharpness = x.shape[3], self.pool.number
-        if kind in ('none', 'attention_nopool'):
-            return x.flatten(2)
-        if kind == 'max':
-            return slide(x.amax(3), self.count, self.spacing, torch.maximum)
-        if kind == 'mean':
-            return slide(x.mean(3), self.count, self.spacing, torch.add) / self.count
-        if kind == 'noisy-or':
-            return 1 - slide((1 - x).prod(3), self.count, self.spacing, torch.mul)
-        x = slide(torch.logsumexp(x * sharpness, 3), self.count, self.spacing, torch.logaddexp)
-        return (x - math.log(self.count * bands)) / sharpness
-
-    def _attend(self, maps):
-        data, attention = maps[:, : -self.pool.attention], maps[:, -self.pool.attention :]
-        rows = maps.shape[2] - (self.count - 1) * self.spacing
-        weights = torch.softmax(
-            attention.unfold(2, (self.count - 1) * self.spacing + 1, 1)[..., :: self.spacing], 3
-        ).mean(1)
-        total = 0
-        for i in range(self.count):
-            total = total + weights[:, None, :, i] * data[:, :, i * self.spacing : i * self.spacing + rows]
-        return total
+        return self.pooling.slide(maps, maps.shape[2], 1)
