@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From the organisers' archives, extracted into one folder, to a checked dataset in datasets/. A short driver: each step
-# is a script in datasets/birdclef/ that can be run alone.
+# Creates a dataset in datasets/ from a folder with the organisers' archives, and checks it. Each step is a program in
+# datasets/birdclef/ that can also be run alone.
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -11,22 +11,22 @@ usage() {
     cat <<'END'
 Usage: ./prepare_birdclef.sh SOURCE [--dataset NAME] [--valid-list FILE] [--jobs N]
 
-Converts the recordings in SOURCE, collects their XML, makes the labels and the file lists, and checks the outcome,
-datasets/NAME. Run again, it does only what is missing; interrupt it whenever you like.
+Converts the recordings in SOURCE, collects their XML, creates labels and file lists, and checks the result,
+datasets/NAME. It can be interrupted at any time; if it is run again, it does only what is missing.
 
   SOURCE             the folder with TrainingSet/, data/, BirdCLEF2018MonophoneTest/, val/data/ and test/, into which
-                     all five archives of BirdCLEF 2018 were extracted; other recordings laid out like that do as well
-  --dataset NAME     what to call the dataset (birdclef)
-  --valid-list FILE  validation recordings, one a line, such as train/2014/LIFECLEF2014_BIRDAMAZON_XC_WAV_RN1.wav
-                     (without: a list is drawn, about 8 % of each species, always the same)
+                     all five archives of BirdCLEF 2018 were extracted, or other recordings laid out like that
+  --dataset NAME     name of the dataset (birdclef)
+  --valid-list FILE  validation recordings, one per line, such as train/2014/LIFECLEF2014_BIRDAMAZON_XC_WAV_RN1.wav
+                     (without it, about 8 % of each species are drawn, always the same ones)
   --jobs N           threads for the conversion (all cores)
 
 Sizes for BirdCLEF 2018 after conversion: train 2014 12 GiB, 2015 24 GiB, 2017 18 GiB, test 17 GiB, soundscapes 1 GiB;
-72 GiB in all, 48 000 recordings. The source can be removed afterwards.
-No room for that on this disk? Place any folder below datasets/NAME/audio elsewhere, before or between runs:
+72 GiB in all, 48 000 recordings. SOURCE can be removed afterwards.
+If this disk has too little space, place any folder below datasets/NAME/audio on another one, before or between runs:
   mkdir -p /disk2/birds/2015 datasets/birdclef/audio/train
   ln -s /disk2/birds/2015 datasets/birdclef/audio/train/2015
-The folders for other disks: train/2014, train/2015, train/2017, test, soundscapes.
+Folders for other disks: train/2014, train/2015, train/2017, test, soundscapes.
 
 Example: ./prepare_birdclef.sh ~/BirdCLEF2018 --valid-list valid_list
 END

@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Write a synthetic source folder as the BirdCLEF organisers ship theirs, to try everything without their archives.
+"""Write a synthetic source folder like that of the BirdCLEF organisers, to try everything without their archives.
 
     datasets/demo/generate.py OUT && ./prepare_birdclef.sh OUT --dataset demo
 
-OUT gets TrainingSet/, data/, BirdCLEF2018MonophoneTest/, val/data/ and test/ with recordings and XML, including the dirt
-that real ones have: empty, truncated and clipped recordings, XML that is missing, incomplete, not well-formed or not
-UTF-8, times and elevations in all spellings, names in disagreement, files named ._*. Each species sings its own song,
-with dialects, individuals, noise and other species in the background, in its own region, season, time of day and
-height. Beside them lie, which the organisers don't ship, valid_list for --valid-list (about a fifth of the training
-recordings) and, for judging results, truth.tsv: media id, class id, 'train', 'valid' or 'test'; for soundscapes
-instead of the latter the start and end in seconds. The same options give the same bytes.
+OUT gets TrainingSet/, data/, BirdCLEF2018MonophoneTest/, val/data/ and test/ with recordings and XML. They have the
+faults of real ones: empty, truncated and clipped recordings; XML that is missing, incomplete, not well-formed or not
+UTF-8; times and elevations in many spellings; contradictory names; files named ._*. Each species has its own song, with
+dialects, individuals, noise and other species in the background, and its own region, season, time of day and elevation.
+
+OUT also gets two files that the organisers do not provide: valid_list for --valid-list (about a fifth of the training
+recordings), and truth.tsv to evaluate results: media id, class id, 'train', 'valid' or 'test'; for soundscapes the last
+column is replaced by the start and end in seconds. The same options give the same bytes.
 """
 
 import os
@@ -33,70 +34,17 @@ from birdsong.files import Problem
 
 YEARS = '2014', '2015', '2017'
 RATE = 44100
-# Not real species: names put together from these.
-GENERA = (
-    'Cantor',
-    'Silvula',
-    'Fluvicanor',
-    'Montavis',
-    'Arboricen',
-    'Nebulus',
-    'Pratincus',
-    'Umbracen',
-    'Trillator',
-    'Lunavis',
-    'Ripacus',
-    'Solivox',
-    'Ventulus',
-    'Altipes',
-    'Rubecen',
-    'Noctivox',
-    'Campavis',
-    'Litorcen',
-    'Aurovox',
-    'Frondicus',
-)
-EPITHETS = (
-    'minor',
-    'major',
-    'griseus',
-    'viridis',
-    'rufus',
-    'albus',
-    'niger',
-    'montanus',
-    'silvaticus',
-    'palustris',
-    'australis',
-    'borealis',
-    'striatus',
-    'maculatus',
-    'elegans',
-    'modestus',
-    'vulgaris',
-    'rarus',
-    'cantans',
-    'tacitus',
-    'ornatus',
-    'pallidus',
-    'fuscus',
-    'roseus',
-    'caeruleus',
-    'brevis',
-    'longipes',
-    'solitarius',
-    'gregarius',
-    'andinus',
-    'amazonicus',
-    'riparius',
-    'collaris',
-    'cristatus',
-    'flavus',
-    'aureus',
-    'umbrinus',
-    'nocturnus',
-    'matutinus',
-    'vespertinus',
+# Names of species that do not exist are combined from these.
+GENERA, EPITHETS = map(
+    str.split,
+    (
+        'Cantor Silvula Fluvicanor Montavis Arboricen Nebulus Pratincus Umbracen Trillator Lunavis Ripacus Solivox '
+        'Ventulus Altipes Rubecen Noctivox Campavis Litorcen Aurovox Frondicus',
+        'minor major griseus viridis rufus albus niger montanus silvaticus palustris australis borealis striatus '
+        'maculatus elegans modestus vulgaris rarus cantans tacitus ornatus pallidus fuscus roseus caeruleus brevis '
+        'longipes solitarius gregarius andinus amazonicus riparius collaris cristatus flavus aureus umbrinus nocturnus '
+        'matutinus vespertinus',
+    ),
 )
 AUTHORS = (
     'Ana Souza',
@@ -113,20 +61,28 @@ PLACES = 'Rio Claro', 'Alto Verde', 'Lagoa', 'Cerro Azul', 'São Bento', 'Las Pi
 Syllable = collections.namedtuple('Syllable', 'kind ratio seconds width speed')
 Species = collections.namedtuple('Species', 'class_id genus name year pitch dialects place spread elevation day hour')
 Recording = collections.namedtuple('Recording', 'media species part session')
+Session = collections.namedtuple('Session', 'when_and_where author bird')
+# What is wrong with recordings, or special about them.
+FAULTS = {
+    'train': 'zero bytes, no xml, truncated, clipped, bad xml, latin-1, synonym, upper case, stereo, 48000, 22050, '
+    '24 bit, 8 bit, long',
+    'test': 'zero bytes, header only, stereo, latin-1',
+}
 
 
 # == Species ==
 
 
-def make_syllable(rng, kind):
+def make_syllable(rng: np.random.Generator, kind: int) -> Syllable:
+    """A random syllable of a kind from 0 to 6, see `sing_syllable`."""
     return Syllable(kind, rng.uniform(0.85, 1.2), rng.uniform(0.07, 0.35), rng.uniform(1.15, 1.6), rng.uniform(18, 45))
 
 
-def make_species(seed, count):
-    """List of species: names, songs, and where and when each is heard."""
+def make_species(seed: int, count: int) -> list[Species]:
+    """Random species: names, songs, and where and when each is heard."""
     rng = np.random.default_rng([seed, 1])
     pitches = 1100 * (6500 / 1100) ** ((rng.permutation(count) + rng.uniform(0.2, 0.8, count)) / count)
-    # regions, heights, seasons and hours are spread as evenly, each in an order of its own
+    # regions, elevations, seasons and hours are evenly distributed, too, each in another order
     shares = [(rng.permutation(count) + 0.5) / count for _ in range(5)]
     pairs = rng.permutation(len(GENERA) * len(EPITHETS))[:count]
     kinds = rng.permutation(np.arange(count) % 7)
@@ -139,11 +95,10 @@ def make_species(seed, count):
         ids.add(class_id)
         parts = [make_syllable(rng, int(kinds[s])), make_syllable(rng, int(rng.integers(7)))]
         patterns = ([0, 0, 1], [0, 1, 0, 1], [0] * 4, [0, 0, 0, 1, 1], [0, 1])
-        dialects = []
-        for _ in range(2):
-            dialects.append(
-                (parts, patterns[rng.integers(len(patterns))], rng.uniform(0.03, 0.15), rng.uniform(0.4, 1.0))
-            )
+        dialects = [
+            (parts, patterns[rng.integers(len(patterns))], rng.uniform(0.03, 0.15), rng.uniform(0.4, 1.0))
+            for _ in range(2)
+        ]
         result.append(
             Species(
                 class_id,
@@ -165,8 +120,8 @@ def make_species(seed, count):
 # == Songs ==
 
 
-def sing_syllable(syllable, pitch, tempo, rate):
-    """One syllable as float32 samples of amplitude 1."""
+def sing_syllable(syllable: Syllable, pitch: float, tempo: float, rate: int) -> np.ndarray:
+    """One syllable as float32 samples of amplitude 1; `pitch` and `rate` are in Hz."""
     n = max(32, int(syllable.seconds * tempo * rate))
     t = np.linspace(0, 1, n, dtype=np.float32)
     f = pitch * syllable.ratio
@@ -181,7 +136,7 @@ def sing_syllable(syllable, pitch, tempo, rate):
         track = f * width ** (1 - 4 * np.abs(t - 0.5))
     else:
         track = np.full(n, f, np.float32)
-    # double precision: a phase of many turns
+    # float64, since the phase becomes large
     phase = np.cumsum(track, dtype=np.float64) * (2 * np.pi / rate)
     wave = np.sin(phase).astype(np.float32)
     if kind == 5:
@@ -194,14 +149,18 @@ def sing_syllable(syllable, pitch, tempo, rate):
     return wave * (edge * edge * (3 - 2 * edge))
 
 
-def sing(species, rng, individual, seconds, rate, start=None):
-    """`seconds` of one bird's song with pauses, as float32 samples of amplitude 1 or less."""
+def sing(
+    species: Species,
+    rng: np.random.Generator,
+    bird: tuple[float, float, int],
+    seconds: float,
+    rate: int,
+    start: float | None = None,
+) -> np.ndarray:
+    """Song of one bird with pauses, from `start` seconds on, as float32 samples of amplitude 1 or less."""
     result = np.zeros(int(seconds * rate), np.float32)
-    pitch, tempo, (parts, pattern, gap, pause) = (
-        species.pitch * individual[0],
-        individual[1],
-        species.dialects[individual[2]],
-    )
+    pitch, tempo = species.pitch * bird[0], bird[1]
+    parts, pattern, gap, pause = species.dialects[bird[2]]
     voices = [sing_syllable(part, pitch, tempo, rate) for part in parts]
     position = (rng.uniform(0, 0.6) if start is None else start) * rate
     while position < len(result):
@@ -211,15 +170,15 @@ def sing(species, rng, individual, seconds, rate, start=None):
             result[int(position) : int(position) + len(wave)] += wave * np.float32(loudness * rng.uniform(0.8, 1))
             position += len(wave) + gap * tempo * rate
         position += pause * rng.uniform(0.6, 1.6) * rate
-    # an echo from the edge of the wood
+    # an echo from the edge of the forest
     delay = int(rng.uniform(0.03, 0.1) * rate)
     if len(result) > delay:
         result[delay:] += np.float32(rng.uniform(0.05, 0.3)) * result[:-delay].copy()
     return result * np.float32(0.7)
 
 
-def noise(rng, samples, rate):
-    """Hiss, wind, and at times insects; of about unit power."""
+def noise(rng: np.random.Generator, samples: int, rate: int) -> np.ndarray:
+    """Noise of wind and microphone, sometimes with insects, as float32 samples of about unit power."""
     white = rng.standard_normal(samples, dtype=np.float32)
     pole = rng.uniform(0.9, 0.98)
     wind = scipy.signal.lfilter(np.float32([1 - pole]), np.float32([1, -pole]), white) / np.float32(
@@ -228,26 +187,29 @@ def noise(rng, samples, rate):
     result = np.float32(rng.uniform(0.2, 0.7)) * white + wind
     if rng.random() < 0.3:
         t = np.arange(samples, dtype=np.float32) / rate
-        result += (
-            np.float32(0.5)
-            * np.sin(2 * np.pi * rng.uniform(7000, 9500) * t)
-            * (1 + np.sin(2 * np.pi * rng.uniform(8, 30) * t))
-        )
+        carrier = np.float32(0.5) * np.sin(2 * np.pi * rng.uniform(7000, 9500) * t)
+        result += carrier * (1 + np.sin(2 * np.pi * rng.uniform(8, 30) * t))
     return result
 
 
-def individual(rng):
-    """(relative pitch, relative tempo, dialect) of one bird."""
+def individual(rng: np.random.Generator) -> tuple[float, float, int]:
+    """Relative pitch, relative tempo and dialect of one bird."""
     return np.exp(0.04 * rng.standard_normal()), np.exp(0.08 * rng.standard_normal()), int(rng.integers(2))
 
 
-def scene(rng, foreground, others, bird, seconds, rate):
-    """A recording of `foreground` with `others` behind and noise, float32 within -1..1."""
+def scene(
+    rng: np.random.Generator,
+    foreground: Species,
+    others: list[Species],
+    bird: tuple[float, float, int],
+    seconds: float,
+    rate: int,
+) -> np.ndarray:
+    """A recording of a bird of species `foreground`, with `others` in the background and noise; float32 in -1..1."""
     result = sing(foreground, rng, bird, seconds, rate)
     for other in others:
-        result += np.float32(rng.uniform(0.08, 0.25)) * sing(
-            other, rng, individual(rng), seconds, rate, start=rng.uniform(0, seconds / 2)
-        )
+        loudness = np.float32(rng.uniform(0.08, 0.25))
+        result += loudness * sing(other, rng, individual(rng), seconds, rate, start=rng.uniform(0, seconds / 2))
     snr = 10 ** (rng.uniform(2, 24) / 20)
     result += np.float32(0.35 / snr) * noise(rng, len(result), rate)
     return result * np.float32(rng.uniform(0.15, 0.45))
@@ -256,8 +218,8 @@ def scene(rng, foreground, others, bird, seconds, rate):
 # == Metadata ==
 
 
-def happening(rng, species):
-    """When and where a session takes place: date, hour (with fraction), latitude, longitude, elevation."""
+def when_and_where(rng: np.random.Generator, species: Species) -> tuple[datetime.date, float, float, float, int]:
+    """Date, hour (with fraction), latitude, longitude and elevation of a session of recordings of a species."""
     day = int(species.day + 75 * rng.standard_normal()) % 365
     date = datetime.date(int(rng.integers(2005, 2017)), 1, 1) + datetime.timedelta(days=day)
     hour = (species.hour + 4 * rng.standard_normal()) % 24
@@ -265,93 +227,87 @@ def happening(rng, species):
     return date, hour, latitude, longitude, max(0, int(species.elevation + 800 * rng.standard_normal()))
 
 
-def xml_text(rows):
-    return '<?xml version="1.0" encoding="UTF-8"?>\n<Audio>\n{}</Audio>\n'.format(
-        ''.join(f'\t<{tag}>{escape(str(value))}</{tag}>\n' if value != '' else f'\t<{tag} />\n' for tag, value in rows)
-    )
+def xml_text(rows: list[tuple]) -> str:
+    """XML of a recording from rows (tag, value)."""
+    lines = [f'\t<{tag}>{escape(str(value))}</{tag}>\n' if value != '' else f'\t<{tag} />\n' for tag, value in rows]
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n<Audio>\n{"".join(lines)}</Audio>\n'
 
 
-def spell_time(rng, hour):
-    """A time of day as one of those who record birds would write it."""
+def spell_time(rng: np.random.Generator, hour: float) -> str:
+    """A time of day in one of the spellings of those who record birds."""
     h, m = int(hour), int(hour % 1 * 60)
     if rng.random() < 0.75:
-        return '%02d:%02d' % (h, m)
+        return f'{h:02}:{m:02}'
     half = 'pm' if h >= 12 else 'am'
-    return (
-        '%d:%02d%s' % ((h - 1) % 12 + 1, m, half),
-        '%02d%02d' % (h, m),
-        '%d.%02d' % (h, m),
-        '%02d:%02d-%02d:%02d' % (h, m, (h + 1) % 24, m),
-        '%dh%02d' % (h, m),
-        '?',
-        'morning',
-    )[rng.integers(7)]
+    spellings = f'{(h - 1) % 12 + 1}:{m:02}{half}', f'{h:02}{m:02}', f'{h}.{m:02}'
+    spellings += f'{h:02}:{m:02}-{(h + 1) % 24:02}:{m:02}', f'{h}h{m:02}', '?', 'morning'
+    return spellings[rng.integers(7)]
 
 
-def spell_elevation(rng, elevation):
-    """A height as one of those who record birds would write it."""
+def spell_elevation(rng: np.random.Generator, metres: int) -> str:
+    """An elevation in one of the spellings of those who record birds."""
     if rng.random() < 0.75:
-        return str(elevation)
-    return (
-        '%d m' % elevation,
-        '%d-%d m' % (elevation - elevation // 10, elevation),
-        'c. %d' % elevation,
-        '~%dm?' % elevation,
-        '<%d' % (elevation + 1),
-        '%d.%03d' % divmod(elevation, 1000) if elevation >= 1000 else '%dm' % elevation,
-        'sea level',
-        '?',
-    )[rng.integers(8)]
+        return str(metres)
+    thousands = f'{metres // 1000}.{metres % 1000:03}' if metres >= 1000 else f'{metres}m'
+    spellings = f'{metres} m', f'{metres - metres // 10}-{metres} m', f'c. {metres}', f'~{metres}m?', f'<{metres + 1}'
+    return (*spellings, thousands, 'sea level', '?')[rng.integers(8)]
 
 
-def describe(rng, media, wav, species, when, author, session, others, year):
-    """Rows of a recording's XML; of a test recording (`species` is None) without what it is."""
-    date, hour, latitude, longitude, elevation = when
-    rows = [('MediaId', media), ('FileName', wav)]
-    if species:
+def describe(
+    rng: np.random.Generator, one: Recording, species: Species, others: list[Species], session: Session
+) -> list[tuple]:
+    """Rows (tag, value) of the XML of a recording; without the species if it belongs to the test set."""
+    date, hour, latitude, longitude, elevation = session.when_and_where
+    known = one.part != 'test'
+    rows = [('MediaId', one.media), ('FileName', wav_name(species, one.media))]
+    if known:
         rows += [('ClassId', species.class_id)]
     rows += [
         ('Date', date.isoformat()),
         ('Time', spell_time(rng, hour)),
         ('Country', 'Demoland'),
-        ('Locality', '%s %d' % (PLACES[session % len(PLACES)], session)),
+        ('Locality', f'{PLACES[one.session % len(PLACES)]} {one.session}'),
         ('Latitude', f'{latitude:.4f}'),
         ('Longitude', f'{longitude:.4f}'),
         ('Elevation', spell_elevation(rng, elevation)),
-        ('Author', AUTHORS[author]),
-        ('AuthorID', 'DEMO%05d' % author),
+        ('Author', AUTHORS[session.author]),
+        ('AuthorID', f'DEMO{session.author:05}'),
         ('Content', ('song', 'call', 'call, song')[rng.integers(3)]),
         ('Quality', int(rng.integers(1, 5))),
-        ('Year', 'BirdCLEF' + year),
+        ('Year', f'BirdCLEF{species.year}'),
     ]
-    if species:
+    if known:
         rows += [('Genus', species.genus), ('Species', species.name)]
-        if year != '2017':
+        if species.year != '2017':
             names = [f'{other.genus} {other.name}' for other in others]
             if rng.random() < 0.1:
                 names.append('Ignotus volans')
             rows.append(('BackgroundSpecies', ','.join(names)))
-    rows.append(('Comments', ''))
-    # of some, this or that was never filled in
+    return remove_values(rng, [*rows, ('Comments', '')], date)
+
+
+def remove_values(rng: np.random.Generator, rows: list[tuple], date: datetime.date) -> list[tuple]:
+    """Rows of XML, some of them without a field, with an empty field, or with an incomplete date."""
     if rng.random() < 0.15:
         gone = ('Date', 'Time', 'Latitude', 'Elevation')[rng.integers(4)]
-        rows = [row for row in rows if row[0] != gone and not (gone == 'Latitude' and row[0] == 'Longitude')]
-    elif rng.random() < 0.1:
+        return [row for row in rows if row[0] != gone and not (gone == 'Latitude' and row[0] == 'Longitude')]
+    if rng.random() < 0.1:
         blank = ('Date', 'Time', 'Elevation')[rng.integers(3)]
-        rows = [(tag, '' if tag == blank else value) for tag, value in rows]
-    elif rng.random() < 0.08:
-        rows = [
-            (tag, ('%d-%02d-00' % (date.year, date.month), str(date.year))[rng.integers(2)] if tag == 'Date' else value)
-            for tag, value in rows
-        ]
+        return [(tag, '' if tag == blank else value) for tag, value in rows]
+    if rng.random() < 0.08:
+        incomplete = f'{date.year}-{date.month:02}-00', str(date.year)
+        return [(tag, incomplete[rng.integers(2)] if tag == 'Date' else value) for tag, value in rows]
     return rows
 
 
 # == The folder ==
 
 
-def plan(seed, species, recordings):
-    """List of Recording: about a fifth each for test and validation; a session (one author, day, place and bird) yields 1 to 3."""
+def plan(seed: int, species: list[Species], recordings: int) -> list[Recording]:
+    """Recordings of each species, about a fifth each for test and validation, in sessions of 1 to 3.
+
+    A session has one author, day, place and bird.
+    """
     rng = np.random.default_rng([seed, 2])
     result, session = [], 0
     for s in range(len(species)):
@@ -367,113 +323,103 @@ def plan(seed, species, recordings):
     return [Recording(1001 + i, *result[k]) for i, k in enumerate(order)]
 
 
-def choose_dirt(recordings):
-    """Dict media -> what is wrong with that recording; the kinds are dealt to the species with most recordings left.
+def choose_faults(recordings: list[Recording]) -> dict[int, str]:
+    """Dict of media id -> what is wrong with that recording, or special about it.
 
-    Those that make a recording useless leave a species two others for training, all but the first one for the test.
+    The species with the most recordings get the faults. A species keeps two recordings for training besides one that a
+    fault makes useless, and in the test set one besides one that is only a header.
     """
-    kinds = {
-        'train': (
-            'zero bytes',
-            'no xml',
-            'truncated',
-            'clipped',
-            'bad xml',
-            'latin-1',
-            'synonym',
-            'upper case',
-            'stereo',
-            '48000',
-            '22050',
-            '24 bit',
-            '8 bit',
-            'long',
-        ),
-        'test': ('zero bytes', 'header only', 'stereo', 'latin-1'),
-    }
     useless = {'zero bytes': {'train': 2, 'test': 0}, 'no xml': {'train': 2}, 'header only': {'test': 1}}
     result = {}
-    for part, todo in kinds.items():
+    for part, kinds in FAULTS.items():
         left = collections.defaultdict(list)
         for recording in recordings:
             if recording.part == part:
                 left[recording.species].append(recording.media)
-        for kind in todo:
-            s = max(left, key=lambda s: (len(left[s]), -s))
+        for kind in kinds.split(', '):
+            s = max(left, key=lambda s: (len(left[s]), -s))  # noqa: B023
             if len(left[s]) > useless.get(kind, {}).get(part, 0):
                 result[left[s].pop()] = kind
     return result
 
 
-def wav_name(species, media):
-    return 'LIFECLEF%s_%s_XC_WAV_RN%d.wav' % (species.year, 'BIRDAMAZON' if species.year < '2017' else 'BIRD', media)
+def wav_name(species: Species, media: int) -> str:
+    """File name of a recording, as those of the organisers."""
+    return f'LIFECLEF{species.year}_{"BIRDAMAZON" if species.year < "2017" else "BIRD"}_XC_WAV_RN{media}.wav'
 
 
-def write_wav(path, samples, rate, subtype='PCM_16'):
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    soundfile.write(path, samples, rate, subtype, format='WAV')
-
-
-def write_text(path, text, encoding='utf-8'):
+def write_text(path: str, text: str, encoding: str = 'utf-8') -> None:
+    """Write a text file, and create its folder."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, 'w', encoding=encoding, newline='') as f:
         f.write(text)
 
 
-def record(seed, one, species, sessions, dirt, out, options):
-    """Write one recording and its XML."""
-    rng = np.random.default_rng([seed, 3, one.media])
-    mine = species[one.species]
-    when, author, bird = sessions[one.session]
-    wav = wav_name(mine, one.media)
+def folders_of(one: Recording, species: Species) -> tuple[str, str]:
+    """Folders for a recording and its XML."""
     if one.part == 'test':
-        folder, xml_folder = ('BirdCLEF2018MonophoneTest/data',) * 2
-    elif mine.year < '2017':
-        folder, xml_folder = 'TrainingSet/wav', 'TrainingSet/xml'
-    else:
-        folder, xml_folder = 'data', 'data'
+        return ('BirdCLEF2018MonophoneTest/data',) * 2
+    return ('TrainingSet/wav', 'TrainingSet/xml') if species.year < '2017' else ('data', 'data')
+
+
+def write_recording(
+    rng: np.random.Generator,
+    path: str,
+    species: Species,
+    others: list[Species],
+    bird: tuple[float, float, int],
+    seconds: float,
+    fault: str,
+) -> None:
+    """Write a recording of a bird, in pieces of 30 seconds, so that memory does not grow with its length."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    rate = int(fault) if fault in ('48000', '22050') else RATE
+    stereo = fault == 'stereo' or rng.random() < 0.15
+    subtype = {'24 bit': 'PCM_24', '8 bit': 'PCM_U8'}.get(fault, 'PCM_16')
+    pieces = [] if fault == 'header only' else [min(30, seconds - start) for start in np.arange(0, seconds, 30)]
+    with soundfile.SoundFile(path, 'w', rate, 2 if stereo else 1, subtype, format='WAV') as f:
+        for piece in pieces:
+            samples = scene(rng, species, others, bird, piece, rate)
+            if fault == 'clipped':
+                samples = np.clip(8 * samples, -1, 1)
+            f.write(np.stack([samples, np.float32(0.6) * np.roll(samples, 7)], 1) if stereo else samples)
+    if fault == 'truncated':
+        os.truncate(path, os.path.getsize(path) * 2 // 3)
+
+
+def write_with_xml(
+    one: Recording, species: list[Species], session: Session, fault: str, out: str, options: argparse.Namespace
+) -> None:
+    """Write one recording and its XML."""
+    rng = np.random.default_rng([options.seed, 3, one.media])
+    mine = species[one.species]
+    name = wav_name(mine, one.media)[:-4]
+    folder, xml_folder = folders_of(one, mine)
     others = [species[s] for s in rng.permutation(len(species))[: rng.choice(3, p=[0.6, 0.3, 0.1])] if s != one.species]
-    rate = int(dirt) if dirt in ('48000', '22050') else RATE
-    seconds = (
-        options.long
-        if dirt == 'long' and options.long
-        else np.exp(rng.uniform(np.log(options.shortest), np.log(options.longest)))
-    )
-    path = os.path.join(out, folder, wav[:-3] + ('WAV' if dirt == 'upper case' else 'wav'))
-    if dirt == 'zero bytes':
+    seconds = options.long if fault == 'long' else 0
+    seconds = seconds or np.exp(rng.uniform(np.log(options.shortest), np.log(options.longest)))
+    path = os.path.join(out, folder, name + ('.WAV' if fault == 'upper case' else '.wav'))
+    if fault == 'zero bytes':
         write_text(path, '')
     else:
-        # a long recording in pieces of its own, else memory would grow with it
-        pieces = [min(30, seconds - start) for start in np.arange(0, seconds, 30)]
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        stereo = dirt == 'stereo' or rng.random() < 0.15
-        subtype = {'24 bit': 'PCM_24', '8 bit': 'PCM_U8'}.get(dirt, 'PCM_16')
-        with soundfile.SoundFile(path, 'w', rate, 2 if stereo else 1, subtype, format='WAV') as f:
-            for piece in pieces if dirt != 'header only' else []:
-                samples = scene(rng, mine, others, bird, piece, rate)
-                if dirt == 'clipped':
-                    samples = np.clip(8 * samples, -1, 1)
-                f.write(np.stack([samples, np.float32(0.6) * np.roll(samples, 7)], 1) if stereo else samples)
-        if dirt == 'truncated':
-            os.truncate(path, os.path.getsize(path) * 2 // 3)
-    rows = describe(
-        rng, one.media, wav, None if one.part == 'test' else mine, when, author, one.session, others, mine.year
-    )
-    if dirt == 'synonym':
+        write_recording(rng, path, mine, others, session.bird, seconds, fault)
+    rows = describe(rng, one, mine, others, session)
+    if fault == 'synonym':
         rows = [(tag, 'Veteronym' if tag == 'Genus' else value) for tag, value in rows]
     text = xml_text(rows)
-    if dirt == 'latin-1':
-        text = text.replace(escape(AUTHORS[author]), 'Jörg Müller').replace('Demoland', 'Perú')
-    elif dirt == 'bad xml':
+    if fault == 'latin-1':
+        text = text.replace(escape(AUTHORS[session.author]), 'Jörg Müller').replace('Demoland', 'Perú')
+    elif fault == 'bad xml':
         text = text.replace('</Audio>', '').replace('<Country>Demoland', '<Country>Trinidad & Tobago')
-    if dirt != 'no xml':
-        write_text(os.path.join(out, xml_folder, wav[:-3] + 'xml'), text, 'latin-1' if dirt == 'latin-1' else 'utf-8')
+    if fault != 'no xml':
+        encoding = 'latin-1' if fault == 'latin-1' else 'utf-8'
+        write_text(os.path.join(out, xml_folder, f'{name}.xml'), text, encoding)
 
 
-def soundscape(seed, media, species, folder, out, seconds):
-    """Write a soundscape and its XML -> rows (media id, class id, start, end in seconds) of what sings where."""
+def write_soundscape(seed: int, media: int, species: list[Species], folder: str, seconds: int) -> list[tuple]:
+    """Write a soundscape and its XML -> rows (media id, class id, start, end in seconds) of the songs in it."""
     rng = np.random.default_rng([seed, 4, media])
-    wav = 'LIFECLEF2018_BIRD_SOUNDSCAPE_WAV_RN%d.wav' % media
+    name = f'LIFECLEF2018_BIRD_SOUNDSCAPE_WAV_RN{media}'
     samples = np.float32(0.02) * noise(rng, seconds * RATE, RATE)
     rows = []
     for start in range(0, seconds - 4, 5):
@@ -483,105 +429,98 @@ def soundscape(seed, media, species, folder, out, seconds):
             song = sing(species[s], rng, individual(rng), length, RATE)
             samples[start * RATE : start * RATE + len(song)] += song * np.float32(rng.uniform(0.15, 0.4))
             rows.append((media, species[s].class_id, start, start + length))
-    write_wav(os.path.join(out, folder, wav), np.clip(samples, -1, 1), RATE)
-    date, hour, latitude, longitude, elevation = happening(rng, species[int(rng.integers(len(species)))])
-    # the organisers put these a folder deeper than the recordings
-    write_text(
-        os.path.join(out, folder, 'xml', wav[:-3] + 'xml'),
-        xml_text(
-            [
-                ('MediaId', media),
-                ('FileName', wav),
-                ('Date', date.isoformat()),
-                ('Time', '%02d:%02d' % (int(hour), int(hour % 1 * 60))),
-                ('Latitude', f'{latitude:.4f}'),
-                ('Longitude', f'{longitude:.4f}'),
-                ('Elevation', elevation),
-                ('Comments', ''),
-            ]
-        ),
-    )
+    os.makedirs(folder, exist_ok=True)
+    soundfile.write(os.path.join(folder, f'{name}.wav'), np.clip(samples, -1, 1), RATE, 'PCM_16', format='WAV')
+    date, hour, latitude, longitude, elevation = when_and_where(rng, species[int(rng.integers(len(species)))])
+    tags = 'MediaId', 'FileName', 'Date', 'Time', 'Latitude', 'Longitude', 'Elevation', 'Comments'
+    time, place = f'{int(hour):02}:{int(hour % 1 * 60):02}', (f'{latitude:.4f}', f'{longitude:.4f}')
+    values = media, f'{name}.wav', date.isoformat(), time, *place, elevation, ''
+    # the organisers have this XML in a subfolder
+    write_text(os.path.join(folder, 'xml', f'{name}.xml'), xml_text(list(zip(tags, values, strict=True))))
     return rows
 
 
-def generate(out, options):
-    """Write the whole source folder -> line that tells what is in it."""
+def make_session(seed: int, one: Recording, species: list[Species]) -> Session:
+    """What all recordings of a session share."""
+    rng = np.random.default_rng([seed, 5, one.session])
+    where = when_and_where(rng, species[one.species])
+    return Session(where, int(rng.integers(len(AUTHORS))), individual(rng))
+
+
+def generate(out: str, options: argparse.Namespace) -> str:
+    """Write the whole source folder -> line that says what it contains."""
     species = make_species(options.seed, options.species)
     recordings = plan(options.seed, species, options.recordings)
-    dirt = choose_dirt(recordings)
-    sessions = {}
-    for one in recordings:
-        if one.session not in sessions:
-            rng = np.random.default_rng([options.seed, 5, one.session])
-            sessions[one.session] = (
-                happening(rng, species[one.species]),
-                int(rng.integers(len(AUTHORS))),
-                individual(rng),
-            )
+    faults = choose_faults(recordings)
     truth, valid = [], []
     for one in tqdm(recordings, desc='recordings', disable=None):
-        record(options.seed, one, species, sessions, dirt.get(one.media), out, options)
-        truth.append((one.media, species[one.species].class_id, one.part))
+        session = make_session(options.seed, one, species)
+        write_with_xml(one, species, session, faults.get(one.media, ''), out, options)
+        mine = species[one.species]
+        truth.append((one.media, mine.class_id, one.part))
         if one.part == 'valid':
-            valid.append(f'train/{species[one.species].year}/{wav_name(species[one.species], one.media)}')
+            valid.append(f'train/{mine.year}/{wav_name(mine, one.media)}')
     media = recordings[-1].media
     for folder in ('val/data', 'test'):
         for _ in range(options.soundscapes):
             media += 1
-            truth += soundscape(options.seed, media, species, folder, out, options.soundscape_seconds)
-    # what a Mac leaves in archives
-    write_text(os.path.join(out, 'TrainingSet/wav/._LIFECLEF2014_BIRDAMAZON_XC_WAV_RN1.wav'), '\0\5\26\7')
-    write_text(os.path.join(out, 'TrainingSet/xml/._LIFECLEF2014_BIRDAMAZON_XC_WAV_RN1.xml'), '\0\5\26\7')
-    write_text(os.path.join(out, 'valid_list'), ''.join(key + '\n' for key in valid))
+            folder_path, seconds = os.path.join(out, folder), options.soundscape_seconds
+            truth += write_soundscape(options.seed, media, species, folder_path, seconds)
+    # files that macOS leaves in archives
+    for kind in 'wav', 'xml':
+        write_text(os.path.join(out, f'TrainingSet/{kind}/._LIFECLEF2014_BIRDAMAZON_XC_WAV_RN1.{kind}'), '\0\5\26\7')
+    write_text(os.path.join(out, 'valid_list'), ''.join(f'{key}\n' for key in valid))
     write_text(os.path.join(out, 'truth.tsv'), ''.join('\t'.join(map(str, row)) + '\n' for row in truth))
-    return '%d recordings of %d species, %d of them for the test, and %d soundscapes' % (
-        len(recordings),
-        len(species),
-        sum(one.part == 'test' for one in recordings),
-        2 * options.soundscapes,
+    test = sum(one.part == 'test' for one in recordings)
+    return (
+        f'{len(recordings)} recordings of {len(species)} species, {test} of them for the test, '
+        f'and {2 * options.soundscapes} soundscapes'
     )
 
 
-def main():
+def parse_options() -> argparse.Namespace:
+    """Options of the command line, checked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('out', metavar='OUT', help='folder to make')
+    parser.add_argument('out', metavar='OUT', help='folder to create')
     for name, default, text in (
-        ('seed', 0, 'of all chance'),
+        ('seed', 0, 'seed of all random choices'),
         ('species', 12, 'number of species'),
-        ('recordings', 200, 'number of recordings for training and test, at least 5 a species'),
-        ('soundscapes', 2, 'soundscapes for validation, and as many for the test'),
+        ('recordings', 200, 'number of recordings for training and test, at least 5 per species'),
+        ('soundscapes', 2, 'number of soundscapes for validation, and as many for the test'),
         ('soundscape-seconds', 60, 'length of each'),
         ('long', 600, 'length of one long recording in seconds; 0: none'),
     ):
-        parser.add_argument('--' + name, type=int, default=default, metavar='N', help='%s (%d)' % (text, default))
+        parser.add_argument(f'--{name}', type=int, default=default, metavar='N', help=f'{text} ({default})')
     parser.add_argument('--shortest', type=float, default=3, metavar='S', help='shortest recording in seconds (3)')
     parser.add_argument('--longest', type=float, default=15, metavar='S', help='longest of the others in seconds (15)')
     options = parser.parse_args()
-    if not 2 <= options.species <= len(GENERA) * len(EPITHETS):
-        parser.error('--species %d: expected 2 to %d' % (options.species, len(GENERA) * len(EPITHETS)))
-    if options.recordings < 5 * options.species:
-        parser.error(
-            '--recordings %d: %d species need at least %d' % (options.recordings, options.species, 5 * options.species)
-        )
+    most = len(GENERA) * len(EPITHETS)
+    if not 2 <= options.species <= most:
+        parser.error(f'--species {options.species}: expected 2 to {most}')
+    least = 5 * options.species
+    if options.recordings < least:
+        parser.error(f'--recordings {options.recordings}: {options.species} species need at least {least}')
     if options.seed < 0 or options.soundscapes < 0 or options.soundscape_seconds < 5 or options.long < 0:
         parser.error('expected seed, soundscapes and long from 0, soundscape-seconds from 5')
     if not 0.1 <= options.shortest <= options.longest <= 3600:
-        parser.error(
-            f'--shortest {options.shortest:g} --longest {options.longest:g}: expected 0.1 <= shortest <= longest <= 3600'
-        )
+        lengths = f'--shortest {options.shortest:g} --longest {options.longest:g}'
+        parser.error(f'{lengths}: expected 0.1 <= shortest <= longest <= 3600')
+    return options
+
+
+def main() -> None:
+    options = parse_options()
     if os.path.exists(options.out):
         raise Problem(f'{options.out}: exists already; remove it or name another folder')
-    aside = os.path.join(
-        os.path.dirname(os.path.abspath(options.out)),
-        '.%s.%d.part' % (os.path.basename(os.path.abspath(options.out)), os.getpid()),
-    )
+    parent, name = os.path.split(os.path.abspath(options.out))
+    unfinished = os.path.join(parent, f'.{name}.{os.getpid()}.part')
     try:
-        os.makedirs(aside)
-        told = generate(aside, options)
-        os.rename(aside, options.out)
+        os.makedirs(unfinished)
+        content = generate(unfinished, options)
+        os.rename(unfinished, options.out)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    print(f'{options.out}: {told}')
+        shutil.rmtree(unfinished, ignore_errors=True)
+    print(f'{options.out}: {content}')
 
 
 if __name__ == '__main__':
