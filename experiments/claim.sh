@@ -4,7 +4,8 @@
 #   claim.sh RESULT.lock -- COMMAND...   claim RESULT, run COMMAND, publish what it left in $CLAIM_WORK
 #   claim.sh --replace VERSION RESULT.lock -- COMMAND...    the same for a RESULT that is there, as long as it is that
 #                                        version (stat -c %i-%.9Y); COMMAND finds it as $CLAIM_WORK/old/RESULT
-#   claim.sh --status RESULT.lock        one line in words; exit status 0 held, 1 free, 3 stale, 4 failed, 5 finished
+#   claim.sh --status RESULT.lock        one line in words; exit status 0 held, 1 free, 3 stale, 4 failed, 5 finished,
+#                                        6 published, but not in place yet
 #   claim.sh --release [--force] RESULT.lock    free a claim that nobody will come back to
 #   claim.sh --work RESULT.lock          the folder of the latest attempt
 #
@@ -69,7 +70,7 @@ cannot() { problem "$@"; exit 74; }
 now() { printf '%(%F %T %z)T' -1; }
 
 usage() {
-    sed -n '2,13s/^# \{0,1\}//p' "$self"
+    sed -n '2,14s/^# \{0,1\}//p' "$self"
     exit "$1"
 }
 
@@ -449,7 +450,7 @@ status() {
         return 5
     elif [[ -e $lock/published ]]; then
         echo 'finished, but not in place yet: the next caller moves it'
-        return 3
+        return 6
     elif ((latest == 0)); then
         echo free
         return 1

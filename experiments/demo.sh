@@ -2,6 +2,7 @@
 # The whole main job on synthetic recordings: generate, prepare, train, predict, evaluate, blend, submit.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/results.sh"
 
 DATASET=demo MODELS=demo.tsv
 GENERATE=()

@@ -21,7 +21,7 @@ def main():
     )
     parser.add_argument('--dataset', metavar='NAME', default='birdclef', help='dataset (default: %(default)s)')
     options = parser.parse_args()
-    model_table.check_name(options.dataset, '--dataset')
+    model_table.check_dataset_name(options.dataset)
     if options.found:
         models = model_table.choose(options.models, options.dataset, options.names, all_found=True)
     else:

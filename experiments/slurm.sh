@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Drivers on Slurm. Sourced, it adds --slurm to a driver; run, it is what runs in a job: slurm.sh RESULT DRIVER ARGUMENTS...
+# Drivers on Slurm. When sourced, it adds --slurm to a driver. A job executes it: slurm.sh RESULT DRIVER ARGUMENTS...
 #
-# A job only runs a driver, as one would by hand, and both take the same claims. When the time limit comes near (sbatch
-# --signal), the driver lets its program stop, and the job requeues itself. It does so, too, if the driver ended well
-# while RESULT is not there, because someone else is making it (after the loss of a node perhaps the job itself, before).
+# A job runs a driver as a user would, with the same claims. Shortly before the time limit (sbatch --signal), the driver
+# lets its program save its state and stop, and the job requeues itself. It also does so if the driver succeeded but RESULT
+# is not there because it is made elsewhere (after the loss of a node perhaps by an earlier start of the same job).
 
 SLURM='' WORKERS='' SBATCH=()
 
-# What own_option of a driver hands on.
+# Reads the options for Slurm, as own_option of a driver.
 # shellcheck disable=SC2034  # read by the drivers
 slurm_option() {
     case $1 in
@@ -20,16 +20,16 @@ slurm_option() {
     esac
 }
 
-# Ends the script unless Slurm is there and wanted; sets QUEUED, the ids of jobs that are in the queue, by name.
+# Sets QUEUED to the ids of the jobs in the queue by name, or ends the script if there is no Slurm.
 slurm_begin() {
     local name id
     declare -gA QUEUED=() SUBMITTED=()
-    command -v sbatch > /dev/null || die 'sbatch is missing: --slurm works where jobs are submitted to Slurm'
+    command -v sbatch > /dev/null || die 'sbatch is missing: --slurm needs Slurm'
     id=$(squeue --me --noheader --format='%F %j' 2>&1) || die "Slurm does not answer: $id"
     while read -r id name; do [[ -z $name ]] || QUEUED[$name]=$id; done <<< "$id"
 }
 
-# Submits a job: slurm_submit NAME RESULT JOB:JOB... DRIVER ARGUMENTS...; after those jobs; sets QUEUED[DATASET/NAME].
+# Submits a job that starts after other jobs: slurm_submit NAME RESULT JOB:JOB... DRIVER ARGUMENTS.... Sets QUEUED[DATASET/NAME].
 slurm_submit() {
     local name=$DATASET/$1 result=$2 after=$3 id options
     shift 3
@@ -37,7 +37,7 @@ slurm_submit() {
         return
     elif [[ -n ${QUEUED[$name]:-} ]]; then
         SUBMITTED[$name]=1
-        log "${name#*/}: skipped: is job ${QUEUED[$name]} of Slurm"
+        log "${name#*/}: skipped: already job ${QUEUED[$name]} of Slurm"
         return
     fi
     options=(--job-name="$name" --chdir="$PWD" --output="$DATASET/${name##*/}${WORKERS:+.%a}.slurm.log" --open-mode=append --requeue --signal=B:USR1@120)
@@ -48,13 +48,73 @@ slurm_submit() {
     log "${name#*/}: submitted as job ${id%%;*}${after:+, after ${after//:/, }}"
 }
 
-# Submits WORKERS jobs that run a driver with arguments.
+# Submits WORKERS jobs that run the same driver.
 slurm_workers() {
     SBATCH=(--array="1-$WORKERS" "${SBATCH[@]}")
     slurm_submit workers '' '' "$@"
 }
 
-# What runs in a job.
+# For train_all.sh: submits one job for each of NAMES that is not finished.
+submit_models_to_slurm() {
+    local name teacher id after failed=0
+    local options=(--dataset "$DATASET" --models "$MODELS" "${SETTINGS[@]}" "${DEVICE[@]}" --gpus-per-model "$GPUS")
+    slurm_begin
+    if [[ -n $WORKERS ]]; then
+        slurm_workers ./train_all.sh "${options[@]}" "${NAMES[@]}"
+        return
+    fi
+    for name in "${NAMES[@]}"; do
+        if [[ -e $DATASET/$name.npz ]] && in_place "$DATASET/$name.pred.npz"; then
+            log "$name: finished, skipped"
+            continue
+        fi
+        after=
+        for teacher in ${TEACHERS[$name]}; do
+            id=${QUEUED[$DATASET/$teacher]:-}
+            after+=${id:+${after:+:}$id}
+            [[ -n $id || -e $DATASET/$teacher.npz ]] || {
+                log "$name: skipped: waiting for $teacher, which no job trains; submit it, too"
+                failed=1
+                continue 2
+            }
+        done
+        slurm_submit "$name" "$DATASET/$name.pred.npz" "$after" ./train_all.sh "${options[@]}" "$name"
+    done
+    return "$failed"
+}
+
+# Whether member $1 has all predictions for lists $3 (perhaps none) in folder $2.
+predicted() {
+    [[ -n $3 ]] || return 0
+    find_incomplete "$3" "$2" "$1"
+    in_place "$2/$1.pred.npz"
+}
+
+# For submit_all.sh: submits one job for each member with missing predictions, and after them one for each of RUNS.
+submit_runs_to_slurm() {
+    local run member after
+    local options=(--dataset "$DATASET" --models "$MODELS" "${ENSEMBLES[@]/#/--ensembles=}" "${SETTINGS[@]}" "${DEVICE[@]}")
+    slurm_begin
+    if [[ -n $WORKERS ]]; then
+        slurm_workers ./submit_all.sh "${options[@]}" "${RUNS[@]}"
+        return
+    fi
+    for run in "${RUNS[@]}"; do
+        read_ensemble "${FILE[$run]}"
+        after=
+        for member in "${MEMBERS[@]}"; do
+            if predicted "$member" "$DATASET" "$VALID_LIST" && predicted "$member" "$SUBMISSIONS/mono/parts" "$TEST_LIST" &&
+                predicted "$member" "$SUBMISSIONS/soundscapes/parts" "$SOUNDSCAPE_LISTS"; then
+                continue
+            fi
+            slurm_submit "predict-$member" '' '' ./submit_all.sh "${options[@]}" --member "$member" "${RUNS[@]}"
+            after+=${after:+:}${QUEUED[$DATASET/predict-$member]}
+        done
+        slurm_submit "submit-$run" '' "$after" ./submit_all.sh "${options[@]}" "$run"
+    done
+}
+
+# Runs in a job.
 job() {
     if (($# < 2)) || [[ -z ${SLURM_JOB_ID:-} ]]; then
         printf '%s\n' 'Usage: slurm.sh RESULT DRIVER [ARGUMENT...]' 'Runs a driver in a job of Slurm, and requeues the job.' \
@@ -82,7 +142,7 @@ job() {
     fi
     trap '' TERM
     scontrol requeue "$SLURM_JOB_ID" || exit 1
-    # Slurm ends what is left of this run of the job.
+    # Slurm ends this start of the job.
     sleep 1000
 }
 

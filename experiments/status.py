@@ -22,7 +22,7 @@ from birdsong.files import Problem, load_npz
 from birdsong.training.schedule import COLUMNS
 
 # what claim.sh --status says by its exit status
-HELD, FREE, STALE, FAILED, FINISHED = 0, 1, 3, 4, 5
+HELD, FREE, STALE, FAILED, FINISHED, PUBLISHED = 0, 1, 3, 4, 5, 6
 EPOCH = re.compile(r'epoch (\d+): (.*), rate (\S+), ([0-9.]+) s')
 
 
@@ -121,7 +121,7 @@ def state_of(model, folder):
     if code == FAILED:
         reason = last_line(root + '.log')
         return 'failed', f'{reason}; see {root}.log' if reason else words
-    if code == FINISHED or words.startswith('finished'):
+    if code in (FINISHED, PUBLISHED):
         return 'finished', ''
     missing = [t for t in tables.teachers_of(model) if not os.path.exists(os.path.join(folder, t + '.npz'))]
     if missing:

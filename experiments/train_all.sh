@@ -1,31 +1,32 @@
 #!/usr/bin/env bash
-# Trains every model of a table that is neither finished nor being trained by someone else, and predicts its validation list.
+# Trains every model of a table that is neither finished nor being trained elsewhere, and predicts the validation list with it.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/results.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/slurm.sh"
 
-# state of a model that someone else makes: skipped or waiting
-HELD=skipped
 ACTION=train FORCE=()
-# seconds between looks at what is being trained elsewhere
+# what a model becomes while it is made elsewhere: skipped or waiting
+WHEN_HELD=skipped
+# seconds between looks at models that are trained elsewhere
 POLL=${TRAIN_ALL_POLL:-30}
 
 usage() {
     cat <<'END'
 Usage: train_all.sh [OPTIONS] [MODEL...]
-Trains all models of the table, or those named: teachers before their students, each once, whoever starts this how often.
-Start it on every GPU of every server that shares the folder. What is finished stays; what was interrupted goes on.
+Trains all models of the table, or those named, teachers before their students. Start it on every GPU of every server
+that shares the folder: each model is trained once. Finished models are skipped; interrupted trainings are resumed.
   --dataset NAME       dataset in datasets/, whose models are in experiments/NAME/ (birdclef)
   --models FILE        table of models (experiments/models.tsv)
   --var KEY=VALUE, --vars FILE    settings for all models trained (repeatable)
   --device DEVICE, --amp          as for train.py
   --gpus-per-model N   train each model on N GPUs (which: CUDA_VISIBLE_DEVICES=0,1,...), or by N processes on the CPU
-  --continue-anyway    go on with interrupted trainings even if their settings or data have changed since, as for train.py
-  --wait               stay until what others train is finished, too; go on with it if they die
-  --status             show how far every model is (without --models, those in experiments/NAME/); --watch: again and again
-  --release MODEL      free a claim that nobody will come back to; --force: even if its holder may be alive
-  --slurm [-- SBATCH OPTIONS]    submit a job per model to Slurm, students after their teachers; --slurm-workers N [-- ...]:
-                       N jobs that each do what is free
+  --continue-anyway    resume trainings even if their settings or data have changed since, as for train.py
+  --wait               also wait for models that are trained elsewhere; resume them if their training is interrupted
+  --status             show the progress of each model (without --models, those in experiments/NAME/); --watch: repeatedly
+  --release MODEL      free a claim whose holder will not return; --force: even if its holder may be alive
+  --slurm [-- SBATCH OPTIONS]    submit one job per model to Slurm, students after their teachers
+  --slurm-workers N [-- ...]     submit N jobs to Slurm that share the models
 Examples: ./train_all.sh --dataset birdclef --device cuda:1 --amp
           ./train_all.sh --slurm -- --gres=gpu:1 --time=8:00:00
 END
@@ -34,7 +35,7 @@ END
 own_option() {
     case $1 in
         --status | --watch) ACTION=${1#--} ;;
-        --wait) HELD=waiting ;;
+        --wait) WHEN_HELD=waiting ;;
         --gpus-per-model)
             [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || usage_error '--gpus-per-model needs a number'
             GPUS=$2 SHIFT=2 ;;
@@ -49,96 +50,79 @@ own_option() {
 
 declare -A STATE=() SAID=()
 
-# Sets the state of model $1 (finished, failed, skipped, waiting, stuck) and says why, once.
-becomes() {
+# Sets the state of model $1 to $2 (finished, failed, skipped, waiting or stuck) and says $3 unless it was said last.
+set_state() {
     STATE[$1]=$2
     [[ ${SAID[$1]:-} == "$3" ]] || log "$1: $3"
     SAID[$1]=$3
 }
 
-# Did a training of model $1 fail somewhere since this driver started?
+# Whether another driver has failed to train model $1 since this driver started.
 failed_elsewhere() {
-    local status=0
     [[ -e $DATASET/$1.npz.lock && -e $DATASET/$1.log && $(stat -c %.9Y "$DATASET/$1.log") > $STARTED ]] || return 1
-    ./claim.sh --status "$DATASET/$1.npz.lock" > /dev/null || status=$?
-    ((status == 4))
+    look_up_claim "$DATASET/$1.npz"
+    ((CLAIM == FAILED))
 }
 
-# Can model $1 be trained now, as far as its teachers go?
+# Whether model $1 can be trained now: its teachers are trained, and it did not fail in another driver.
 ready() {
-    local teacher who
+    local teacher file
     for teacher in ${TEACHERS[$1]}; do
-        [[ ! -e $DATASET/$teacher.npz ]] || continue
+        file=$DATASET/$teacher.npz
+        [[ ! -e $file ]] || continue
         if [[ ${STATE[$teacher]:-} == failed ]] || failed_elsewhere "$teacher"; then
-            becomes "$1" failed "skipped: its teacher $teacher failed"
-        elif who=$(holder "$DATASET/$teacher.npz") || [[ ${STATE[$teacher]:-} =~ ^(skipped|waiting)$ ]]; then
-            becomes "$1" waiting "waiting for $teacher${who:+ ($who)}"
-        elif [[ -e $DATASET/$teacher.npz ]]; then
-            continue  # it came while we asked
+            set_state "$1" failed "skipped: its teacher $teacher failed"
+        elif look_up_claim "$file"; ((CLAIM == HELD || CLAIM == PUBLISHED)); then
+            set_state "$1" waiting "waiting for $teacher ($WHO)"
+        elif [[ ${STATE[$teacher]:-} =~ ^(skipped|waiting)$ ]]; then
+            set_state "$1" waiting "waiting for $teacher"
+        elif [[ -e $file ]]; then
+            continue  # it was finished a moment ago
         else
-            becomes "$1" stuck "waiting for $teacher, which nobody trains; start train_all.sh with it, too"
+            set_state "$1" stuck "waiting for $teacher, which nobody trains; name it, too"
         fi
         return 1
     done
     failed_elsewhere "$1" || return 0
-    becomes "$1" failed "skipped: failed just now in another driver, see experiments/$DATASET/$1.log"
+    set_state "$1" failed "skipped: failed just now in another driver, see experiments/$DATASET/$1.log"
     return 1
 }
 
-# Make file $2 of model $1 by the command that follows, unless it is there, or say why not.
+# Makes something for model $1 by a command (make_model or make_predictions). Fails if it is not there afterwards.
 attempt() {
-    local name=$1 file=$2 what=$3 status=0 who
-    ! in_place "$file" || return 0
-    if who=$(holder "$file") && [[ $who != finished* ]]; then
-        becomes "$name" "$HELD" "$HELD: $what is running ($who)"
-        return 1
-    fi
-    log "$name: $what"
-    "${@:4}" || status=$?
-    case $status in
-        0) PROGRESS=1 SAID[$name]=finished ;;
-        75 | 76) becomes "$name" "$HELD" "$HELD: $what is running elsewhere" ;;
-        *) becomes "$name" failed "$what failed with exit status $status, $REASON" ;;
+    "${@:2}"
+    case $OUTCOME in
+        made) PROGRESS=1 SAID[$1]=finished ;;
+        held) set_state "$1" "$WHEN_HELD" "$WHEN_HELD: $REASON"; return 1 ;;
+        failed) set_state "$1" failed "$REASON"; return 1 ;;
     esac
-    return "$status"
 }
 
-# Do what can be done now for model $1.
+# Does what can be done now for model $1.
 advance() {
-    local file=$DATASET/$1
-    [[ -e $file.npz ]] || ready "$1" || return 0
-    attempt "$1" "$file.npz" training train_model "$1" || return 0
-    attempt "$1" "$file.pred.npz" 'prediction of the validation list' predict_model "$1" valid "$DATASET" "${PREDICT[$1]}" || return 0
-    becomes "$1" finished "${SAID[$1]:-finished, skipped}"
+    [[ -e $DATASET/$1.npz ]] || ready "$1" || return 0
+    attempt "$1" make_model "$1" || return 0
+    attempt "$1" make_predictions "$1" valid "$DATASET" "${PREDICT[$1]}" || return 0
+    set_state "$1" finished "${SAID[$1]:-finished, skipped}"
 }
 
-# Submits what is not finished to Slurm.
-submit_models() {
-    local name teacher id after failed=0
-    local options=(--dataset "$DATASET" --models "$MODELS" "${SETTINGS[@]}" "${DEVICE[@]}" --gpus-per-model "$GPUS")
-    slurm_begin
-    if [[ -n $WORKERS ]]; then
-        slurm_workers ./train_all.sh "${options[@]}" "${NAMES[@]}"
-        return
-    fi
-    for name in "${NAMES[@]}"; do
-        if [[ -e $DATASET/$name.npz ]] && in_place "$DATASET/$name.pred.npz"; then
-            log "$name: finished, skipped"
-            continue
-        fi
-        after=
-        for teacher in ${TEACHERS[$name]}; do
-            id=${QUEUED[$DATASET/$teacher]:-}
-            after+=${id:+${after:+:}$id}
-            [[ -n $id || -e $DATASET/$teacher.npz ]] || {
-                log "$name: skipped: waiting for $teacher, which no job trains; submit it, too"
-                failed=1
-                continue 2
-            }
+# Goes through all models until nothing is left that this driver can do or shall wait for.
+train_models() {
+    local name stamp waiting
+    # by the clock of the file server, which other machines use, too
+    stamp=$(mktemp "$DATASET/.train_all.XXXXXX")
+    STARTED=$(stat -c %.9Y "$stamp")
+    rm -f "$stamp"
+    while :; do
+        PROGRESS=0 waiting=0
+        for name in "${NAMES[@]}"; do
+            [[ ${STATE[$name]:-} =~ ^(finished|failed)$ ]] || advance "$name"
+            [[ ${STATE[$name]} != waiting ]] || waiting=1
         done
-        slurm_submit "$name" "$DATASET/$name.pred.npz" "$after" ./train_all.sh "${options[@]}" "$name"
+        ((PROGRESS)) && continue
+        ((waiting)) || break
+        run_child sleep "$POLL"
     done
-    return "$failed"
 }
 
 # Frees the claims of NAMES.
@@ -158,7 +142,7 @@ release() {
 }
 
 main() {
-    local name stamp waiting failed=0
+    local name failed=0
     parse_options "$@"
     ensure_env
     case $ACTION in
@@ -169,23 +153,10 @@ main() {
     read_models
     check_dataset --for train
     { mkdir -p "$DATASET" && [[ -w $DATASET ]]; } 2> /dev/null ||
-        die "experiments/$DATASET: cannot be written to; is it another user's, or the disk full or read-only?"
+        die "experiments/$DATASET: cannot be written to; does it belong to another user, or is the disk full or read-only?"
     find_incomplete valid "$DATASET" "${NAMES[@]}"
-    [[ -z $SLURM ]] || { submit_models; exit; }
-    # by the clock of the file server, since other hosts write there, too
-    stamp=$(mktemp "$DATASET/.train_all.XXXXXX")
-    STARTED=$(stat -c %.9Y "$stamp")
-    rm -f "$stamp"
-    while :; do
-        PROGRESS=0 waiting=0
-        for name in "${NAMES[@]}"; do
-            [[ ${STATE[$name]:-} =~ ^(finished|failed)$ ]] || advance "$name"
-            [[ ${STATE[$name]} != waiting ]] || waiting=1
-        done
-        ((PROGRESS)) && continue
-        ((waiting)) || break
-        run_child sleep "$POLL"
-    done
+    [[ -z $SLURM ]] || { submit_models_to_slurm; exit; }
+    train_models
     for name in "${NAMES[@]}"; do
         [[ ! ${STATE[$name]} =~ ^(failed|stuck)$ ]] || failed=$((failed + 1))
     done

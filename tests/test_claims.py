@@ -15,7 +15,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CLAIM = ROOT / 'experiments' / 'claim.sh'
 STRESS = ROOT / 'tests' / 'stress'
-HELD, FREE, STALE, FAILED, FINISHED = 0, 1, 3, 4, 5
+HELD, FREE, STALE, FAILED, FINISHED, PUBLISHED = 0, 1, 3, 4, 5, 6
 # Leaves model x and a companion, tells which attempt made both, and that it ran.
 MAKE = 'echo "$0" >> ran; echo "$0" > "$CLAIM_WORK/x.npz"; echo "$0" > "$CLAIM_WORK/x.npz.vars"'
 
@@ -547,7 +547,7 @@ def test_published_result_is_moved_into_place_by_the_next_caller(place):
         (published / name).write_text('done')
     (place.lock / '1').mkdir()
     code, words = place.status()
-    assert code == STALE and 'not in place' in words
+    assert code == PUBLISHED and 'not in place' in words
     assert place.claim(MAKE, 'b').returncode == 0
     assert place.visible() == ['x.npz', 'x.npz.vars'] and not place.ran()
 

@@ -167,3 +167,9 @@ def test_program_refuses_in_one_line(tmp_path, arguments, word):
     result = run('--models', table, *arguments)
     assert result.returncode == 1 and word in result.stderr and not result.stdout
     assert 'Traceback' not in result.stderr
+
+
+@pytest.mark.parametrize('name', ['birdsong', 'vars', 'ensembles'])
+def test_folders_of_the_program_are_no_names_for_datasets(name):
+    result = run('--dataset', name)
+    assert result.returncode == 1 and f'experiments/{name} belongs to the program' in result.stderr

@@ -46,7 +46,7 @@ def test_shellcheck_finds_nothing(script):
 def test_scripts_are_strict_and_can_be_parsed(script):
     text = (ROOT / script).read_text()
     assert text.startswith('#!/usr/bin/env bash\n')
-    if script != 'experiments/lib.sh':
+    if script not in ('experiments/lib.sh', 'experiments/results.sh'):
         assert 'set -euo pipefail' in text
         assert os.access(ROOT / script, os.X_OK)
     assert subprocess.run(['bash', '-n', script], cwd=ROOT).returncode == 0
@@ -177,7 +177,7 @@ def test_active_environment_is_used_if_it_has_all(fresh, variable):
     assert code == 0 and python == f'{sys.prefix}/bin/python' and 'using the active environment' in words
     (fresh.path / 'requirements.txt').write_text('numpy==1\nnosuchthing==1\n')
     code, python, words = finish(fresh(**{variable: sys.prefix}))
-    assert code == 0 and python == str(fresh.path / '.venv/bin/python') and 'lacks nosuchthing' in words
+    assert code == 0 and python == str(fresh.path / '.venv/bin/python') and 'nosuchthing;' in words
 
 
 def test_missing_python_or_venv_is_told_with_its_cure(fresh):

@@ -15,6 +15,8 @@ from birdsong.files import Problem, read_lines
 
 TABLE = os.path.join(config.EXPERIMENTS, 'models.tsv')
 NAME = r'[A-Za-z0-9][A-Za-z0-9_.+-]*'
+# folders in experiments/ that no dataset may be called by (parse_options of lib.sh has the same)
+PROGRAM_FOLDERS = ('birdsong', 'vars', 'ensembles')
 TEACHER_SETTINGS = ('ban', 'init_from')
 TRAIN_FLAGS = ['--validate', '--save-errors', '--keep-state']
 
@@ -25,6 +27,13 @@ def check_name(name: str, where: str) -> None:
     """Raises Problem if `name` is not a name for a model, a preset, or a dataset (is_name of lib.sh has the same pattern)."""
     if not re.fullmatch(NAME, name):
         raise Problem(f'{where}: {name!r} is not a valid name; use letters, digits and _ . + -')
+
+
+def check_dataset_name(name: str) -> None:
+    """Raises Problem if `name` is not a name for a dataset: results are in experiments/NAME/, which may not be the program's."""
+    check_name(name, '--dataset')
+    if name in PROGRAM_FOLDERS:
+        raise Problem(f'--dataset: experiments/{name} belongs to the program; choose another name')
 
 
 def _preset(name, where):
