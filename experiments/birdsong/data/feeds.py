@@ -106,13 +106,13 @@ class Feed:
     def _audio(self, items, starts, length, batch):
         """Adds the excerpts to a batch: 'samples', or 'spect' computed straight into its rows."""
         if self.on_device:
-            batch['samples'] = prefetch.empty((len(items), length), np.int16)
+            batch['samples'] = np.empty((len(items), length), np.int16)
             for row, item, start in zip(batch['samples'], items.tolist(), starts.tolist()):
                 self._read(item, start, row)
             return
         cfg = self.cfg
         frames = stft.num_frames(length, cfg['frame_len'], self.step)
-        batch['spect'] = prefetch.empty((len(items), frames, self.bins), np.float32)
+        batch['spect'] = np.empty((len(items), frames, self.bins), np.float32)
         samples = np.empty(length, np.int16)
         for row, item, start in zip(batch['spect'], items.tolist(), starts.tolist()):
             self._read(item, start, samples)
@@ -228,7 +228,7 @@ class TrainFeed(Feed):
         items, starts = items.tolist(), starts.tolist()
         if self.on_device:
             dtype = np.int16 if weights is None else np.float32
-            rows = batch['samples'] = prefetch.empty((count, length), dtype)
+            rows = batch['samples'] = np.empty((count, length), dtype)
         else:
             frames = stft.num_frames(length, cfg['frame_len'], self.step)
             kept = augment.kept_frames(frames, cfg['max_stretch']) if stretch is not None else frames
@@ -236,7 +236,7 @@ class TrainFeed(Feed):
                 raise Problem(
                     f'max_stretch={cfg["max_stretch"]} leaves no frame of an excerpt of {int(frames)}; raise len_min'
                 )
-            rows = batch['spect'] = prefetch.empty((count, kept, self.bins), np.float32)
+            rows = batch['spect'] = np.empty((count, kept, self.bins), np.float32)
             samples = np.empty(length, np.int16)
         if weights is not None:
             pair = np.empty((2, length), np.int16)

@@ -20,8 +20,7 @@ BACKGROUND = WAYS[1:]
 
 
 def make(k):
-    big = prefetch.empty((50, 1000), np.float32)
-    big[:] = k
+    big = np.full((50, 1000), k, np.float32)
     return {'big': big, 'small': np.arange(k), 'none': np.empty((2, 0)), 'also big': big[:25], 'name': str(k)}
 
 
@@ -86,7 +85,6 @@ def test_error_of_the_items_reaches_the_consumer(way):
 
 def test_processes_and_consumer_keep_nothing_open():
     def function(k):
-        prefetch.empty((1 << 15,), np.float32)
         return dict(make(k), open=len(os.listdir('/proc/self/fd')))
 
     gc.collect()
@@ -95,81 +93,30 @@ def test_processes_and_consumer_keep_nothing_open():
     for result in prefetch.run_ahead(function, range(12), processes=1):
         counts.append((result['open'], len(os.listdir('/proc/self/fd'))))
     result = None
-    # Each big array needs descriptors while it is made or used, and no longer.
     assert len(set(counts[2:])) == 1
     gc.collect()
     assert len(os.listdir('/proc/self/fd')) == before
 
 
-def test_unportable_exception_is_told_in_words():
+class Unpicklable:
+    def __reduce__(self):
+        raise TypeError('not to be pickled')
+
+
+def test_a_result_that_cannot_be_pickled_is_an_error():
+    with pytest.raises(TypeError, match='not to be pickled'):
+        list(prefetch.run_ahead(lambda k: Unpicklable(), [1], processes=1))
+
+
+def test_an_exception_that_cannot_be_pickled_is_an_error():
     class Local(Exception):
         pass
 
     def function(k):
         raise Local('within')
 
-    with pytest.raises(RuntimeError, match='Local: within'):
+    with pytest.raises((AttributeError, pickle.PicklingError), match='Local'):
         list(prefetch.run_ahead(function, [1], processes=1))
-
-
-class Hostile:
-    """Calls something when it is unpickled by anything that trusts it."""
-
-    def __init__(self, *call):
-        self.call = call
-
-    def __reduce__(self):
-        return self.call[0], self.call[1:]
-
-
-class HostileError(Exception):
-    __reduce__ = Hostile.__reduce__
-
-    def __init__(self, *call):
-        super().__init__('bad news')
-        self.call = call
-
-
-@pytest.mark.parametrize(
-    'make_call, name',
-    [
-        (lambda mark: (os.mkdir, str(mark)), 'mkdir'),
-        (lambda mark: (exec, f'import os; os.mkdir({str(mark)!r})'), 'builtins.exec'),
-        (lambda mark: (subprocess.Popen, ['mkdir', str(mark)]), 'subprocess.Popen'),
-        (lambda mark: (np.memmap, str(mark), 'u1', 'w+', 0, (1,)), 'memmap'),
-    ],
-)
-def test_results_that_run_something_are_refused_by_name(make_call, name, tmp_path):
-    hostile = Hostile(*make_call(tmp_path / 'ran'))
-    for result in hostile, {'batch': [np.arange(3), hostile]}:
-        with pytest.raises(pickle.UnpicklingError, match=f'refused: .*{name}'):
-            list(prefetch.run_ahead(lambda k: result, [1], processes=1))
-    assert not list(tmp_path.iterdir())
-
-
-def test_exceptions_that_run_something_are_told_in_words(tmp_path):
-    def function(k):
-        raise HostileError(os.mkdir, str(tmp_path / 'ran'))
-
-    with pytest.raises(RuntimeError, match='HostileError: bad news'):
-        list(prefetch.run_ahead(function, [1], processes=1))
-    assert not (tmp_path / 'ran').exists()
-
-
-@pytest.mark.parametrize(
-    'value',
-    [
-        np.float32(2),
-        np.array(['ä', 'b']),
-        np.asfortranarray(np.eye(3))[::2],
-        np.zeros(2, 'f4,i2'),
-        (1, 'a', None, 2.5, {'b': b'c'}),
-    ],
-)
-def test_arrays_of_any_kind_and_plain_values_pass(value):
-    [got] = prefetch.run_ahead(lambda k: value, [1], processes=1)
-    assert type(got) is type(value)
-    np.testing.assert_equal(got, value)
 
 
 @pytest.mark.parametrize('way', WAYS[1:3])
@@ -221,7 +168,7 @@ def test_killed_process_is_a_problem(way):
             os.kill(os.getpid(), signal.SIGKILL)
         return k
 
-    with pytest.raises(Problem, match='died .exit status -9.'):
+    with pytest.raises(Problem, match='a background process died'):
         list(prefetch.run_ahead(function, range(50), **way))
 
 
