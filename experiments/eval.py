@@ -122,7 +122,7 @@ def filter_editions(combined, dataset):
 
 def write_per_class(filename, dataset, scores, truth, background):
     """A table with a line for each class that occurs: how well it is found, and what it is taken for."""
-    figures = metrics.class_figures(scores, truth, background)
+    figures = metrics.per_class(scores, truth, background)
     first, _ = metrics.per_recording(scores, truth)
     best = np.argmax(scores, axis=1)
     latin = os.path.join(dataset.path, 'labels', 'labelset_latin')

@@ -1,10 +1,13 @@
-"""Quick evaluation of weighted combinations of predictions, for the search of ensemble weights.
+"""Fast evaluation of weighted combinations of predictions, for the search for ensemble weights.
 
-Two facts make it quick. A rank is found by counting the classes with higher scores, without sorting. And weights are
-never negative: a class that every model gives a lower score than every relevant class of a recording can't come before
-any of them, whatever the weights, so that it need not be looked at again. What is left lies in memory as recordings x
-models x classes, in the order in which it is used.
+It is fast for two reasons. A rank is found by counting the classes with higher scores, without sorting. And since
+weights are never negative, a class that has a lower score than all relevant classes of a recording in all models cannot
+be ranked before any of these, so it is removed (pruned). The remaining scores are stored as recordings x models x
+classes, which is the order in which they are used. The relevant classes of a recording are those in its foreground and
+background.
 """
+
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -12,15 +15,15 @@ from birdsong.files import Problem
 from birdsong.numba_cache import compiled
 from birdsong.scores import metrics
 
-# Classes that are summed up at once, so that sums and scores stay in the first-level cache.
+# Classes that are summed at once, so that sums and scores stay in the first-level cache.
 TILE = 256
-# Weight vectors that are evaluated at once: their sums stay in the second-level cache.
+# Weight vectors that are evaluated at once, so that their sums stay in the second-level cache.
 BATCH = 16
 
 
 @compiled(error_model='numpy')
 def _prune(data, count, models, classes, pair_starts, pair_classes, widths, places):
-    """Leave out, in place, classes that never come before a relevant one. Returns the number of values left."""
+    """Remove, in place, the classes that cannot be ranked before a relevant one. Returns the number of values left."""
     scores = np.empty((models, classes), np.float32)
     kept = np.empty(classes, np.int64)
     end = 0
@@ -65,7 +68,7 @@ def _precision(found, count):
     return total / count
 
 
-# Counting in floats, whose sums may be reordered here (they are exact), takes half the time of integers.
+# Counting in floats takes half the time of integers. Sums may be reordered, since those of small integers are exact.
 @compiled(error_model='numpy', fastmath={'reassoc', 'nsz'})
 def _count(sums, width, own):
     """How many of sums[:width] are higher than `own`, and how many equal it."""
@@ -82,7 +85,7 @@ def _judge(sums, width, places, found):
     for p in range(len(places)):
         own = sums[places[p]]
         above, alike = _count(sums, width, own)
-        # Ties are rare: only where there are any, their order matters.
+        # Ties are rare, so the order of equal scores is looked up only where there are any.
         if alike > 1:
             for c in range(places[p]):
                 above += sums[c] == own
@@ -92,7 +95,7 @@ def _judge(sums, width, places, found):
 
 @compiled(error_model='numpy')
 def _weigh(data, start, width, weights, sums):
-    """sums[k, :width] = weights[k] @ scores of the recording at data[start:]; the same order of sums for any k."""
+    """sums[k, :width] = weights[k] @ scores of the recording at data[start:], summed in the same order for all k."""
     models = weights.shape[1]
     for low in range(0, width, TILE):
         high = min(low + TILE, width)
@@ -143,7 +146,7 @@ def _sum_up(data, starts, widths, weights, sums):
 
 @compiled(error_model='numpy')
 def _changes(data, starts, widths, pair_starts, places, recordings, models, sums, which, deltas, firsts, precisions):
-    """As _evaluate, for ensembles that differ in one weight each, which[k] by deltas[k], from that with these sums."""
+    """As _evaluate, for ensembles that differ in one weight from that with these sums: model which[k] by deltas[k]."""
     own = np.empty(widths.max(), np.float32)
     found = np.empty(np.diff(pair_starts).max(), np.int32)
     for r in range(len(recordings)):
@@ -159,28 +162,14 @@ def _changes(data, starts, widths, pair_starts, places, recordings, models, sums
 
 
 @compiled(error_model='numpy')
-def _line(
-    data,
-    starts,
-    widths,
-    pair_starts,
-    places,
-    recordings,
-    models,
-    sums,
-    model,
-    weight,
-    scale,
-    low,
-    step,
-    first,
-    precision,
-):
+def _line(data, starts, widths, pair_starts, places, recordings, models, sums, change, steps, first, precision):
     """Mean reciprocal rank and average precision at shares low, low + step, ... of a model in the ensemble.
 
-    Each class overtakes each relevant one, or falls behind, at one share; between, nothing changes. So the ranks at all
-    shares are found by counting, in the first one, and counting what changes from each to the next.
+    `change` is (model, its weight, factor that makes the other weights sum to 1), `steps` is (low, step). Scores are
+    linear in the share, so each class passes each relevant class at most once. The ranks at all shares are found by
+    counting the ranks at the first share, and then how many classes pass in each step.
     """
+    (model, weight, scale), (low, step) = change, steps
     count = len(first)
     ranks = np.empty((np.diff(pair_starts).max(), count), np.int32)
     found = np.empty(len(ranks), np.int32)
@@ -219,7 +208,7 @@ def _line(
                 changes[k] += changes[k - 1]
         for k in range(count):
             for p in range(pairs):
-                # Neighbours may be off by rounding; a rank below 1 can't be.
+                # Due to rounding, a class may seem to pass one step early or late, and the rank may be below 1.
                 found[p] = max(ranks[p, k], 1)
             first[k] += 1 / found[0]
             precision[k] += _precision(found, pairs)
@@ -228,14 +217,21 @@ def _line(
 
 
 class Ensemble:
-    """Models' scores of the same recordings, ready for the evaluation of many weight vectors.
+    """Scores of several models for the same recordings, prepared for the evaluation of many weight vectors.
 
-    members: iterable of `count` arrays (N, C), one a model, each looked at once; truth: (N,) class indices; background:
-    list of N lists of class indices, or None. Weights must not be negative, and are taken as they are (what they sum up
-    to doesn't matter). Without `prune` no classes are left out. Raises Problem if shapes or labels don't fit.
+    members: iterable of `count` arrays (N, C), one per model, which is used once; truth: (N,) class indices;
+    background: list of N lists of class indices, or None. Without `prune` all classes are kept. Raises Problem if
+    shapes or labels don't fit. Weights must not be negative; they need not sum to 1.
     """
 
-    def __init__(self, members, truth, background=None, count=None, prune=True):
+    def __init__(
+        self,
+        members: Iterable[np.ndarray],
+        truth: Sequence[int],
+        background: list | None = None,
+        count: int | None = None,
+        prune: bool = True,
+    ):
         truth = np.asarray(truth, np.int64)
         self.models = len(members) if count is None else count
         self.recordings, self.has_background = len(truth), background is not None
@@ -248,7 +244,8 @@ class Ensemble:
                 data = np.empty((len(truth), self.models, shape[1]), np.float32)
                 if classes.min() < 0 or classes.max() >= shape[1]:
                     raise Problem(
-                        f'labels name class {int(classes.max())}, but the scores are of {int(shape[1])} classes: labels of another data set?'
+                        f'labels name class {classes.max()}, but the scores are of {shape[1]} classes: '
+                        'labels of another dataset?'
                     )
             if scores.shape != shape or len(scores) != len(truth):
                 raise Problem(f'scores of shape {scores.shape} beside those of {shape}, for {len(truth)} recordings')
@@ -266,24 +263,24 @@ class Ensemble:
         self._starts = self.models * np.concatenate([[0], np.cumsum(self._widths)[:-1]])
 
     @property
-    def nbytes(self):
-        """Bytes of the scores that are kept."""
+    def nbytes(self) -> int:
+        """Size of the stored scores."""
         return self._data.nbytes
 
     def _layout(self, recordings):
         recordings = np.arange(self.recordings) if recordings is None else np.asarray(recordings, np.int64)
         return recordings, (self._data, self._starts, self._widths, self._pair_starts, self._places, recordings)
 
-    def each(self, weights, recordings=None):
-        """Reciprocal rank and average precision of each recording (or of those at indices `recordings`).
+    def each(self, weights: np.ndarray, recordings: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Reciprocal rank and average precision of all recordings, or of those at indices `recordings`.
 
-        weights: (M,) or (K, M), not negative. Returns two float64 arrays (N,) or (K, N). An ensemble without any weight
-        gets 0.
+        weights: (M,) or (K, M), not negative. Returns two float64 arrays (N,) or (K, N). If all weights of an ensemble
+        are 0, its results are 0.
         """
         weights = np.asarray(weights, np.float32)
         several = np.atleast_2d(weights)
         if several.shape[1] != self.models or not (several >= 0).all():
-            raise Problem(f'weights {weights}: expected {int(self.models)} numbers that are not negative')
+            raise Problem(f'weights {weights}: expected {self.models} numbers that are not negative')
         recordings, layout = self._layout(recordings)
         firsts, precisions = np.empty((2, len(several), len(recordings)))
         for start in range(0, len(several), BATCH):
@@ -293,37 +290,37 @@ class Ensemble:
         firsts[empty], precisions[empty] = 0, 0
         return (firsts, precisions) if weights.ndim == 2 else (firsts[0], precisions[0])
 
-    def evaluate(self, weights, recordings=None):
-        """Mean of `each` over recordings: two numbers, or two arrays (K,), the MAPs of foreground and background."""
+    def evaluate(self, weights: np.ndarray, recordings: np.ndarray | None = None) -> tuple:
+        """Means of `each`: two numbers, or two arrays (K,), the MAP of the foreground and that with background."""
         firsts, precisions = self.each(weights, recordings)
         return firsts.mean(axis=-1), precisions.mean(axis=-1)
 
-    def walk(self, weights, recordings=None):
-        """A `Walk` that starts at these weights, judged on all or on those `recordings`."""
+    def walk(self, weights: np.ndarray, recordings: np.ndarray | None = None) -> 'Walk':
+        """A `Walk` that starts at these weights, evaluated on all recordings or on those at indices `recordings`."""
         return Walk(self, weights, recordings)
 
 
 class Walk:
-    """An ensemble of which one weight is changed at a time, which is quicker to evaluate than any other change."""
+    """An ensemble of which one weight is changed at a time, which is faster to evaluate than other changes."""
 
-    def __init__(self, ensemble, weights, recordings=None):
+    def __init__(self, ensemble: Ensemble, weights: np.ndarray, recordings: np.ndarray | None = None):
         self.ensemble = ensemble
         recordings, self._layout = ensemble._layout(recordings)
         self._sums = np.empty(len(ensemble._data) // ensemble.models, np.float32)
         self.start(weights)
 
-    def start(self, weights):
-        """Go to these weights (M,); sums are made anew, so that no rounding errors pile up."""
+    def start(self, weights: np.ndarray) -> None:
+        """Go to these weights (M,). The sums are computed again, so that rounding errors do not accumulate."""
         self.weights = np.array(weights, np.float32)
         _sum_up(*self._layout[:3], self.weights[None], self._sums)
 
-    def change(self, model, weight):
-        """The two MAPs if the weight of `model` became `weight`."""
+    def change(self, model: int, weight: float) -> tuple[float, float]:
+        """The two MAPs with another weight for `model`; `weights` stay as they are."""
         first, precision = self.changes([model], [weight])
         return first[0], precision[0]
 
-    def changes(self, models, weights):
-        """The two MAPs (K,) of ensembles in which one weight is another each: models[k] has weights[k]."""
+    def changes(self, models: Sequence[int], weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The two MAPs (K,) of ensembles with one other weight each: models[k] has weights[k]."""
         models, weights = np.asarray(models, np.int64), np.asarray(weights, np.float32)
         firsts, precisions = np.empty((2, len(models), len(self._layout[-1])))
         _changes(
@@ -334,12 +331,12 @@ class Walk:
                 firsts[k], precisions[k] = 0, 0
         return firsts.mean(axis=1), precisions.mean(axis=1)
 
-    def line(self, model, low=0.0, high=1.0, count=256):
+    def line(self, model: int, low: float = 0.0, high: float = 1.0, count: int = 256) -> tuple[np.ndarray, np.ndarray]:
         """The two MAPs (count,) at shares low, low + (high - low) / count, ... of `model` in the ensemble.
 
         A share s means a weight of s / (1 - s) times the sum of the others. Raises Problem if all others are 0.
         """
-        others = float(np.delete(self.weights, model).sum(dtype=np.float64))
+        others = self.others(model)
         if not others > 0:
             raise Problem('no other model has a weight')
         first, precision = np.zeros((2, count))
@@ -347,16 +344,13 @@ class Walk:
             *self._layout,
             self.ensemble.models,
             self._sums,
-            model,
-            self.weights[model],
-            np.float32(1 / others),
-            float(low),
-            (high - low) / count,
+            (model, self.weights[model], np.float32(1 / others)),
+            (float(low), (high - low) / count),
             first,
             precision,
         )
         return first, precision
 
-    def others(self, model):
+    def others(self, model: int) -> float:
         """The sum of the other models' weights."""
         return float(np.delete(self.weights, model).sum(dtype=np.float64))

@@ -49,7 +49,7 @@ class Writer:
         self._open()
 
     def _open(self):
-        """Open the journal: read its records and cut off a torn end; start a new one if it is of something else."""
+        """Open the journal: read its records and cut off an incomplete end; start a new one if it is of something else."""
         with contextlib.suppress(FileNotFoundError), open(self.journal, 'rb') as f:
             end = len(self._head)
             if f.read(end) != self._head:
@@ -61,8 +61,8 @@ class Writer:
                     end = f.tell()
                     record = self._read(f, end)
                 os.truncate(self.journal, end)
-        # Each record is appended by one call, so that even two writers of one file cannot tear each other's records.
-        self._file = open(self.journal, 'ab+', buffering=0)
+        # Each record is appended by one call, so that even two writers of one file do not mix their records.
+        self._file = open(self.journal, 'ab+', buffering=0)  # noqa: SIM115 - closed by close()
         if os.fstat(self._file.fileno()).st_size == 0:
             with naming(self.journal):
                 self._file.write(self._head)
@@ -140,7 +140,7 @@ class Writer:
         with naming(self.journal):
             written = self._file.write(record)
             if written != len(record):
-                # Writing the rest either succeeds or raises the reason (disk full); the next start cuts off torn records.
+                # Write the rest, or raise the reason (disk full). The next start cuts off incomplete records.
                 self._file.write(record[written:])
         self._note(self._file.tell() - len(record), index, before, rows)
         return len(rows)

@@ -1,22 +1,24 @@
-"""Figures of merit of scores: mean average precisions, accuracies, and the field's current ones.
+"""Metrics of scores: mean average precisions (MAP), accuracies, and the metrics of later challenges.
 
-Ties are broken by class index everywhere: of classes with equal scores the first comes first, so that a network that
-gives every class the same score gets what guessing gets.
+Equal scores are ordered by class index everywhere: the class with the lower index comes first. So a network that gives
+every class the same score is not better than guessing.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from birdsong.files import Problem
 
-# Recordings that are compared at once: their scores stay in the cache.
+# Recordings whose scores are compared at once, so that they stay in the cache.
 BLOCK = 64
 
 
-def relevant(truth, background=None):
-    """Pairs (recording, class) that count for the mean average precision, foreground and background classes.
+def relevant(truth: Sequence[int], background: list | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs (recording, class) of the foreground and background classes, as two int64 arrays sorted by recording.
 
-    truth: (N,) class indices; background: list of N lists of class indices, or None. Returns two int64 arrays,
-    sorted by recording; the foreground class comes first in each, no class twice.
+    truth: (N,) class indices; background: list of N lists of class indices, or None. The foreground class of each
+    recording comes first, and no class twice.
     """
     truth = np.asarray(truth, np.int64)
     rows, classes = [], []
@@ -27,25 +29,24 @@ def relevant(truth, background=None):
     return np.array(rows, np.int64), np.array(classes, np.int64)
 
 
-def ranks(scores, rows, classes):
-    """Ranks, from 1, of `classes` (P,) among all in `rows` (P,) of scores (N, C); rows must be sorted."""
+def ranks(scores: np.ndarray, rows: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Ranks, from 1, of `classes` (P,) among all classes in `rows` (P,) of scores (N, C); rows must be sorted."""
     result = np.empty(len(rows), np.int64)
     index = np.arange(scores.shape[1])
     bounds = np.searchsorted(rows, np.arange(0, len(scores) + BLOCK, BLOCK))
-    for start, end in zip(bounds[:-1], bounds[1:]):
+    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
         those = scores[rows[start:end]]
         own = those[np.arange(end - start), classes[start:end]][:, None]
         result[start:end] = 1 + np.count_nonzero(those > own, axis=1)
-        # Ties other than with itself are rare: only where there are any, their order matters.
+        # Ties are rare, so the order of equal scores is looked up only where a class ties with another one.
         ties = np.flatnonzero(np.count_nonzero(those == own, axis=1) > 1)
         if len(ties):
-            result[start + ties] += np.count_nonzero(
-                (those[ties] == own[ties]) & (index < classes[start + ties, None]), axis=1
-            )
+            before = (those[ties] == own[ties]) & (index < classes[start + ties, None])
+            result[start + ties] += np.count_nonzero(before, axis=1)
     return result
 
 
-def average_precisions(rows, found, count):
+def average_precisions(rows: np.ndarray, found: np.ndarray, count: int) -> np.ndarray:
     """(count,) average precision of each recording, from the pairs' recordings (sorted) and their ranks `found`."""
     order = np.lexsort((found, rows))
     starts = np.searchsorted(rows, np.arange(count))
@@ -53,7 +54,9 @@ def average_precisions(rows, found, count):
     return np.add.reduceat(nth / found[order], starts) / np.diff(np.append(starts, len(rows)))
 
 
-def per_recording(scores, truth, background=None):
+def per_recording(
+    scores: np.ndarray, truth: Sequence[int], background: list | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Each recording's rank of its foreground class (N,) and average precision (N,), or None without background.
 
     Raises Problem for scores that are NaN and labels that are no class.
@@ -66,7 +69,8 @@ def per_recording(scores, truth, background=None):
     rows, classes = relevant(truth, background)
     if classes.min() < 0 or classes.max() >= scores.shape[1]:
         raise Problem(
-            f'labels name class {int(classes.max() if classes.min() >= 0 else classes.min())}, but the scores are of {int(scores.shape[1])} classes: labels of another data set?'
+            f'labels name class {classes.max() if classes.min() >= 0 else classes.min()}, but the scores are of '
+            f'{scores.shape[1]} classes: labels of another dataset?'
         )
     if np.isnan(np.min(scores)):
         raise Problem('scores are not numbers (NaN)')
@@ -75,44 +79,77 @@ def per_recording(scores, truth, background=None):
     return first, None if background is None else average_precisions(rows, found, len(truth))
 
 
-def evaluate(scores, truth, background=None, top_k=5):
-    """The original's figures, a dict: 'MAP', with background also 'MAP-bg', then 'top-1', 'top-2', ... 'top-K'.
-
-    scores: (N, C), any real numbers; truth: (N,) class indices; background: list of N lists of class indices, or
-    None. 'MAP' is the mean reciprocal rank of the foreground class, 'MAP-bg' the mean over recordings of the average
-    precision over foreground and background classes. Raises Problem if these don't fit each other.
-    """
+def _values(scores, truth, background, top_k):
+    """The metrics of `evaluate` per recording: dict of (N,) arrays."""
     first, precisions = per_recording(scores, truth, background)
-    result = {'MAP': float(np.mean(1 / first))}
+    result = {'MAP': 1 / first}
     if precisions is not None:
-        result['MAP-bg'] = float(np.mean(precisions))
+        result['MAP-bg'] = precisions
     for k in range(1, min(top_k, np.shape(scores)[1]) + 1):
-        result[f'top-{int(k)}'] = float(np.mean(first <= k))
+        result[f'top-{k}'] = first <= k
     return result
 
 
-def line(figures):
-    """One line of the original's figures: 'MAP: 0.754, MAP-bg: 0.677, top-1: 0.68, ...'."""
-    return ', '.join('%s: %.*f' % (name, 2 if name.startswith('top') else 3, value) for name, value in figures.items())
+def evaluate(
+    scores: np.ndarray, truth: Sequence[int], background: list | None = None, top_k: int = 5
+) -> dict[str, float]:
+    """The original's metrics: 'MAP', with background also 'MAP-bg', then 'top-1', 'top-2', ... 'top-K'.
+
+    scores: (N, C), any real numbers; truth: (N,) class indices; background: list of N lists of class indices, or
+    None. 'MAP' is the mean reciprocal rank of the foreground class, 'MAP-bg' the mean over recordings of the average
+    precision over foreground and background classes, 'top-K' the share of recordings whose foreground class is among
+    the K highest scores. Raises Problem if these don't fit each other.
+    """
+    return {name: float(np.mean(values)) for name, values in _values(scores, truth, background, top_k).items()}
 
 
-# -- The field's current figures --
+def line(values: dict[str, float]) -> str:
+    """One line of the original's metrics: 'MAP: 0.754, MAP-bg: 0.677, top-1: 0.68, ...'."""
+    return ', '.join(f'{name}: {value:.{2 if name.startswith("top") else 3}f}' for name, value in values.items())
 
 
-def class_figures(scores, truth, background=None, padding=5):
-    """Figures of each class over recordings, a dict of (C,) arrays, NaN where a class has no example.
+def intervals(
+    scores: np.ndarray,
+    truth: Sequence[int],
+    background: list | None = None,
+    top_k: int = 5,
+    samples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, tuple[float, float]]:
+    """Bootstrap intervals (low, high) of the metrics of `evaluate`.
+
+    Recordings are drawn with replacement `samples` times; percentiles (Efron and Tibshirani 1993, ch. 13).
+    """
+    values = _values(scores, truth, background, top_k)
+    table = np.stack(list(values.values()), axis=1).astype(float)
+    rng, means = np.random.default_rng(seed), np.empty((samples, table.shape[1]))
+    for i in range(samples):
+        means[i] = np.bincount(rng.integers(len(table), size=len(table)), minlength=len(table)) @ table / len(table)
+    lows, highs = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0).tolist()
+    return dict(zip(values, zip(lows, highs, strict=True), strict=True))
+
+
+# -- Metrics of later challenges --
+
+
+def per_class(
+    scores: np.ndarray, truth: Sequence[int], background: list | None = None, padding: int = 5
+) -> dict[str, np.ndarray]:
+    """Metrics of each class over recordings: dict of (C,) arrays, NaN for classes that do not occur.
 
     'AP': average precision of the recordings with the class in foreground or background; 'AP-padded': the same after
-    adding `padding` recordings that have it and come first (the BirdCLEF 2023 challenge, which lets rare classes weigh
-    less; defined for classes without example, too); 'ROC-AUC': area under the receiver operating characteristic, where
-    there are recordings without the class, too. Recordings with equal scores share a threshold, as in scikit-learn.
+    adding `padding` recordings that have the class and the highest scores (BirdCLEF 2023; it reduces the influence of
+    rare classes, and is defined for classes that do not occur); 'ROC-AUC': area under the receiver operating
+    characteristic (NaN also for classes in all recordings). Recordings with equal scores share a threshold, as in
+    scikit-learn.
     """
     rows, classes = relevant(truth, background)
     order = np.argsort(classes, kind='stable')
     rows, bounds = rows[order], np.searchsorted(classes[order], np.arange(scores.shape[1] + 1))
     result = {name: np.full(scores.shape[1], np.nan) for name in ('AP', 'AP-padded', 'ROC-AUC')}
     result['AP-padded'][:] = 1 if padding else np.nan
-    for c, (start, end) in enumerate(zip(bounds[:-1], bounds[1:])):
+    for c, (start, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
         if start == end:
             continue
         everything = np.sort(scores[:, c])
@@ -130,32 +167,13 @@ def class_figures(scores, truth, background=None, padding=5):
     return result
 
 
-def current(scores, truth, background=None):
-    """'cmAP', 'cmAP-padded', 'ROC-AUC': means over classes of `class_figures`, of those classes that have examples.
+def current(scores: np.ndarray, truth: Sequence[int], background: list | None = None) -> dict[str, float]:
+    """'cmAP', 'cmAP-padded', 'ROC-AUC': means of `per_class` over the classes for which they are defined.
 
-    'cmAP-padded' counts all classes (Klinck et al., BirdCLEF 2023); 'ROC-AUC' is BirdCLEF 2024's.
+    'cmAP-padded' counts all classes (Klinck et al., BirdCLEF 2023); 'ROC-AUC' is the metric of BirdCLEF 2024.
     """
-    figures = class_figures(np.asarray(scores), truth, background)
+    values = per_class(np.asarray(scores), truth, background)
     return {
-        name: float(np.nanmean(figures[key])) if not np.isnan(figures[key]).all() else float('nan')
+        name: float('nan') if np.isnan(values[key]).all() else float(np.nanmean(values[key]))
         for name, key in (('cmAP', 'AP'), ('cmAP-padded', 'AP-padded'), ('ROC-AUC', 'ROC-AUC'))
     }
-
-
-def intervals(scores, truth, background=None, top_k=5, samples=1000, seed=0, level=0.95):
-    """Bootstrap intervals of `evaluate`'s figures over recordings: dict of (low, high).
-
-    Recordings are drawn with replacement `samples` times; percentiles (Efron and Tibshirani 1993, ch. 13).
-    """
-    first, precisions = per_recording(scores, truth, background)
-    values = {'MAP': 1 / first}
-    if precisions is not None:
-        values['MAP-bg'] = precisions
-    for k in range(1, min(top_k, np.shape(scores)[1]) + 1):
-        values[f'top-{int(k)}'] = first <= k
-    table = np.stack(list(values.values()), axis=1).astype(float)
-    rng, means = np.random.default_rng(seed), np.empty((samples, table.shape[1]))
-    for i in range(samples):
-        means[i] = np.bincount(rng.integers(len(table), size=len(table)), minlength=len(table)) @ table / len(table)
-    bounds = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return {name: (float(low), float(high)) for name, low, high in zip(values, *bounds)}

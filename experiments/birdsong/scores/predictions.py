@@ -264,7 +264,7 @@ def write(
     num_classes: int,
     key: str = '',
 ) -> None:
-    """Write a prediction file without checks; `blocks` yields all scores in the order of their rows, contiguous float32."""
+    """Write a prediction file without checks; `blocks` yields all scores in order, contiguous float32."""
     arrays = {'files': np.array(list(files), dtype=str), 'offsets': offsets}
     if key:
         arrays['key'] = np.array(key)
