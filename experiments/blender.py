@@ -13,6 +13,7 @@ from birdsong import program  # isort: skip
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,13 +21,13 @@ from birdsong.data.dataset import Dataset, dataset_of
 from birdsong.files import Problem, writing
 from birdsong.scores import combination, metrics
 from birdsong.scores.search import INITIAL, PATIENCE
-from birdsong.scores.selection import SUBSET_SHARE, SUBSETS, Candidate, Selection
+from birdsong.scores.selection import SUBSET_SHARE, SUBSETS, Candidate, Comparison, Selection
 
 # Strategies that are fast enough for an estimate on held-out recordings by default, and its number of folds.
 FAST, ESTIMATE_FOLDS = ('greedy', 'forward'), 5
 
 
-def parse_arguments():
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add('infiles', metavar='FILE[:WEIGHT]', nargs='+', help='predictions, with the initial weight')
@@ -90,7 +91,7 @@ def parse_arguments():
     return parser.parse_args()
 
 
-def check(args):
+def check(args: argparse.Namespace) -> None:
     """Raise Problem for options that make no sense."""
     if args.trials:
         raise Problem(
@@ -109,7 +110,7 @@ def check(args):
         raise Problem('--folds=1 would leave nothing to search on; at least 2')
 
 
-def read_members(infiles, init_weight, files, num_classes):
+def read_members(infiles: list[str], init_weight: float, files: list[str], num_classes: int) -> list[tuple[str, float]]:
     """[(file, initial weight)] of the inputs that can be read; the others are reported and skipped."""
     members = []
     for text in infiles:
@@ -129,7 +130,7 @@ def read_members(infiles, init_weight, files, num_classes):
     return members
 
 
-def candidates_of(args):
+def candidates_of(args: argparse.Namespace) -> list[Candidate]:
     """The searches of which the best is chosen: one, or with --stability several."""
     candidates = [Candidate(args.strategy, args.seed, args.patience)]
     if args.stability:
@@ -139,7 +140,7 @@ def candidates_of(args):
     return candidates
 
 
-def print_comparison(comparison, candidates, title):
+def print_comparison(comparison: Comparison, candidates: list[Candidate], title: str) -> None:
     """A table of the candidates, to standard error."""
     say(f'{title}; wins and 95 % intervals on {SUBSETS} random subsets of {comparison.size}')
     say(f'{"mean":>8} {"wins":>6}  {"interval":16}  candidate')
@@ -149,7 +150,7 @@ def print_comparison(comparison, candidates, title):
         say(f'{mean:8.4f} {wins:6.1f}  {low:.4f} to {high:.4f}  {candidate}{chosen}')
 
 
-def search(args, selection):
+def search(args: argparse.Namespace, selection: Selection) -> str:
     """Search for the weights, and estimate the metrics on new recordings. Returns a line about the estimate."""
     candidates = candidates_of(args)
     title = f'{selection.criterion} on {"held-out recordings" if args.folds else "the recordings searched on"}'
@@ -161,22 +162,22 @@ def search(args, selection):
         each = selection.held_out([selection.chosen], folds, args.seed)[0]
     if each is None:
         return f'fitted on this list; --folds {ESTIMATE_FOLDS} gives an estimate for new recordings'
-    estimate = maps_line(selection.ensemble, each.mean(axis=1))
+    estimate = maps_line(each.mean(axis=1), selection.ensemble.has_background)
     return f'fitted on this list; estimate for new recordings, from {folds} folds: {estimate}'
 
 
-def maps_line(ensemble, maps):
-    """The pair of MAPs of an ensemble as eval.py prints them; the second only with background species."""
-    names = ('MAP', 'MAP-bg') if ensemble.has_background else ('MAP',)
+def maps_line(maps: Sequence[float], has_background: bool) -> str:
+    """A pair of MAPs as eval.py prints them; the second only with background species."""
+    names = ('MAP', 'MAP-bg') if has_background else ('MAP',)
     return metrics.line(dict(zip(names, maps, strict=False)))
 
 
-def member_name(filename):
+def member_name(filename: str) -> str:
     """The name of a member in ensembles/: that of its model."""
     return os.path.basename(filename).removesuffix('.pred.npz').removesuffix('.pred.pkl')
 
 
-def write_ensemble(filename, members, weights, comments):
+def write_ensemble(filename: str, members: Sequence[str], weights: np.ndarray, comments: list[str]) -> None:
     """Write members and weights as a table that submit_all.sh reads."""
     with writing(filename, 'w', encoding='utf-8') as f:
         f.writelines(f'# {comment}\n' for comment in comments)
@@ -186,11 +187,11 @@ def write_ensemble(filename, members, weights, comments):
         )
 
 
-def say(text):
+def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def main():
+def main() -> int | None:
     args = parse_arguments()
     check(args)
     path = args.dataset or dataset_of(combination.parse_weighted(args.infiles[0])[0])
@@ -209,9 +210,9 @@ def main():
     ensemble = Ensemble(scores, truth, background, len(members))
 
     def report(count, weights, maps):
-        say(f'{count}: {maps_line(ensemble, maps)} {" ".join(f"{weight:g}" for weight in weights)}')
+        say(f'{count}: {maps_line(maps, background is not None)} {" ".join(f"{weight:g}" for weight in weights)}')
 
-    criterion = args.criterion if ensemble.has_background else 'fg'
+    criterion = 'fg' if background is None else args.criterion
     selection = Selection(ensemble, criterion, np.array(start), report, say)
     interrupted, notes = False, []
     try:
@@ -220,7 +221,7 @@ def main():
         interrupted = True
         say('interrupted; the best so far:')
     weights = selection.weights
-    notes = [maps_line(ensemble, ensemble.evaluate(weights)), *notes]
+    notes = [maps_line(ensemble.evaluate(weights), background is not None), *notes]
     say('\n'.join(notes))
     for name, weight in zip(members, weights, strict=True):
         if weight > 0:

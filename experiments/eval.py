@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Print the figures of predictions, or of a weighted combination of several, on a labelled list of recordings.
+"""Print the metrics of predictions, or of a weighted combination of several, on a labelled list of recordings.
 
 MAP is the mean reciprocal rank of the foreground species; MAP-bg the mean average precision over foreground and
 background species; top-k the share of recordings whose foreground species is among the k highest scores.
@@ -17,71 +17,60 @@ from birdsong.data.dataset import Dataset, dataset_of
 from birdsong.files import Problem, read_lines, writing
 from birdsong.scores import combination, metrics, predictions
 
-# What --birdclef-filter and --subset-class give to classes that must not win: below any score, yet finite.
+# Score of classes that --birdclef-filter and --subset-class exclude: below all others, but finite.
 IMPOSSIBLE = -1e30
 # Bootstrap samples of --intervals without a number.
 SAMPLES = 1000
 
 
-def parse_arguments():
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         'infiles',
         metavar='FILE[:WEIGHT]',
         nargs='+',
         help='predictions (.pred.npz, or .pred.pkl of the original); several are combined as the sum of '
         'weight x scores, divided by the number of files',
     )
-    parser.add_argument(
-        '--dataset', help='name in datasets/, or path of a dataset (default: that of the model, else birdclef)'
-    )
-    parser.add_argument('--filelist', default='valid', help='recordings to evaluate (%(default)s)')
-    parser.add_argument(
-        '--labelfile', default='fg.tsv', help='foreground species, in labels/ of the data set (%(default)s)'
-    )
-    parser.add_argument(
-        '--labelfile-background', metavar='FILE', help='background species (bg.tsv); without it no MAP-bg'
-    )
-    parser.add_argument('--softmax', action='store_true', help='apply a softmax to the scores of each file first')
-    parser.add_argument('--no-softmax', dest='softmax', action='store_false', help=argparse.SUPPRESS)
-    parser.add_argument(
+    add('--dataset', help='name in datasets/, or path of a dataset (default: that of the model, else birdclef)')
+    add('--filelist', default='valid', help='recordings to evaluate (%(default)s)')
+    add('--labelfile', default='fg.tsv', help='foreground species, in labels/ of the dataset (%(default)s)')
+    add('--labelfile-background', metavar='FILE', help='background species (bg.tsv); without it no MAP-bg')
+    add('--softmax', action='store_true', help='apply a softmax to the scores of each file first')
+    add('--no-softmax', dest='softmax', action='store_false', help=argparse.SUPPRESS)
+    add(
         '--no-maxpool',
         dest='maxpool',
         action='store_false',
-        help='keep the rows of a recording apart: saved as they are, or evaluated one by one',
+        help='keep the rows of a recording separate: they are saved as they are, or evaluated one by one',
     )
-    parser.add_argument(
+    add(
         '--birdclef-filter',
         action='store_true',
         help="only species of the recording's own challenge edition can win (all, if it has none)",
     )
-    parser.add_argument(
-        '--subset', metavar='SHARE', type=float, default=1, help='evaluate a random share of the recordings'
-    )
-    parser.add_argument(
-        '--subset-class', metavar='SHARE', type=float, default=1, help='evaluate a random share of the classes'
-    )
-    parser.add_argument('--subset-seed', metavar='SEED', type=int, help='makes the random share repeatable')
-    parser.add_argument(
-        '--save-predictions', metavar='FILE', help='write the combination to FILE instead; needs no labels'
-    )
-    parser.add_argument(
+    add('--subset', metavar='SHARE', type=float, default=1, help='evaluate a random share of the recordings')
+    add('--subset-class', metavar='SHARE', type=float, default=1, help='evaluate a random share of the classes')
+    add('--subset-seed', metavar='SEED', type=int, help='makes the random share repeatable')
+    add('--save-predictions', metavar='FILE', help='write the combination to FILE instead; needs no labels')
+    add(
         '--more',
         action='store_true',
-        help='a second line: cmAP (class-averaged average precision, also '
-        'padded with 5 recordings as in BirdCLEF 2023) and macro ROC-AUC',
+        help='print a second line: cmAP (class-averaged average precision, also padded with 5 recordings as in '
+        'BirdCLEF 2023) and macro ROC-AUC',
     )
-    parser.add_argument(
+    add(
         '--intervals',
         metavar='SAMPLES',
         type=int,
         nargs='?',
         const=SAMPLES,
         default=0,
-        help='one more line: 95 %% bootstrap intervals of the metrics (of %(const)s samples)',
+        help='print another line: 95 %% bootstrap intervals of the metrics (of %(const)s samples)',
     )
-    parser.add_argument('--per-class', metavar='FILE', help='write a table of the figures of each class to FILE (.tsv)')
-    parser.add_argument('--json', metavar='FILE', help='write all figures to FILE')
+    add('--per-class', metavar='FILE', help='write a table of the metrics of each class to FILE (.tsv)')
+    add('--json', metavar='FILE', help='write all metrics to FILE')
     args = parser.parse_args(number_of_samples_given(sys.argv[1:]))
     if args.intervals < 0:
         parser.error(f'argument --intervals: {args.intervals} is not a number of samples')
@@ -89,27 +78,27 @@ def parse_arguments():
 
 
 def number_of_samples_given(arguments: list[str]) -> list[str]:
-    """The arguments, with a number after --intervals where a file name follows, which argparse would take for it."""
+    """The arguments, with a number for --intervals if a file name follows, which argparse would take as its value."""
 
     def alone(argument, following):
         return len(argument) > 2 and '--intervals'.startswith(argument) and not following.lstrip('-').isdigit()
 
     return [
         f'--intervals={SAMPLES}' if alone(argument, following) else argument
-        for argument, following in zip(arguments, arguments[1:] + [''])
+        for argument, following in zip(arguments, arguments[1:] + [''], strict=True)
     ]
 
 
-def random_share(total, share, rng, option):
-    """Sorted indices of a random share of `total`. Raises Problem if nothing is left."""
+def random_share(total: int, share: float, rng: np.random.RandomState, option: str) -> np.ndarray:
+    """Sorted indices of a random share of `total`. Raises Problem, with the option, if nothing is left."""
     count = int(total * share)
     if not 0 < share <= 1 or count < 1:
-        raise Problem(f'{option}={share} of {int(total)} leaves nothing; give a share above 0, at most 1')
+        raise Problem(f'{option}={share} of {total} leaves nothing; give a share above 0, at most 1')
     return np.sort(rng.permutation(total)[:count])
 
 
-def filter_editions(combined, dataset):
-    """Make classes impossible that are not of the recording's own challenge edition."""
+def filter_editions(combined: predictions.Predictions, dataset: Dataset) -> np.ndarray:
+    """Scores in which classes are impossible that are not of the recording's own challenge edition."""
     scores = combined.scores.copy()
     for i, key in enumerate(combined.files):
         classes = dataset.edition_classes(key)
@@ -117,58 +106,88 @@ def filter_editions(combined, dataset):
             others = np.ones(scores.shape[1], bool)
             others[classes] = False
             scores[combined.offsets[i] : combined.offsets[i + 1], others] = IMPOSSIBLE
-    return predictions.Predictions(combined.files, combined.offsets, scores, combined.filename)
+    return scores
 
 
-def write_per_class(filename, dataset, scores, truth, background):
-    """A table with a line for each class that occurs: how well it is found, and what it is taken for."""
-    figures = metrics.per_class(scores, truth, background)
+def draw_classes(
+    scores: np.ndarray, truth: np.ndarray, background: list | None, share: float, rng: np.random.RandomState
+) -> tuple[np.ndarray, np.ndarray, list | None]:
+    """Scores, truth and background of recordings of a random share of the classes; the others become impossible."""
+    num_classes = scores.shape[1]
+    chosen = random_share(num_classes, share, rng, '--subset-class')
+    keep = np.flatnonzero(np.isin(truth, chosen))
+    if not len(keep):
+        raise Problem(f'--subset-class={share}: no recording is of the classes drawn; give another --subset-seed')
+    scores = np.where(np.isin(np.arange(num_classes), chosen), scores, IMPOSSIBLE)[keep]
+    if background is not None:
+        background = [sorted(set(background[i]) & set(chosen.tolist())) for i in keep]
+    return scores, truth[keep], background
+
+
+def print_metrics(args: argparse.Namespace, scores: np.ndarray, truth: np.ndarray, background: list | None) -> dict:
+    """Print the lines of metrics that the arguments ask for. Returns all metrics that --json stores, as a dict."""
+    found = metrics.evaluate(scores, truth, background)
+    print(metrics.line(found))
+    if args.more or args.json:
+        current = metrics.current(scores, truth, background)
+        found.update(current)
+        if args.more:
+            print(', '.join(f'{name}: {value:.3f}' for name, value in current.items()))
+    if args.intervals:
+        found['intervals'] = metrics.intervals(scores, truth, background, samples=args.intervals)
+        bounds = [f'{name}: {low:.3f} to {high:.3f}' for name, (low, high) in found['intervals'].items()]
+        print(f'95 % intervals of {args.intervals} bootstrap samples: {", ".join(bounds)}')
+    return found
+
+
+def write_per_class(
+    filename: str, dataset: Dataset, scores: np.ndarray, truth: np.ndarray, background: list | None
+) -> None:
+    """Write a table with a row for each class that occurs: its metrics, and the class that most often wins instead."""
+    precisions = metrics.per_class(scores, truth, background)['AP']
     first, _ = metrics.per_recording(scores, truth)
     best = np.argmax(scores, axis=1)
+    labelset = dataset.labelset
     latin = os.path.join(dataset.path, 'labels', 'labelset_latin')
     latin = read_lines(latin) if os.path.exists(latin) else []
-    latin += dataset.labelset[len(latin) :]
+    latin += labelset[len(latin) :]
     with writing(filename, 'w', encoding='utf-8') as f:
         f.write('class\tspecies\trecordings\tAP\tmean rank\ttop-1\tconfused with\ttimes\n')
-        for c in np.flatnonzero(~np.isnan(figures['AP'])):
+        for c in np.flatnonzero(~np.isnan(precisions)):
             own = truth == c
             count = int(own.sum())
+            rank, top = (f'{first[own].mean():.1f}', f'{np.mean(first[own] == 1):.2f}') if count else ('', '')
             wrong = np.bincount(best[own & (best != c)], minlength=scores.shape[1])
-            f.write(
-                '%s\t%s\t%d\t%.3f\t%s\t%s\t%s\t%d\n'
-                % (
-                    dataset.labelset[c],
-                    latin[c],
-                    count,
-                    figures['AP'][c],
-                    f'{first[own].mean():.1f}' if count else '',
-                    f'{np.mean(first[own] == 1):.2f}' if count else '',
-                    dataset.labelset[wrong.argmax()] if wrong.any() else '',
-                    wrong.max(),
-                )
-            )
+            other = labelset[wrong.argmax()] if wrong.any() else ''
+            row = (labelset[c], latin[c], count, f'{precisions[c]:.3f}', rank, top, other, wrong.max())
+            f.write('\t'.join(map(str, row)) + '\n')
 
 
-def main():
+def write_json(filename: str, report: dict) -> None:
+    """Write metrics as JSON; those that are undefined (no class with recordings of both kinds) become null."""
+    with writing(filename, 'w', encoding='utf-8') as f:
+        json.dump({k: None if v != v else v for k, v in report.items()}, f, indent=1)
+        f.write('\n')
+
+
+def main() -> None:
     args = parse_arguments()
-    dataset = Dataset(args.dataset or dataset_of(combination.parse_weighted(args.infiles[0])[0]), args.labelfile)
+    names, weights = zip(*map(combination.parse_weighted, args.infiles), strict=True)
+    weights = [1.0 if weight is None else weight for weight in weights]
+    dataset = Dataset(args.dataset or dataset_of(names[0]), args.labelfile)
     files = dataset.filelist(args.filelist)
-    members = [combination.parse_weighted(text) for text in args.infiles]
-    weights = [1.0 if weight is None else weight for _, weight in members]
     rng = np.random.RandomState(args.subset_seed)
     if args.subset != 1:
         files = [files[i] for i in random_share(len(files), args.subset, rng, '--subset')]
     if not args.save_predictions:
         truth, background = dataset.truth(files, args.labelfile, args.labelfile_background, args.filelist)
 
-    # A combination of predictions can do without labels; its members then only have to agree with each other.
+    # Combining predictions needs no labels; without them, the files only have to agree with each other.
     num_classes = None if args.save_predictions and not dataset.has_labels else dataset.num_classes
-    combined = combination.combine(
-        (combination.prepared(filename, files, num_classes, args.softmax, args.maxpool) for filename, _ in members),
-        weights,
-    )
+    members = (combination.prepared(name, files, num_classes, args.softmax, args.maxpool) for name in names)
+    combined = combination.combine(members, weights)
     if args.birdclef_filter:
-        combined = filter_editions(combined, dataset)
+        combined.scores = filter_editions(combined, dataset)
     if args.save_predictions:
         predictions.save(args.save_predictions, files, combined.scores, combined.offsets)
         print(f'{args.save_predictions}: predictions for {len(files)} recordings', file=sys.stderr)
@@ -177,47 +196,22 @@ def main():
     scores, counts = combined.scores, np.diff(combined.offsets)
     truth = np.repeat(truth, counts)
     if background is not None:
-        background = [species for species, count in zip(background, counts) for _ in range(count)]
+        background = [species for species, count in zip(background, counts, strict=True) for _ in range(count)]
     if args.subset_class != 1:
-        chosen = random_share(dataset.num_classes, args.subset_class, rng, '--subset-class')
-        keep = np.flatnonzero(np.isin(truth, chosen))
-        if not len(keep):
-            raise Problem(
-                f'--subset-class={args.subset_class}: no recording is of the classes drawn; give another --subset-seed'
-            )
-        scores = np.where(np.isin(np.arange(dataset.num_classes), chosen), scores, IMPOSSIBLE)[keep]
-        truth = truth[keep]
-        if background is not None:
-            background = [sorted(set(background[i]) & set(chosen.tolist())) for i in keep]
-
-    figures = metrics.evaluate(scores, truth, background)
-    print(metrics.line(figures))
-    report = dict(
-        figures,
-        recordings=len(truth),
-        classes=dataset.num_classes,
-        dataset=dataset.name,
-        filelist=args.filelist,
-        members=[[name, weight] for (name, _), weight in zip(members, weights)],
-    )
-    if args.more or args.json:
-        current = metrics.current(scores, truth, background)
-        report.update(current)
-        if args.more:
-            print(', '.join('{}: {:.3f}'.format(*item) for item in current.items()))
-    if args.intervals:
-        report['intervals'] = metrics.intervals(scores, truth, background, samples=args.intervals)
-        print(
-            f'95 % intervals of {int(args.intervals)} bootstrap samples: {", ".join(("{}: {:.3f} to {:.3f}".format(name, *bounds) for name, bounds in report["intervals"].items()))}'
-        )
+        scores, truth, background = draw_classes(scores, truth, background, args.subset_class, rng)
+    found = print_metrics(args, scores, truth, background)
     if args.per_class:
         write_per_class(args.per_class, dataset, scores, truth, background)
-        print(f'{args.per_class}: figures of each class', file=sys.stderr)
+        print(f'{args.per_class}: metrics of each class', file=sys.stderr)
     if args.json:
-        with writing(args.json, 'w', encoding='utf-8') as f:
-            # What is undefined (no class with recordings of both kinds) is null, since JSON knows no NaN.
-            json.dump({k: None if v != v else v for k, v in report.items()}, f, indent=1)
-            f.write('\n')
+        about = {
+            'recordings': len(truth),
+            'classes': dataset.num_classes,
+            'dataset': dataset.name,
+            'filelist': args.filelist,
+            'members': list(zip(names, weights, strict=True)),
+        }
+        write_json(args.json, found | about)
 
 
 if __name__ == '__main__':

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Write predictions as a submission: monophone (one row per recording and species) or soundscape (of 5-second segments).
+"""Write predictions as a submission: monophone (a row per recording and species) or soundscape (5-second segments).
 
 Monophone lines are MEDIAID;CLASSID;PROBABILITY;RANK, soundscape lines MEDIAID;HH:MM:SS-HH:MM:SS;CLASSID;PROBABILITY,
 most probable first. MEDIAID is the number after _RN in the file name; without one, the file name without suffix, or,
-where two such names in the list are equal, the path below audio/ without suffix. The original put a sigmoid on top of
-the softmax; --sigmoid does so again.
+if two such names in the list are equal, the path below audio/ without suffix. The original applied a sigmoid after the
+softmax; --sigmoid does the same.
 """
 
 from birdsong import program  # isort: skip
@@ -12,6 +12,7 @@ import argparse
 import os
 import re
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -22,30 +23,23 @@ from birdsong.scores import combination
 SEGMENT_SECONDS = 5
 
 
-def parse_arguments():
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('infile', metavar='IN', help='predictions, as eval.py --save-predictions writes them')
-    parser.add_argument('outfile', metavar='OUT', help='CSV file to write')
-    parser.add_argument(
-        '--dataset', help='name in datasets/, or path of a dataset (default: that of the model, else birdclef)'
-    )
-    parser.add_argument(
-        '--filelist', default='test', help='recordings to submit, each of which gets its row (%(default)s)'
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add('infile', metavar='IN', help='predictions, as eval.py --save-predictions writes them')
+    add('outfile', metavar='OUT', help='CSV file to write')
+    add('--dataset', help='name in datasets/, or path of a dataset (default: that of the model, else birdclef)')
+    add('--filelist', default='test', help='recordings to submit, all of which have to be predicted (%(default)s)')
+    add(
         '--mode',
         choices=('mono', 'soundscape'),
         default='mono',
-        help='mono: a recording at once, its rows max-pooled; soundscape: each row is a segment (%(default)s)',
+        help='mono: whole recordings, their rows max-pooled; soundscape: each row is a segment (%(default)s)',
     )
-    parser.add_argument(
-        '--softmax', action='store_true', default=True, help='scores are logits: apply a softmax (default)'
-    )
-    parser.add_argument('--no-softmax', dest='softmax', action='store_false', help='scores are probabilities')
-    parser.add_argument('--sigmoid', action='store_true', help='apply a sigmoid, after the softmax if any, as in 2018')
-    parser.add_argument(
-        '--max-classes', metavar='N', type=int, default=100, help='species a recording or segment (%(default)s)'
-    )
+    add('--softmax', action='store_true', default=True, help='scores are logits: apply a softmax (default)')
+    add('--no-softmax', dest='softmax', action='store_false', help='scores are probabilities')
+    add('--sigmoid', action='store_true', help='apply a sigmoid, after the softmax if any, as in 2018')
+    add('--max-classes', metavar='N', type=int, default=100, help='species per recording or segment (%(default)s)')
     return parser.parse_args()
 
 
@@ -64,23 +58,23 @@ def media_ids(files: list[str]) -> dict[str, str]:
         ids[key] = numbers[key][-1] if numbers[key] else others[key]
         if set(ids[key]) & set(';"'):
             raise Problem(
-                f'{key}: the name holds a semicolon or a quotation mark, which a submission cannot hold; rename it'
+                f'{key}: the name contains a semicolon or quotation mark, which a submission cannot have; rename it'
             )
         if ids[key] in keys:
             raise Problem(
-                f'{keys[ids[key]]} and {key} have the same media id {ids[key]}; a submission could not tell '
-                'them apart; rename one'
+                f'{keys[ids[key]]} and {key} have the same media id {ids[key]}; they could not be '
+                'distinguished in a submission; rename one'
             )
         keys[ids[key]] = key
     return ids
 
 
-def clock(seconds):
+def clock(seconds: int) -> str:
     """3725 -> '01:02:05'"""
-    return f'{int(seconds // 3600):02}:{int(seconds // 60 % 60):02}:{int(seconds % 60):02}'
+    return f'{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}'
 
 
-def probabilities(scores, softmax, sigmoid):
+def probabilities(scores: np.ndarray, softmax: bool, sigmoid: bool) -> np.ndarray:
     """Scores as probabilities, in the scores' precision."""
     if softmax:
         scores = combination.softmax(scores)
@@ -90,28 +84,28 @@ def probabilities(scores, softmax, sigmoid):
     return scores
 
 
-def rows(media, chances, classes, mode, max_classes):
-    """Lines of the recording with that media id, most probable first, ties by class index.
+def rows(media: str, probs: np.ndarray, classes: list[str], mode: str, max_classes: int) -> Iterator[str]:
+    """Lines for the recording with that media id, most probable first, ties in order of class index.
 
-    `chances`: (segments, classes), probabilities.
+    `probs`: (segments, classes), probabilities. Soundscapes get no lines for probabilities that are written as 0.
     """
-    for segment, row in enumerate(chances):
+    for segment, row in enumerate(probs):
         best = np.argsort(-row, kind='stable')[:max_classes]
         if mode == 'mono':
             for rank, c in enumerate(best, 1):
-                yield f'{media};{classes[c]};{row[c]:.10f};{int(rank)}\n'
+                yield f'{media};{classes[c]};{row[c]:.10f};{rank}\n'
         else:
             start = segment * SEGMENT_SECONDS
             for c in best:
-                chance = f'{row[c]:.10f}'
-                if float(chance) > 0:
-                    yield f'{media};{clock(start)}-{clock(start + SEGMENT_SECONDS)};{classes[c]};{chance}\n'
+                prob = f'{row[c]:.10f}'
+                if float(prob) > 0:
+                    yield f'{media};{clock(start)}-{clock(start + SEGMENT_SECONDS)};{classes[c]};{prob}\n'
 
 
-def main():
+def main() -> None:
     args = parse_arguments()
     if args.max_classes < 1:
-        raise Problem(f'--max-classes={int(args.max_classes)}: at least 1')
+        raise Problem(f'--max-classes={args.max_classes}: at least 1')
     dataset = Dataset(args.dataset or dataset_of(args.infile))
     files = dataset.filelist(args.filelist)
     dataset.need_labels(
@@ -122,18 +116,19 @@ def main():
     lines = 0
     with writing(args.outfile, 'w', encoding='utf-8', newline='\n') as f:
         for key in files:
-            chances = probabilities(chosen[key], args.softmax, args.sigmoid)
-            if chances.min() < 0 or chances.max() > 1:
+            probs = probabilities(chosen[key], args.softmax, args.sigmoid)
+            if probs.min() < 0 or probs.max() > 1:
                 raise Problem(
-                    f'{args.infile}: scores of {key} are no probabilities ({chances.min():g} to {chances.max():g}); leave --no-softmax out'
+                    f'{args.infile}: scores of {key} are no probabilities ({probs.min():g} to {probs.max():g}); '
+                    'leave --no-softmax out'
                 )
             before = lines
-            for line in rows(media[key], chances, classes, args.mode, args.max_classes):
+            for line in rows(media[key], probs, classes, args.mode, args.max_classes):
                 f.write(line)
                 lines += 1
             if lines == before:
                 raise Problem(f'{args.infile}: {key} gets no row, all its probabilities are 0')
-    print(f'{args.outfile}: {int(lines)} lines for {len(files)} recordings', file=sys.stderr)
+    print(f'{args.outfile}: {lines} lines for {len(files)} recordings', file=sys.stderr)
 
 
 if __name__ == '__main__':

@@ -49,7 +49,7 @@ class Writer:
         self._open()
 
     def _open(self):
-        """Open the journal: read its records and cut off an incomplete end; start a new one if it is of something else."""
+        """Open the journal and read its records; cut off an incomplete end. Discard a journal of something else."""
         with contextlib.suppress(FileNotFoundError), open(self.journal, 'rb') as f:
             end = len(self._head)
             if f.read(end) != self._head:
