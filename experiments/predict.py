@@ -8,26 +8,21 @@ Of the dataset, only audio/ and the lists are needed, and labels/meta.tsv for ne
 
 from birdsong import program  # isort: skip
 import argparse
-import hashlib
-import itertools
 import json
 import os
 import sys
 
-import numpy as np
-import torch
 from tqdm import tqdm
 
 from birdsong import config, devices
-from birdsong.data import audio, stft
+from birdsong.data import stft
 from birdsong.data.dataset import Dataset, dataset_of
 from birdsong.data.feeds import TestFeed
-from birdsong.data.prefetch import run_ahead
 from birdsong.files import Problem
-from birdsong.networks import compiled, model
-from birdsong.networks.fcn import spectrograms
-from birdsong.networks.frontend import Magnitudes
+from birdsong.networks import model
 from birdsong.prediction import inspection
+from birdsong.prediction.full_resolution import FullResolution
+from birdsong.prediction.predictor import Predictor, load_model, rows_key
 from birdsong.scores.journal import Writer
 
 
@@ -124,167 +119,18 @@ def parse_arguments():
     return parser.parse_args(args)
 
 
-def cut(frames, longest, overlap, score_rest=False):
-    """Blocks (start, stop) in frames of a recording of so many frames.
+def keys(args, cfg, dataset, net):
+    """(key of the rows, key of the run).
 
-    What is left at the end is a block of its own if it has `overlap` frames (`longest` if that is 0), or if `score_rest`.
+    Rows are reused if their key is the same. A journal is continued if the key of its run is the same, which also
+    includes what else is written.
     """
-    if frames <= longest or not longest:
-        return [(0, frames)]
-    if overlap >= longest:
-        raise Problem('len_min must be less than len_max, to cut long recordings into blocks')
-    shortest = 1 if score_rest else overlap or longest
-    blocks = ((start, min(start + longest, frames)) for start in range(0, frames, longest - overlap))
-    return [
-        (start, stop)
-        for start, stop in blocks
-        if stop - start >= shortest and (start == 0 or stop - start > (overlap if score_rest else 0))
-    ]
-
-
-class Predictor:
-    """A network and how it is applied to recordings."""
-
-    def __init__(self, args, cfg, net, device):
-        self.cfg, self.device, self.split_pool, self.score_rest = cfg, device, args.split_pool, args.score_rest
-        self.amp = args.amp
-        self.with_attention = args.include_side_outputs and net.global_pool.kind == 'attention_nopool'
-        self.plain = net.to(device).eval()
-        self.net = compiled.for_inference(self.plain)
-        self.hop, self.frame_len = stft.hop(cfg), cfg['frame_len']
-        self.longest, self.overlap = round(cfg['len_max'] * cfg['fps']), round(cfg['len_min'] * cfg['fps'])
-        self.on_device = cfg['spectrogram'] == 'device' or cfg['spectrogram'] == 'auto' and device.type == 'cuda'
-        self.magnitudes = Magnitudes(cfg).to(device) if self.on_device and cfg['arch'] else None
-
-    def frames(self, samples):
-        """Frames of a recording; 1 if it is shorter."""
-        return max(1, stft.num_frames(len(samples), self.frame_len, self.hop))
-
-    def blocks(self, samples):
-        """Blocks of a recording, (start, stop) in frames. A recording too short for the network is looped by `block`."""
-        return cut(self.frames(samples), self.longest, self.overlap, self.score_rest)
-
-    def block(self, samples, start, stop):
-        """Samples or spectrogram of a block, at least as long as the network needs."""
-        if not self.on_device:
-            return self.spectrogram(samples, start, stop)
-        return np.ascontiguousarray(self._part(samples, start, stop))
-
-    def spectrogram(self, samples, start, stop):
-        """Spectrogram (frames, bins) of a block."""
-        part = self._part(samples, start, stop)
-        return stft.spectrogram(
-            part, self.cfg['sample_rate'], self.frame_len, self.cfg['fps'], bins=stft.num_bins(self.cfg)
-        )
-
-    def _part(self, samples, start, stop):
-        part = samples[start * self.hop : (stop - 1) * self.hop + self.frame_len]
-        needed = (self.net.min_frames - 1) * self.hop + self.frame_len
-        if len(part) < needed:
-            part = np.resize(part if len(part) else np.zeros(1, np.int16), needed)
-        return part
-
-    def maps(self, block):
-        """Maps of the network before pooling, (1, maps, time, frequency)."""
-        with torch.autocast(self.device.type, devices.amp_type(self.device), enabled=self.amp):
-            tensor = torch.from_numpy(block)[None].to(self.device)
-            return self.net.maps(self.magnitudes(tensor) if self.on_device else tensor).float()
-
-    @torch.no_grad()
-    def all_maps(self, samples):
-        """Yields (first frame, maps (1, maps, time, frequency)) all over a recording, without a gap between them."""
-        network = getattr(self.net, 'program', None)
-        if network is None:
-            yield from self._maps_of_blocks(samples)
-            return
-        stream, first = network.stream(), 0
-        for spect in itertools.chain(spectrograms(samples, self.cfg, self.net.min_frames), [None]):
-            blocks = [None] if spect is None else torch.from_numpy(spect)[None].to(self.device).split(network.block, 1)
-            for block in blocks:
-                maps = stream.end() if block is None else stream.push(block)
-                if maps is not None:
-                    yield first, maps.float()
-                    first += maps.shape[2] * self.net.frame_step
-
-    def _maps_of_blocks(self, samples):
-        """As `all_maps`, for networks that need excerpts: blocks overlap so that each goes on where the last one ended."""
-        frames, start = self.frames(samples), 0
-        needed, step = self.net.min_frames, self.net.frame_step
-        while start == 0 or frames - start >= needed:
-            stop = min(start + max(self.longest, needed), frames)
-            maps = self.net.maps(torch.from_numpy(self.spectrogram(samples, start, stop))[None].to(self.device)).float()
-            covered, inner = maps.shape[2] * step, max(0, stop - start - needed)
-            # a network that pools over time has one position for the whole block
-            yield start if covered > inner else start + inner // 2, maps
-            if stop == frames:
-                return
-            start += max(covered, inner + 1)
-
-    def meta(self, item):
-        """Metadata (1, values) of an item of a TestFeed, or None."""
-        return torch.from_numpy(item['meta'])[None].to(self.device) if 'meta' in item else None
-
-    def finish(self, pooled, meta):
-        """Outputs of the network for pooled maps: dict of (rows, classes); rows of pooled maps over time are unrolled."""
-        outputs = self.net.finish(pooled, meta)
-        return {
-            name: (o.transpose(1, 2).flatten(0, 1) if o.dim() == 3 else o).float().cpu().numpy()
-            for name, o in outputs.items()
-            if name in ('output', 'output_bg')
-        }
-
-    @torch.no_grad()
-    def predict(self, item, blocks=None):
-        """Dict of outputs (rows, classes) for an item of a TestFeed; `blocks` may be its blocks, computed ahead."""
-        meta = self.meta(item)
-        if not self.cfg['arch']:
-            return self.finish(None, meta)
-        samples = item['samples']
-        pieces = blocks if blocks is not None else self._cut(samples)
-        pooling, rows = self.net.pooling() if self.split_pool else None, []
-        for piece in pieces:
-            maps = self.maps(piece)
-            rows.append(self.attention(maps))
-            if self.split_pool:
-                pooling.add(maps)
-            else:
-                rows[-1].update(self.finish(self.net.pool(maps), meta))
-        outputs = {name: np.concatenate([r[name] for r in rows]) for name in rows[0]}
-        return {**outputs, **self.finish(pooling.result(), meta)} if self.split_pool else outputs
-
-    def attention(self, maps):
-        """{'attention': (time * frequency, K), before its softmax over time} if it is to be written, else {}."""
-        return {'attention': maps[0, self.plain.classes :].flatten(1).T.cpu().numpy()} if self.with_attention else {}
-
-    def _cut(self, samples):
-        for block in self.blocks(samples):
-            yield self.block(samples, *block)
-            audio.release(samples)
-
-
-def load_model(filename, cfg, num_meta):
-    """The network stored in a file, built by the settings `cfg`."""
-    net = model.build(cfg, cfg['classes'], num_meta)
-    model.load(net, filename)
-    return net
-
-
-def identify(args, cfg, dataset, net):
-    """(key of the rows, key of the run): texts that tell predictions of one model, dataset and settings from all others.
-
-    Rows that are reused must have the same key; a journal that of the run, which includes what else is written.
-    """
-    digest = hashlib.sha256()
-    for name, value in net.state_dict().items():
-        digest.update(b'%s %s' % (name.encode(), value.numpy().tobytes()))
-    relevant = {k: v for k, v in cfg.items() if k not in ('bg_threads', 'bg_processes')}
-    without_effect = ['model', 'out', 'dataset', 'filelists', 'files', 'vars', 'var', 'reuse', 'device']
-    if not cfg['arch']:
-        without_effect += ['split_pool', 'score_rest']
-    inspection_only = ('include_side_outputs', 'plot', 'plot_format', 'saliency', 'saliency_kind')
-    options = {k: v for k, v in vars(args).items() if k not in without_effect and k not in inspection_only}
-    key = json.dumps([digest.hexdigest(), dataset.name, relevant, options], sort_keys=True)
-    return key, json.dumps([key, [getattr(args, name) for name in inspection_only]])
+    options = {name: getattr(args, name) for name in ('amp', 'full_resolution', 'own_step', 'window')}
+    if cfg['arch']:
+        options.update(split_pool=args.split_pool, score_rest=args.score_rest)
+    key = rows_key(net, dataset.name, cfg, options)
+    side_options = [args.include_side_outputs, args.plot, args.plot_format, args.saliency, args.saliency_kind]
+    return key, json.dumps([key, side_options])
 
 
 def reuse(writer, filename):
@@ -329,21 +175,6 @@ def check(args, cfg):
         raise Problem(f'len_max={cfg["len_max"]}: the network needs recordings; set it to the seconds of a block')
 
 
-def ahead(feed, predictor, todo, threads, cut_up=True):
-    """(item, blocks) of the recordings `todo`, computed ahead in background threads; long ones are left to be cut later."""
-
-    def prepare(i):
-        item = feed.item(i)
-        if 'samples' not in item or not cut_up:
-            return item, None
-        blocks = predictor.blocks(item['samples'])
-        if len(blocks) > 4:
-            return item, None
-        return item, [predictor.block(item['samples'], *b) for b in blocks]
-
-    return run_ahead(prepare, todo, threads=min(threads, 4))
-
-
 def main():
     args = parse_arguments()
     if not os.path.exists(args.model):
@@ -364,11 +195,15 @@ def main():
     devices.deterministic()
     feed = TestFeed(dataset, cfg, args.filelists, args.files and [dataset.key(name) for name in args.files])
     net = load_model(args.model, cfg, feed.num_meta)
-    rows_key, key = identify(args, cfg, dataset, net)
-    predictor = Predictor(args, cfg, net, device)
+    key, run_key = keys(args, cfg, dataset, net)
+    predictor = Predictor(
+        net, cfg, device, args.split_pool, args.score_rest, args.amp, with_attention=args.include_side_outputs
+    )
     widths, outputs_of = {'output': classes}, predictor.predict
     if args.full_resolution:
-        outputs_of = inspection.full_resolution(predictor, args.window, args.own_step)
+        full_resolution = FullResolution(predictor, args.window, args.own_step)
+        print(full_resolution.fcn.describe())
+        outputs_of = full_resolution.predict
     elif args.plot is not None or args.saliency is not None:
         index = None if args.saliency is None else inspection.find_class(args.saliency, dataset, classes)
         outputs_of = inspection.Inspector(
@@ -392,14 +227,17 @@ def main():
         'attention': side_file(args.out, 'attention'),
         'saliency': side_file(args.out, 'saliency'),
     }
-    writers = {name: Writer(filenames[name], feed.files, width, key, rows_key) for name, width in widths.items()}
+    writers = {name: Writer(filenames[name], feed.files, width, run_key, key) for name, width in widths.items()}
     if args.reuse:
         reuse(writers['output'], args.reuse)
     todo = [i for i, file in enumerate(feed.files) if not all(file in w.done for w in writers.values())]
     if len(todo) < len(feed.files):
         print(f'going on after {int(len(feed.files) - len(todo))} recordings')
     for item, blocks in tqdm(
-        ahead(feed, predictor, todo, cfg['bg_threads'], not args.full_resolution), 'predict', len(todo), disable=None
+        predictor.prepare(feed, todo, cfg['bg_threads'], with_blocks=not args.full_resolution),
+        'predict',
+        len(todo),
+        disable=None,
     ):
         outputs = outputs_of(item, blocks)
         for name, writer in writers.items():

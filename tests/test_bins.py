@@ -18,6 +18,7 @@ from birdsong import config
 from birdsong.data.dataset import Dataset
 from birdsong.files import Problem, load_npz
 from birdsong.networks import fcn, model
+from birdsong.prediction.predictor import load_model
 from birdsong.scores.predictions import load
 from helpers import ROOT
 
@@ -87,7 +88,7 @@ def test_an_interrupted_run_on_all_bins_goes_on(call, tmp_path):
 def test_a_converted_network_with_all_bins_gives_its_scores(dataset):
     cfg = config.load([f'{OLD!s}.vars'])
     model.note_bins(cfg, str(OLD))
-    net = predict.load_model(str(OLD), cfg, 0)
+    net = load_model(str(OLD), cfg, 0)
     samples = soundfile.read(Dataset(dataset).audio_path('0.wav'), dtype='int16')[0]
     old, new = (
         np.concatenate([scores['output'] for _, scores in converted.recording(samples)])
@@ -100,7 +101,7 @@ def test_a_file_of_the_original_has_the_bins_up_to_mel_max(call, tmp_path):
     settings = ['--vars', f'{OLD!s}.vars', '--var', 'epochs=0']
     call(train, tmp_path / 'ours.npz', *settings)
     call(predict, tmp_path / 'ours.npz', tmp_path / 'ours.pred.npz')
-    net = predict.load_model(str(tmp_path / 'ours.npz'), config.load([str(tmp_path / 'ours.npz.vars')]), 0)
+    net = load_model(str(tmp_path / 'ours.npz'), config.load([str(tmp_path / 'ours.npz.vars')]), 0)
     model.save_original(net, tmp_path / 'theirs.npz')
     assert load_npz(tmp_path / 'theirs.npz')['param0'].shape == (1, BINS)
     shutil.copy(tmp_path / 'ours.npz.vars', tmp_path / 'theirs.npz.vars')

@@ -9,11 +9,13 @@ import torch
 
 import predict
 from birdsong import config
-from birdsong.data import audio, metadata, stft
+from birdsong.data import metadata, stft
 from birdsong.data.dataset import Dataset
+from birdsong.data.feeds import TestFeed
 from birdsong.files import Problem
 from birdsong.networks import fcn, layers, model
 from birdsong.prediction import inspection, saliency
+from birdsong.prediction.predictor import Predictor, load_model
 from birdsong.scores.predictions import load
 
 GOLDEN = ('predict/saliency',)
@@ -115,7 +117,7 @@ def test_saliency_of_the_originals_network(golden, golden_net, golden_dataset, t
         np.testing.assert_allclose(load(tmp_path / 'out.npz')[RECORDING], expected['pred'], atol=1e-4)
         found[kind] = load(tmp_path / 'out.saliency.npz')[RECORDING]
     cfg = config.load([f'{name}.vars'], settings)
-    net = predict.load_model(name, cfg, 0).eval()
+    net = load_model(name, cfg, 0).eval()
     samples, _ = soundfile.read(golden_dataset / 'audio' / RECORDING, dtype='int16')
     spect = torch.from_numpy(stft.spectrogram(samples, 22050, 1024, 70, bins=465))[None]
     scale = np.abs(expected['plain']).max()
@@ -192,7 +194,7 @@ def test_full_resolution_gives_the_score_of_each_window(
     found = load(tmp_path / 'out.npz')
     converted = fcn.to_fcn(net, 0.8, net.frame_step if options else 1)
     assert converted.describe() in capsys.readouterr().out
-    feed = predict.TestFeed(dataset, net.cfg)
+    feed = TestFeed(dataset, net.cfg)
     assert found.files == feed.files
     for i in range(0, len(feed), 3):
         item = feed.item(i)
@@ -241,10 +243,9 @@ def drawn(tmp_path, name, dataset, samples, monkeypatch, file='a/b.wav', **optio
     """The figure of a recording."""
     import matplotlib.pyplot as plt
 
-    net, filename = network(tmp_path, name)
+    net, _ = network(tmp_path, name)
     item = {'file': file, 'samples': samples, **({'meta': np.ones(net.num_meta, np.float32)} if net.num_meta else {})}
-    monkeypatch.setattr(sys, 'argv', ['predict.py', str(filename), 'out.npz'])
-    predictor = predict.Predictor(predict.parse_arguments(), net.cfg, net, torch.device('cpu'))
+    predictor = Predictor(net, net.cfg, torch.device('cpu'))
     monkeypatch.setattr(plt, 'close', lambda figure: None)
     outputs = inspection.Inspector(predictor, dataset, folder=str(tmp_path), **options)(item)
     if 'saliency' in outputs:
@@ -354,7 +355,7 @@ def test_an_interrupted_inspection_goes_on(options, after, tiny_dataset, dataset
             raise KeyboardInterrupt
         return plain(*args, **kwargs)
 
-    monkeypatch.setattr(audio, 'spectrogram', interrupted)
+    monkeypatch.setattr(stft, 'spectrogram', interrupted)
     with pytest.raises(KeyboardInterrupt):
         call(name, tmp_path / 'out.npz', '--dataset', tiny_dataset, '--var', 'bg_threads=0', *options)
     assert not (tmp_path / 'out.npz').exists()

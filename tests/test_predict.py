@@ -15,8 +15,10 @@ import predict
 from birdsong import config
 from birdsong.data import stft
 from birdsong.data.dataset import Dataset, dataset_of
+from birdsong.data.feeds import TestFeed
 from birdsong.files import Problem, save_npz
 from birdsong.networks import model
+from birdsong.prediction.predictor import load_model
 from birdsong.scores.predictions import load, save
 from helpers import ROOT, read_golden
 
@@ -303,8 +305,8 @@ def test_attention_of_networks_without_pooling_is_a_side_output(options, golden_
     scores, attention = load(tmp_path / 'out.npz'), load(tmp_path / 'out.attention.npz')
     assert attention.files == scores.files and attention.offsets.tolist() == scores.offsets.tolist()
     cfg = config.load([f'{net}.vars'], ['len_min=0', 'len_max=5'])
-    plain = predict.load_model(net, cfg, 0).eval()
-    item = predict.TestFeed(Dataset(golden_dataset), cfg, 'soundscapes').item(1)
+    plain = load_model(net, cfg, 0).eval()
+    item = TestFeed(Dataset(golden_dataset), cfg, 'soundscapes').item(1)
     spect = stft.spectrogram(
         item['samples'], cfg['sample_rate'], cfg['frame_len'], cfg['fps'], bins=stft.num_bins(cfg)
     )[:350]
@@ -315,7 +317,7 @@ def test_attention_of_networks_without_pooling_is_a_side_output(options, golden_
 
 
 def test_files_of_the_original_serve_as_model_and_start_and_teacher(trained, tiny_dataset, tmp_path, call):
-    net = predict.load_model(str(trained), config.load([f'{trained!s}.vars']), 0)
+    net = load_model(str(trained), config.load([f'{trained!s}.vars']), 0)
     original = tmp_path / 'original.npz'
     model.save_original(net, original)
     shutil.copy(f'{trained!s}.vars', f'{original!s}.vars')
@@ -334,7 +336,7 @@ def test_files_of_the_original_serve_as_model_and_start_and_teacher(trained, tin
 
 def test_a_model_of_other_arrays_is_refused_with_both_lists(trained, tiny_dataset, tmp_path, call):
     original = tmp_path / 'original.npz'
-    model.save_original(predict.load_model(str(trained), config.load([f'{trained!s}.vars']), 0), original)
+    model.save_original(load_model(str(trained), config.load([f'{trained!s}.vars']), 0), original)
     shutil.copy(f'{trained!s}.vars', f'{original!s}.vars')
     for change, there, wanted in (
         ('mel_bands=24', 'param1 1x20', 'audio.front.standardise.mean 1x24'),

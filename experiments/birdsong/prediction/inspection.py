@@ -11,7 +11,7 @@ from birdsong.data import stft
 from birdsong.data.dataset import Dataset
 from birdsong.files import Problem, read_lines, writing
 from birdsong.networks import layers
-from birdsong.networks.fcn import spectrograms, to_fcn
+from birdsong.networks.fcn import spectrograms
 from birdsong.prediction.saliency import saliency
 
 # columns of a plot; longer recordings are reduced to so many
@@ -63,20 +63,6 @@ def probabilities(cfg: dict):
     if kind == 'linear':
         kind = 'softmax' if 'softmax' in str(cfg['cost']) else 'sigmoid'
     return layers.OUTPUT[kind]
-
-
-def full_resolution(predictor, window, own_step):
-    """Function of an item: {'output': iterator over its scores (n, classes) at every frame}, of which row i is what the network
-    says of the `window` seconds that begin at frame i, or at i times the network's own step."""
-    converted = to_fcn(predictor.plain, window, predictor.plain.frame_step if own_step else 1)
-    print(converted.describe())
-
-    def outputs(item, _=None):
-        return {
-            'output': (scores['output'] for _, scores in converted.recording(item['samples'], predictor.meta(item)))
-        }
-
-    return outputs
 
 
 class Columns:
