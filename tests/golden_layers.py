@@ -8,7 +8,7 @@ from birdsong.networks import model
 
 def fill(module, arrays, prefix='param'):
     """Set a module's arrays to those of the original; all must be used."""
-    slots = list(model._slots(module))
+    slots = list(model.slots(module))
     assert len(slots) == sum(k.startswith(prefix) for k in arrays)
     for i, (name, owner, own, tensor) in enumerate(slots):
         array = arrays[f'{prefix}{i}']
@@ -23,7 +23,7 @@ def gradients(module):
     parameters = dict(module.named_parameters())
     return {
         i: getattr(owner, 'to_original', lambda own, a: a)(own, parameters[name].grad.numpy())
-        for i, (name, owner, own, _) in enumerate(model._slots(module))
+        for i, (name, owner, own, _) in enumerate(model.slots(module))
         if name in parameters and parameters[name].grad is not None
     }
 

@@ -1,7 +1,25 @@
-"""Architecture strings (`arch`, `arch_meta`) and the layers that they describe."""
+"""Architecture strings, as in the settings `arch` and `arch_meta`, and the layers that they describe.
 
+A string lists layers separated by commas. In brackets: what may be left out.
+
+conv:FILTERSxTIMExBANDS[xSTRIDExSTRIDE]     convolution of TIME x BANDS, batch normalisation or bias, nonlinearity
+convg1:...                                  the same, never in groups (see arch.conv_groups)
+Conv:...                                    the same, with arch.fulldrop before it, in arch.dense_groups groups
+full:UNITS, dense:UNITS                     dense layer at each position in time, or on metadata
+pool:TIMExBANDS[xSTRIDExSTRIDE]             maximum of windows, as far apart as they are large by default
+avgpool:...                                 mean of windows
+lmeApool:TIMExBANDS                         log-mean-exp of windows, with sharpness A
+groupdrop:GROUPS:RATE                       dropout of whole groups of channels
+resblock[_start][_end][_dilated]:UNITSxFILTERSxTIMExBANDS[xSTRIDE[xSTRIDE]]     see layers.ResidualBlock
+
+A negative size of BANDS counts from that of the map: -1 for all bands, -2 for all but one; in pooling, so does TIME.
+"""
+
+import math
 import re
+from typing import Any, NamedTuple, NoReturn
 
+import numpy as np
 from torch import nn
 
 from birdsong.files import Problem
@@ -11,25 +29,31 @@ ISMIR2016 = (
     'conv:32x3x3,conv:32x3x3,pool:3x3,conv:32x3x3,conv:32x3x3,conv:64x3x-Shift,pool:3xShift,'
     'Conv:Fullx9x-1,Conv:Fullx1x1'
 )
-# sizes that each kind of layer takes: (least, most)
+# numbers of sizes that each kind of layer takes
 SIZES = {
     'conv': (3, 5),
     'convg1': (3, 5),
     'Conv': (3, 5),
     'pool': (2, 4),
     'avgpool': (2, 4),
-    'lmepool': (2, 2),
-    'groupdrop': (1, 1),
+    'lmepool': (2,),
+    'groupdrop': (1,),
     'resblock': (4, 6),
-    'full': (1, 1),
-    'dense': (1, 1),
+    'full': (1,),
+    'dense': (1,),
 }
+RESBLOCK_OPTIONS = ('start', 'end', 'dilated')
+POOLS = {'pool': 'max', 'avgpool': 'mean', 'lmepool': 'logmeanexp'}
 
 
 class LayerSpec:
-    """One layer of an architecture string: `kind`, `sizes`, and what else its text says."""
+    """One layer of an architecture string.
 
-    def __init__(self, text, where):
+    `kind` is a key of SIZES, `sizes` a list of integers. `options` are those of a resblock, `sharpness` is that of an
+    lmepool, `extra` is the text after the sizes. `where` says for error messages which layer of which setting it is.
+    """
+
+    def __init__(self, text: str, where: str):
         self.text, self.where = text, where
         self.name, _, rest = text.partition(':')
         sizes, _, self.extra = rest.partition(':')
@@ -37,192 +61,225 @@ class LayerSpec:
         self.options = self.name.split('_')[1:] if self.name.startswith('resblock') else []
         self.kind = 'lmepool' if lme else 'resblock' if self.options else self.name
         self.sharpness = float(lme.group(1)) if lme else 1.0
-        if self.kind not in SIZES or set(self.options) - {'start', 'end', 'dilated'}:
-            self.fail(
-                f'there is no layer {self.name!r}; there are {", ".join(k for k in SIZES if k not in ("lmepool", "resblock"))}, lmeApool, resblock[_start][_end][_dilated]'
-            )
+        if self.kind not in SIZES or not set(self.options) <= set(RESBLOCK_OPTIONS):
+            kinds = ', '.join(kind for kind in SIZES if kind not in ('lmepool', 'resblock'))
+            self.fail(f'there is no layer {self.name!r}; there are {kinds}, lmeApool, resblock[_start][_end][_dilated]')
         try:
             self.sizes = [int(s) for s in sizes.split('x')]
         except ValueError:
-            self.fail('sizes must be whole numbers parted by x')
-        low, high = SIZES[self.kind]
+            self.fail('sizes must be whole numbers separated by x')
         if self.kind == 'resblock' and len(self.sizes) == 5:
             self.sizes.append(self.sizes[4])  # one number is the stride in time and in frequency
-        if not low <= len(self.sizes) <= high or (high - low == 2 and len(self.sizes) == low + 1):
-            self.fail('{} takes {} sizes'.format(self.name, low if low == high else '%d or %d' % (low, high)))
+        if len(self.sizes) not in SIZES[self.kind]:
+            self.fail(f'{self.name} takes {" or ".join(map(str, SIZES[self.kind]))} sizes')
         if self.extra and self.kind != 'groupdrop':
-            self.fail(f'{self.extra!r} after the sizes means nothing here')
+            self.fail(f'unexpected {self.extra!r} after the sizes')
 
-    def fail(self, message):
+    def fail(self, message: str) -> NoReturn:
+        """Raise a Problem that names the layer."""
         raise Problem(f'{self.where}, layer {self.text}: {message}')
 
 
-def parse(cfg, side='arch'):
-    """The Layers of `arch` or `arch_meta`. Raises Problem for what can't be read."""
-    text = str(cfg[side])
+def parse(cfg: dict[str, Any], branch: str = 'arch') -> list[LayerSpec]:
+    """The layers of `arch` or `arch_meta`. Raises Problem for a string that is not valid."""
+    text = str(cfg[branch])
     if text == 'ismir2016':
         text = ISMIR2016
     if cfg['arch.nolastfreqpool']:
         text = text.replace('pool:3xShift', 'pool:3x1')
     text = text.replace('Shift', str(cfg['arch.shiftable'])).replace('Full', str(cfg['arch.fullsize']))
-    return (
-        [
-            LayerSpec(part, f'{side}, layer {int(i + 1)} of {int(text.count(",") + 1)}')
-            for i, part in enumerate(text.split(','))
-        ]
-        if text
-        else []
-    )
+    parts = text.split(',') if text else []
+    return [LayerSpec(part, f'{branch}, layer {i} of {len(parts)}') for i, part in enumerate(parts, 1)]
+
+
+class TimeStep(NamedTuple):
+    """How a layer changes the length in time: one output every `stride` inputs, for each complete window of `size`.
+
+    If `padded`, also for incomplete windows.
+    """
+
+    size: int
+    stride: int
+    padded: bool
 
 
 class Chain:
-    """Grows a list of modules, keeping the size of the maps: channels x bands, frames counted by what they need."""
+    """Size of the maps from layer to layer: `channels`, frequency `bands` (None for metadata), and `steps` in time."""
 
-    def __init__(self, channels, bands=None):
+    def __init__(self, channels: int, bands: int | None = None):
         self.channels, self.bands = channels, bands
-        self.steps = []  # (size, stride, padded) along time
+        self.steps: list[TimeStep] = []
 
-    def shape(self):
-        return (
-            f'{int(self.channels)} values'
-            if self.bands is None
-            else f'{int(self.channels)} channels x time x {int(self.bands)} bands'
-        )
+    def __str__(self) -> str:
+        if self.bands is None:
+            return f'{self.channels} values'
+        return f'{self.channels} channels x time x {self.bands} bands'
 
-    def window(self, layer, size, stride, fill=False):
-        """Account for windows of `size` and `stride` without padding; returns the size in numbers."""
-        time, freq = size
-        if freq <= 0:
-            freq = self.bands + 1 + freq
-        if freq < 1 or freq > self.bands:
-            layer.fail(f'nothing is left of {self.shape()} by windows of {int(time)}x{int(size[1])}')
+    def add_windows(
+        self, spec: LayerSpec, size: list[int], stride: list[int], any_time: bool = False
+    ) -> tuple[int, int]:
+        """Account for a layer with windows of `size` (time, frequency) without padding; returns their size.
+
+        A size in time of 0 or less is refused unless `any_time`. stride: empty if it is the size.
+        """
+        time, bands = size
+        if bands <= 0:
+            bands = self.bands + 1 + bands
+        if bands < 1 or bands > self.bands:
+            spec.fail(f'nothing is left of {self} by windows of {time}x{size[1]}')
         if stride and min(stride) < 1:
-            layer.fail('strides must be 1 or more')
-        if time <= 0 and not fill:
-            layer.fail('needs a fixed length in time: recordings differ in length, and its weights cannot')
-        steps = stride or (max(time, 1), freq)
-        self.steps.append((max(time, 1 - time), steps[0], False))
-        self.bands = (self.bands - freq) // steps[1] + 1
-        return time, freq
+            spec.fail('strides must be 1 or more')
+        if time <= 0 and not any_time:
+            spec.fail('needs a fixed size in time, because the lengths of recordings differ')
+        stride = stride or (max(time, 1), bands)
+        self.steps.append(TimeStep(max(time, 1 - time), stride[0], False))
+        self.bands = (self.bands - bands) // stride[1] + 1
+        return time, bands
 
-    def min_frames(self):
+    def min_frames(self) -> int:
+        """Frames of the shortest excerpt for which something is left."""
         frames = 1
         for size, stride, padded in reversed(self.steps):
             frames = (frames - 1) * stride + (1 if padded else size)
         return frames
 
+    def frame_step(self) -> int:
+        """Frames between two positions of the last maps."""
+        return math.prod(step.stride for step in self.steps)
 
-def make_layers(parsed, cfg, side, chain, rng):
-    """nn.ModuleList of the parsed layers; `chain` is carried on. Raises Problem naming setting, layer and shapes."""
-    modules = nn.ModuleList()
-    nonlin, batch_norm = cfg[f'{side}.nonlin'], bool(cfg[f'{side}.batch_norm'])
-    fulldrop = float(cfg[f'{side}.fulldrop'])
-    for i, layer in enumerate(parsed):
-        sizes, kind = layer.sizes, layer.kind
-        if chain.bands is None and kind not in ('full', 'dense'):
-            layer.fail('only full and dense layers can process metadata')
-        if (
-            kind in ('conv', 'convg1', 'Conv', 'full', 'dense', 'resblock')
-            and min(sizes[:2] if kind == 'resblock' else sizes[:1]) < 1
-        ):
-            layer.fail('a layer needs at least one filter')
-        if kind in ('conv', 'convg1', 'Conv'):
-            groups = (
-                1
-                if kind == 'convg1'
-                else cfg['arch.dense_groups']
-                if kind == 'Conv'
-                else cfg['arch.conv_groups']
-                if i
-                else 1
+    def positions(self, frames: int) -> int:
+        """Positions in time of the last maps, for an excerpt of `frames` frames."""
+        for size, stride, padded in self.steps:
+            frames = -(-frames // stride) if padded else (frames - size) // stride + 1
+        return frames
+
+
+class LayerMaker:
+    """Makes the modules of one branch (`arch` or `arch_meta`) in order, and updates `chain`."""
+
+    def __init__(self, cfg: dict[str, Any], branch: str, chain: Chain, rng: np.random.Generator):
+        self.cfg, self.branch, self.chain, self.rng = cfg, branch, chain, rng
+        self.nonlin, self.batch_norm = cfg[f'{branch}.nonlin'], bool(cfg[f'{branch}.batch_norm'])
+        self.fulldrop = float(cfg[f'{branch}.fulldrop'])
+
+    def make(self, spec: LayerSpec, first: bool) -> nn.Module:
+        """The module for a layer; first: whether it is the first of the branch."""
+        if spec.kind in ('full', 'dense'):
+            return self.dense(spec, first)
+        if self.chain.bands is None:
+            spec.fail('only full and dense layers can process metadata')
+        if spec.kind in POOLS:
+            return self.pool(spec)
+        if spec.kind == 'groupdrop':
+            return self.group_dropout(spec)
+        if spec.kind == 'resblock':
+            return self.residual_block(spec)
+        return self.convolution(spec, first)
+
+    def convolution(self, spec: LayerSpec, first: bool) -> nn.Module:
+        """conv, convg1 or Conv."""
+        filters, chain = spec.sizes[0], self.chain
+        self._check_filters(spec, filters)
+        setting = 'arch.dense_groups' if spec.kind == 'Conv' else 'arch.conv_groups'
+        groups = 1 if spec.kind == 'convg1' or (spec.kind == 'conv' and first) else self.cfg[setting]
+        dropout = self._dropout_before_convolution(spec, first)
+        if chain.channels % groups or filters % groups:
+            spec.fail(f'{chain.channels} channels in and {filters} out cannot both be divided into {setting}={groups}')
+        stride = spec.sizes[3:] or (1, 1)
+        size = chain.add_windows(spec, spec.sizes[1:3], stride)
+        meanfree = first and self.branch == 'arch' and self.cfg['arch.firstconv_meanfree'] == 'params'
+        convolution = layers.Convolution(
+            chain.channels,
+            filters,
+            size,
+            self.rng,
+            stride,
+            groups=groups,
+            bias=not self.batch_norm,
+            meanfree=meanfree,
+        )
+        chain.channels = filters
+        return layers.ConvLayer(convolution, filters, self.batch_norm, self.nonlin, dropout)
+
+    def _dropout_before_convolution(self, spec: LayerSpec, first: bool) -> layers.Dropout | None:
+        if spec.kind == 'Conv':
+            return layers.Dropout(self.fulldrop)
+        kind, groups = self.cfg[f'{self.branch}.convdrop'], self.cfg['arch.conv_groups']
+        if first or kind == 'none':
+            return None
+        if kind == 'groups' and self.chain.channels % groups:
+            spec.fail(
+                f'arch.convdrop=groups: {self.chain.channels} channels cannot be divided into arch.conv_groups={groups}'
             )
-            dropout = None
-            if kind == 'Conv':
-                dropout = layers.Dropout(fulldrop)
-            elif i and cfg[f'{side}.convdrop'] != 'none':
-                dropout = layers.Dropout(cfg['arch.convdrop_rate'], cfg[f'{side}.convdrop'], cfg['arch.conv_groups'])
-                if dropout.kind == 'groups' and chain.channels % dropout.groups:
-                    layer.fail(
-                        f'arch.convdrop=groups: {int(chain.channels)} channels cannot be divided into arch.conv_groups={int(dropout.groups)}'
-                    )
-            if chain.channels % groups or sizes[0] % groups:
-                layer.fail(
-                    f'{int(chain.channels)} channels in and {int(sizes[0])} out cannot both be divided into {"arch.dense_groups" if kind == "Conv" else "arch.conv_groups"}={int(groups)}'
-                )
-            stride = sizes[3:] or (1, 1)
-            size = chain.window(layer, sizes[1:3], stride)
-            meanfree = not i and side == 'arch' and cfg['arch.firstconv_meanfree'] == 'params'
-            modules.append(
-                layers.ConvLayer(
-                    layers.Convolution(
-                        chain.channels,
-                        sizes[0],
-                        size,
-                        rng,
-                        stride,
-                        groups=groups,
-                        bias=not batch_norm,
-                        meanfree=meanfree,
-                    ),
-                    sizes[0],
-                    batch_norm,
-                    nonlin,
-                    dropout,
-                )
-            )
-            chain.channels = sizes[0]
-        elif kind in ('full', 'dense'):
-            inputs = chain.channels * (chain.bands or 1)
-            dropout = layers.Dropout(fulldrop) if i and fulldrop else None
-            modules.append(
-                layers.ConvLayer(
-                    layers.Dense(inputs, sizes[0], rng, bias=not batch_norm), sizes[0], batch_norm, nonlin, dropout
-                )
-            )
-            chain.channels, chain.bands = sizes[0], chain.bands and 1
-        elif kind.endswith('pool'):
-            stride = sizes[2:] or None
-            chain.window(layer, sizes[:2], stride, fill=True)
-            modules.append(
-                layers.Pool(
-                    {'pool': 'max', 'avgpool': 'mean', 'lmepool': 'logmeanexp'}[kind],
-                    sizes[:2],
-                    stride,
-                    layer.sharpness,
-                )
-            )
-            if layer.sharpness <= 0:
-                layer.fail('the sharpness must be above 0')
-        elif kind == 'groupdrop':
-            try:
-                rate = float(layer.extra)
-            except ValueError:
-                rate = -1
-            if not 0 <= rate < 1:
-                layer.fail('expected groupdrop:GROUPS:RATE with a rate from 0 to below 1')
-            if sizes[0] < 1 or chain.channels % sizes[0]:
-                layer.fail(f'{int(chain.channels)} channels cannot be divided into {int(sizes[0])} groups')
-            modules.append(layers.Dropout(rate, 'groups', sizes[0]))
-        else:
-            units, filters, size, stride = sizes[0], sizes[1], sizes[2:4], sizes[4:] or [1, 1]
-            if min(size) < 1 or min(s % 2 for s in size) == 0:
-                layer.fail("padding that keeps the map's size needs odd filter sizes, not %dx%d" % tuple(size))
-            if min(stride) < 1:
-                layer.fail('strides must be 1 or more')
-            modules.append(
-                layers.ResidualBlock(
-                    units,
-                    chain.channels,
-                    filters,
-                    size,
-                    rng,
-                    stride,
-                    *(o in layer.options for o in ('start', 'end', 'dilated')),
-                    shortcut=cfg['resnet.shortcut'],
-                    act_bug=bool(cfg['resnet.act_bug']),
-                    batch_norm=batch_norm,
-                )
-            )
-            chain.steps.append((size[0], stride[0], True))
-            chain.channels, chain.bands = filters, -(-chain.bands // stride[1])
-    return modules
+        return layers.Dropout(self.cfg['arch.convdrop_rate'], kind, groups)
+
+    def dense(self, spec: LayerSpec, first: bool) -> nn.Module:
+        """full or dense."""
+        units, chain = spec.sizes[0], self.chain
+        self._check_filters(spec, units)
+        dropout = layers.Dropout(self.fulldrop) if self.fulldrop and not first else None
+        dense = layers.Dense(chain.channels * (chain.bands or 1), units, self.rng, bias=not self.batch_norm)
+        chain.channels, chain.bands = units, chain.bands and 1
+        return layers.ConvLayer(dense, units, self.batch_norm, self.nonlin, dropout)
+
+    def pool(self, spec: LayerSpec) -> nn.Module:
+        """pool, avgpool or lmeApool."""
+        size, stride = spec.sizes[:2], spec.sizes[2:]
+        self.chain.add_windows(spec, size, stride, any_time=True)
+        if spec.sharpness <= 0:
+            spec.fail('the sharpness must be above 0')
+        return layers.Pool(POOLS[spec.kind], size, stride, spec.sharpness)
+
+    def group_dropout(self, spec: LayerSpec) -> nn.Module:
+        """groupdrop."""
+        groups = spec.sizes[0]
+        try:
+            rate = float(spec.extra)
+        except ValueError:
+            rate = -1
+        if not 0 <= rate < 1:
+            spec.fail('expected groupdrop:GROUPS:RATE with a rate from 0 to below 1')
+        if groups < 1 or self.chain.channels % groups:
+            spec.fail(f'{self.chain.channels} channels cannot be divided into {groups} groups')
+        return layers.Dropout(rate, 'groups', groups)
+
+    def residual_block(self, spec: LayerSpec) -> nn.Module:
+        """resblock with its options."""
+        units, filters, *size = spec.sizes[:4]
+        stride = spec.sizes[4:] or [1, 1]
+        self._check_filters(spec, min(units, filters))
+        if min(size) < 1 or min(s % 2 for s in size) == 0:
+            spec.fail(f"padding that keeps the map's size needs odd filter sizes, not {size[0]}x{size[1]}")
+        if min(stride) < 1:
+            spec.fail('strides must be 1 or more')
+        block = layers.ResidualBlock(
+            units,
+            self.chain.channels,
+            filters,
+            size,
+            self.rng,
+            stride,
+            *(option in spec.options for option in RESBLOCK_OPTIONS),
+            shortcut=self.cfg['resnet.shortcut'],
+            act_bug=bool(self.cfg['resnet.act_bug']),
+            batch_norm=self.batch_norm,
+        )
+        self.chain.steps.append(TimeStep(size[0], stride[0], True))
+        self.chain.channels, self.chain.bands = filters, -(-self.chain.bands // stride[1])
+        return block
+
+    @staticmethod
+    def _check_filters(spec: LayerSpec, filters: int) -> None:
+        if filters < 1:
+            spec.fail('a layer needs at least one filter')
+
+
+def make_layers(
+    specs: list[LayerSpec], cfg: dict[str, Any], branch: str, chain: Chain, rng: np.random.Generator
+) -> nn.ModuleList:
+    """The modules of a branch (`arch` or `arch_meta`), with initial weights drawn from `rng`.
+
+    chain: size of the input; changed to that of the output. Raises Problem, naming setting, layer and shapes.
+    """
+    maker = LayerMaker(cfg, branch, chain, rng)
+    return nn.ModuleList([maker.make(spec, not i) for i, spec in enumerate(specs)])

@@ -246,7 +246,7 @@ def to_fcn(net, window=5.0, step=1):
         {k: cfg[k] for k in SETTINGS if k in cfg},
         frames,
         net.min_frames,
-        net.positions(frames),
+        net.audio.chain.positions(frames),
         margin,
         net.frame_step,
         step,

@@ -1,49 +1,52 @@
-"""Networks built from settings; reading and writing their files, those of the original among them.
+"""Networks built from settings; reading and writing their files, including those of the original.
 
-A network has a spectrogram side (input stage, the layers of `arch`, class and attention maps, pooling), a metadata
-side (the layers of `arch_meta`, class logits), or both, whose logits are added.
+A network has an audio branch (frontend, the layers of `arch`, class and attention maps, pooling), a metadata branch
+(the layers of `arch_meta`, class logits), or both, whose logits are added.
 """
 
 import os
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from birdsong import files
 from birdsong.files import Problem
-from birdsong.networks import frontend, layers
+from birdsong.networks import layers
 from birdsong.networks.architecture import Chain, make_layers, parse
+from birdsong.networks.frontend import Frontend
 from birdsong.networks.pooling import PoolingStream, make_global_pooling
 
 
 class AudioBranch(nn.Module):
     """Spectrogram (batch, frames, bins) -> maps before pooling (batch, classes + attention, time, frequency)."""
 
-    def __init__(self, cfg, classes, attention, rng):
+    def __init__(self, cfg: dict[str, Any], classes: int, attention: int, rng: np.random.Generator):
         super().__init__()
-        self.front = frontend.Frontend(cfg)
-        chain = Chain(1, self.front.bands)
-        self.layers = make_layers(parse(cfg), cfg, 'arch', chain, rng)
+        self.front = Frontend(cfg)
+        self.chain = Chain(1, self.front.bands)
+        self.layers = make_layers(parse(cfg), cfg, 'arch', self.chain, rng)
         self.dropout = layers.Dropout(cfg['arch.fulldrop' if cfg['arch.lastdrop'] == '' else 'arch.lastdrop'])
-        self.head = layers.Convolution(chain.channels, classes + attention, (1, 1), rng, bias=True)
+        self.head = layers.Convolution(self.chain.channels, classes + attention, (1, 1), rng, bias=True)
         self.classes, self.prepool = classes, cfg['arch.prepool']
-        self.steps, self.min_frames = chain.steps, chain.min_frames()
-        self.frame_step = int(np.prod([s for _, s, _ in chain.steps], dtype=np.int64)) if chain.steps else 1
+        self.min_frames, self.frame_step = self.chain.min_frames(), self.chain.frame_step()
 
-    def forward(self, spect):
+    def forward(self, spect: Tensor) -> Tensor:
         if spect.ndim == 3 and spect.shape[1] < self.min_frames:
             raise Problem(
-                f'an excerpt of {int(spect.shape[1])} frames is too short for this network, which needs {int(self.min_frames)}; set a greater len_min'
+                f'an excerpt of {spect.shape[1]} frames is too short for this network, '
+                f'which needs {self.min_frames}; set a greater len_min'
             )
         x = self.front(spect)
         for layer in self.layers:
             x = layer(x)
         return self.classify(x)
 
-    def classify(self, x):
-        """Class and attention maps from the last layer's."""
+    def classify(self, x: Tensor) -> Tensor:
+        """Class and attention maps, given the output of the last layer."""
         x = self.head(self.dropout(x))
         if self.prepool == 'none':
             return x
@@ -55,17 +58,18 @@ class AudioBranch(nn.Module):
 class MetadataBranch(nn.Module):
     """Metadata (batch, values) -> logits (batch, classes)."""
 
-    def __init__(self, cfg, num_meta, classes, rng):
+    def __init__(self, cfg: dict[str, Any], num_meta: int, classes: int, rng: np.random.Generator):
         super().__init__()
         self.num_meta = num_meta
         chain = Chain(num_meta)
         self.layers = make_layers(parse(cfg, 'arch_meta'), cfg, 'arch_meta', chain, rng)
         self.head = layers.Dense(chain.channels, classes, rng, bias=True)
 
-    def forward(self, meta):
+    def forward(self, meta: Tensor | None) -> Tensor:
         if meta is None or meta.shape[-1] != self.num_meta:
+            found = 'none' if meta is None else meta.shape[-1]
             raise Problem(
-                f'the network takes {int(self.num_meta)} metadata values, not {"none" if meta is None else meta.shape[-1]}; input_meta must be as in its training'
+                f'the network takes {self.num_meta} metadata values, not {found}; input_meta must be as in its training'
             )
         for layer in self.layers:
             meta = layer(meta)
@@ -73,9 +77,9 @@ class MetadataBranch(nn.Module):
 
 
 class Network(nn.Module):
-    """A network as the settings describe it; made by `build`."""
+    """A network as described by the settings; made by `build`."""
 
-    def __init__(self, cfg, classes, num_meta, rng):
+    def __init__(self, cfg: dict[str, Any], classes: int, num_meta: int, rng: np.random.Generator):
         super().__init__()
         self.cfg, self.classes, self.num_meta = dict(cfg), classes, num_meta
         self.global_pool = make_global_pooling(str(cfg['arch.pool']))
@@ -83,54 +87,51 @@ class Network(nn.Module):
         self.meta = MetadataBranch(cfg, num_meta, classes, rng) if cfg['arch_meta'] else None
 
     @property
-    def min_frames(self):
-        """Frames of the shortest excerpt that the network can process; 0 if it processes metadata only."""
+    def min_frames(self) -> int:
+        """Frames of the shortest excerpt that the network can process; 0 for a network on metadata alone."""
         return self.audio.min_frames if self.audio else 0
 
     @property
-    def frame_step(self):
-        """Frames between two positions of the maps; 0 if there are none."""
+    def frame_step(self) -> int:
+        """Frames between two positions of the maps; 0 for a network on metadata alone."""
         return self.audio.frame_step if self.audio else 0
 
-    def positions(self, frames):
-        """Positions along time of the maps of an excerpt of so many frames."""
-        for size, stride, padded in self.audio.steps:
-            frames = -(-frames // stride) if padded else (frames - size) // stride + 1
-        return frames
+    def maps(self, spect: Tensor) -> Tensor:
+        """Spectrogram (batch, frames, bins) -> maps (batch, maps, time, frequency): after arch.prepool, unpooled.
 
-    def maps(self, spect):
-        """Spectrogram (batch, frames, bins) -> maps before arch.pool, after arch.prepool: (batch, maps, time, frequency).
-
-        The class maps come first, then those for attention.
+        The class maps come first, then the attention maps.
         """
         return self.audio(spect)
 
-    def pool(self, maps):
+    def pool(self, maps: Tensor) -> Tensor:
         """Maps -> (batch, classes), or (batch, classes, time) without pooling."""
         return self.global_pool(maps)
 
-    def pooling(self):
-        """An object with `add(maps)`, to be called block by block over time, and `result()`: `pool` in constant memory."""
+    def pooling(self) -> PoolingStream:
+        """Does the same as `pool` for maps given block by block."""
         return PoolingStream(self.global_pool)
 
-    def finish(self, pooled, meta=None):
-        """Pooled maps (None for metadata alone) and metadata (batch, values) -> dict of 'logits', 'output'[, 'output_bg']."""
+    def finish(self, pooled: Tensor | None, meta: Tensor | None = None) -> dict[str, Tensor]:
+        """'logits', 'output' and, with arch.output_bg, 'output_bg'.
+
+        pooled: from `pool` (None for a network on metadata alone); meta: (batch, values).
+        """
         logits = pooled
         if self.meta is not None:
-            extra = layers.full_precision(self.meta(meta))
-            if pooled is None:
-                logits = extra
-            else:
-                logits = pooled + float(self.cfg['arch_meta.weight']) * extra.view(
-                    extra.shape + (1,) * (pooled.ndim - 2)
-                )
+            logits = layers.full_precision(self.meta(meta))
+            if pooled is not None:
+                logits = logits.view(logits.shape + (1,) * (pooled.ndim - 2))
+                logits = pooled + float(self.cfg['arch_meta.weight']) * logits
         outputs = {'logits': logits, 'output': layers.OUTPUT[self.cfg['arch.output']](logits)}
         if self.cfg['arch.output_bg']:
             outputs['output_bg'] = torch.sigmoid(logits)
         return outputs
 
-    def forward(self, spect=None, meta=None):
-        """As `finish`, and 'maps' and 'attention' (batch, K, time * frequency; before its softmax) where there are such."""
+    def forward(self, spect: Tensor | None = None, meta: Tensor | None = None) -> dict[str, Tensor]:
+        """As `finish`; with an audio branch also 'maps', with attention also 'attention' (batch, K, time * frequency).
+
+        'attention' is before the softmax over time.
+        """
         if self.audio is None:
             return self.finish(None, meta)
         maps = self.maps(spect)
@@ -140,8 +141,8 @@ class Network(nn.Module):
             outputs['attention'] = layers.full_precision(maps[:, self.classes :].flatten(2))
         return outputs
 
-    def regularisable(self):
-        """The parameters that l2_decay covers: weights and gammas."""
+    def regularisable(self) -> Iterator[nn.Parameter]:
+        """The parameters that l2_decay applies to: weights and gammas."""
         for module in self.modules():
             if isinstance(module, (layers.Convolution, layers.Dense)):
                 yield module.weight
@@ -149,11 +150,11 @@ class Network(nn.Module):
                 yield module.gamma
 
 
-def build(cfg, classes, num_meta=0):
-    """The network that the settings describe, initialised from cfg['seed'] alone.
+def build(cfg: dict[str, Any], classes: int, num_meta: int = 0) -> Network:
+    """The network described by the settings, with initial weights that depend on cfg['seed'] only.
 
     classes: number of classes; num_meta: length of the metadata vector.
-    Raises Problem, naming setting, layer and shapes, for an architecture that can't be.
+    Raises Problem, naming setting, layer and shapes, for an impossible architecture.
     """
     if classes < 1:
         raise Problem('a network needs at least one class')
@@ -164,8 +165,8 @@ def build(cfg, classes, num_meta=0):
     return Network(cfg, int(classes), int(num_meta), np.random.default_rng(cfg['seed']))
 
 
-def synchronise(net, group=True):
-    """Have batch normalisation take the batches of all processes of `group` (True: all there are) together."""
+def synchronise(net: nn.Module, group: Any = True) -> None:
+    """Make batch normalisation use the batches of all processes of `group` (True: of all processes) together."""
     for module in net.modules():
         if isinstance(module, layers.BatchNorm):
             module.group = group
@@ -174,44 +175,38 @@ def synchronise(net, group=True):
 # == Files ==
 
 
-def _slots(net):
-    """(name, module, its own name, tensor) of all arrays, in the order of the original's files."""
+def slots(net: nn.Module) -> Iterator[tuple[str, nn.Module, str, Tensor]]:
+    """(name, module, name within the module, tensor) of all arrays, in the order of the original's files."""
     modules = dict(net.named_modules())
     for name, tensor in net.state_dict().items():
         parent, _, own = name.rpartition('.')
         yield name, modules[parent], own, tensor
 
 
-def original_arrays(net):
-    """The network's arrays as the original stores them: list of copies, in its order and layout."""
-    return [
-        np.array(getattr(module, 'to_original', lambda own, a: a)(own, tensor.detach().cpu().numpy()))
-        for _, module, own, tensor in _slots(net)
-    ]
+def _to_original(module: nn.Module, own: str, array: np.ndarray) -> np.ndarray:
+    return module.to_original(own, array) if hasattr(module, 'to_original') else array
 
 
-def save_original(net, filename):
-    """Write the network as the original would: param0, param1, ..."""
-    files.save_npz(filename, {f'param{int(i)}': array for i, array in enumerate(original_arrays(net))})
+def original_arrays(net: nn.Module) -> list[np.ndarray]:
+    """Copies of the network's arrays, in the order and layout in which the original stores them."""
+    return [np.array(_to_original(module, own, t.detach().cpu().numpy())) for _, module, own, t in slots(net)]
 
 
-def save(net, filename):
-    """Write the network's arrays under their names, whole or not at all."""
+def save_original(net: nn.Module, filename: str | os.PathLike) -> None:
+    """Write the network's arrays as the original does: param0, param1, ..."""
+    files.save_npz(filename, {f'param{i}': array for i, array in enumerate(original_arrays(net))})
+
+
+def save(net: nn.Module, filename: str | os.PathLike) -> None:
+    """Write the network's arrays under their names, atomically."""
     files.save_npz(filename, {name: tensor.detach().cpu().numpy() for name, tensor in net.state_dict().items()})
 
 
-def _listing(arrays):
-    return '%d (%s)' % (
-        len(arrays),
-        ', '.join('{} {}'.format(name, 'x'.join(map(str, shape)) or 'scalar') for name, shape in arrays),
-    )
+def note_bins(cfg: dict[str, Any], filename: str, prefix: str = '') -> None:
+    """Set cfg['bins'] if filterbank=none and the file contains a network on all frequency bins.
 
-
-def note_bins(cfg, filename, prefix=''):
-    """Sets cfg['bins'] if filterbank=none and the file holds a network on all frequency bins.
-
-    Such files were written before bins above mel_max were left out, as in 2018. `filename` is as for `load`; `prefix` comes
-    before the names of the arrays.
+    Networks trained before the bins above mel_max were left out (as in 2018) have all bins. `filename` is as for
+    `load`; `prefix` comes before the names of the arrays.
     """
     if cfg['filterbank'] != 'none' or not cfg['arch']:
         return
@@ -224,64 +219,74 @@ def note_bins(cfg, filename, prefix=''):
             return
 
 
-def _parts(filename):
-    """The files that `filename` names: itself, or A:B."""
+def _parts(filename: str) -> list[str]:
+    """The files that `filename` names: itself, or A and B for A:B."""
     return [filename] if os.path.exists(filename) else filename.split(':')
 
 
-def load(net, filename):
-    """Read the arrays of a file of ours or of the original's, or of several (A:B, spectrogram side first), into the network.
-
-    Raises Problem, listing what is there and what is wanted, if number or shapes don't fit.
-    """
+def _read(filename: str) -> tuple[dict[str, np.ndarray], list[tuple[str, np.ndarray]]]:
+    """The arrays of our files by their names, and those of the original's files in their order, as (name, array)."""
     named, numbered = {}, []
     for part in _parts(filename):
         arrays = files.load_npz(part)
-        if arrays and all(re.fullmatch(r'param\d+', k) for k in arrays):
-            if sorted(arrays, key=lambda k: int(k[5:])) != [f'param{int(i)}' for i in range(len(arrays))]:
-                raise Problem(
-                    f'{part}: its arrays are not numbered param0 to param{int(len(arrays) - 1)}; is it whole?'
-                )
-            numbered += [(f'param{int(i)}', arrays[f'param{int(i)}']) for i in range(len(arrays))]
+        if arrays and all(re.fullmatch(r'param\d+', name) for name in arrays):
+            names = [f'param{i}' for i in range(len(arrays))]
+            if set(arrays) != set(names):
+                raise Problem(f'{part}: its arrays are not numbered param0 to {names[-1]}; is it complete?')
+            numbered += [(name, arrays[name]) for name in names]
         else:
             twice = sorted(set(named) & set(arrays))
             if twice:
                 raise Problem(
-                    f'{part}: {twice[0]} is in another of the files, too; join a spectrogram side and a metadata side'
+                    f'{part}: {twice[0]} is also in another of the files; '
+                    'combine one file of an audio branch and one of a metadata branch'
                 )
             named.update(arrays)
-    slots = list(_slots(net))
-    state, queue, fits = {}, iter(numbered), True
-    for name, module, own, tensor in slots:
-        if name in named:
-            array = named[name]
-        else:
+    return named, numbered
+
+
+def _assign(net: nn.Module, named: dict[str, np.ndarray], numbered: list, filename: str) -> dict[str, Tensor] | None:
+    """The network's state from the arrays that `_read` returns, or None if number or shapes are different."""
+    state, queue = {}, iter(numbered)
+    for name, module, own, tensor in slots(net):
+        array = named.get(name)
+        if array is None:
             array = next(queue, (None, None))[1]
             if array is not None and hasattr(module, 'from_original') and array.ndim:
                 try:
                     array = module.from_original(own, array)
                 except (IndexError, ValueError):
-                    array = None
+                    return None
         if array is None or array.shape != tuple(tensor.shape) or array.dtype.kind not in 'fiu':
-            fits = False
-            break
+            return None
         if not np.isfinite(array).all():
-            raise Problem(f'{filename}: {name} holds values that are not finite; train the model anew')
-        state[name] = torch.from_numpy(
-            np.array(array, dtype=np.float64 if tensor.dtype == torch.float64 else np.float32)
-        )
-    if not fits or len(slots) != len(named) + len(numbered):
-        there = [(k, a.shape) for k, a in list(named.items()) + numbered]
+            raise Problem(f'{filename}: {name} contains values that are not finite; train the model again')
+        dtype = np.float64 if tensor.dtype == torch.float64 else np.float32
+        state[name] = torch.from_numpy(np.array(array, dtype=dtype))
+    return state if len(state) == len(named) + len(numbered) else None
+
+
+def _listing(shapes: list[tuple[str, tuple[int, ...]]]) -> str:
+    items = ', '.join(f'{name} {"x".join(map(str, shape)) or "scalar"}' for name, shape in shapes)
+    return f'{len(shapes)} ({items})'
+
+
+def load(net: nn.Module, filename: str) -> None:
+    """Read the arrays of a file of ours or of the original's, or of two (A:B, audio branch first), into the network.
+
+    Raises Problem, listing the arrays of both, if number or shapes are different; then the network is unchanged.
+    """
+    named, numbered = _read(filename)
+    state = _assign(net, named, numbered, filename)
+    if state is None:
+        found = [(name, array.shape) for name, array in [*named.items(), *numbered]]
+        wanted = [(name, module, own, tuple(tensor.shape)) for name, module, own, tensor in slots(net)]
         wanted = [
-            (
-                name,
-                getattr(module, 'to_original', lambda own, a: a)(own, np.empty(tuple(tensor.shape), np.int8)).shape
-                if numbered
-                else tuple(tensor.shape),
-            )
-            for name, module, own, tensor in slots
+            (name, _to_original(module, own, np.empty(shape, np.int8)).shape if numbered else shape)
+            for name, module, own, shape in wanted
         ]
         raise Problem(
-            f'{filename} does not fit the settings of the network. It holds the arrays {_listing(there)}; the network has {_listing(wanted)}. Use the .vars file that belongs to it'
+            f'{filename} does not fit the settings of the network. It holds the arrays {_listing(found)}; '
+            f'the network has {_listing(wanted)}. Use the .vars file that belongs to it'
         )
     net.load_state_dict(state)

@@ -293,6 +293,6 @@ class Inspector:
 def _first_middle(net):
     """The frame in the middle of what the first position of the maps looks at."""
     middle, step = 0, 1
-    for size, stride, padded in net.audio.steps:
+    for size, stride, padded in net.audio.chain.steps:
         middle, step = middle + (0 if padded else (size - 1) / 2 * step), step * stride
     return middle
