@@ -397,8 +397,8 @@ CASES = [
             ('train', 'l.pred.npz', PSEUDO),
         )
         for damage, words in (
-            (cut, 'not a whole'),
-            (bomb, 'would unpack|not a whole'),
+            (cut, 'not a complete'),
+            (bomb, 'would unpack|not a complete'),
             (hostile, 'mkdir'),
             (objects, 'pred.npz: '),
             (not_finite, 'not finite'),

@@ -69,7 +69,7 @@ def test_unreadable_files_are_reported_and_skipped(dataset):
     predictions.save(dataset.parent / 'other.npz', ['train/x.wav'], [np.zeros(9)])
     done = blend(dataset, 'none.npz', *INPUTS[:2], 'bad.npz:0.5', 'other.npz', '--patience=5')
     assert done.returncode == 0
-    for name, why in (('none.npz', 'no such file'), ('bad.npz', 'not a whole'), ('other.npz', 'another dataset')):
+    for name, why in (('none.npz', 'no such file'), ('bad.npz', 'not a complete'), ('other.npz', 'another dataset')):
         assert any(
             line.startswith(f'blender.py: skipped: {name}: ') and why in line for line in done.stderr.splitlines()
         )

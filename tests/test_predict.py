@@ -353,7 +353,7 @@ def test_a_model_cut_in_half_is_refused(trained, tiny_dataset, tmp_path):
     shutil.copy(f'{trained!s}.vars', f'{broken!s}.vars')
     done = run('predict.py', broken, tmp_path / 'out.npz', '--dataset', tiny_dataset, check=False)
     assert done.returncode == 1 and len(done.stderr.strip().split('\n')) == 1
-    assert 'predict.py: ' in done.stderr and 'm.npz: not a whole .npz' in done.stderr
+    assert 'predict.py: ' in done.stderr and 'm.npz: not a complete .npz' in done.stderr
     assert not (tmp_path / 'out.npz').exists()
 
 

@@ -227,7 +227,7 @@ def test_a_state_of_other_data_or_of_another_format_stops_with_what_differs(call
     with pytest.raises(Problem, match='format was 0, now 1'):
         call(tmp_path / 'm.npz', *ALL, epochs=1)
     state.write_bytes(before[:-100])
-    with pytest.raises(Problem, match='m.state: not a whole'):
+    with pytest.raises(Problem, match='m.state: not a complete'):
         call(tmp_path / 'm.npz', *ALL, epochs=1)
 
 

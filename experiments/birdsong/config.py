@@ -1,23 +1,27 @@
-"""Settings: read from defaults.vars and its overrides, checked against what defaults.vars admits.
+"""Settings: read from defaults.vars and the files and options that override it, and checked against defaults.vars.
 
-A setting is a line KEY=VALUE; the value is an int if it reads as one, else a float, else text.
+A setting is a line KEY=VALUE. The value is an int if it can be read as one, otherwise a float, otherwise text.
 """
 
-import difflib
 import functools
 import os
 import re
+from collections.abc import Iterable
 
 from birdsong.files import Problem, read_lines, writing
+from birdsong.names import did_you_mean
 
 EXPERIMENTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DEFAULTS = os.path.join(EXPERIMENTS, 'defaults.vars')
-# Set by programs, not by users: kept with a model.
+# Settings that programs, not users, add to a model, with the kinds of their values.
 DERIVED = {'classes': 'int 1..', 'bins': 'int 1..'}
 
+Value = int | float | str
+Settings = dict[str, Value]
 
-def parse_value(text):
-    """'1' -> 1, '1.5' -> 1.5, 'abc' -> 'abc'; spaces around numbers don't matter."""
+
+def parse_value(text: str) -> Value:
+    """'1' -> 1, '1.5' -> 1.5, 'abc' -> 'abc'; spaces around numbers are ignored."""
     for kind in (int, float):
         try:
             return kind(text)
@@ -26,10 +30,10 @@ def parse_value(text):
     return text
 
 
-def parse_assignments(lines, origin='--var'):
-    """Dict of the settings in `lines` (KEY=VALUE; blank lines and those that begin with # are skipped).
+def parse_assignments(lines: Iterable[str], origin: str = '--var') -> Settings:
+    """The settings in `lines`: KEY=VALUE each; blank lines and lines that begin with # are skipped.
 
-    Raises Problem, naming `origin`, for a line that isn't an assignment.
+    Raises Problem, which names `origin`, for any other line.
     """
     settings = {}
     for number, line in enumerate(lines, 1):
@@ -37,25 +41,25 @@ def parse_assignments(lines, origin='--var'):
             continue
         key, equals, value = line.rstrip('\r\n').partition('=')
         if not equals or not key.strip():
-            raise Problem(f'{origin}, line {int(number)}: expected KEY=VALUE, found {line!r}')
+            raise Problem(f'{origin}, line {number}: expected KEY=VALUE, found {line!r}')
         settings[key.strip()] = parse_value(value)
     return settings
 
 
-def read_vars(filename):
-    """Dict of the settings in a .vars file."""
+def read_vars(filename: str) -> Settings:
+    """The settings in a .vars file."""
     return parse_assignments(read_lines(filename), filename)
 
 
-def write_vars(filename, settings):
-    """Write settings as a .vars file, whole or not at all."""
+def write_vars(filename: str, settings: Settings) -> None:
+    """Write settings to a .vars file, atomically."""
     with writing(filename, 'w', encoding='utf-8') as f:
-        f.writelines('{}={}\n'.format(*item) for item in settings.items())
+        f.writelines(f'{key}={value}\n' for key, value in settings.items())
 
 
 @functools.lru_cache(None)
-def kinds():
-    """Dict of each setting's kind: the text in brackets before it in defaults.vars."""
+def kinds() -> dict[str, str]:
+    """The kind of each setting's value: the text in brackets at the end of the comment above it in defaults.vars."""
     result, kind = dict(DERIVED), None
     for line in read_lines(DEFAULTS):
         if line.startswith('#'):
@@ -66,7 +70,7 @@ def kinds():
     return result
 
 
-def _admits(kind, value):
+def _is_of_kind(value: Value, kind: str) -> bool:
     if kind == 'text':
         return True
     for alternative in kind.split('|'):
@@ -81,25 +85,21 @@ def _admits(kind, value):
     return False
 
 
-def check(settings, origin='settings'):
-    """Raises Problem for the first setting that is unknown or whose value is of the wrong kind."""
+def check(settings: Settings, origin: str = 'settings') -> None:
+    """Raise Problem, which names `origin`, for the first setting that is unknown or has a value of the wrong kind."""
     known = kinds()
     for key, value in settings.items():
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            raise Problem(
-                '{}: unknown setting {}{}'.format(
-                    origin, key, f'; did you mean {near[0]}?' if near else '; experiments/defaults.vars lists all'
-                )
-            )
-        if not _admits(known[key], value):
+            hint = did_you_mean(key, known, 'experiments/defaults.vars lists all settings')
+            raise Problem(f'{origin}: unknown setting {key}; {hint}')
+        if not _is_of_kind(value, known[key]):
             raise Problem(f'{origin}: {key}={value}: expected {" or ".join(known[key].split("|")) or "nothing"}')
 
 
-def load(vars_files=(), assignments=()):
+def load(vars_files: Iterable[str] = (), assignments: Iterable[str] = ()) -> Settings:
     """All settings: the defaults, overridden by `vars_files` in their order, then by `assignments` (KEY=VALUE).
 
-    Raises Problem for what can't be read, is unknown or of the wrong kind.
+    Raises Problem for files that cannot be read, and for settings that are unknown or have a value of the wrong kind.
     """
     settings = read_vars(DEFAULTS)
     for filename in vars_files:
@@ -113,7 +113,7 @@ def load(vars_files=(), assignments=()):
     return settings
 
 
-def find(filename):
-    """A file that a setting or option names: as seen from the working directory, else from experiments/."""
-    beside = os.path.join(EXPERIMENTS, filename)
-    return beside if not os.path.exists(filename) and os.path.exists(beside) else filename
+def find(filename: str) -> str:
+    """Path of a file that a setting or option names: relative to the working directory or else to experiments/."""
+    in_experiments = os.path.join(EXPERIMENTS, filename)
+    return in_experiments if not os.path.exists(filename) and os.path.exists(in_experiments) else filename

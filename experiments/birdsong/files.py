@@ -1,6 +1,6 @@
-"""Reading and writing files so that a file that is there is whole, and none can do harm.
+"""Reading and writing files safely: results are written atomically, and files from elsewhere are read without running code.
 
-`Problem` is what every program here raises on bad input; `writing` is how every result is written.
+`Problem` is the exception for bad input; `writing` is how every result is written.
 """
 
 import contextlib
@@ -10,22 +10,24 @@ import struct
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Collection, Iterator, Mapping
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
 
-# An array of a file that a user was handed may unpack to at most so many bytes.
+# Limits on what an array in an .npz file may unpack to, so that a zip bomb cannot fill the memory. No recording, model or
+# prediction is compressed by as large a ratio.
 MAX_ARRAY_BYTES = 64 << 30
-# A ratio that no recording, model or prediction reaches, but every zip bomb does.
-MAX_RATIO = 200
+MAX_COMPRESSION_RATIO = 200
 
 
 class Problem(Exception):
-    """Something is wrong with the input: what, where and what to do, in one line."""
+    """Something is wrong with the input. The message says in one line what, where, and what to do."""
 
 
-def open_regular(filename, mode='rb', **kwargs):
-    """`open` for reading, except that a pipe or a device, which may have no end, is refused at once. Raises Problem."""
+def open_regular(filename: str, mode: str = 'rb', **kwargs: Any) -> IO:
+    """As `open` for reading, but raises Problem for a pipe or a device, which may never end."""
 
     def opener(path: str, flags: int) -> int:
         descriptor = os.open(path, flags | os.O_NONBLOCK)
@@ -39,8 +41,8 @@ def open_regular(filename, mode='rb', **kwargs):
 
 
 @contextlib.contextmanager
-def naming(filename: str):
-    """An OSError of the block that names no file, such as a full disk, names this one."""
+def naming(filename: str) -> Iterator[None]:
+    """Add `filename` to an OSError of the block that names no file, such as one about a full disk."""
     try:
         yield
     except OSError as e:
@@ -50,30 +52,30 @@ def naming(filename: str):
 
 
 @contextlib.contextmanager
-def writing(filename, mode='wb', **kwargs):
-    """Open a file to be written aside, flushed to disk, and renamed to `filename` when the block ends well.
+def writing(filename: str | os.PathLike, mode: str = 'wb', **kwargs: Any) -> Iterator[IO]:
+    """Open a temporary file that is flushed to disk and renamed to `filename` when the block ends without an exception.
 
-    If the block fails, what was there before stays and nothing else remains.
+    If the block fails, `filename` is as it was before, and the temporary file is removed.
     """
     filename = os.fspath(filename)
     if os.path.exists(filename) and not (os.path.isfile(filename) or os.path.isdir(filename)):
         raise Problem(f'{filename}: a pipe or a device, not a file; name a file')
     folder, base = os.path.split(filename)
-    aside = os.path.join(folder, f'.{base}.{int(os.getpid())}.part')
+    temporary = os.path.join(folder, f'.{base}.{os.getpid()}.part')
     try:
-        with naming(filename), open(aside, mode, **kwargs) as f:
+        with naming(filename), open(temporary, mode, **kwargs) as f:
             yield f
             f.flush()
             os.fsync(f.fileno())
-        os.replace(aside, filename)
+        os.replace(temporary, filename)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(aside)
+            os.unlink(temporary)
         raise
 
 
-def save_npz(filename, arrays, compress=False):
-    """Write a dict of arrays as `.npz`: whole or not at all, the same bytes for the same arrays."""
+def save_npz(filename: str | os.PathLike, arrays: Mapping[str, Any], compress: bool = False) -> None:
+    """Write arrays to an .npz file, atomically; equal arrays give equal bytes."""
     for name, value in arrays.items():
         if np.asarray(value).dtype.hasobject:
             raise TypeError(f'{filename}: {name} holds Python objects')
@@ -82,8 +84,8 @@ def save_npz(filename, arrays, compress=False):
 
 
 @contextlib.contextmanager
-def reading_archive(filename, of, cure='make it anew'):
-    """Whatever zipfile and numpy raise on a damaged archive becomes a Problem; `of` says what it should hold."""
+def reading_archive(filename: str, of: str, cure: str = 'create it again') -> Iterator[None]:
+    """Turn what zipfile and numpy raise for a damaged archive into a Problem; `of` says what the archive should hold."""
     try:
         yield
     except FileNotFoundError:
@@ -100,26 +102,28 @@ def reading_archive(filename, of, cure='make it anew'):
         RuntimeError,
         MemoryError,
     ) as e:
-        if getattr(e, 'filename', None):  # the system's word on the file itself: a folder, not to be read
+        if getattr(e, 'filename', None):  # not damaged: the file cannot be opened, or is a folder
             raise
-        raise Problem(f'{filename}: not a whole .npz of {of} ({e}); {cure}') from None
+        raise Problem(f'{filename}: not a complete .npz of {of} ({e}); {cure}') from None
 
 
-def load_npz(filename, only=None, cure='make it anew'):
-    """Read an `.npz` of plain arrays into a dict, in the order of the file; `only` names those wanted.
+def load_npz(
+    filename: str | os.PathLike, only: Collection[str] | None = None, cure: str = 'create it again'
+) -> dict[str, np.ndarray]:
+    """Arrays of an .npz file, in the order of the file; of all arrays, or those whose names are in `only`.
 
-    Raises Problem if the file is missing, damaged, holds objects, or unpacks to absurd sizes.
+    Raises Problem if the file is missing or damaged, holds Python objects, or would unpack to an implausible size.
     """
     with reading_archive(filename, 'plain arrays', cure):
         with open_regular(filename) as file, zipfile.ZipFile(file) as z:
             for info in z.infolist():
-                if info.file_size > MAX_ARRAY_BYTES or (
-                    info.file_size > 1 << 26 and info.file_size > MAX_RATIO * info.compress_size
-                ):
+                ratio = info.file_size / max(1, info.compress_size)
+                if info.file_size > MAX_ARRAY_BYTES or info.file_size > 1 << 26 and ratio > MAX_COMPRESSION_RATIO:
                     raise Problem(
-                        f'{filename}: {info.filename} would unpack to {info.file_size / 1000000000.0:.1f} GB from {info.compress_size / 1000000.0:.1f} MB; refused. Is it what it claims to be?'
+                        f'{filename}: {info.filename} would unpack to {info.file_size / 1e9:.1f} GB '
+                        f'from {info.compress_size / 1e6:.1f} MB; refused. Is the file what you think it is?'
                     )
-            # Not by numpy.load, which searches a list of all names for each array.
+            # numpy.load would search a list of all names for each array.
             arrays = {}
             for info in z.infolist():
                 name = info.filename.removesuffix('.npy')
@@ -129,11 +133,11 @@ def load_npz(filename, only=None, cure='make it anew'):
             return arrays
 
 
-def read_lines(filename):
-    """Lines of a text file without their ends and byte order marks. Raises Problem if it is missing or not UTF-8."""
+def read_lines(filename: str | os.PathLike) -> list[str]:
+    """Lines of a text file, without line ends and byte order marks. Raises Problem if it is missing or not UTF-8."""
     try:
         with open_regular(filename, 'r', encoding='utf-8', newline=None) as f:
-            # files that were joined have such a mark at the start of each part
+            # Files that were joined have such a mark at the start of each part.
             return [line.lstrip('\ufeff') for line in f.read().splitlines()]
     except FileNotFoundError:
         raise Problem(f'{filename}: no such file') from None

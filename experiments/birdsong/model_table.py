@@ -5,13 +5,13 @@ A table has one line per model: name, presets (vars/PRESET.vars, later ones over
 """
 
 import collections
-import difflib
 import os
 import re
 import sys
 
 from birdsong import config
 from birdsong.files import Problem, read_lines
+from birdsong.names import did_you_mean
 
 TABLE = os.path.join(config.EXPERIMENTS, 'models.tsv')
 NAME = r'[A-Za-z0-9][A-Za-z0-9_.+-]*'
@@ -40,15 +40,10 @@ def _preset(name, where):
     filename = os.path.join(config.EXPERIMENTS, 'vars', f'{name}.vars')
     if not os.path.exists(filename):
         known = sorted(f[:-5] for f in os.listdir(os.path.dirname(filename)) if f.endswith('.vars'))
-        raise Problem(f'{where}: no preset {name}; {_did_you_mean(name, known)}')
+        raise Problem(f'{where}: no preset {name}; {did_you_mean(name, known)}')
     settings = config.read_vars(filename)
     config.check(settings, filename)
     return settings
-
-
-def _did_you_mean(name, known):
-    near = difflib.get_close_matches(name, known, 1)
-    return f'did you mean {near[0]}?' if near else f'there are: {", ".join(known)}'
 
 
 def read_table(filename=TABLE, dataset='birdclef'):
@@ -87,7 +82,7 @@ def read_table(filename=TABLE, dataset='birdclef'):
         for teacher in teachers_of(model):
             if teacher not in models:
                 raise Problem(
-                    f'{filename}: {model.name} needs {teacher}, which is not in the table; {_did_you_mean(teacher, list(models))}'
+                    f'{filename}: {model.name} needs {teacher}, which is not in the table; {did_you_mean(teacher, list(models))}'
                 )
     in_order(models, list(models), filename)
     return models
@@ -105,7 +100,7 @@ def in_order(models, names, filename=TABLE):
     """
     for name in names:
         if name not in models:
-            raise Problem(f'{filename}: no model {name}; {_did_you_mean(name, list(models))}')
+            raise Problem(f'{filename}: no model {name}; {did_you_mean(name, list(models))}')
     wanted, done = set(names or models), {}
 
     def visit(name, path):

@@ -1,6 +1,5 @@
 """Inspecting a network: scores at every frame, plots, and the bins that move the score of a class."""
 
-import difflib
 import os
 import textwrap
 
@@ -10,6 +9,7 @@ import torch
 from birdsong.data import stft
 from birdsong.data.dataset import Dataset
 from birdsong.files import Problem, read_lines, writing
+from birdsong.names import most_similar
 from birdsong.networks import layers
 from birdsong.networks.fcn import spectrograms
 from birdsong.prediction.saliency import saliency
@@ -50,8 +50,8 @@ def find_class(text: str, dataset: Dataset, classes: int) -> int:
         return known.index(text.lower()) % classes
     if text.isdecimal() and int(text) < classes:
         return int(text)
-    near = difflib.get_close_matches(text.lower(), known, 1)
-    meant = f'; did you mean {class_names(dataset, classes)[known.index(near[0]) % classes]}?' if near else ''
+    near = most_similar(text.lower(), known)
+    meant = f'; did you mean {class_names(dataset, classes)[known.index(near) % classes]}?' if near else ''
     raise Problem(f'--saliency {text}: neither a class of {dataset.name} nor an index below {classes}{meant}')
 
 
