@@ -1,4 +1,4 @@
-"""The 4 submissions of 2018: members, weights, options and figures as published."""
+"""The 4 submissions of 2018: members, weights, options and metrics as published."""
 
 import pytest
 
@@ -10,23 +10,22 @@ FOLDER = ROOT / 'experiments/ensembles'
 
 def read(run):
     """(comments, members with weights) of an ensemble."""
-    lines = (FOLDER / (f'{run}.tsv')).read_text().splitlines()
+    lines = (FOLDER / f'{run}.tsv').read_text().splitlines()
     members = [line.split('\t') for line in lines if not line.startswith('#')]
     return [line for line in lines if line.startswith('#')], [[name, float(weight)] for name, weight in members]
 
 
-def test_the_submissions_are_the_published_ones(golden):
+def test_the_submissions_agree_with_the_published_ones(golden):
     published, _ = golden('ensembles')
     assert sorted(f'{run["run"]}.tsv' for run in published) == sorted(p.name for p in FOLDER.iterdir())
     for run in published:
         comments, members = read(run['run'])
         assert [[f'birdclef/{name}', weight] for name, weight in members] == run['members']
-        assert (f'# options: {" ".join(run["options"])}').rstrip() in comments
+        assert f'# options: {" ".join(run["options"])}'.rstrip() in comments
         noted = run['noted']
-        figures = 'MAP: {:.3f}, MAP-bg: {:.3f}, {}'.format(
-            noted['MAP'], noted['MAP-bg'], ', '.join('top-%d: %.2f' % item for item in enumerate(noted['top-1..5'], 1))
-        )
-        assert any(figures in line for line in comments)
+        top = ', '.join(f'top-{k}: {value:.2f}' for k, value in enumerate(noted['top-1..5'], 1))
+        found = f'MAP: {noted["MAP"]:.3f}, MAP-bg: {noted["MAP-bg"]:.3f}, {top}'
+        assert any(found in line for line in comments)
         assert comments[0] == f'# {run["title"]}' and any(run['found_with'] in line for line in comments)
 
 

@@ -1,4 +1,4 @@
-"""eval.py: figures and combinations, as the original's command line gives them, and the field's current ones."""
+"""eval.py: the same metrics and combinations as the original's command line, and what it prints, writes and refuses."""
 
 import json
 import pickle
@@ -9,14 +9,13 @@ import sys
 import numpy as np
 import pytest
 
-import eval as eval_program
 from birdsong.scores import metrics, predictions
 from helpers import ROOT, write_lines
 from helpers import run_scores as run
 
 GOLDEN = ('eval/eval_main',)
 
-# The data set that the golden case was recorded on, in the order of its list: key, foreground, background.
+# The dataset that the golden case was recorded on, in the order of its list: key, foreground, background.
 RECORDINGS = [
     ('2017_BIRDAMAZON_XC_WAV_RN30001', 6, '0,1,3'),
     ('2014_BIRDAMAZON_XC_WAV_RN11', 0, ''),
@@ -34,15 +33,15 @@ EDITIONS = {2014: (0, 1, 3), 2015: (0, 1, 2, 3, 5), 2017: (2, 3, 5, 6)}
 
 @pytest.fixture
 def dataset(tmp_path):
-    """A data set's lists and labels; no audio is needed here."""
+    """The lists and labels of a dataset; no audio is needed here."""
     folder = tmp_path / 'set'
     write_lines(folder / 'filelists/valid', KEYS)
     write_lines(folder / 'labels/labelset', CLASSES)
     write_lines(folder / 'labels/labelset_latin', [f'Avis {c}' for c in CLASSES])
-    write_lines(folder / 'labels/fg.tsv', [f'{key}\t{int(r[1])}' for key, r in zip(KEYS, RECORDINGS)])
-    write_lines(folder / 'labels/bg.tsv', [f'{key}\t{r[2]}' for key, r in zip(KEYS, RECORDINGS)])
+    write_lines(folder / 'labels/fg.tsv', [f'{key}\t{int(r[1])}' for key, r in zip(KEYS, RECORDINGS, strict=True)])
+    write_lines(folder / 'labels/bg.tsv', [f'{key}\t{r[2]}' for key, r in zip(KEYS, RECORDINGS, strict=True)])
     for year, classes in EDITIONS.items():
-        write_lines(folder / (f'labels/labelset_{int(year)}'), [CLASSES[c] for c in classes])
+        write_lines(folder / (f'labels/labelset_{year}'), [CLASSES[c] for c in classes])
     return folder
 
 
@@ -54,7 +53,7 @@ def output(dataset, *args):
 
 def test_a_label_file_with_more_classes_than_labelset_is_evaluated(dataset):
     classes = [9 if i else 8 for i in range(len(KEYS))]
-    write_lines(dataset / 'labels/calls.tsv', map('%s\t%d'.__mod__, zip(KEYS, classes)))
+    write_lines(dataset / 'labels/calls.tsv', [f'{key}\t{c}' for key, c in zip(KEYS, classes, strict=True)])
     predictions.save(dataset.parent / 'calls.npz', KEYS, [np.eye(10, dtype=np.float32)[[c]] for c in classes])
     assert 'MAP: 1.000' in output(dataset, 'calls.npz', '--labelfile=calls.tsv', '--per-class=classes.tsv')
     assert [line.split('\t')[:3] for line in (dataset.parent / 'classes.tsv').read_text().splitlines()[1:]] == [
@@ -70,7 +69,7 @@ def problem(dataset, *args):
     return done.stderr
 
 
-def some_scores(classes=len(CLASSES), seed=0, keys=KEYS, rows=1):
+def some_scores(classes=7, seed=0, keys=KEYS, rows=1):
     rng = np.random.default_rng(seed)
     return {key: rng.normal(size=(rows, classes)).astype(np.float32) for key in keys}
 
@@ -80,7 +79,7 @@ def save(folder, name, scores):
     return folder / name
 
 
-def test_figures_and_saved_combinations_are_the_originals(golden, dataset, tmp_path):
+def test_metrics_and_saved_combinations_agree_with_the_original(golden, dataset, tmp_path):
     description, arrays = golden('eval/eval_main')
     for name in ('p1', 'p2', 'p3'):
         scores = {k.split('|')[1]: v for k, v in arrays.items() if k.startswith(f'{name}|')}
@@ -102,20 +101,20 @@ def test_figures_and_saved_combinations_are_the_originals(golden, dataset, tmp_p
         saved = predictions.load(tmp_path / 'out.npz')
         assert sorted(saved.files) == sorted(case['saved_keys'])
         for key in saved.files:
-            expected = np.atleast_2d(arrays[f'out{int(i)}|{key}'])
+            expected = np.atleast_2d(arrays[f'out{i}|{key}'])
             possible = expected > -1e38
             np.testing.assert_allclose(saved[key][possible], expected[possible], rtol=1e-6, atol=1e-7)
             assert (saved[key][~possible] <= -1e30).all()
 
 
-def test_rows_evaluated_one_by_one_are_recordings_of_their_own(dataset, tmp_path):
+def test_without_maxpool_rows_are_evaluated_like_recordings(dataset, tmp_path):
     scores = some_scores(rows=3)
     printed = output(dataset, save(tmp_path, 'p.npz', scores), '--no-maxpool')
     expected = metrics.evaluate(np.concatenate([scores[k] for k in KEYS]), np.repeat([r[1] for r in RECORDINGS], 3))
     assert printed == f'{metrics.line(expected)}\n'
 
 
-def test_one_row_a_recording_is_added_to_every_row_of_others(dataset, tmp_path):
+def test_a_single_row_per_recording_is_added_to_every_row_of_the_others(dataset, tmp_path):
     audio, meta = some_scores(rows=3), some_scores(seed=1)
     for order in (1, -1):
         names = [f'{save(tmp_path, "audio.npz", audio)}:2', f'{save(tmp_path, "meta.npz", meta)}:0.5'][::order]
@@ -129,7 +128,7 @@ def test_one_row_a_recording_is_added_to_every_row_of_others(dataset, tmp_path):
     assert 'a.npz has 3 rows' in done and 'b.npz has 2' in done
 
 
-def test_the_filter_leaves_all_classes_to_recordings_without_an_edition(dataset, tmp_path):
+def test_the_filter_keeps_all_classes_of_recordings_without_an_edition(dataset, tmp_path):
     keys = ['test/LIFECLEF2018_X_RN1.wav', 'test/other_RN2.wav', 'test/LIFECLEF2014_X_RN3.wav']
     write_lines(dataset / 'filelists/test', keys)
     scores = some_scores(keys=keys)
@@ -144,91 +143,48 @@ def test_the_filter_leaves_all_classes_to_recordings_without_an_edition(dataset,
 
 def test_a_subset_is_repeatable_and_changes_with_its_seed(dataset, tmp_path):
     name = save(tmp_path, 'p.npz', some_scores())
-    results = [output(dataset, name, '--subset=0.6', f'--subset-seed={int(seed)}') for seed in (1, 1, 2, 3, 4)]
+    results = [output(dataset, name, '--subset=0.6', f'--subset-seed={seed}') for seed in (1, 1, 2, 3, 4)]
     assert results[0] == results[1] and len(set(results)) > 1
     assert '--subset=0.1 of 8 leaves nothing' in problem(dataset, name, '--subset=0.1')
     assert '--subset=1.5' in problem(dataset, name, '--subset=1.5')
 
 
-def test_a_constant_network_does_not_look_good(dataset, tmp_path):
+def test_constant_scores_are_not_better_than_guessing(dataset, tmp_path):
     name = save(tmp_path, 'p.npz', {key: np.zeros(len(CLASSES)) for key in KEYS})
     truth = np.array([r[1] for r in RECORDINGS])
     assert output(dataset, name).startswith(f'MAP: {np.mean(1 / (truth + 1)):.3f}, top-1: {np.mean(truth == 0):.2f}')
 
 
-def test_weights_that_are_no_numbers_belong_to_the_name(dataset, tmp_path):
+def test_text_after_a_colon_that_is_no_number_belongs_to_the_file_name(dataset, tmp_path):
     save(tmp_path, 'p:a.npz', some_scores())
     plain = output(dataset, 'p:a.npz')
     assert plain == output(dataset, 'p:a.npz:0.5') != output(dataset, 'p:a.npz:-1')
     assert 'p:a.npz:nan: the weight' in problem(dataset, 'p:a.npz:nan')
 
 
-def test_current_figures_are_those_of_scikit_learn_by_definition():
-    rng = np.random.default_rng(1)
-    scores = rng.integers(6, size=(60, 8)).astype(np.float32)
-    truth = rng.integers(7, size=60)
-    background = [rng.choice(7, rng.integers(3), replace=False).tolist() for _ in truth]
-
-    def average_precision(labels, values):
-        result = 0
-        for threshold in set(values[labels]):
-            chosen = values >= threshold
-            result += np.sum(labels & (values == threshold)) / labels.sum() * labels[chosen].mean()
-        return result
-
-    precisions, padded, areas = [], [], []
-    for c in range(8):
-        labels = np.array([t == c or c in b for t, b in zip(truth, background)])
-        padded.append(average_precision(np.append(labels, [True] * 5), np.append(scores[:, c], [99] * 5)))
-        if labels.any():
-            precisions.append(average_precision(labels, scores[:, c]))
-            pairs = scores[labels, c][:, None] - scores[~labels, c]
-            areas.append(np.mean((pairs > 0) + (pairs == 0) / 2))
-    assert metrics.current(scores, truth, background) == pytest.approx(
-        {'cmAP': np.mean(precisions), 'cmAP-padded': np.mean(padded), 'ROC-AUC': np.mean(areas)}
-    )
-
-
-def test_constant_scores_get_chance_in_current_figures():
-    truth = np.arange(40) % 4
-    assert metrics.current(np.zeros((40, 4)), truth) == pytest.approx(
-        {'cmAP': 1 / 4, 'cmAP-padded': (10 * 15 / 45 + 5) / 15, 'ROC-AUC': 1 / 2}
-    )
-
-
-def test_json_holds_all_figures(dataset, tmp_path):
+def test_json_contains_all_metrics(dataset, tmp_path):
     name = save(tmp_path, 'p.npz', some_scores())
     printed = output(
         dataset, f'{name}:0.5', '--labelfile-background=bg.tsv', '--json=f.json', '--more', '--intervals=200'
     )
     report = json.loads((tmp_path / 'f.json').read_text())
     first, second, third = printed.splitlines()
-    figures = {k: v for k, v in report.items() if k.startswith(('MAP', 'top'))}
-    assert metrics.line(figures) == first
+    found = {k: v for k, v in report.items() if k.startswith(('MAP', 'top'))}
+    assert metrics.line(found) == first
     assert (
         second
         == f'cmAP: {report["cmAP"]:.3f}, cmAP-padded: {report["cmAP-padded"]:.3f}, ROC-AUC: {report["ROC-AUC"]:.3f}'
     )
     assert third.startswith('95 % intervals of 200 bootstrap samples: MAP: ')
     assert report['members'] == [[str(name), 0.5]] and report['recordings'] == 8
-    for key, value in figures.items():
+    for key, value in found.items():
         low, high = report['intervals'][key]
         assert 0 <= low <= value <= high <= 1
 
 
-def test_intervals_have_the_width_that_theory_gives():
-    rng = np.random.default_rng(0)
-    hits = rng.random(400) < 0.3
-    scores = np.stack([hits, ~hits], axis=1).astype(float)
-    low, high = metrics.intervals(scores, np.zeros(400, int))['top-1']
-    error = np.sqrt(hits.mean() * (1 - hits.mean()) / 400)
-    assert (low, high) == pytest.approx((hits.mean() - 1.96 * error, hits.mean() + 1.96 * error), abs=0.01)
-    assert metrics.intervals(scores, np.zeros(400, int))['top-1'] == (low, high)
-
-
 def test_the_table_of_classes_names_the_most_frequent_confusion(dataset, tmp_path):
     scores = {key: np.zeros(len(CLASSES)) for key in KEYS}
-    for key, best in zip(KEYS, (6, 0, 2, 0, 1, 2, 3, 2)):
+    for key, best in zip(KEYS, (6, 0, 2, 0, 1, 2, 3, 2), strict=True):
         scores[key][best] = 1
     output(dataset, save(tmp_path, 'p.npz', scores), '--per-class=c.tsv')
     rows = [line.split('\t') for line in (tmp_path / 'c.tsv').read_text().splitlines()]
@@ -247,7 +203,7 @@ def test_the_table_of_classes_names_the_most_frequent_confusion(dataset, tmp_pat
         (lambda s: s.update({k: v[..., :6] for k, v in s.items()}), '6 classes, but the dataset has 7'),
     ],
 )
-def test_wrong_predictions_are_one_line(dataset, tmp_path, change, message):
+def test_wrong_predictions_are_refused_in_one_line(dataset, tmp_path, change, message):
     scores = some_scores()
     change(scores)
     (tmp_path / 'p.pkl').write_bytes(pickle.dumps(scores, 2))
@@ -255,7 +211,7 @@ def test_wrong_predictions_are_one_line(dataset, tmp_path, change, message):
     assert not (tmp_path / 'out.npz').exists()
 
 
-def test_missing_labels_and_files_are_one_line(dataset, tmp_path):
+def test_missing_labels_and_files_are_refused_in_one_line(dataset, tmp_path):
     name = save(tmp_path, 'p.npz', some_scores())
     assert 'none.npz: no such file' in problem(dataset, 'none.npz')
     assert 'none' in problem(tmp_path / 'none', name)
@@ -265,8 +221,8 @@ def test_missing_labels_and_files_are_one_line(dataset, tmp_path):
     assert '7 of 8 recordings' in problem(dataset, name)
 
 
-def test_metrics_need_labels_and_combinations_do_not(dataset, tmp_path):
-    names = [save(tmp_path, f'{int(seed)}.npz', some_scores(seed=seed)) for seed in range(2)]
+def test_metrics_need_labels_but_combinations_do_not(dataset, tmp_path):
+    names = [save(tmp_path, f'{seed}.npz', some_scores(seed=seed)) for seed in range(2)]
     output(dataset, *names, '--save-predictions=labelled.npz')
     for path in (dataset / 'labels').iterdir():
         path.unlink()
@@ -286,18 +242,17 @@ def test_metrics_need_labels_and_combinations_do_not(dataset, tmp_path):
         (('--intervals=50', 'FILE'), 50),
     ],
 )
-def test_a_file_name_after_intervals_is_a_file_name(arguments, samples, dataset, tmp_path, monkeypatch, capsys):
+def test_a_file_name_after_intervals_is_a_file_name(arguments, samples, dataset, tmp_path):
     name = str(save(tmp_path, 'p.npz', some_scores()))
     arguments = [name if argument == 'FILE' else argument for argument in arguments]
-    monkeypatch.setattr(sys, 'argv', ['eval.py', '--dataset', str(dataset), *arguments])
-    eval_program.main()
-    assert f'95 % intervals of {int(samples)} bootstrap samples: ' in capsys.readouterr().out
+    assert f'95 % intervals of {samples} bootstrap samples: ' in output(dataset, *arguments)
 
 
-def test_evaluating_needs_no_torch(dataset, tmp_path):
+def test_evaluating_loads_no_large_packages_and_neither_does_the_start_of_the_others(dataset, tmp_path):
     name = save(tmp_path, 'p.npz', some_scores())
     code = (
-        f'import sys; sys.argv = ["eval.py", "--dataset", {str(dataset)!r}, {str(name)!r}]; import eval as program; program.main(); '
+        f'import sys; sys.argv = ["eval.py", "--dataset", {str(dataset)!r}, {str(name)!r}]\n'
+        'import blender, submit_csv, eval as program; program.main()\n'
         'print(sorted({"torch", "scipy", "numba", "hyperopt"} & set(sys.modules)))'
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT / 'experiments')

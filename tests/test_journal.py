@@ -14,7 +14,7 @@ from birdsong.scores.predictions import load, save
 from helpers import PREDICTED, ROOT, assert_holds, some_rows
 
 
-def test_the_writer_writes_what_save_writes(tmp_path):
+def test_the_writer_writes_the_same_bytes_as_save(tmp_path):
     rows = some_rows()
     save(tmp_path / 'saved.npz', PREDICTED, rows)
     with Writer(tmp_path / 'p.npz', PREDICTED, 5) as writer:
@@ -26,14 +26,14 @@ def test_the_writer_writes_what_save_writes(tmp_path):
 
 
 @pytest.mark.parametrize('whole', (True, False), ids=('whole', 'in parts'))
-def test_a_writer_goes_on_wherever_its_journal_was_cut_off(tmp_path, whole):
+def test_writing_continues_wherever_the_journal_was_cut_off(tmp_path, whole):
     def given(values):
         return values if whole else iter(np.atleast_2d(values)[:, None])
 
     rows = some_rows()
     save(tmp_path / 'saved.npz', PREDICTED, rows)
     first = Writer(tmp_path / 'p.npz', PREDICTED, 5, key='model')
-    for name, values in zip(PREDICTED[:2], rows):
+    for name, values in zip(PREDICTED[:2], rows[:2], strict=True):
         first.add(name, given(values))
     first.close()
     journal = tmp_path / '.p.npz.journal'
@@ -44,7 +44,7 @@ def test_a_writer_goes_on_wherever_its_journal_was_cut_off(tmp_path, whole):
         with Writer(tmp_path / 'p.npz', PREDICTED, 5, key='model') as writer:
             seen.add(len(writer.done))
             assert writer.done == set(PREDICTED[: len(writer.done)])
-            for name, values in zip(PREDICTED, rows):
+            for name, values in zip(PREDICTED, rows, strict=True):
                 if name not in writer.done:
                     writer.add(name, given(values))
             writer.finish()
@@ -53,7 +53,7 @@ def test_a_writer_goes_on_wherever_its_journal_was_cut_off(tmp_path, whole):
     assert seen == {0, 1, 2}
 
 
-def test_a_recording_that_was_left_halfway_begins_anew(tmp_path):
+def test_a_recording_that_was_interrupted_is_written_again_from_its_beginning(tmp_path):
     def parts():
         yield np.ones(3)
         yield np.ones(3)
@@ -70,7 +70,7 @@ def test_a_recording_that_was_left_halfway_begins_anew(tmp_path):
     assert_holds(load(tmp_path / 'p.npz'), ['a'], [np.zeros((5, 3))])
 
 
-def test_a_journal_with_rubbish_at_its_end_is_used_up_to_there(tmp_path):
+def test_damaged_records_at_the_end_of_a_journal_are_cut_off(tmp_path):
     rows = some_rows()
     with Writer(tmp_path / 'p.npz', PREDICTED, 5) as writer:
         writer.add(PREDICTED[0], rows[0])
@@ -80,15 +80,15 @@ def test_a_journal_with_rubbish_at_its_end_is_used_up_to_there(tmp_path):
         writer.add(PREDICTED[1], rows[1])
     second = bytearray(journal.read_bytes()[len(whole) :])
     second[-1] ^= 1
-    for rubbish in (bytes(second), bytes(1000), b'\xff' * 1000, struct.pack('<qqqI', 1, 0, 1 << 60, 0), whole[-30:]):
-        journal.write_bytes(whole + rubbish)
+    for damaged in (bytes(second), bytes(1000), b'\xff' * 1000, struct.pack('<qqqI', 1, 0, 1 << 60, 0), whole[-30:]):
+        journal.write_bytes(whole + damaged)
         with Writer(tmp_path / 'p.npz', PREDICTED, 5) as writer:
             assert writer.done == {PREDICTED[0]}
         assert journal.read_bytes() == whole
 
 
 @pytest.mark.parametrize('change', ({'key': 'other'}, {'files': PREDICTED[:2]}, {'num_classes': 4}))
-def test_a_journal_of_something_else_is_started_anew(tmp_path, change):
+def test_a_journal_of_something_else_is_discarded(tmp_path, change):
     same = {'files': PREDICTED, 'num_classes': 5, 'key': 'model'}
     with Writer(tmp_path / 'p.npz', **same) as writer:
         writer.add(PREDICTED[0], some_rows()[0])
@@ -99,7 +99,12 @@ def test_a_journal_of_something_else_is_started_anew(tmp_path, change):
 
 
 def test_a_killed_writer_loses_nothing_that_it_added(tmp_path):
-    code = f"import os, sys; sys.path.insert(0, {str(ROOT / 'experiments')!r}); import numpy as np; from birdsong.scores.journal import Writer\nw = Writer({str(tmp_path / 'p.npz')!r}, ['a', 'b'], 3, 'k'); w.add('a', np.ones((2, 3))); os.kill(os.getpid(), 9)"
+    code = (
+        f'import os, sys; sys.path.insert(0, {str(ROOT / "experiments")!r}); import numpy as np\n'
+        'from birdsong.scores.journal import Writer\n'
+        f'w = Writer({str(tmp_path / "p.npz")!r}, ["a", "b"], 3, "k"); w.add("a", np.ones((2, 3)))\n'
+        'os.kill(os.getpid(), 9)'
+    )
     assert subprocess.run([sys.executable, '-c', code]).returncode == -9
     with Writer(tmp_path / 'p.npz', ['a', 'b'], 3, 'k') as writer:
         assert writer.done == {'a'}
@@ -108,7 +113,7 @@ def test_a_killed_writer_loses_nothing_that_it_added(tmp_path):
     assert_holds(load(tmp_path / 'p.npz'), ['a', 'b'], [np.ones((2, 3)), np.zeros(3)])
 
 
-def test_the_writer_takes_nothing_wrong(tmp_path):
+def test_wrong_recordings_and_scores_are_refused(tmp_path):
     with pytest.raises(Problem, match='twice'):
         Writer(tmp_path / 'p.npz', ['a', 'a'], 3)
     with pytest.raises(Problem, match='empty'):

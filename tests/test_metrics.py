@@ -1,4 +1,4 @@
-"""Figures of merit, against the original's and against what they are by definition."""
+"""Metrics: the same as the original's, and as by their definitions."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def named(result):
     }
 
 
-def test_figures_are_the_originals(golden):
+def test_metrics_agree_with_the_original(golden):
     description, arrays = golden('eval/evaluate')
     checked = 0
     for case in description['cases']:
@@ -36,7 +36,7 @@ def test_figures_are_the_originals(golden):
     assert checked == 20
 
 
-def test_with_the_originals_order_of_ties_even_its_figures_on_ties_come_out(golden):
+def test_with_the_same_order_of_ties_metrics_agree_with_the_original(golden):
     description, arrays = golden('eval/evaluate')
     case = description['cases'][-1]
     assert case['preds'].startswith('ties')
@@ -53,7 +53,7 @@ def test_with_the_originals_order_of_ties_even_its_figures_on_ties_come_out(gold
 def by_definition(scores, truth, background):
     """Mean average precisions from a stable sort of every recording's classes."""
     fg, bg = [], []
-    for row, label, others in zip(scores, truth, background):
+    for row, label, others in zip(scores, truth, background, strict=True):
         order = sorted(range(len(row)), key=lambda c: (-row[c], c))
         fg.append(1 / (order.index(label) + 1))
         found = sorted(order.index(c) + 1 for c in {label, *others})
@@ -71,7 +71,7 @@ def test_ties_go_to_the_class_of_the_lower_index(levels):
     assert (result['MAP'], result['MAP-bg']) == pytest.approx(by_definition(scores, truth, background), abs=1e-12)
 
 
-def test_a_constant_network_does_not_look_good():
+def test_constant_scores_are_not_better_than_guessing():
     truth = np.tile(np.arange(100), 3)
     result = metrics.evaluate(np.zeros((300, 100)), truth)
     assert result['MAP'] == pytest.approx(np.mean(1 / np.arange(1, 101)))
@@ -85,7 +85,7 @@ def test_background_counts_the_foreground_and_no_class_twice():
     assert metrics.evaluate(scores, [1], [[2, 2]])['MAP-bg'] == pytest.approx((1 / 2 + 2 / 3) / 2)
 
 
-def test_what_does_not_fit_is_said():
+def test_scores_and_labels_that_do_not_fit_are_refused():
     with pytest.raises(Problem, match='class 7'):
         metrics.evaluate(np.zeros((2, 5)), [0, 7])
     with pytest.raises(Problem, match='2 recordings'):
@@ -94,3 +94,46 @@ def test_what_does_not_fit_is_said():
         metrics.evaluate(np.full((1, 5), np.nan), [0])
     with pytest.raises(Problem, match='class -1'):
         metrics.evaluate(np.zeros((1, 5)), [-1])
+
+
+def test_current_metrics_agree_with_the_definitions_of_scikit_learn():
+    rng = np.random.default_rng(1)
+    scores = rng.integers(6, size=(60, 8)).astype(np.float32)
+    truth = rng.integers(7, size=60)
+    background = [rng.choice(7, rng.integers(3), replace=False).tolist() for _ in truth]
+
+    def average_precision(labels, values):
+        result = 0
+        for threshold in set(values[labels]):
+            chosen = values >= threshold
+            result += np.sum(labels & (values == threshold)) / labels.sum() * labels[chosen].mean()
+        return result
+
+    precisions, padded, areas = [], [], []
+    for c in range(8):
+        labels = np.array([t == c or c in b for t, b in zip(truth, background, strict=True)])
+        padded.append(average_precision(np.append(labels, [True] * 5), np.append(scores[:, c], [99] * 5)))
+        if labels.any():
+            precisions.append(average_precision(labels, scores[:, c]))
+            pairs = scores[labels, c][:, None] - scores[~labels, c]
+            areas.append(np.mean((pairs > 0) + (pairs == 0) / 2))
+    assert metrics.current(scores, truth, background) == pytest.approx(
+        {'cmAP': np.mean(precisions), 'cmAP-padded': np.mean(padded), 'ROC-AUC': np.mean(areas)}
+    )
+
+
+def test_constant_scores_are_not_better_than_guessing_in_current_metrics():
+    truth = np.arange(40) % 4
+    assert metrics.current(np.zeros((40, 4)), truth) == pytest.approx(
+        {'cmAP': 1 / 4, 'cmAP-padded': (10 * 15 / 45 + 5) / 15, 'ROC-AUC': 1 / 2}
+    )
+
+
+def test_intervals_have_the_width_that_theory_gives():
+    rng = np.random.default_rng(0)
+    hits = rng.random(400) < 0.3
+    scores = np.stack([hits, ~hits], axis=1).astype(float)
+    low, high = metrics.intervals(scores, np.zeros(400, int))['top-1']
+    error = np.sqrt(hits.mean() * (1 - hits.mean()) / 400)
+    assert (low, high) == pytest.approx((hits.mean() - 1.96 * error, hits.mean() + 1.96 * error), abs=0.01)
+    assert metrics.intervals(scores, np.zeros(400, int))['top-1'] == (low, high)

@@ -24,7 +24,7 @@ def load_bytes(tmp_path, content):
 def test_pickles_of_python_3_are_read(tmp_path, protocol, kind):
     rows = [r.astype(kind) for r in some_rows()]
     rows[1] = rows[1][0]
-    loaded = load_bytes(tmp_path, pickle.dumps(dict(zip(PREDICTED, rows)), protocol))
+    loaded = load_bytes(tmp_path, pickle.dumps(dict(zip(PREDICTED, rows, strict=True)), protocol))
     assert_holds(loaded, PREDICTED, rows)
     assert loaded.scores.dtype == (np.float64 if kind == np.float64 else np.float32)
 
@@ -33,7 +33,7 @@ def test_pickles_of_python_3_are_read(tmp_path, protocol, kind):
 def test_pickles_of_protocol_5_are_read_whichever_numpy_wrote_them(tmp_path, core):
     rows = some_rows() + [np.asfortranarray(some_rows()[0]), some_rows()[2][::2]]
     rows[0].flags.writeable = False  # stored as bytes, others as a bytearray
-    content = pickle.dumps(dict(zip('abcde', rows)), 5)
+    content = pickle.dumps(dict(zip('abcde', rows, strict=True)), 5)
     own = '_core' if np.__version__ >= '2' else 'core'
     for module in ('numeric', 'multiarray'):
         there, wanted = (
@@ -69,7 +69,7 @@ def python2_pickle(arrays):
 def test_pickles_of_python_2_are_read(tmp_path):
     rows = some_rows()
     rows[1] = rows[1][0]
-    assert_holds(load_bytes(tmp_path, python2_pickle(dict(zip(PREDICTED, rows)))), PREDICTED, rows)
+    assert_holds(load_bytes(tmp_path, python2_pickle(dict(zip(PREDICTED, rows, strict=True)))), PREDICTED, rows)
 
 
 def test_pickles_of_python_2_with_protocol_0_are_read(tmp_path):
@@ -82,7 +82,7 @@ def test_pickles_of_python_2_with_protocol_0_are_read(tmp_path):
 
 
 class Hostile:
-    """Creates a file when it is unpickled by anything that trusts it."""
+    """Runs a call when it is unpickled without restrictions."""
 
     def __init__(self, *call):
         self.call = call
@@ -91,7 +91,7 @@ class Hostile:
         return self.call[0], self.call[1:]
 
 
-def test_pickles_that_run_something_are_refused_by_name(tmp_path):
+def test_pickles_that_run_code_are_refused_by_name(tmp_path):
     mark = tmp_path / 'ran'
     for content, name in [
         (pickle.dumps(Hostile(os.mkdir, str(mark))), 'mkdir'),
@@ -127,7 +127,7 @@ def test_pickles_of_anything_but_arrays_are_refused_by_name(tmp_path, content, n
         load_bytes(tmp_path, pickle.dumps(content))
 
 
-def test_pickles_that_claim_memory_are_refused(tmp_path):
+def test_pickles_with_absurd_lengths_are_refused(tmp_path):
     for content in (
         b'\x80\x04\x8e' + struct.pack('<Q', 1 << 60),
         b'\x80\x02T\xff\xff\xff\x7f',
@@ -139,7 +139,7 @@ def test_pickles_that_claim_memory_are_refused(tmp_path):
 
 
 @given(st.data())
-def test_a_damaged_pickle_is_a_problem_or_arrays(tmp_path_factory, data):
+def test_a_damaged_pickle_is_refused_or_gives_arrays(tmp_path_factory, data):
     content = bytearray(python2_pickle({'a': np.arange(4, dtype=np.float32)}))
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -150,7 +150,7 @@ def test_a_damaged_pickle_is_a_problem_or_arrays(tmp_path_factory, data):
         pass
 
 
-def test_pickled_arrays_of_different_classes_are_refused(tmp_path):
+def test_pickled_arrays_of_different_lengths_are_refused(tmp_path):
     with pytest.raises(Problem, match='scores of b are'):
         load_bytes(tmp_path, pickle.dumps({'a': np.zeros(3), 'b': np.zeros(4)}))
     with pytest.raises(Problem, match='no predictions'):

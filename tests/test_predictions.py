@@ -14,7 +14,7 @@ from birdsong.scores.predictions import load, save
 from helpers import PREDICTED, ROOT, assert_holds, some_rows
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_written_predictions_are_read(tmp_path):
     rows = some_rows()
     save(tmp_path / 'p.npz', PREDICTED, rows)
     loaded = load(tmp_path / 'p.npz', num_classes=5)
@@ -41,7 +41,7 @@ def test_files_that_numpy_wrote_are_read(tmp_path):
         assert_holds(load(tmp_path / 'p.npz'), PREDICTED, rows)
     np.savez(tmp_path / 'p.npz', files=PREDICTED, offsets=[0, 2, 3, 7], scores=np.asfortranarray(np.concatenate(rows)))
     assert_holds(load(tmp_path / 'p.npz'), PREDICTED, rows)
-    np.savez(tmp_path / 'p.npz', **dict(zip(PREDICTED, rows)))
+    np.savez(tmp_path / 'p.npz', **dict(zip(PREDICTED, rows, strict=True)))
     assert_holds(load(tmp_path / 'p.npz'), PREDICTED, rows)
 
 
@@ -52,7 +52,7 @@ def test_a_file_with_an_array_per_recording_is_read_without_searching_its_names_
 
     namelist = zipfile.ZipFile.namelist
     monkeypatch.setattr(zipfile.ZipFile, 'namelist', lambda self: Names(namelist(self)))
-    np.savez(tmp_path / 'p.npz', **dict(zip(PREDICTED, some_rows())))
+    np.savez(tmp_path / 'p.npz', **dict(zip(PREDICTED, some_rows(), strict=True)))
     assert_holds(load(tmp_path / 'p.npz'), PREDICTED, some_rows())
 
 
@@ -66,14 +66,14 @@ def test_a_file_with_an_array_per_recording_is_read_without_searching_its_names_
     st.integers(1, 6),
     st.randoms(),
 )
-def test_any_names_and_shapes_come_back(tmp_path_factory, files, classes, random):
+def test_any_names_and_shapes_are_read_as_written(tmp_path_factory, files, classes, random):
     rows = some_rows(classes, [random.randint(1, 4) for _ in files])
     filename = tmp_path_factory.mktemp('any') / 'p.npz'
     save(filename, files, rows)
     assert_holds(load(filename), files, rows)
 
 
-def test_select_gives_the_order_of_the_list(tmp_path):
+def test_select_follows_the_order_of_the_list(tmp_path):
     rows = some_rows()
     save(tmp_path / 'p.npz', PREDICTED, rows)
     loaded = load(tmp_path / 'p.npz')
@@ -104,14 +104,14 @@ def write_arrays(filename, **changes):
         ({'scores': np.full((7, 5), np.nan, np.float32)}, f'scores of {PREDICTED[0]} are not finite'),
     ],
 )
-def test_what_is_no_prediction_file_is_said(tmp_path, changes, message):
+def test_arrays_that_are_no_predictions_are_refused(tmp_path, changes, message):
     write_arrays(tmp_path / 'p.npz', **changes)
     with pytest.raises(Problem, match=message):
         load(tmp_path / 'p.npz')
 
 
 @pytest.mark.parametrize('bad', (np.nan, np.inf, -np.inf))
-def test_the_recording_of_a_score_that_is_not_finite_is_named(tmp_path, bad):
+def test_the_message_names_the_recording_with_a_score_that_is_not_finite(tmp_path, bad):
     scores = np.concatenate(some_rows())
     scores[2, 4] = bad
     write_arrays(tmp_path / 'p.npz', scores=scores)
@@ -119,7 +119,7 @@ def test_the_recording_of_a_score_that_is_not_finite_is_named(tmp_path, bad):
         load(tmp_path / 'p.npz')
 
 
-def test_another_number_of_classes_is_another_data_set(tmp_path):
+def test_another_number_of_classes_is_refused(tmp_path):
     save(tmp_path / 'p.npz', PREDICTED, some_rows())
     with pytest.raises(Problem, match='5 classes, but the dataset has 6'):
         load(tmp_path / 'p.npz', num_classes=6)
@@ -157,7 +157,7 @@ def test_a_zip_bomb_is_refused(tmp_path):
         load(tmp_path / 'p.npz')
 
 
-def test_nothing_that_is_not_finite_is_saved(tmp_path):
+def test_scores_that_are_not_finite_are_not_saved(tmp_path):
     rows = some_rows()
     rows[1][0, 0] = np.nan
     with pytest.raises(Problem, match=PREDICTED[1]):
@@ -172,7 +172,11 @@ def test_doubles_beyond_single_precision_stay_finite(tmp_path):
     assert np.isfinite(load(tmp_path / 'p.npz').scores).all()
 
 
-def test_nothing_here_needs_torch():
-    code = 'import sys; sys.path.insert(0, %r); from birdsong.scores import predictions, metrics; print("torch" in sys.modules)'
-    out = subprocess.run([sys.executable, '-c', code % str(ROOT / 'experiments')], capture_output=True, text=True)
+def test_the_package_scores_needs_no_torch():
+    modules = 'predictions, journal, combination, metrics, search, selection, ensemble'
+    code = (
+        f'import sys; sys.path.insert(0, {str(ROOT / "experiments")!r}); from birdsong.scores import {modules}\n'
+        'print("torch" in sys.modules)'
+    )
+    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert out.stdout == 'False\n', out.stderr

@@ -1,4 +1,4 @@
-"""submit_csv.py: the text that the original writes, and rows for every recording."""
+"""submit_csv.py: the same text as the original, and rows for every recording."""
 
 import pickle
 
@@ -13,7 +13,7 @@ from submit_csv import clock, media_ids
 
 GOLDEN = ('eval/submit_csv',)
 
-CLASSES = [f'sp{int(i):05}' for i in range(6)]
+CLASSES = [f'sp{i:05}' for i in range(6)]
 KEYS = ['test/LIFECLEF2018_XC_WAV_RN7.wav', 'test/LIFECLEF2018_XC_WAV_RN12.wav', 'soundscapes/a_RN_RN345.wav']
 
 
@@ -29,14 +29,14 @@ def submit(dataset, *args):
 
 
 def written(dataset, rows, *options, keys=KEYS):
-    """Fields of the lines for predictions `rows`, one (rows, classes) a recording."""
+    """Fields of the lines for predictions `rows`, one array (rows, classes) per recording."""
     predictions.save(dataset.parent / 'in.npz', keys, rows)
     done = submit(dataset, 'in.npz', 'out.csv', *options)
     assert done.returncode == 0, done.stderr
     return [line.split(';') for line in (dataset.parent / 'out.csv').read_text().splitlines()]
 
 
-def test_the_text_is_the_originals(golden, dataset, tmp_path):
+def test_the_text_agrees_with_the_original(golden, dataset, tmp_path):
     description, arrays = golden('eval/submit_csv')
     assert description['filelist'] == KEYS and description['labelset'] == CLASSES
     for case in description['cases'][:-1]:
@@ -47,10 +47,10 @@ def test_the_text_is_the_originals(golden, dataset, tmp_path):
         assert done.returncode == 0, done.stderr
         assert (tmp_path / 'out.csv').read_bytes() == case['csv'].encode(), case['options']
     for seconds, parts in description['cases'][-1]['hour_min_sec'].items():
-        assert clock(int(seconds)) == '%02d:%02d:%02d' % tuple(parts)
+        assert clock(int(seconds)) == ':'.join(f'{part:02}' for part in parts)
 
 
-def test_probabilities_are_softmaxed_alone_and_ranked(dataset):
+def test_probabilities_are_a_softmax_without_sigmoid_and_ranked(dataset):
     scores = np.random.default_rng(0).normal(size=(3, 6)).astype(np.float32)
     lines = written(dataset, list(scores))
     assert [line[0] for line in lines] == ['7'] * 6 + ['12'] * 6 + ['345'] * 6
@@ -74,14 +74,14 @@ def test_mono_pools_rows_and_breaks_ties_by_class(dataset):
     assert [line[1] for line in lines[3:6]] == CLASSES[:3]
 
 
-def test_at_most_100_classes_a_recording(dataset):
-    write_lines(dataset / 'labels/labelset', [f'sp{int(i):05}' for i in range(150)])
+def test_at_most_100_classes_per_recording(dataset):
+    write_lines(dataset / 'labels/labelset', [f'sp{i:05}' for i in range(150)])
     rows = list(np.random.default_rng(0).normal(size=(3, 1, 150)))
     assert len(written(dataset, rows)) == 300
     assert len(written(dataset, rows, '--mode=soundscape')) == 300
     assert len(written(dataset, rows, '--max-classes=1000')) == 450
     alike = written(dataset, list(np.zeros((3, 1, 150))))
-    assert [line[1] for line in alike[:100]] == [f'sp{int(i):05}' for i in range(100)]
+    assert [line[1] for line in alike[:100]] == [f'sp{i:05}' for i in range(100)]
 
 
 def test_soundscape_lines_with_probability_0_are_left_out(dataset):
@@ -138,7 +138,7 @@ def test_media_ids_that_are_equal_are_refused(names):
         media_ids(names)
 
 
-def test_names_that_would_break_the_columns_are_refused():
+def test_names_with_separators_are_refused():
     with pytest.raises(Problem, match='a;b.wav: .*semicolon'):
         media_ids(['x/a;b.wav'])
 

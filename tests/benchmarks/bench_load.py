@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Loading of predictions for 100 000 recordings x 1 500 classes, 600 MB, checks included.
 
-Each load is a process of its own, of a file in the page cache: the file, and then a list in another order of it, as
-eval.py takes it. Against the plain way, numpy.load and a dict of arrays, one a recording. Prints seconds and peak memory.
+Measured are loading the file, loading and selecting its recordings in another order as eval.py does, and for comparison
+numpy.load with a dict of one array per recording. Each runs in a process of its own, with the file in the page cache.
+Prints seconds and peak memory.
 """
 
 import argparse
@@ -30,7 +31,8 @@ print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_m
 """
 WAYS = {
     'load': 'predictions.load(sys.argv[2])',
-    'load and select': 'found = predictions.load(sys.argv[2]); found.select(sorted(found.files, key=lambda f: f[::-1])).max()',
+    'load and select': 'found = predictions.load(sys.argv[2])\n'
+    'found.select(sorted(found.files, key=lambda f: f[::-1])).max()',
     'plain': 'with np.load(sys.argv[2]) as f: files, offsets, scores = f["files"], f["offsets"], f["scores"]\n'
     'assert np.isfinite(scores).all()\n'
     'found = {name: scores[a:b] for name, a, b in zip(files.tolist(), offsets.tolist(), offsets[1:].tolist())}',
@@ -45,15 +47,13 @@ def main():
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         name = os.path.join(folder, 'large.pred.npz')
-        keys = [f'train/2014/LIFECLEF2014_BIRDAMAZON_XC_WAV_RN{int(i)}.wav' for i in range(args.recordings)]
+        keys = [f'train/2014/LIFECLEF2014_BIRDAMAZON_XC_WAV_RN{i}.wav' for i in range(args.recordings)]
         rng = np.random.default_rng(0)
         with Writer(name, keys, args.classes) as writer:
             for key in keys:
                 writer.add(key, rng.random((1, args.classes), np.float32))
             writer.finish()
-        print(
-            f'{int(args.recordings)} recordings x {int(args.classes)} classes, {os.path.getsize(name) / 1000000.0:.0f} MB'
-        )
+        print(f'{args.recordings} recordings x {args.classes} classes, {os.path.getsize(name) / 1e6:.0f} MB')
         found = {way: [] for way in WAYS}
         for _ in range(args.repeats):
             for way, code in WAYS.items():

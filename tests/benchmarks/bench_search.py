@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""The search for ensemble weights: forward against hyperopt_zero, by time and by the figures on recordings not seen.
+"""The search for ensemble weights: forward against hyperopt_zero, by time and by the metrics on held-out recordings.
 
-Synthetic models in four families of differing quality and likeness; half of the recordings to search on, half held out.
-Both strategies use the same quick evaluation, 1 thread (seconds are of the processor), interleaved; the default 7 problems
-take half an hour.
+The models are synthetic, in four families that differ in quality and similarity; half of the recordings are searched
+on, half held out. Both strategies use the same fast evaluation and 1 thread, interleaved; seconds are CPU time. The
+default 7 problems take half an hour.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from birdsong.scores.ensemble import Ensemble  # noqa: E402
 
 
 def synthetic(models, recordings, classes, seed):
-    """Generator of models' scores, truth, background."""
+    """Generator of the scores of models, truth, background."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(classes, size=recordings)
     background = [rng.choice(classes, min(rng.geometric(0.5) - 1, 6), replace=False).tolist() for _ in truth]
@@ -55,19 +55,16 @@ def main():
     args = parser.parse_args()
     half = np.arange(args.recordings) < args.recordings // 2
     table = {'forward': [], 'hyperopt_zero': []}
-    print('%-8s %-14s %10s %10s %10s' % ('problem', '', 'seconds', 'searched', 'held out'))
+    print(f'{"problem":8} {"":14} {"seconds":>10} {"searched":>10} {"held out":>10}')
     for problem in range(args.problems):
         members, truth, background = synthetic(args.models, args.recordings, args.classes, problem)
         ensemble = Ensemble(members, truth, background, args.models)
         seen, unseen = np.flatnonzero(half), np.flatnonzero(~half)
         singles = np.eye(args.models)[np.argmax(sum(ensemble.evaluate(np.eye(args.models), seen)))]
         for name, weights in (('best single', singles), ('equal weights', np.ones(args.models))):
-            print(
-                '%-8d %-14s %10s %10.4f %10.4f'
-                % (problem, name, '', sum(ensemble.evaluate(weights, seen)), sum(ensemble.evaluate(weights, unseen))),
-                flush=True,
-            )
-        # What is compiled at the first use is not part of the search.
+            searched, held_out = (sum(ensemble.evaluate(weights, part)) for part in (seen, unseen))
+            print(f'{problem:<8} {name:14} {"":10} {searched:10.4f} {held_out:10.4f}', flush=True)
+        # Compile what the search uses, and import hyperopt, before the time is measured.
         ensemble.walk(singles + 1).line(0, count=2)
         ensemble.walk(singles + 1).change(0, 1)
         from hyperopt import tpe  # noqa: F401
@@ -78,11 +75,11 @@ def main():
             patience = args.trials if strategy != 'forward' else None
             weights = search.run(strategy, found, np.ones(args.models), patience, 0)
             rows.append((time.process_time() - start, found.best, sum(ensemble.evaluate(weights, unseen))))
-            print('%-8d %-14s %10.1f %10.4f %10.4f' % (problem, strategy, *rows[-1]), flush=True)
+            seconds, searched, held_out = rows[-1]
+            print(f'{problem:<8} {strategy:14} {seconds:10.1f} {searched:10.4f} {held_out:10.4f}', flush=True)
     ours, theirs = (np.median(rows, axis=0) for rows in table.values())
-    print(
-        f'medians: forward takes {ours[0] / theirs[0]:.3f} of the time (1/{theirs[0] / ours[0]:.0f}), held out {np.median(np.subtract(table["forward"], table["hyperopt_zero"])[:, 2]):+.4f}'
-    )
+    gain = np.median(np.subtract(table['forward'], table['hyperopt_zero'])[:, 2])
+    print(f'medians: forward takes 1/{theirs[0] / ours[0]:.0f} of the time, held out {gain:+.4f}')
 
 
 if __name__ == '__main__':
