@@ -6,14 +6,12 @@ where that exists, else from tests/fixtures/*.npz, which hold all of them.
 """
 
 import signal
-import subprocess
-import sys
 
 import golden_dataset as generated
 import numpy as np
 import pytest
 
-from helpers import GOLDEN_DIR, ODD_NAME, ROOT, Checkout, read_condensed, read_golden, with_standins
+from helpers import GOLDEN_DIR, ODD_NAME, Checkout, read_condensed, read_golden, run_program, with_standins
 
 
 def pytest_addoption(parser):
@@ -93,23 +91,10 @@ def checkout(tmp_path):
 
 @pytest.fixture(scope='session')
 def tiny_source(tmp_path_factory):
-    """A generated source folder: 4 species, 28 short recordings, 2 soundscapes, the known dirt. Not to be changed."""
+    """A generated source folder: 4 species, 28 short recordings, 2 soundscapes, the known faults. Not to be changed."""
     source = tmp_path_factory.mktemp('tiny') / 'source'
-    subprocess.run(
-        [
-            sys.executable,
-            str(ROOT / 'datasets' / 'demo' / 'generate.py'),
-            str(source),
-            '--species=4',
-            '--recordings=28',
-            '--shortest=1',
-            '--longest=4',
-            '--long=20',
-            '--soundscapes=1',
-            '--soundscape-seconds=15',
-        ],
-        check=True,
-    )
+    sizes = '--species=4 --recordings=28 --shortest=1 --longest=4 --long=20 --soundscapes=1 --soundscape-seconds=15'
+    assert run_program('datasets/demo/generate.py', source, *sizes.split()).returncode == 0
     return source
 
 
@@ -117,16 +102,13 @@ def tiny_source(tmp_path_factory):
 def tiny_dataset(tiny_source, tmp_path_factory):
     """Folder of the dataset made from `tiny_source`, named tiny_demo. Not to be changed: copy it for that."""
     dataset = tmp_path_factory.mktemp('tiny_datasets') / 'tiny_demo'
-    scripts = ROOT / 'datasets' / 'birdclef'
-    for script, arguments in (
-        ('xml/collect.py', [tiny_source]),
-        ('labels/recreate.py', []),
-        ('audio/convert.py', [tiny_source]),
-        ('filelists/split.py', ['--valid-list', tiny_source / 'valid_list']),
+    for script, *arguments in (
+        ('xml/collect.py', tiny_source),
+        ('labels/recreate.py',),
+        ('audio/convert.py', tiny_source),
+        ('filelists/split.py', '--valid-list', tiny_source / 'valid_list'),
     ):
-        subprocess.run(
-            [sys.executable, str(scripts / script), '--dataset', str(dataset), *map(str, arguments)], check=True
-        )
+        assert run_program(f'datasets/birdclef/{script}', '--dataset', dataset, *arguments).returncode == 0
     return dataset
 
 

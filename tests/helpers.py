@@ -263,12 +263,15 @@ def write_lines(path, lines):
     path.write_text(''.join(f'{line}\n' for line in lines))
 
 
-def run_scores(dataset, *args, program='eval.py'):
-    """Run a program of the scores in this process, in the folder of the dataset. Returns a CompletedProcess."""
-    main = importlib.import_module(program.removesuffix('.py')).main
+def run_program(path, *args, cwd=None):
+    """Run a program, given by its path below the project, in this process. Returns a CompletedProcess."""
+    path = ROOT / path
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    main = importlib.import_module(path.stem).main
     argv, folder, out, err = sys.argv, os.getcwd(), io.StringIO(), io.StringIO()
-    sys.argv = [str(ROOT / 'experiments' / program), '--dataset', str(dataset), *map(str, args)]
-    os.chdir(dataset.parent)
+    sys.argv = [str(path), *map(str, args)]
+    os.chdir(cwd or folder)
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
             importlib.import_module('birdsong.program').run(main)
@@ -279,7 +282,12 @@ def run_scores(dataset, *args, program='eval.py'):
     if isinstance(status, str):
         err.write(f'{status}\n')
         status = 1
-    return subprocess.CompletedProcess(program, status, out.getvalue(), err.getvalue())
+    return subprocess.CompletedProcess(path.name, status, out.getvalue(), err.getvalue())
+
+
+def run_scores(dataset, *args, program='eval.py'):
+    """Run a program of the scores in this process, in the folder of the dataset. Returns a CompletedProcess."""
+    return run_program(f'experiments/{program}', '--dataset', dataset, *args, cwd=dataset.parent)
 
 
 # == Scores ==

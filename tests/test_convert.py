@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from birdsong.data import audio
-from helpers import ROOT
+from helpers import ROOT, run_program
 from shared import conversion
 
 SCRIPT = ROOT / 'datasets' / 'birdclef' / 'audio' / 'convert.py'
@@ -21,11 +21,7 @@ RATE = 22050
 
 
 def run(source, dataset, *arguments):
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), str(source), '--dataset', str(dataset), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-    )
+    return run_program('datasets/birdclef/audio/convert.py', source, '--dataset', dataset, *arguments)
 
 
 def converted(source, dataset, *arguments):
@@ -113,14 +109,14 @@ def test_every_rate_keeps_length_and_pitch(tmp_path, rate):
     assert abs(amplitude - 0.5) < 0.001 and rest < 1e-4
 
 
-def test_what_is_right_already_stays_to_the_bit(tmp_path):
+def test_recordings_in_the_right_format_keep_their_samples(tmp_path):
     samples = np.random.default_rng(0).integers(-32768, 32768, 50000).astype(np.int16)
     write(tmp_path / 'source' / 'data' / 'x.wav', samples, RATE)
     converted(tmp_path / 'source', tmp_path / 'made')
     assert np.array_equal(read(tmp_path / 'made', 'train/x.wav'), samples)
 
 
-def test_quality(tmp_path):
+def test_pass_band_and_stop_band(tmp_path):
     passed, stopped = (500, 5000, 9600, 9800, 10000), (11600, 12500, 15000, 20000)
     for frequency in passed + stopped:
         # rounded here: libsndfile would cut off
@@ -148,15 +144,15 @@ def test_channels_are_averaged(tmp_path):
     assert np.abs(read(tmp_path / 'made', 'train/x.wav') - 32768 * samples.mean(axis=1)).max() <= 1
 
 
-def test_clipping_is_counted_and_numbers_that_are_none_are_mended(tmp_path):
+def test_clipping_is_counted_and_invalid_samples_become_zeros(tmp_path):
     loud = sine(0.5, RATE, level=2)
     write(tmp_path / 'source' / 'data' / 'loud.wav', loud, RATE, 'FLOAT')
     odd = sine(0.5, RATE).astype(np.float32)
     odd[[5, 6, 7]] = [[np.nan], [np.inf], [3e38]]
     write(tmp_path / 'source' / 'data' / 'odd.wav', odd, RATE, 'FLOAT')
-    told = converted(tmp_path / 'source', tmp_path / 'made')
+    line = converted(tmp_path / 'source', tmp_path / 'made')
     clips = np.count_nonzero(np.abs(np.rint(loud * 32768) + 0.5) > 32768)
-    assert f'1 undamaged but clipped ({int(clips)} samples clip in all)' in told
+    assert f'1 undamaged but clipped ({int(clips)} samples clip in all)' in line
     assert repairs(tmp_path / 'made') == {
         'train/loud.wav': (f'{int(clips)} samples clip', 'the rest is kept'),
         'train/odd.wav': ('3 samples are no numbers', 'the rest is kept'),
@@ -186,18 +182,13 @@ def break_it(path, how):
 
 def test_broken_recordings_stop_nothing(tmp_path):
     source, made = tmp_path / 'source', tmp_path / 'made'
-    for folder, key in (
-        ('data', 'train/%s.wav'),
-        ('BirdCLEF2018MonophoneTest', 'test/%s.wav'),
-        ('val/data', 'soundscapes/val/%s.wav'),
-        ('test', 'soundscapes/test/%s.wav'),
-    ):
+    for folder in 'data', 'BirdCLEF2018MonophoneTest', 'val/data', 'test':
         for how in 'empty', 'header', 'text', 'noise', 'rate 0', 'almost':
             break_it(write(source / folder / (f'{how}.wav'), sine(0.5)), how)
         write(source / folder / 'good.wav', sine(0.5))
     (source / 'data' / 'x.m4a').write_bytes(b'\0\0\0\x20ftypM4A ')
-    told = converted(source, made)
-    assert '7 left out, 18 silent' in told
+    line = converted(source, made)
+    assert '7 left out, 18 silent' in line
     noted = repairs(made)
     for folder, done in (
         ('train', 'left out'),
@@ -238,7 +229,7 @@ def test_of_a_truncated_recording_the_start_is_kept_and_noted(tmp_path, kind, su
     assert 3.8 * RATE < len(read(tmp_path / 'made', 'train/x.wav')) < 4.2 * RATE
 
 
-def test_a_length_that_was_unknown_when_the_header_was_written_is_no_fault(tmp_path):
+def test_a_header_without_length_is_no_fault(tmp_path):
     path = write(tmp_path / 'source' / 'data' / 'x.wav', sine(1))
     data = bytearray(path.read_bytes())
     data[4:8] = data[40:44] = b'\xff' * 4
@@ -295,8 +286,8 @@ def test_links_without_end_pipes_and_long_names_are_skipped_and_named(tmp_path):
     (source / 'data' / 'gone.wav').symlink_to('nowhere.wav')
     os.mkfifo(source / 'data' / 'pipe.wav')
     converted(source, made)
-    told = converted(source, made)
-    assert '0 recordings converted (0.0 hours), 1 were there; repairs.tsv: 5 left out, 0 silent' in told
+    line = converted(source, made)
+    assert '0 recordings converted (0.0 hours), 1 were there; repairs.tsv: 5 left out, 0 silent' in line
     assert {key.replace('y' * 241, 'long'): problem for key, (problem, _) in repairs(made).items()} == {
         'data/self': 'a link that leads to itself',
         'data/self.wav': 'a link that leads to itself',
@@ -304,14 +295,11 @@ def test_links_without_end_pipes_and_long_names_are_skipped_and_named(tmp_path):
         'data/pipe.wav': 'a pipe or a device, not a file',
         'data/long.wav': 'its name is longer than 240 bytes',
     }
-    subprocess.run(
-        [sys.executable, str(ROOT / 'datasets/birdclef/xml/collect.py'), str(source), '--dataset', str(made)],
-        check=True,
-    )
+    assert run_program('datasets/birdclef/xml/collect.py', source, '--dataset', made).returncode == 0
     assert (made / 'xml/repairs.tsv').read_text().count('a link that leads to itself') == 2
 
 
-def test_the_summary_tells_the_same_in_a_second_run(tmp_path):
+def test_the_summary_is_the_same_in_a_second_run(tmp_path):
     source, made = tmp_path / 'source', tmp_path / 'made'
     for recorder in 1, 2, 3:
         write(source / 'data' / (f'recorder{int(recorder)}') / '20240501_060000.wav', sine(0.2, RATE), RATE)
@@ -331,7 +319,7 @@ def test_the_summary_tells_the_same_in_a_second_run(tmp_path):
     assert found in first and found in second
 
 
-def test_notes_of_the_mp3_decoder_stay_off_the_terminal(tmp_path):
+def test_notes_of_the_mp3_decoder_are_hidden(tmp_path):
     path = write(tmp_path / 'source' / 'data' / 'x.mp3', sine(3), kind='MP3', subtype='MPEG_LAYER_III')
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2] + bytes(range(256)) * 8 + content[len(content) // 2 + 2048 :])
@@ -405,7 +393,7 @@ def test_audio_may_lie_on_other_disks(tmp_path):
     assert result.returncode == 1 and 'mounted' in result.stderr and result.stderr.count('\n') == 1
 
 
-def test_jobs_change_nothing(tmp_path, tiny_source):
+def test_the_number_of_jobs_does_not_change_the_result(tmp_path, tiny_source):
     for jobs in 1, 3:
         converted(tiny_source, tmp_path / str(jobs), '--jobs', jobs)
     one, three = (
@@ -420,7 +408,10 @@ def test_jobs_change_nothing(tmp_path, tiny_source):
 
 
 def test_memory_does_not_grow_with_the_length(tmp_path):
-    code = f'import resource, sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import convert; convert.run(sys.argv[1], sys.argv[2], 1); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)'
+    code = (
+        f'import resource, sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import convert; '
+        'convert.run(sys.argv[1], sys.argv[2], 1); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)'
+    )
     peaks = []
     for seconds in 5, 1200:
         path = write(tmp_path / str(seconds) / 'data' / 'x.wav', np.zeros((1, 2)))
@@ -439,7 +430,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path):
     assert peaks[1] - peaks[0] < 40000
 
 
-def test_two_conversions_do_not_get_in_each_others_way(tmp_path, tiny_source):
+def test_a_second_conversion_into_the_same_folder_is_refused(tmp_path, tiny_source):
     import fcntl
 
     (tmp_path / 'made' / 'audio').mkdir(parents=True)
@@ -461,7 +452,7 @@ def test_two_conversions_do_not_get_in_each_others_way(tmp_path, tiny_source):
     ],
 )
 def test_bad_arguments(arguments, status, problem):
-    result = subprocess.run([sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True)
+    result = run_program('datasets/birdclef/audio/convert.py', *arguments)
     assert result.returncode == status and problem in result.stderr and 'Traceback' not in result.stderr
 
 

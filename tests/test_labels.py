@@ -1,22 +1,21 @@
-"""Labels and metadata from XML: golden outcomes, mended faults, dirty and hostile files."""
+"""Labels and metadata from XML: the results of 2018, corrected values, damaged and hostile files."""
 
 import datetime
+import itertools
 import re
-import subprocess
-import sys
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from helpers import ROOT
+from helpers import ROOT, run_program
 from shared import metadata_values, xml_fields
 
 GOLDEN = ('misc/recreate_main', 'misc/recreate_repair')
 SCRIPTS = ROOT / 'datasets' / 'birdclef'
 
-# What differs from the original, and why: these it read wrongly or not at all, though their meaning is plain.
-MENDED_TIMES = {
+# What the original read wrongly or not at all, though its meaning is clear.
+CORRECTED_TIMES = {
     '0700': '07:00:00',
     '0715 00': '07:15:00',
     '12am': '00:00:00',
@@ -32,7 +31,7 @@ MENDED_TIMES = {
     '6:00 a.m': '06:00:00',
     ' 00': '00:00:00',
 }
-MENDED_ELEVATIONS = {
+CORRECTED_ELEVATIONS = {
     '12.5': '12',
     '1200.5': '1200',
     '-5': '-5',
@@ -44,7 +43,7 @@ MENDED_ELEVATIONS = {
     '100 to 200': '100-200',
     '100/200': '100-200',
 }
-MENDED_ELEVATIONS.update(
+CORRECTED_ELEVATIONS.update(
     (text, '100')
     for text in (
         '100 approximately m',
@@ -64,7 +63,7 @@ MENDED_ELEVATIONS.update(
 
 
 def run(script, *arguments):
-    return subprocess.run([sys.executable, str(SCRIPTS / script), *map(str, arguments)], capture_output=True, text=True)
+    return run_program(f'datasets/birdclef/{script}', *arguments)
 
 
 def xml(**fields):
@@ -99,20 +98,20 @@ def outcome(repair, text):
 
 
 @pytest.mark.parametrize(
-    'kind, repair, mended',
+    'kind, repair, corrected',
     [
-        ('repair_time', metadata_values.repair_time, MENDED_TIMES),
-        ('repair_elevation', metadata_values.repair_elevation, MENDED_ELEVATIONS),
+        ('repair_time', metadata_values.repair_time, CORRECTED_TIMES),
+        ('repair_elevation', metadata_values.repair_elevation, CORRECTED_ELEVATIONS),
     ],
 )
-def test_dirty_values_come_out_as_the_original_had_them_or_mended(golden, kind, repair, mended):
+def test_dirty_values_come_out_as_the_original_had_them_or_corrected(golden, kind, repair, corrected):
     cases = golden('misc/recreate_repair')[0][kind]
     expected = {text: value if isinstance(value, str) else None for text, value in cases.items()}
-    expected.update(mended)
+    expected.update(corrected)
     assert {text: outcome(repair, text) for text in expected} == expected
 
 
-def test_labels_come_out_as_the_original_had_them_or_mended(golden, tmp_path):
+def test_labels_come_out_as_the_original_had_them_or_corrected(golden, tmp_path):
     case = golden('misc/recreate_main')[0]
     folders = {'train': 'TrainingSet/xml', 'test': 'BirdCLEF2018MonophoneTest', 'soundscapes': 'val/data'}
     write_xml(
@@ -272,7 +271,7 @@ def test_any_bytes_are_read_as_fields_or_refused(data):
         (b'<Audio><Time>6:30</Time><Date>2010-05', '', 'well-formed'),
     ],
 )
-def test_xml_is_read_with_its_dirt(data, date, problem):
+def test_xml_is_read_despite_its_faults(data, date, problem):
     fields, problems = xml_fields.parse(data)
     assert fields['Date'] == date
     assert problem in problems[0] if problem else not problems
@@ -287,7 +286,7 @@ def test_bytes_that_are_not_utf8_are_read_as_a_windows_machine_wrote_them():
 
 BOMB = (
     '<?xml version="1.0"?><!DOCTYPE lolz [<!ENTITY a "aaaaaaaaaa">{}]><Audio><ClassId>&j;</ClassId></Audio>'.format(
-        ''.join('<!ENTITY {} "{}">'.format(b, (f'&{a};') * 10) for a, b in zip('abcdefghi', 'bcdefghij'))
+        ''.join('<!ENTITY {} "{}">'.format(b, (f'&{a};') * 10) for a, b in itertools.pairwise('abcdefghij'))
     )
 ).encode()
 READS_FILE = b'<!DOCTYPE Audio [<!ENTITY x SYSTEM "file:///etc/passwd">]><Audio><ClassId>&x;</ClassId></Audio>'
@@ -311,7 +310,7 @@ def test_entities_are_never_expanded(tmp_path):
     assert [line.split('\t')[0][-7:] for line in lines] == ['RN2.wav', 'RN3.wav', 'RN4.wav', 'RN5.wav', 'RN6.wav']
 
 
-def test_recordings_without_class_get_no_label_and_names_are_tied_by_majority(tmp_path):
+def test_recordings_without_class_get_no_label_and_classes_get_their_most_frequent_names(tmp_path):
     source = write_xml(
         tmp_path / 'source',
         {
@@ -332,7 +331,7 @@ def test_recordings_without_class_get_no_label_and_names_are_tied_by_majority(tm
     assert (labels / 'labelset').read_text().split() == ['a', 'b', 'c']
     assert (labels / 'labelset_latin').read_text().splitlines() == ['Turdus merula', 'Parus major', 'c']
     assert (labels / 'fg.tsv').read_text() == ''.join(
-        'train/2017/LIFECLEF2017_X_RN%d.wav\t%d\n' % row for row in ((1, 1), (2, 0), (4, 2))
+        f'train/2017/LIFECLEF2017_X_RN{number}.wav\t{index}\n' for number, index in ((1, 1), (2, 0), (4, 2))
     )
     assert (labels / 'bg.tsv').read_text().splitlines()[0] == 'train/2017/LIFECLEF2017_X_RN1.wav\t0,1'
     assert 'first counts' not in told
@@ -340,7 +339,7 @@ def test_recordings_without_class_get_no_label_and_names_are_tied_by_majority(tm
     assert (labels / 'labelset_2014').read_text() == ''
 
 
-def test_second_run_reads_and_writes_nothing_and_a_new_file_is_added(tmp_path):
+def test_a_second_run_reads_and_writes_nothing_except_for_new_files(tmp_path):
     source = write_xml(tmp_path / 'source', {'data/LIFECLEF2017_X_RN1.xml': xml(ClassId='b')})
     make_labels(source, tmp_path / 'made')
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / 'made').rglob('*') if path.is_file()}
@@ -382,6 +381,6 @@ def test_a_source_without_labels_and_a_damaged_table_are_one_line(tmp_path):
     (tmp_path / 'made/xml/recordings.tsv').write_text('path\nx\n')
     result = run('labels/recreate.py', '--dataset', tmp_path / 'made')
     assert result.returncode == 1 and 'line 1' in result.stderr and result.stderr.count('\n') == 1
-    # collecting again mends it
+    # collecting again creates the table again
     assert run('xml/collect.py', source, '--dataset', tmp_path / 'made').returncode == 0
     assert len(xml_fields.read_records(str(tmp_path / 'made'))) == 1

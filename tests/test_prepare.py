@@ -20,19 +20,25 @@ def prepare(checkout, *arguments, status=0):
     return result
 
 
-def test_a_source_becomes_a_checked_dataset_and_a_second_run_does_nothing(checkout, tiny_source, tmp_path):
-    result = prepare(checkout, tiny_source, '--dataset', 'tiny', '--jobs', 2)
+def test_a_source_becomes_a_checked_dataset_and_a_second_run_changes_nothing(checkout, tiny_source, tmp_path):
+    valid_list = tiny_source / 'valid_list'
+    result = prepare(checkout, tiny_source, '--dataset', 'tiny', '--jobs', 2, '--valid-list', valid_list)
     made = checkout.path / 'datasets' / 'tiny'
     assert re.search(r'tiny: 28 recordings, .* 4 classes', result.stdout)
     lists = {path.name: path.read_text().splitlines() for path in (made / 'filelists').iterdir()}
-    assert set(lists) == {'train', 'valid', 'test', 'soundscapes_val', 'soundscapes_test'}
+    assert set(lists) == {'train', 'valid', 'valid.given', 'test', 'soundscapes_val', 'soundscapes_test'}
     # one training recording is empty, one has no XML
     assert len(lists['train']) + len(lists['valid']) == 22 and len(lists['test']) == 4
     assert sum(line.endswith('left out') for line in (made / 'audio/repairs.tsv').read_text().splitlines()) == 1
-    for keys in lists.values():
+    for keys in map(lists.get, ('train', 'valid', 'test', 'soundscapes_val', 'soundscapes_test')):
         for key in keys:
             assert audio.WavFile(str(made / 'audio' / key), sample_rate=22050).length
-    # the labels are the truth
+    assert (made / 'filelists/valid').read_text() == valid_list.read_text()
+    # a broken recording of the test set keeps its row
+    repairs = (made / 'audio/repairs.tsv').read_text().splitlines()
+    silent = [line.split('\t')[0] for line in repairs if line.endswith('silence')]
+    assert silent and set(silent) <= set(lists['test'])
+    assert np.array_equal(audio.WavFile(str(made / 'audio' / silent[0])).samples, np.zeros(2205))
     truth = {
         row[0]: row[1]
         for row in (line.split('\t') for line in (tiny_source / 'truth.tsv').read_text().splitlines())
@@ -42,33 +48,15 @@ def test_a_source_becomes_a_checked_dataset_and_a_second_run_does_nothing(checko
     labels = dict(line.split('\t') for line in (made / 'labels/fg.tsv').read_text().splitlines())
     assert all(labelset[int(labels[key])] == truth[key.split('_RN')[1][:-4]] for key in lists['train'] + lists['valid'])
     before = snapshot(made)
-    result = prepare(checkout, tiny_source, '--dataset', 'tiny')
+    # the validation list need not be given again
+    result = prepare(checkout, tiny_source, '--dataset=tiny')
     after = snapshot(made)
     after.pop('audio/.convert.lock'), before.pop('audio/.convert.lock')
     assert after == before
     assert '0 recordings converted' in result.stdout and result.stdout.count('nothing new') == 2
 
 
-def test_a_broken_test_recording_keeps_its_row(checkout, tiny_source):
-    prepare(checkout, tiny_source, '--dataset=tiny')
-    made = checkout.path / 'datasets' / 'tiny'
-    silent = [
-        line.split('\t')[0]
-        for line in (made / 'audio/repairs.tsv').read_text().splitlines()
-        if line.endswith('silence')
-    ]
-    assert silent and set(silent) <= set((made / 'filelists/test').read_text().split())
-    assert np.array_equal(audio.WavFile(str(made / 'audio' / silent[0])).samples, np.zeros(2205))
-
-
-def test_a_validation_list_is_used_and_kept(checkout, tiny_source):
-    valid_list = tiny_source / 'valid_list'
-    for arguments in (['--valid-list', valid_list], []):
-        prepare(checkout, tiny_source, '--dataset', 'tiny', *arguments)
-        assert (checkout.path / 'datasets/tiny/filelists/valid').read_text() == valid_list.read_text()
-
-
-def test_each_script_runs_alone_from_anywhere(checkout, tiny_source, tmp_path):
+def test_each_program_runs_alone_from_anywhere(checkout, tiny_source, tmp_path):
     python = [f'{checkout.env["VIRTUAL_ENV"]}/bin/python']
     for script, arguments in (
         ('birdclef/xml/collect.py', [tiny_source]),
@@ -113,7 +101,7 @@ def test_bad_arguments(checkout, arguments, status, problem):
     assert problem in result.stderr and 'Traceback' not in result.output
 
 
-def test_a_failing_step_ends_it(checkout, tiny_source):
+def test_a_failing_step_ends_the_preparation(checkout, tiny_source):
     (checkout.path / 'datasets/tiny').mkdir()
     (checkout.path / 'datasets/tiny/audio').write_text('not a folder')
     result = prepare(checkout, tiny_source, '--dataset', 'tiny', status=1)

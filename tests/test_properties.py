@@ -1,7 +1,10 @@
-"""Whatever is in a file or an option, the parsers understand it, or refuse it in one line that says where."""
+"""Whatever is in a file or an option, the parsers read it, or refuse it in one line that says where."""
 
+import functools
 import os
+import pathlib
 import string
+import tempfile
 
 import numpy as np
 import pytest
@@ -35,11 +38,11 @@ NUMBER = st.one_of(
 
 
 def refused(call, *names):
-    """What `call()` returns, or None where it is refused in one line that holds `names`."""
+    """What `call()` returns, or None if it is refused in one line that contains `names`."""
     try:
         return call()
     except Problem as e:
-        line = ' '.join(str(e).split())  # as files.program prints it
+        line = ' '.join(str(e).split())  # as birdsong/program.py prints it
         assert len(line) > 10 and all(' '.join(name.split()) in line for name in names), line
         return None
 
@@ -48,7 +51,7 @@ def refused(call, *names):
 
 
 def parts(separator, count):
-    """Texts of numbers with separators, nearly as they should be."""
+    """Texts of about `count` numbers with separators."""
     return st.lists(NUMBER, min_size=count - 1, max_size=count + 1).map(separator.join)
 
 
@@ -73,7 +76,7 @@ def test_what_a_table_of_metadata_says_is_read(tmp_path, date, time, latitude, l
         time.strftime('%H:%M:%S'),
         repr(latitude),
         repr(longitude),
-        '%d-%d' % (low, low + more),
+        f'{low}-{low + more}',
     ]
     (tmp_path / 'meta.tsv').write_text('\t'.join(row) + '\n')
     found = metadata.read_table(str(tmp_path / 'meta.tsv'))['x.wav']
@@ -89,11 +92,11 @@ def test_what_a_table_of_metadata_says_is_read(tmp_path, date, time, latitude, l
 
 @given(st.lists(st.one_of(st.none(), st.floats(0, 366)), min_size=1, max_size=5), st.integers(1, 16))
 def test_an_encoded_date_is_on_a_circle(days, size):
-    cfg = config.load([], ['input_meta=date', 'input_meta.date_encoding.size=%d' % size])
+    cfg = config.load([], ['input_meta=date', f'input_meta.date_encoding.size={size}'])
     values = np.array([[np.nan if day is None else day] for day in days])
     rows = metadata.encode(values, cfg)
     assert rows.shape == (len(days), 1 + size)
-    for day, row in zip(days, rows):
+    for day, row in zip(days, rows, strict=True):
         assert row[0] == (day is not None) and (day is not None or not row.any())
     if size > 1:
         there = ~np.isnan(values[:, 0])
@@ -109,8 +112,8 @@ def test_an_encoded_date_is_on_a_circle(days, size):
         st.tuples(st.one_of(st.sampled_from(sorted(config.kinds())), WORD), st.one_of(NUMBER, TEXT, WORD)), max_size=4
     )
 )
-def test_any_assignment_is_of_its_kind_or_named(assignments):
-    lines = ['{}={}'.format(*item) for item in assignments]
+def test_any_assignment_has_its_type_or_is_refused(assignments):
+    lines = [f'{name}={value}' for name, value in assignments]
     found = refused(lambda: config.load([], lines))
     if found is not None:
         config.check({k: v for k, v in found.items()})
@@ -245,9 +248,27 @@ DAMAGES = st.lists(
 )
 
 
-def damage(path, damages):
-    """Replace bytes of a file: at a share of its length, so many, by others."""
-    content = bytearray(path.read_bytes())
+@functools.cache
+def archive(compress):
+    """Bytes of an archive of plain arrays."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, 'a.npz')
+        files.save_npz(path, {'files': np.array(['a', 'bc']), 'x': np.arange(6.0).reshape(2, 3)}, compress)
+        return path.read_bytes()
+
+
+@functools.cache
+def prediction():
+    """Bytes of a file of predictions."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, 'p.npz')
+        predictions.save(path, ['a', 'bc'], [np.ones((1, 3)), np.zeros((2, 3))])
+        return path.read_bytes()
+
+
+def write_damaged(path, content, damages):
+    """Write a file with some bytes replaced: at a share of its length, so many, by others."""
+    content = bytearray(content)
     for share, count, other in damages:
         at = int(share * len(content))
         content[at : at + count] = other
@@ -257,8 +278,7 @@ def damage(path, damages):
 @given(st.booleans(), DAMAGES)
 def test_a_damaged_archive_is_refused_or_holds_plain_arrays(tmp_path, compress, damages):
     path = tmp_path / 'a.npz'
-    files.save_npz(path, {'files': np.array(['a', 'bc']), 'x': np.arange(6.0).reshape(2, 3)}, compress)
-    damage(path, damages)
+    write_damaged(path, archive(compress), damages)
     found = refused(lambda: files.load_npz(path), 'a.npz: ')
     assert found is None or not any(value.dtype.hasobject for value in found.values())
 
@@ -267,15 +287,14 @@ def test_a_damaged_archive_is_refused_or_holds_plain_arrays(tmp_path, compress, 
 @example([(0.640625, 3, bytes(3))])
 def test_damaged_predictions_are_refused_or_finite(tmp_path, damages):
     path = tmp_path / 'p.npz'
-    predictions.save(path, ['a', 'bc'], [np.ones((1, 3)), np.zeros((2, 3))])
-    damage(path, damages)
+    write_damaged(path, prediction(), damages)
     found = refused(lambda: predictions.load(path), 'p.npz: ')
     assert found is None or np.isfinite(found.scores).all() and found.offsets[-1] == len(found.scores)
 
 
 @given(st.binary(max_size=200))
 @example(b'PK\x05\x06' + bytes(18))
-def test_any_bytes_are_no_predictions(tmp_path, content):
+def test_any_bytes_are_refused_as_predictions(tmp_path, content):
     path = tmp_path / 'p.npz'
     path.write_bytes(content)
     with pytest.raises(Problem, match='p.npz: '):

@@ -1,33 +1,27 @@
-"""File lists: a given validation list, a drawn one, recordings that leave the lists."""
+"""File lists: a given validation list, one drawn at random, and recordings that are not listed."""
 
 import collections
 import random
 import shutil
-import subprocess
 import sys
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import ROOT
+from helpers import ROOT, run_program
 from shared.xml_fields import FIELDS
 
-SCRIPTS = ROOT / 'datasets' / 'birdclef'
-sys.path[:0] = [str(SCRIPTS / folder) for folder in ('filelists',)]
+sys.path.insert(0, str(ROOT / 'datasets' / 'birdclef' / 'filelists'))
 import split
 
 
 def run(dataset, *arguments):
-    return subprocess.run(
-        [sys.executable, str(SCRIPTS / 'filelists' / 'split.py'), '--dataset', str(dataset), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-    )
+    return run_program('datasets/birdclef/filelists/split.py', '--dataset', dataset, *arguments)
 
 
 def make_dataset(folder, records, unlabelled=(), others=()):
-    """A dataset with audio files (empty: split.py doesn't open them), XML table and labels of `records`: key -> fields."""
+    """A dataset with audio files (empty, since split.py does not open them), XML table and labels of `records`."""
     for key in list(records) + list(unlabelled) + list(others):
         (folder / 'audio' / key).parent.mkdir(parents=True, exist_ok=True)
         (folder / 'audio' / key).touch()
@@ -36,7 +30,7 @@ def make_dataset(folder, records, unlabelled=(), others=()):
     (folder / 'xml' / 'recordings.tsv').write_text(''.join('\t'.join(row) + '\n' for row in rows))
     (folder / 'labels').mkdir()
     (folder / 'labels' / 'fg.tsv').write_text(
-        ''.join('{}\t{}\n'.format(key, fields['ClassId']) for key, fields in records.items())
+        ''.join(f'{key}\t{fields["ClassId"]}\n' for key, fields in records.items())
     )
     return folder
 
@@ -53,11 +47,11 @@ def many(seed=0, species=30, sessions=True):
             fields = {'ClassId': str(s)}
             if sessions and rng.random() < 0.8:
                 fields.update(
-                    Author='A%d' % rng.randrange(8),
-                    Date='2010-05-%02d' % rng.randrange(1, 29),
-                    Locality='L%d' % rng.randrange(3),
+                    Author=f'A{rng.randrange(8)}',
+                    Date=f'2010-05-{rng.randrange(1, 29):02}',
+                    Locality=f'L{rng.randrange(3)}',
                 )
-            records['train/2014/LIFECLEF2014_X_RN%d.wav' % (1000 * s + i)] = fields
+            records[f'train/2014/LIFECLEF2014_X_RN{1000 * s + i}.wav'] = fields
     return records
 
 
@@ -79,35 +73,35 @@ def test_a_drawn_list_has_every_species_on_both_sides_and_keeps_sessions_togethe
     for key, fields in records.items():
         if 'Author' in fields:
             where[fields['Author'], fields['Date'], fields['Locality']].add(key in valid)
-    parted = sum(len(sides) > 1 for sides in where.values())
+    divided = sum(len(sides) > 1 for sides in where.values())
     # only a species whose recordings are all of one session may part it
-    assert parted == 0 or '%d sessions' % parted in result.stdout
-    assert parted <= 2
+    assert divided == 0 or f'{divided} sessions' in result.stdout
+    assert divided <= 2
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5)), min_size=1, max_size=40), st.integers(0, 3))
-def test_any_collection_is_split_with_every_species_on_both_sides(recordings, seed):
-    species = {'k%02d' % i: s for i, (s, _) in enumerate(recordings)}
+def test_any_recordings_are_split_with_every_species_on_both_sides(recordings, seed):
+    species = {f'k{i:02}': s for i, (s, _) in enumerate(recordings)}
     groups = collections.defaultdict(list)
     for i, (_, group) in enumerate(recordings):
-        groups[group].append('k%02d' % i)
-    valid, parted = split.draw(species, list(groups.values()), seed=seed)
+        groups[group].append(f'k{i:02}')
+    valid, divided = split.draw(species, list(groups.values()), seed=seed)
     counts = collections.Counter(species.values())
     held = collections.Counter(species[key] for key in valid)
     for s, count in counts.items():
         assert 1 <= held[s] < count if count > 1 else held[s] == 0
-    assert parted or all(len({key in valid for key in group}) == 1 for group in groups.values())
+    assert divided or all(len({key in valid for key in group}) == 1 for group in groups.values())
     # whatever the order
     shuffled = list(species.items())
     random.Random(1).shuffle(shuffled)
     assert split.draw(dict(shuffled), [group[::-1] for group in list(groups.values())[::-1]], seed=seed) == (
         valid,
-        parted,
+        divided,
     )
 
 
-def test_one_place_is_known_by_its_name_or_its_coordinates():
+def test_a_place_is_the_same_if_its_name_or_its_coordinates_are():
     base = {name: '' for name in FIELDS}
     records = {
         'a': dict(base, Author='A', Date='2010-05-06', Locality='Here', Latitude='1', Longitude='2'),
@@ -159,7 +153,7 @@ def test_a_given_list_is_used_and_kept(tmp_path):
     assert 'nothing new' in run(made).stdout and lists(made) == first
 
 
-def test_lists_follow_what_is_there(tmp_path):
+def test_lists_are_updated_when_recordings_are_removed(tmp_path):
     records = many(sessions=False)
     made = make_dataset(tmp_path / 'made', records)
     run(made)
@@ -183,7 +177,7 @@ def test_lists_follow_what_is_there(tmp_path):
         ),
         (
             lambda made: (
-                (made / 'list').write_text(''.join('train/2014/LIFECLEF2014_X_RN%d.wav\n' % n for n in (1, 2, 3)))
+                (made / 'list').write_text(''.join(f'train/2014/LIFECLEF2014_X_RN{n}.wav\n' for n in (1, 2, 3)))
                 and ['--valid-list', made / 'list']
             ),
             'none would be left',
@@ -193,14 +187,14 @@ def test_lists_follow_what_is_there(tmp_path):
         (lambda made: (made / 'labels/fg.tsv').write_text('x\n') and [], 'line 1'),
         (lambda made: (made / 'xml/recordings.tsv').unlink() or [], 'no such file'),
         (
-            lambda made: [(made / ('audio/train/2014/LIFECLEF2014_X_RN%d.wav' % n)).unlink() for n in (1, 2)] and [],
+            lambda made: [(made / f'audio/train/2014/LIFECLEF2014_X_RN{n}.wav').unlink() for n in (1, 2)] and [],
             'at least 2',
         ),
         (lambda made: (made / 'audio/train/2014/LIFECLEF2014_X_RN2.wav').unlink() or [], 'no species has two'),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_the_lists_alone(tmp_path, fault, problem):
-    records = {'train/2014/LIFECLEF2014_X_RN%d.wav' % n: {'ClassId': str(n // 2)} for n in (1, 2, 3)}
+    records = {f'train/2014/LIFECLEF2014_X_RN{n}.wav': {'ClassId': str(n // 2)} for n in (1, 2, 3)}
     made = make_dataset(tmp_path / 'made', records)
     arguments = fault(made)
     result = run(made, *arguments)

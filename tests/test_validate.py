@@ -1,24 +1,19 @@
-"""validate.py: what a good dataset shows, and one line with a cure for each kind of fault."""
+"""validate.py: the description of a good dataset, and one line that says what to do for each kind of fault."""
 
 import shutil
 import struct
-import subprocess
-import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import ROOT
-
-SCRIPT = ROOT / 'datasets' / 'validate.py'
-sys.path.insert(0, str(ROOT / 'datasets'))
 import validate
 from birdsong.data.dataset import Dataset
+from helpers import run_program
 
 
 def run(dataset, *arguments):
-    return subprocess.run([sys.executable, str(SCRIPT), str(dataset), *arguments], capture_output=True, text=True)
+    return run_program('datasets/validate.py', dataset, *arguments)
 
 
 @pytest.fixture
@@ -180,13 +175,13 @@ FAULTS = {
 def test_a_fault_is_one_line_and_status_1(dataset, fault):
     change, problem = FAULTS[fault]
     change(dataset)
-    faults, told = validate.check(str(dataset))
-    assert not told and any(problem in line for line in faults)
-    # nothing but what follows from that fault
+    faults, described = validate.check(str(dataset))
+    assert not described and any(problem in line for line in faults)
+    # one fault may cause another
     assert len(faults) <= 2
 
 
-def test_faults_end_the_script_with_a_line_each(dataset):
+def test_each_fault_is_one_line_of_output(dataset):
     run(dataset, '--quick')
     FAULTS['recording missing'][0](dataset)
     FAULTS['class out of range'][0](dataset)
@@ -200,7 +195,7 @@ def test_faults_end_the_script_with_a_line_each(dataset):
 
 def test_faults_of_a_kind_are_counted(dataset):
     for i in range(5):
-        append('labels/fg.tsv', 'x%d.wav\t77' % i)(dataset)
+        append('labels/fg.tsv', f'x{i}.wav\t77')(dataset)
     faults, _ = validate.check(str(dataset))
     assert (
         faults == [line for line in faults if 'x0.wav' in line and '(and 4 more of this kind)' in line]
@@ -208,7 +203,7 @@ def test_faults_of_a_kind_are_counted(dataset):
     )
 
 
-def test_times_that_the_2018_scripts_wrote_are_repaired_and_stop_no_driver(dataset, capsys):
+def test_times_that_the_2018_scripts_wrote_are_corrected_and_stop_no_driver(dataset, capsys):
     meta = dataset / 'labels/meta.tsv'
     times = {
         '24:10:00': '12:10:00',
@@ -222,7 +217,7 @@ def test_times_that_the_2018_scripts_wrote_are_repaired_and_stop_no_driver(datas
         '': '',
     }
     keys = (dataset / 'filelists/train').read_text().split()
-    before = ''.join('{}\t2010-05-07\t{}\t\t\t\n'.format(*item) for item in zip(keys, times))
+    before = ''.join(f'{key}\t2010-05-07\t{time}\t\t\t\n' for key, time in zip(keys, times, strict=False))
     meta.write_text(before)
     assert validate.check(str(dataset), quick=True)[0] == []
     faults, _ = validate.check(str(dataset))
@@ -279,8 +274,8 @@ def test_prediction_needs_only_recordings_and_the_named_lists(dataset):
 def test_evaluation_needs_lists_and_labels_but_no_recordings(dataset):
     shutil.rmtree(dataset / 'audio')
     (dataset / 'filelists' / 'train').unlink()
-    faults, told = validate.check(str(dataset), purpose='evaluate')
-    assert not faults and 'recordings, 4 classes' in told[0]
+    faults, described = validate.check(str(dataset), purpose='evaluate')
+    assert not faults and 'recordings, 4 classes' in described[0]
     faults, _ = validate.check(str(dataset), purpose='evaluate', names=['test'])
     assert 'has no row in labels/fg.tsv' in faults[0]
 
@@ -297,13 +292,13 @@ def test_quick_trusts_the_index_and_the_full_check_does_not(dataset):
     'name, problem',
     [('/nowhere', 'not a dataset'), ('no_such_dataset', 'not a dataset'), ('..', 'not a name'), ('', 'not a name')],
 )
-def test_what_is_no_dataset_is_one_line(name, problem):
+def test_another_folder_is_refused_in_one_line(name, problem):
     result = run(name)
     assert result.returncode == 1 and problem in result.stderr and result.stderr.count('\n') == 1
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=['Cs']), max_size=12), min_size=6, max_size=6))
-def test_any_row_of_metadata_is_judged(fields):
+def test_any_row_of_metadata_is_checked(fields):
     row = '\t'.join(fields)
     good = validate.META_ROW.fullmatch(row)
     assert not good or row.count('\t') == 4
