@@ -34,11 +34,7 @@ def parse_arguments() -> argparse.Namespace:
     add('--dataset', help='name in datasets/, or path of a dataset (default: that of the model, else birdclef)')
     add('--filelist', default='valid', help='recordings to find the weights on (%(default)s)')
     add('--labelfile', default='fg.tsv', help='foreground species, in labels/ of the dataset (%(default)s)')
-    add(
-        '--labelfile-background',
-        metavar='FILE',
-        help='background species (bg.tsv); without it the criterion is fg',
-    )
+    add('--labelfile-background', metavar='FILE', help='background species (bg.tsv); without it the criterion is fg')
     add('--softmax', action='store_true', help='apply a softmax to the scores of each file first')
     add('--no-softmax', dest='softmax', action='store_false', help=argparse.SUPPRESS)
     add(
@@ -62,20 +58,13 @@ def parse_arguments() -> argparse.Namespace:
         help=f'evaluations (hyperopt: {PATIENCE["hyperopt"]}; greedy: {PATIENCE["greedy"]} per weight), or steps '
         f'without improvement (forward: {PATIENCE["forward"]})',
     )
-    add(
-        '--init-weights',
-        metavar='W',
-        type=float,
-        default=1,
-        help='initial weight of files that are given without one (%(default)s)',
-    )
+    add('--init-weights', metavar='W', type=float, default=1, help='initial weight of files without one (%(default)s)')
     add('--seed', type=int, default=0, help='makes the search repeatable (%(default)s)')
     add(
         '--stability',
         action='store_true',
-        help='search with several seeds and also with greedy, compare the results with each other and with the initial '
-        f'weights on {SUBSETS} random subsets of {100 * SUBSET_SHARE:.0f} %% of the recordings, and choose the one '
-        'that is best most often',
+        help='search with several seeds and also with greedy, compare the results and the initial weights on '
+        f'{SUBSETS} random subsets of {100 * SUBSET_SHARE:.0f} %% of the recordings, and choose the most frequent winner',
     )
     add('--seeds', metavar='N', type=int, default=3, help='seeds of --stability (%(default)s)')
     add(

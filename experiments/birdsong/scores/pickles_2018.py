@@ -128,8 +128,5 @@ class _Bounded:
             raise EOFError('cut off')
         return self.f.read(n)
 
-    def readinto(self, buffer):
-        return self.f.readinto(buffer)
-
     def readline(self):
         return self.f.readline()

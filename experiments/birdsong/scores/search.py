@@ -20,7 +20,7 @@ INITIAL = 'initial weights'
 BAGS = 5
 # Number of weights tried in the search along one weight, and the highest of them in multiples of its share.
 LINE_STEPS, LINE_REACH = 64, 4
-# The search along single weights ends after a round that improves the criterion by less; beyond this it overfits.
+# The search along single weights ends when a round of all improves the criterion by less; beyond this it overfits.
 MIN_GAIN = 1e-4
 # Differences below this are due to rounding.
 EPSILON = 1e-9
@@ -34,16 +34,12 @@ def criterion_value(criterion: str, maps: Sequence) -> float | np.ndarray:
 class Search:
     """Evaluates weights of an ensemble, on all or only some `recordings` (indices), and keeps the best.
 
-    `.weights` (M,) are the best weights so far, None at first, and `.best` is the value of the criterion for them. This
-    is also true after an interruption. `report(count, weights, maps)` is called for each improvement.
+    `.weights` (M,) are the best weights so far, None at first, and `.best` is the value of the criterion for them, also
+    after an interruption. `report(count, weights, maps)` is called for each improvement.
     """
 
     def __init__(
-        self,
-        ensemble: Ensemble,
-        criterion: str,
-        recordings: np.ndarray | None = None,
-        report: Callable | None = None,
+        self, ensemble: Ensemble, criterion: str, recordings: np.ndarray | None = None, report: Callable | None = None
     ):
         self.ensemble, self.criterion, self.recordings, self.report = ensemble, criterion, recordings, report
         self.best, self.weights, self.count = -np.inf, None, 0
