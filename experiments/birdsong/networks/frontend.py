@@ -1,36 +1,36 @@
-"""The input stage of a network: magnitude spectrograms, filterbanks, magnitude scales and standardisation of bands."""
+"""The frontend of a network: magnitude spectrograms, filterbanks, magnitude scales, standardisation of bands."""
 
 import math
 import re
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from birdsong.data import stft
 from birdsong.files import Problem
 from birdsong.networks.layers import Standardise, full_precision
 
-# steps that the smoother of PCEN takes in one matrix product
+# time steps that the smoother of PCEN computes by one matrix product
 SMOOTHER_BLOCK = 32
 
 
 class Magnitudes(nn.Module):
-    """Magnitude spectrograms of samples on their own device: (batch, samples) int16 or float -> (batch, frames, bins).
+    """Magnitude spectrograms: (batch, samples) int16 or float -> (batch, frames, bins), computed where the samples are.
 
-    Frames of `frame_len` at every hop, symmetric Hann window, no padding, the bins that the settings need, as
-    `stft.spectrogram` computes them.
+    The same as `stft.spectrogram` on the host: a symmetric Hann window, no padding, the bins that the settings need.
     """
 
-    def __init__(self, cfg):
+    def __init__(self, cfg: dict[str, Any]):
         super().__init__()
         self.frame_len, self.hop, self.bins = cfg['frame_len'], stft.hop(cfg), stft.num_bins(cfg)
         self.register_buffer(
             'window', torch.from_numpy(np.hanning(self.frame_len).astype(np.float32)), persistent=False
         )
 
-    def forward(self, samples):
+    def forward(self, samples: Tensor) -> Tensor:
         with torch.autocast(samples.device.type, enabled=False):
             if samples.shape[-1] < self.frame_len:
                 return self.window.new_zeros(samples.shape[:-1] + (0, self.bins))
@@ -39,9 +39,9 @@ class Magnitudes(nn.Module):
 
 
 class MelBank(nn.Module):
-    """Fixed triangular mel filterbank, undoing the int16 scale: (batch, frames, bins) -> (batch, frames, bands)."""
+    """Fixed triangular mel filterbank for int16 samples: (batch, frames, bins) -> (batch, frames, bands)."""
 
-    def __init__(self, cfg):
+    def __init__(self, cfg: dict[str, Any]):
         super().__init__()
         bank = stft.create_mel_filterbank(
             cfg['sample_rate'], cfg['frame_len'], cfg['mel_bands'], cfg['mel_min'], cfg['mel_max']
@@ -49,17 +49,18 @@ class MelBank(nn.Module):
         bank = np.asarray(bank, dtype=np.float64)[: stft.num_bins(cfg)] / 32767
         self.register_buffer('bank', torch.from_numpy(bank.astype(np.float32)), persistent=False)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return x @ self.bank
 
 
 class LearnableMelBank(nn.Module):
-    """Triangular filterbank with learnable peaks; `spaces`: the first peak in mel, then the distances between peaks.
+    """Triangular filterbank with learnable peaks: (batch, frames, bins) -> (batch, frames, bands).
 
-    In training, peaks are multiplied by one factor drawn from 1 +- `spread`.
+    `spaces` holds the first peak in mel, then the distances between neighbouring peaks. In training, all peaks are
+    multiplied by one random factor from 1 - `spread` to 1 + `spread`.
     """
 
-    def __init__(self, cfg):
+    def __init__(self, cfg: dict[str, Any]):
         super().__init__()
         self.scale, self.bins = cfg['frame_len'] / cfg['sample_rate'], cfg['frame_len'] // 2 + 1
         self.spread = cfg['arch.mel_rndspread']
@@ -70,8 +71,8 @@ class LearnableMelBank(nn.Module):
             torch.from_numpy(spaces.astype(np.float32)), requires_grad=bool(cfg['arch.mel_trainable'])
         )
 
-    def filterbank(self):
-        """(bins, bands)."""
+    def filterbank(self) -> Tensor:
+        """The filters (bins, bands)."""
         peaks = 700 * torch.expm1(self.spaces.cumsum(0) / 1127) * self.scale
         if self.training and self.spread:
             peaks = peaks * torch.empty_like(peaks[:1]).uniform_(1 - self.spread, 1 + self.spread)
@@ -79,34 +80,34 @@ class LearnableMelBank(nn.Module):
         bins = torch.arange(self.bins, dtype=peaks.dtype, device=peaks.device)[:, None]
         return torch.minimum((bins - left) / (centre - left), (bins - right) / (centre - right)).clamp_min(0)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return x @ self.filterbank()
 
 
 class Log(nn.Module):
     """log(max(1e-7, x)), or log(1 + x)."""
 
-    def __init__(self, plus_one=False):
+    def __init__(self, plus_one: bool = False):
         super().__init__()
         self.plus_one = plus_one
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return torch.log1p(x) if self.plus_one else torch.log(x.clamp_min(1e-7))
 
 
 class LearnableLog(nn.Module):
-    """log(1 + e^a x)."""
+    """log(1 + e^a x) with a learnable a."""
 
-    def __init__(self, initial=0.0):
+    def __init__(self, initial: float = 0.0):
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(float(initial)))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return torch.log1p(x * self.scale.exp())
 
 
-def power(x, exponent):
-    """x ** exponent for x >= 0; 0 at x = 0, where the gradient in x is 0, too (it would be infinite)."""
+def power(x: Tensor, exponent: Tensor) -> Tensor:
+    """x ** exponent for x >= 0. The gradient with respect to x at x = 0 is 0, instead of infinite."""
     if not x.requires_grad:
         return x**exponent
     positive = x > 0
@@ -114,21 +115,22 @@ def power(x, exponent):
 
 
 class LearnablePower(nn.Module):
-    """x ** sigmoid(a)."""
+    """x ** sigmoid(a) with a learnable a."""
 
-    def __init__(self, initial=0.0):
+    def __init__(self, initial: float = 0.0):
         super().__init__()
         self.exponent = nn.Parameter(torch.tensor(float(initial)))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return power(x, torch.sigmoid(self.exponent))
 
 
-def decayed_sum(x, decay):
-    """y[t] = decay * y[t - 1] + x[t] along axis 1 of (batch, time, bands), decay (bands,), as matrix products of blocks.
+def decayed_sum(x: Tensor, decay: Tensor) -> Tensor:
+    """y[t] = decay * y[t - 1] + x[t] along the time axis of x (batch, time, bands); decay is (bands,).
 
-    With torchaudio.functional.lfilter, PCEN takes 1.03 to 1.15 times as long on 16 excerpts of 5 to 20 s, and 0.73 times on
-    16 of 30 s (forward and backward, one core); it runs on CPU and CUDA alone.
+    Blocks are computed by matrix products; their last values, which carry over to the next blocks, recursively.
+    torchaudio.functional.lfilter makes PCEN 1.03 to 1.15 times as slow for 16 excerpts of 5 to 20 s, and 0.73 times for
+    30 s (forward and backward, one core), but runs on CPU and CUDA only.
     """
     batch, steps, bands = x.shape
     size = min(SMOOTHER_BLOCK, steps)
@@ -145,34 +147,35 @@ def decayed_sum(x, decay):
 
 
 class PCEN(nn.Module):
-    """Per-channel energy normalisation (Wang et al. 2017, arXiv:1607.05666, eq. 1 and 2), learnt for each band.
+    """Per-channel energy normalisation (Wang et al. 2017, arXiv:1607.05666, eq. 1, 2), learnable for each band.
 
-    (x / (1e-6 + M) ** alpha + delta) ** r - delta ** r with M the smoothed x, which starts at the first frame.
+    (x / (1e-6 + M) ** alpha + delta) ** r - delta ** r, where M is x smoothed over time, starting from the first frame.
     """
 
-    def __init__(self, bands, fix_alpha=False):
+    def __init__(self, bands: int, fix_alpha: bool = False):
         super().__init__()
         self.log_s = nn.Parameter(torch.full((bands,), math.log(0.025)))
         self.log_alpha = nn.Parameter(torch.zeros(bands), requires_grad=not fix_alpha)
         self.log_delta = nn.Parameter(torch.zeros(bands))
         self.log_r = nn.Parameter(torch.zeros(bands))
 
-    def smooth(self, x, before=None):
-        """Smoothed x (batch, time, bands); `before`: what came out for the frame before x (batch, bands), if any."""
+    def smooth(self, x: Tensor, before: Tensor | None = None) -> Tensor:
+        """Smoothed x (batch, time, bands). before: smoothed frame that precedes x (batch, bands), if any."""
         s = self.log_s.exp()
         first = x[:, :1] if before is None else x[:, :1] * s + before[:, None] * (1 - s)
         return decayed_sum(torch.cat([first, x[:, 1:] * s], 1), 1 - s)
 
-    def normalise(self, x, smooth):
+    def normalise(self, x: Tensor, smooth: Tensor) -> Tensor:
+        """The output for x, given the smoothed x, both (batch, time, bands)."""
         alpha, delta, r = self.log_alpha.exp(), self.log_delta.exp(), self.log_r.exp()
         return (x * (1e-6 + smooth) ** -alpha + delta) ** r - delta**r
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.normalise(x, self.smooth(x))
 
 
-def make_magnitude_scale(cfg, bands):
-    """The module that `magscale` names, or None."""
+def make_magnitude_scale(cfg: dict[str, Any], bands: int) -> nn.Module | None:
+    """The module that `magscale` names, or None for no scaling."""
     kind, initial = re.fullmatch(r'(log1p_learn|pow_learn|[a-z0-9]+):?(.*)', cfg['magscale']).groups()
     return {
         'log': Log,
@@ -185,26 +188,26 @@ def make_magnitude_scale(cfg, bands):
 
 
 class Frontend(nn.Module):
-    """Filterbank, magnitude scaling and standardisation: (batch, frames, bins) -> (batch, 1, frames, bands).
+    """Filterbank, magnitude scale and standardisation: (batch, frames, bins) -> (batch, 1, frames, bands).
 
-    Computes in float32, under autocast, too.
+    Computes in float32, even under autocast. Raises Problem for a wrong number of bins.
     """
 
-    def __init__(self, cfg):
+    def __init__(self, cfg: dict[str, Any]):
         super().__init__()
         self.bins = stft.num_bins(cfg)
         self.bands = self.bins if cfg['filterbank'] == 'none' else cfg['mel_bands']
-        self.filterbank = {'mel': MelBank, 'mel_learn': LearnableMelBank, 'none': lambda cfg: None}[cfg['filterbank']](
-            cfg
-        )
+        banks = {'mel': MelBank, 'mel_learn': LearnableMelBank}
+        self.filterbank = None if cfg['filterbank'] == 'none' else banks[cfg['filterbank']](cfg)
         self.scale = make_magnitude_scale(cfg, self.bands)
         self.centre = bool(cfg['band_centre'])
         self.standardise = Standardise(self.bands)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 3 or x.shape[2] != self.bins:
             raise Problem(
-                f'spectrograms of shape {"x".join(map(str, x.shape))} do not fit this network: it takes (batch, frames, {int(self.bins)} bins); compute them with its own sample_rate, frame_len, mel_max and filterbank'
+                f'spectrograms of shape {"x".join(map(str, x.shape))} do not fit this network: it takes '
+                f'(batch, frames, {self.bins} bins); compute them with its own sample_rate, frame_len, mel_max and filterbank'
             )
         with torch.autocast(x.device.type, enabled=False):
             x = full_precision(x)

@@ -1,16 +1,18 @@
-"""The layers that the 2018 networks are made of, as torch modules, with the original's arithmetic.
+"""The layers of the 2018 networks as torch modules, with the arithmetic of the original.
 
-Maps are (batch, channels, time, frequency). Each module that holds arrays has its parameters in the order of the
-original's files, and says by `to_original` and `from_original` how an array is laid out there.
+Maps are (batch, channels, time, frequency). Modules register their arrays in the order of the original's
+files. Where the original stores an array in another layout, `to_original` and `from_original` convert it.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from birdsong.files import Problem
 
@@ -19,59 +21,72 @@ EPSILON = 1e-4
 FACTOR = 0.1
 
 
-def orthogonal(shape, rng):
-    """A float32 array with orthonormal rows or columns over (shape[0], product of the rest), gain 1.
+def orthogonal(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """A random float32 array with orthonormal rows or columns, seen as a matrix (shape[0], product of the rest).
 
-    `rng` is a numpy generator. Saxe et al. 2013, arXiv:1312.6120, in the layout of lasagne.init.Orthogonal.
+    Saxe et al. 2013, arXiv:1312.6120, as lasagne.init.Orthogonal with gain 1.
     """
     flat = shape[0], int(np.prod(shape[1:]))
     u, _, v = np.linalg.svd(rng.normal(0.0, 1.0, flat), full_matrices=False)
     return np.ascontiguousarray((u if u.shape == flat else v).reshape(shape), dtype=np.float32)
 
 
-def full_precision(x):
-    """x, at least in float32."""
+def full_precision(x: Tensor) -> Tensor:
+    """x in float32 if it has less precision, otherwise x itself."""
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
 # == Nonlinearities and dropout ==
 
+# nonlinearities over the classes, as named by arch.prepool and arch.output
+PREPOOL = {
+    'none': lambda x: x,
+    'sigmoid': torch.sigmoid,
+    'softmax': lambda x: torch.softmax(x, 1),
+    'logsoftmax': lambda x: torch.log_softmax(x, 1),
+}
+OUTPUT = {
+    'linear': lambda x: x,
+    'sigmoid': torch.sigmoid,
+    'softmax': lambda x: torch.softmax(x, 1),
+}
 
-def reeu(x):
-    """e^x - 1 for x > 0, else 0."""
+
+def reeu(x: Tensor) -> Tensor:
+    """Rectified exponential unit: e^x - 1 for x > 0, otherwise 0."""
     return torch.expm1(F.relu(x))
 
 
 class Nonlinearity(nn.Module):
-    """lrelu (slope 0.01), relu, elu, reeu or linear. Overwrites its input where that saves memory."""
+    """lrelu (slope 0.01), relu, elu, reeu or linear. lrelu and relu overwrite their input to save memory."""
 
-    def __init__(self, kind):
+    def __init__(self, kind: str):
         super().__init__()
         self.kind = kind
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         if self.kind == 'lrelu':
             return F.leaky_relu(x, 0.01, inplace=True)
         if self.kind == 'relu':
             return F.relu(x, inplace=True)
         return {'elu': F.elu, 'reeu': reeu, 'linear': lambda x: x}[self.kind](x)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return self.kind
 
 
 class Dropout(nn.Module):
-    """Dropout with rate `rate`, scaled by 1 / (1 - rate); `kind` says what shares one draw.
+    """Dropout with probability `rate`, scaled by 1 / (1 - rate); `kind` says which values are dropped together.
 
-    independent: nothing; channels: all positions of a map; bands: channels and time; groups: the `groups` groups of
-    channels each with all positions.
+    independent: each value alone; channels: all positions of a channel; bands: all channels and times of a band;
+    groups: all positions of each of the `groups` groups of neighbouring channels.
     """
 
-    def __init__(self, rate, kind='independent', groups=1):
+    def __init__(self, rate: float, kind: str = 'independent', groups: int = 1):
         super().__init__()
         self.rate, self.kind, self.groups = float(rate), kind, groups
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         if not self.training or not self.rate:
             return x
         if self.kind == 'independent':
@@ -86,7 +101,7 @@ class Dropout(nn.Module):
             mask = mask.repeat_interleave(x.shape[1] // self.groups, 1)
         return x * mask
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f'{self.rate:g}, {self.kind}'
 
 
@@ -94,24 +109,24 @@ class Dropout(nn.Module):
 
 
 class Convolution(nn.Module):
-    """Weights (filters, channels / groups, time, frequency), as torch correlates them, and a bias if wanted.
+    """Convolution with weights (filters, channels / groups, time, frequency), and a bias if `bias`.
 
-    The original stores kernels flipped; those of dilated convolutions as (channels, filters, time, frequency), unflipped.
-    With `meanfree` each kernel has its mean over time and frequency subtracted.
+    The original stores kernels flipped, but those of dilated convolutions as (channels, filters, time, frequency) and
+    not flipped. With `meanfree`, the mean over time and frequency is subtracted from each kernel.
     """
 
     def __init__(
         self,
-        channels,
-        filters,
-        size,
-        rng,
-        stride=(1, 1),
-        padding=(0, 0),
-        dilation=(1, 1),
-        groups=1,
-        bias=False,
-        meanfree=False,
+        channels: int,
+        filters: int,
+        size: Sequence[int],
+        rng: np.random.Generator,
+        stride: Sequence[int] = (1, 1),
+        padding: Sequence[int] = (0, 0),
+        dilation: Sequence[int] = (1, 1),
+        groups: int = 1,
+        bias: bool = False,
+        meanfree: bool = False,
     ):
         super().__init__()
         self.stride, self.padding, self.dilation, self.groups = tuple(stride), tuple(padding), tuple(dilation), groups
@@ -121,74 +136,76 @@ class Convolution(nn.Module):
         self.weight = nn.Parameter(torch.from_numpy(self.from_original('weight', initial)))
         self.bias = nn.Parameter(torch.zeros(filters)) if bias else None
 
-    def kernels(self):
+    def kernels(self) -> Tensor:
+        """The weights that the convolution uses: with `meanfree`, not those that are stored."""
         return self.weight - self.weight.mean((2, 3), keepdim=True) if self.meanfree else self.weight
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.kernels(), self.bias, self.stride, self.padding, self.dilation, self.groups)
 
-    def to_original(self, name, array):
+    def to_original(self, name: str, array: np.ndarray) -> np.ndarray:
         if name == 'weight':
             array = array.swapaxes(0, 1) if self.dilated else array[:, :, ::-1, ::-1]
         return array.copy()
 
     from_original = to_original
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return 'x'.join(map(str, self.weight.shape))
 
 
 class Dense(nn.Module):
-    """Dense layer on vectors (batch, inputs), or at each time step on all channels and frequencies of maps.
+    """Dense layer on vectors (batch, inputs), or on all channels and frequencies of maps at each time step.
 
-    Weights (units, inputs), stored as (inputs, units) by the original. Maps come out as (batch, units, time, 1).
+    The output is (batch, units), or (batch, units, time, 1) for maps. Weights are (units, inputs); the original stores
+    (inputs, units).
     """
 
-    def __init__(self, inputs, units, rng, bias=False):
+    def __init__(self, inputs: int, units: int, rng: np.random.Generator, bias: bool = False):
         super().__init__()
         self.weight = nn.Parameter(torch.from_numpy(orthogonal((inputs, units), rng).T.copy()))
         self.bias = nn.Parameter(torch.zeros(units)) if bias else None
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         if x.ndim == 2:
             return F.linear(x, self.weight, self.bias)
         return F.linear(x.transpose(1, 2).flatten(2), self.weight, self.bias).transpose(1, 2)[..., None]
 
-    def to_original(self, name, array):
+    def to_original(self, name: str, array: np.ndarray) -> np.ndarray:
         return array.T.copy()
 
     from_original = to_original
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return 'x'.join(map(str, self.weight.shape))
 
 
 class Bias(nn.Module):
-    """A bias a channel, in the place of batch normalisation."""
+    """Adds a bias per channel; takes the place of batch normalisation."""
 
-    def __init__(self, channels):
+    def __init__(self, channels: int):
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return x + self.bias.view((-1,) + (1,) * (x.ndim - 2))
 
 
 class _Normalise(torch.autograd.Function):
-    """(x normalised, mean, inverse standard deviation) by torch's kernels.
+    """(normalised x, mean, inverse standard deviation) by torch's own kernels.
 
-    On the CPU, those for channels-last maps are only good to three digits, and those of the gradient are wrong where
-    the layouts of x and its gradient differ: here the two never meet.
+    On the CPU, the kernels for channels-last maps are accurate to three digits only, and the gradient is wrong if x and
+    the gradient of the output differ in memory layout. So both are converted to one layout first.
     """
 
     @staticmethod
-    def _layout(x):
+    def _layout(x: Tensor) -> torch.memory_format:
         if x.device.type != 'cpu' and x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
             return torch.channels_last
         return torch.contiguous_format
 
     @staticmethod
-    def forward(ctx, x, gamma, beta):
+    def forward(ctx: Any, x: Tensor, gamma: Tensor | None, beta: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         x = x.contiguous(memory_format=_Normalise._layout(x))
         y, mean, inv_std = torch.native_batch_norm(x, gamma, beta, None, None, True, 0.0, EPSILON)
         ctx.save_for_backward(x, gamma, mean, inv_std)
@@ -196,7 +213,7 @@ class _Normalise(torch.autograd.Function):
         return y, mean, inv_std
 
     @staticmethod
-    def backward(ctx, gradient, *_):
+    def backward(ctx: Any, gradient: Tensor, *_: None) -> tuple[Tensor | None, ...]:
         x, gamma, mean, inv_std = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=_Normalise._layout(x))
         return torch.ops.aten.native_batch_norm_backward(
@@ -205,14 +222,15 @@ class _Normalise(torch.autograd.Function):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation (Ioffe & Szegedy 2015) that averages the mean and the *inverse standard deviation*.
+    """Batch normalisation (Ioffe & Szegedy 2015, arXiv:1502.03167) of axis 1 over all other axes.
 
-    Axis 1 is normalised over all others; epsilon 1e-4, biased variance, running averages with factor 0.1.
-    `group`: a process group (True: the default one) over which batches are taken together; each process has its
-    own number of examples.
+    As in Lasagne, it keeps running averages of the mean and the *inverse standard deviation* (not the variance), with
+    factor 0.1, epsilon 1e-4 and the biased variance.
+    `group`: None, or a process group (True: the default one) whose batches are normalised together. They may differ in
+    size.
     """
 
-    def __init__(self, channels, affine=True):
+    def __init__(self, channels: int, affine: bool = True):
         super().__init__()
         self.beta = nn.Parameter(torch.zeros(channels)) if affine else None
         self.gamma = nn.Parameter(torch.ones(channels)) if affine else None
@@ -220,7 +238,7 @@ class BatchNorm(nn.Module):
         self.register_buffer('inv_std', torch.ones(channels))
         self.group = None
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return F.batch_norm(x, self.mean, self.inv_std**-2, self.gamma, self.beta, False, 0.0, 0.0)
         if self.group is not None:
@@ -232,14 +250,14 @@ class BatchNorm(nn.Module):
             self.inv_std.lerp_(inv_std.to(self.inv_std.dtype), FACTOR)
         return x
 
-    def _synchronised(self, x):
+    def _synchronised(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         from torch.distributed.nn.functional import all_reduce
 
         group = dist.group.WORLD if self.group is True else self.group
         dtype, full = x.dtype, full_precision(x)
         axes = [0] + list(range(2, x.ndim))
         shape = [1, -1] + [1] * (x.ndim - 2)
-        # The mean first: the mean of squares about it doesn't suffer from cancellation.
+        # Two passes, because E[x^2] - E[x]^2 would lose precision by cancellation.
         count = full.new_full((1,), full.numel() // full.shape[1])
         total = all_reduce(torch.cat([full.sum(axes), count]), group=group)
         mean = total[:-1] / total[-1]
@@ -250,45 +268,52 @@ class BatchNorm(nn.Module):
             full = full * self.gamma.view(shape) + self.beta.view(shape)
         return full.to(dtype), mean.detach(), inv_std.detach()
 
-    def folded(self):
-        """(scale, shift) of the channels in prediction."""
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """(scale, shift) of each channel, to which the layer amounts in prediction."""
         scale = self.inv_std if self.gamma is None else self.gamma * self.inv_std
         shift = -self.mean * scale
         return scale, shift if self.beta is None else self.beta + shift
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return str(len(self.mean))
 
 
 class Standardise(BatchNorm):
     """Batch normalisation of each frequency band over batch and time, without scale and shift; (batch, time, bands)."""
 
-    def __init__(self, bands):
+    def __init__(self, bands: int):
         super().__init__(bands, affine=False)
 
-    def forward(self, x):
-        # bands become the channels of a map in channels-last order: nothing is copied
+    def forward(self, x: Tensor) -> Tensor:
+        # (batch, bands, time, 1) is a map in channels-last order, so this copies nothing
         return super().forward(x[:, None].permute(0, 3, 2, 1)).permute(0, 3, 2, 1)[:, 0]
 
-    def to_original(self, name, array):
+    def to_original(self, name: str, array: np.ndarray) -> np.ndarray:
         return array[None]
 
-    def from_original(self, name, array):
+    def from_original(self, name: str, array: np.ndarray) -> np.ndarray:
         return array[0] if array.ndim == 2 and len(array) == 1 else array
 
 
 # == Pooling within maps ==
 
 
-def windows(x, size, stride, dilation=(1, 1)):
-    """View of the windows of maps: (batch, channels, steps, bands, *size)."""
+def windows(x: Tensor, size: Sequence[int], stride: Sequence[int], dilation: Sequence[int] = (1, 1)) -> Tensor:
+    """View of the windows of maps: (batch, channels, time, frequency, *size)."""
     for axis in (0, 1):
         x = x.unfold(2 + axis, (size[axis] - 1) * dilation[axis] + 1, stride[axis])[..., :: dilation[axis]]
     return x
 
 
-def pool(x, kind, size, stride, dilation=(1, 1), sharpness=1.0):
-    """Windows of maps to their max, mean or log-mean-exp."""
+def pool(
+    x: Tensor,
+    kind: str,
+    size: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int] = (1, 1),
+    sharpness: float = 1.0,
+) -> Tensor:
+    """The max, mean or log-mean-exp (as `kind` says: max, mean, logmeanexp) of each complete window of maps."""
     if kind == 'max':
         return F.max_pool2d(x, size, stride, 0, dilation)
     if kind == 'mean' and tuple(dilation) == (1, 1):
@@ -300,24 +325,25 @@ def pool(x, kind, size, stride, dilation=(1, 1), sharpness=1.0):
 
 
 class Pool(nn.Module):
-    """max or mean of windows, or log-mean-exp with sharpness `sharpness`; incomplete windows are dropped.
+    """`pool` as a module. A negative size counts from that of the map: -1 for all of it, -2 for all but one.
 
-    A negative size is that of the map plus 1 plus it.
+    stride: the size by default. Raises Problem for maps smaller than the window.
     """
 
-    def __init__(self, kind, size, stride=None, sharpness=1.0):
+    def __init__(self, kind: str, size: Sequence[int], stride: Sequence[int] | None = None, sharpness: float = 1.0):
         super().__init__()
         self.kind, self.size, self.stride, self.sharpness = kind, tuple(size), stride and tuple(stride), sharpness
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         size = [s if s > 0 else x.shape[2 + i] + 1 + s for i, s in enumerate(self.size)]
         if min(size) < 1:
+            wanted = 'x'.join(map(str, self.size))
             raise Problem(
-                f'pooling over {"x".join(map(str, self.size))}: the map has only {int(x.shape[2])} x {int(x.shape[3])} positions; use longer excerpts'
+                f'pooling over {wanted}: the map has only {x.shape[2]} x {x.shape[3]} positions; use longer excerpts'
             )
         return pool(x, self.kind, size, self.stride or size, sharpness=self.sharpness)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f'{self.kind}, {"x".join(map(str, self.size))}'
 
 
@@ -327,14 +353,14 @@ class Pool(nn.Module):
 class ConvLayer(nn.Module):
     """[dropout], convolution or dense layer, batch normalisation or bias, nonlinearity."""
 
-    def __init__(self, linear, units, batch_norm, nonlin, dropout=None):
+    def __init__(self, linear: nn.Module, units: int, batch_norm: bool, nonlin: str, dropout: Dropout | None = None):
         super().__init__()
         self.dropout = dropout
         self.linear = linear
         self.norm = BatchNorm(units) if batch_norm else None
         self.nonlin = Nonlinearity(nonlin)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         if self.dropout is not None:
             x = self.dropout(x)
         x = self.linear(x)
@@ -344,36 +370,37 @@ class ConvLayer(nn.Module):
 
 
 class Activation(nn.Module):
-    """Batch normalisation (or a bias) and relu, as between the layers of residual blocks."""
+    """Batch normalisation (or a bias) and relu, as in residual units."""
 
-    def __init__(self, channels, batch_norm):
+    def __init__(self, channels: int, batch_norm: bool):
         super().__init__()
         self.norm = BatchNorm(channels) if batch_norm else Bias(channels)
         self.nonlin = Nonlinearity('relu')
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.nonlin(self.norm(x))
 
 
 class ResidualUnit(nn.Module):
     """Pre-activation residual unit (He et al. 2016, arXiv:1603.05027) with 'same' padding.
 
-    The first convolution takes the stride; the second has dilation 2 if `dilated`. Where width or resolution change,
-    the shortcut is a 1x1 convolution with bias (`project`, and whenever the output is narrower), the strided mean
-    of the input, or strided input (`pool`, `slice`), the latter two added into the first channels.
+    The first convolution has the stride; the second has dilation 2 if `dilated`. `leading`: with an activation before
+    the first convolution. If the number of channels or the resolution changes, `shortcut` says how the input is added:
+    project: after a 1x1 convolution with bias (always, if there are fewer channels than before); pool: its mean over
+    windows of the stride, to the first channels; slice: the positions that the stride keeps, to the first channels.
     """
 
     def __init__(
         self,
-        channels,
-        filters,
-        size,
-        rng,
-        stride=(1, 1),
-        leading=True,
-        dilated=False,
-        shortcut='project',
-        batch_norm=True,
+        channels: int,
+        filters: int,
+        size: Sequence[int],
+        rng: np.random.Generator,
+        stride: Sequence[int] = (1, 1),
+        leading: bool = True,
+        dilated: bool = False,
+        shortcut: str = 'project',
+        batch_norm: bool = True,
     ):
         super().__init__()
         same = [s // 2 for s in size]
@@ -392,12 +419,12 @@ class ResidualUnit(nn.Module):
             Convolution(channels, filters, (1, 1), rng, self.stride, bias=True) if self.kind == 'project' else None
         )
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         y = x if self.leading is None else self.leading(x)
         y = self.conv2(self.inner(self.conv1(y)))
         return self.add(x, y)
 
-    def add(self, x, y):
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
         """y plus the shortcut of x."""
         if self.shortcut is not None:
             return y + self.shortcut(x)
@@ -409,22 +436,26 @@ class ResidualUnit(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """`units` residual units, and one more activation if `end`."""
+    """`units` residual units of `filters` channels; the stride is that of the first.
+
+    start: no leading activation in the first unit; end: an activation after the last; act_bug: no leading activation in
+    the other units, either, as in models of 2018; dilated, shortcut: see ResidualUnit.
+    """
 
     def __init__(
         self,
-        units,
-        channels,
-        filters,
-        size,
-        rng,
-        stride=(1, 1),
-        start=False,
-        end=False,
-        dilated=False,
-        shortcut='project',
-        act_bug=False,
-        batch_norm=True,
+        units: int,
+        channels: int,
+        filters: int,
+        size: Sequence[int],
+        rng: np.random.Generator,
+        stride: Sequence[int] = (1, 1),
+        start: bool = False,
+        end: bool = False,
+        dilated: bool = False,
+        shortcut: str = 'project',
+        act_bug: bool = False,
+        batch_norm: bool = True,
     ):
         super().__init__()
         self.units = nn.ModuleList(
@@ -443,22 +474,7 @@ class ResidualBlock(nn.Module):
         )
         self.end = Activation(filters, batch_norm) if end else None
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         for unit in self.units:
             x = unit(x)
         return x if self.end is None else self.end(x)
-
-
-# == Functions that arch.prepool and arch.output name ==
-
-PREPOOL = {
-    'none': lambda x: x,
-    'sigmoid': torch.sigmoid,
-    'softmax': lambda x: torch.softmax(x, 1),
-    'logsoftmax': lambda x: torch.log_softmax(x, 1),
-}
-OUTPUT = {
-    'linear': lambda x: x,
-    'sigmoid': torch.sigmoid,
-    'softmax': lambda x: torch.softmax(x, 1),
-}
