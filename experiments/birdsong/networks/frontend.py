@@ -205,9 +205,10 @@ class Frontend(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 3 or x.shape[2] != self.bins:
+            shape = 'x'.join(map(str, x.shape))
             raise Problem(
-                f'spectrograms of shape {"x".join(map(str, x.shape))} do not fit this network: it takes '
-                f'(batch, frames, {self.bins} bins); compute them with its own sample_rate, frame_len, mel_max and filterbank'
+                f'spectrograms of shape {shape} do not fit this network: it takes (batch, frames, {self.bins} bins); '
+                'compute them with its own sample_rate, frame_len, mel_max and filterbank'
             )
         with torch.autocast(x.device.type, enabled=False):
             x = full_precision(x)
