@@ -35,45 +35,35 @@ from birdsong.files import Problem
 YEARS = '2014', '2015', '2017'
 RATE = 44100
 # Names of species that do not exist are combined from these.
-GENERA, EPITHETS = map(
-    str.split,
-    (
-        'Cantor Silvula Fluvicanor Montavis Arboricen Nebulus Pratincus Umbracen Trillator Lunavis Ripacus Solivox '
-        'Ventulus Altipes Rubecen Noctivox Campavis Litorcen Aurovox Frondicus',
-        'minor major griseus viridis rufus albus niger montanus silvaticus palustris australis borealis striatus '
-        'maculatus elegans modestus vulgaris rarus cantans tacitus ornatus pallidus fuscus roseus caeruleus brevis '
-        'longipes solitarius gregarius andinus amazonicus riparius collaris cristatus flavus aureus umbrinus nocturnus '
-        'matutinus vespertinus',
-    ),
+GENERA, EPITHETS = (
+    'Cantor Silvula Fluvicanor Montavis Arboricen Nebulus Pratincus Umbracen Trillator Lunavis Ripacus Solivox '
+    'Ventulus Altipes Rubecen Noctivox Campavis Litorcen Aurovox Frondicus',
+    'minor major griseus viridis rufus albus niger montanus silvaticus palustris australis borealis striatus maculatus '
+    'elegans modestus vulgaris rarus cantans tacitus ornatus pallidus fuscus roseus caeruleus brevis longipes '
+    'solitarius gregarius andinus amazonicus riparius collaris cristatus flavus aureus umbrinus nocturnus matutinus '
+    'vespertinus',
 )
-AUTHORS = (
-    'Ana Souza',
-    'José Peña',
-    'Mary Finch',
-    'Jörg Müller',
-    'P. & Q. Heron',
-    'Inês Ávila',
-    'Tom Wren',
-    'Lucía Nuñez',
-)
+GENERA, EPITHETS = GENERA.split(), EPITHETS.split()
+AUTHORS = 'Ana Souza', 'José Peña', 'Mary Finch', 'Jörg Müller', 'P. & Q. Heron', 'Inês Ávila', 'Tom Wren'
+AUTHORS += ('Lucía Nuñez',)
 PLACES = 'Rio Claro', 'Alto Verde', 'Lagoa', 'Cerro Azul', 'São Bento', 'Las Piedras', 'Mata Funda', 'Quebrada'
 
 Syllable = collections.namedtuple('Syllable', 'kind ratio seconds width speed')
 Species = collections.namedtuple('Species', 'class_id genus name year pitch dialects place spread elevation day hour')
 Recording = collections.namedtuple('Recording', 'media species part session')
 Session = collections.namedtuple('Session', 'when_and_where author bird')
+Rng, Bird = np.random.Generator, tuple[float, float, int]
 # What is wrong with recordings, or special about them.
-FAULTS = {
-    'train': 'zero bytes, no xml, truncated, clipped, bad xml, latin-1, synonym, upper case, stereo, 48000, 22050, '
-    '24 bit, 8 bit, long',
-    'test': 'zero bytes, header only, stereo, latin-1',
-}
+TRAIN_FAULTS = 'zero bytes, no xml, truncated, clipped, bad xml, latin-1, synonym, upper case, stereo, 48000, 22050'
+FAULTS = {'train': f'{TRAIN_FAULTS}, 24 bit, 8 bit, long', 'test': 'zero bytes, header only, stereo, latin-1'}
+# How many other recordings of the species must remain if a fault makes a recording useless.
+MUST_REMAIN = {('zero bytes', 'train'): 2, ('no xml', 'train'): 2, ('header only', 'test'): 1}
 
 
 # == Species ==
 
 
-def make_syllable(rng: np.random.Generator, kind: int) -> Syllable:
+def make_syllable(rng: Rng, kind: int) -> Syllable:
     """A random syllable of a kind from 0 to 6, see `sing_syllable`."""
     return Syllable(kind, rng.uniform(0.85, 1.2), rng.uniform(0.07, 0.35), rng.uniform(1.15, 1.6), rng.uniform(18, 45))
 
@@ -149,20 +139,13 @@ def sing_syllable(syllable: Syllable, pitch: float, tempo: float, rate: int) -> 
     return wave * (edge * edge * (3 - 2 * edge))
 
 
-def sing(
-    species: Species,
-    rng: np.random.Generator,
-    bird: tuple[float, float, int],
-    seconds: float,
-    rate: int,
-    start: float | None = None,
-) -> np.ndarray:
-    """Song of one bird with pauses, from `start` seconds on, as float32 samples of amplitude 1 or less."""
+def sing(species: Species, rng: Rng, bird: Bird, seconds: float, rate: int, start: float = -1) -> np.ndarray:
+    """Song of one bird with pauses, from `start` seconds on, if given, as float32 samples of amplitude 1 or less."""
     result = np.zeros(int(seconds * rate), np.float32)
     pitch, tempo = species.pitch * bird[0], bird[1]
     parts, pattern, gap, pause = species.dialects[bird[2]]
     voices = [sing_syllable(part, pitch, tempo, rate) for part in parts]
-    position = (rng.uniform(0, 0.6) if start is None else start) * rate
+    position = (rng.uniform(0, 0.6) if start < 0 else start) * rate
     while position < len(result):
         loudness = rng.uniform(0.6, 1)
         for which in pattern:
@@ -177,13 +160,12 @@ def sing(
     return result * np.float32(0.7)
 
 
-def noise(rng: np.random.Generator, samples: int, rate: int) -> np.ndarray:
+def noise(rng: Rng, samples: int, rate: int) -> np.ndarray:
     """Noise of wind and microphone, sometimes with insects, as float32 samples of about unit power."""
     white = rng.standard_normal(samples, dtype=np.float32)
     pole = rng.uniform(0.9, 0.98)
-    wind = scipy.signal.lfilter(np.float32([1 - pole]), np.float32([1, -pole]), white) / np.float32(
-        np.sqrt((1 - pole) / (1 + pole))
-    )
+    wind = scipy.signal.lfilter(np.float32([1 - pole]), np.float32([1, -pole]), white)
+    wind = wind / np.float32(np.sqrt((1 - pole) / (1 + pole)))
     result = np.float32(rng.uniform(0.2, 0.7)) * white + wind
     if rng.random() < 0.3:
         t = np.arange(samples, dtype=np.float32) / rate
@@ -192,19 +174,12 @@ def noise(rng: np.random.Generator, samples: int, rate: int) -> np.ndarray:
     return result
 
 
-def individual(rng: np.random.Generator) -> tuple[float, float, int]:
+def individual(rng: Rng) -> Bird:
     """Relative pitch, relative tempo and dialect of one bird."""
     return np.exp(0.04 * rng.standard_normal()), np.exp(0.08 * rng.standard_normal()), int(rng.integers(2))
 
 
-def scene(
-    rng: np.random.Generator,
-    foreground: Species,
-    others: list[Species],
-    bird: tuple[float, float, int],
-    seconds: float,
-    rate: int,
-) -> np.ndarray:
+def scene(rng: Rng, foreground: Species, others: list[Species], bird: Bird, seconds: float, rate: int) -> np.ndarray:
     """A recording of a bird of species `foreground`, with `others` in the background and noise; float32 in -1..1."""
     result = sing(foreground, rng, bird, seconds, rate)
     for other in others:
@@ -218,7 +193,7 @@ def scene(
 # == Metadata ==
 
 
-def when_and_where(rng: np.random.Generator, species: Species) -> tuple[datetime.date, float, float, float, int]:
+def when_and_where(rng: Rng, species: Species) -> tuple[datetime.date, float, float, float, int]:
     """Date, hour (with fraction), latitude, longitude and elevation of a session of recordings of a species."""
     day = int(species.day + 75 * rng.standard_normal()) % 365
     date = datetime.date(int(rng.integers(2005, 2017)), 1, 1) + datetime.timedelta(days=day)
@@ -233,7 +208,7 @@ def xml_text(rows: list[tuple]) -> str:
     return f'<?xml version="1.0" encoding="UTF-8"?>\n<Audio>\n{"".join(lines)}</Audio>\n'
 
 
-def spell_time(rng: np.random.Generator, hour: float) -> str:
+def spell_time(rng: Rng, hour: float) -> str:
     """A time of day in one of the spellings of those who record birds."""
     h, m = int(hour), int(hour % 1 * 60)
     if rng.random() < 0.75:
@@ -244,7 +219,7 @@ def spell_time(rng: np.random.Generator, hour: float) -> str:
     return spellings[rng.integers(7)]
 
 
-def spell_elevation(rng: np.random.Generator, metres: int) -> str:
+def spell_elevation(rng: Rng, metres: int) -> str:
     """An elevation in one of the spellings of those who record birds."""
     if rng.random() < 0.75:
         return str(metres)
@@ -253,22 +228,17 @@ def spell_elevation(rng: np.random.Generator, metres: int) -> str:
     return (*spellings, thousands, 'sea level', '?')[rng.integers(8)]
 
 
-def describe(
-    rng: np.random.Generator, one: Recording, species: Species, others: list[Species], session: Session
-) -> list[tuple]:
+def describe(rng: Rng, one: Recording, species: Species, others: list[Species], session: Session) -> list[tuple]:
     """Rows (tag, value) of the XML of a recording; without the species if it belongs to the test set."""
     date, hour, latitude, longitude, elevation = session.when_and_where
     known = one.part != 'test'
     rows = [('MediaId', one.media), ('FileName', wav_name(species, one.media))]
     if known:
         rows += [('ClassId', species.class_id)]
+    rows += [('Date', date.isoformat()), ('Time', spell_time(rng, hour)), ('Country', 'Demoland')]
+    rows += [('Locality', f'{PLACES[one.session % len(PLACES)]} {one.session}')]
+    rows += [('Latitude', f'{latitude:.4f}'), ('Longitude', f'{longitude:.4f}')]
     rows += [
-        ('Date', date.isoformat()),
-        ('Time', spell_time(rng, hour)),
-        ('Country', 'Demoland'),
-        ('Locality', f'{PLACES[one.session % len(PLACES)]} {one.session}'),
-        ('Latitude', f'{latitude:.4f}'),
-        ('Longitude', f'{longitude:.4f}'),
         ('Elevation', spell_elevation(rng, elevation)),
         ('Author', AUTHORS[session.author]),
         ('AuthorID', f'DEMO{session.author:05}'),
@@ -286,7 +256,7 @@ def describe(
     return remove_values(rng, [*rows, ('Comments', '')], date)
 
 
-def remove_values(rng: np.random.Generator, rows: list[tuple], date: datetime.date) -> list[tuple]:
+def remove_values(rng: Rng, rows: list[tuple], date: datetime.date) -> list[tuple]:
     """Rows of XML, some of them without a field, with an empty field, or with an incomplete date."""
     if rng.random() < 0.15:
         gone = ('Date', 'Time', 'Latitude', 'Elevation')[rng.integers(4)]
@@ -324,12 +294,7 @@ def plan(seed: int, species: list[Species], recordings: int) -> list[Recording]:
 
 
 def choose_faults(recordings: list[Recording]) -> dict[int, str]:
-    """Dict of media id -> what is wrong with that recording, or special about it.
-
-    The species with the most recordings get the faults. A species keeps two recordings for training besides one that a
-    fault makes useless, and in the test set one besides one that is only a header.
-    """
-    useless = {'zero bytes': {'train': 2, 'test': 0}, 'no xml': {'train': 2}, 'header only': {'test': 1}}
+    """Dict of media id -> fault of that recording. The species with the most recordings left gets the next fault."""
     result = {}
     for part, kinds in FAULTS.items():
         left = collections.defaultdict(list)
@@ -338,7 +303,7 @@ def choose_faults(recordings: list[Recording]) -> dict[int, str]:
                 left[recording.species].append(recording.media)
         for kind in kinds.split(', '):
             s = max(left, key=lambda s: (len(left[s]), -s))  # noqa: B023
-            if len(left[s]) > useless.get(kind, {}).get(part, 0):
+            if len(left[s]) > MUST_REMAIN.get((kind, part), 0):
                 result[left[s].pop()] = kind
     return result
 
@@ -363,13 +328,7 @@ def folders_of(one: Recording, species: Species) -> tuple[str, str]:
 
 
 def write_recording(
-    rng: np.random.Generator,
-    path: str,
-    species: Species,
-    others: list[Species],
-    bird: tuple[float, float, int],
-    seconds: float,
-    fault: str,
+    rng: Rng, path: str, species: Species, others: list[Species], bird: Bird, seconds: float, fault: str
 ) -> None:
     """Write a recording of a bird, in pieces of 30 seconds, so that memory does not grow with its length."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -471,11 +430,9 @@ def generate(out: str, options: argparse.Namespace) -> str:
         write_text(os.path.join(out, f'TrainingSet/{kind}/._LIFECLEF2014_BIRDAMAZON_XC_WAV_RN1.{kind}'), '\0\5\26\7')
     write_text(os.path.join(out, 'valid_list'), ''.join(f'{key}\n' for key in valid))
     write_text(os.path.join(out, 'truth.tsv'), ''.join('\t'.join(map(str, row)) + '\n' for row in truth))
-    test = sum(one.part == 'test' for one in recordings)
-    return (
-        f'{len(recordings)} recordings of {len(species)} species, {test} of them for the test, '
-        f'and {2 * options.soundscapes} soundscapes'
-    )
+    test, soundscapes = sum(one.part == 'test' for one in recordings), 2 * options.soundscapes
+    total = f'{len(recordings)} recordings of {len(species)} species'
+    return f'{total}, {test} of them for the test, and {soundscapes} soundscapes'
 
 
 def parse_options() -> argparse.Namespace:

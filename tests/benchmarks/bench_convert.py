@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Conversion of 44.1 kHz stereo to 22.05 kHz mono: datasets/birdclef/audio/convert.py against ffmpeg.
 
-Baseline, the recipe of 2018: `ffmpeg` once a file, 8 at a time. Both convert the same corpus of short and long files
-into an empty folder, start of the programs included, one after the other (A B A B); printed is the median of the
-ratios' times, per format, and the quality of both. The disk is synced before each run.
+The baseline is the method of 2018: one process of `ffmpeg` per file, 8 at a time. Both convert the same files, short
+and long, into an empty folder, in turns, including the start of the programs. Printed are the median times and the
+median of the ratios for each format, and the quality of both. The disk is synced before each run.
 """
 
 import argparse
@@ -33,41 +33,19 @@ PASS = 500, 1000, 3000, 5000, 8000, 9600, 9800, 10000
 STOP = 11600, 12000, 13000, 15000, 17000, 20000
 
 
-def ffmpeg(source, target):
-    subprocess.run(
-        [
-            'ffmpeg',
-            '-v',
-            'error',
-            '-nostdin',
-            '-y',
-            '-i',
-            source,
-            '-ac',
-            '1',
-            '-ar',
-            str(TARGET),
-            '-sample_fmt',
-            's16',
-            target,
-        ],
-        check=True,
-    )
+def by_ffmpeg(source, out):
+    def convert(name):
+        form = '-ac', '1', '-ar', str(TARGET), '-sample_fmt', 's16'
+        target = os.path.join(out, f'{os.path.splitext(name)[0]}.wav')
+        path = os.path.join(source, 'data', name)
+        subprocess.run(['ffmpeg', '-v', 'error', '-nostdin', '-y', '-i', path, *form, target], check=True)
 
-
-def theirs(source, out):
     os.makedirs(out)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        folder = os.path.join(source, 'data')
-        list(
-            pool.map(
-                lambda name: ffmpeg(os.path.join(folder, name), os.path.join(out, f'{os.path.splitext(name)[0]}.wav')),
-                sorted(os.listdir(folder)),
-            )
-        )
+        list(pool.map(convert, sorted(os.listdir(os.path.join(source, 'data')))))
 
 
-def ours(source, out):
+def by_us(source, out):
     subprocess.run([sys.executable, CONVERT, source, '--dataset', out], check=True, stdout=subprocess.DEVNULL)
 
 
@@ -77,35 +55,33 @@ def make_corpus(folder, suffix, seconds):
     os.makedirs(os.path.join(folder, 'data'))
     for i, length in enumerate(seconds):
         t = np.arange(int(length * RATE)) / RATE
-        song = (
-            0.3 * np.sin(2 * np.pi * (3000 * t + 200 * np.sin(2 * np.pi * 7 * t))) * (np.sin(2 * np.pi * 0.7 * t) > 0)
-        )
+        song = 0.3 * np.sin(2 * np.pi * (3000 * t + 200 * np.sin(2 * np.pi * 7 * t)))
+        song *= np.sin(2 * np.pi * 0.7 * t) > 0
         samples = song[:, None] + 0.02 * rng.standard_normal((len(t), 2))
-        with soundfile.SoundFile(
-            os.path.join(folder, 'data', f'x{int(i):03}.{suffix}'), 'w', RATE, 2, subtype, format=kind
-        ) as f:
+        path = os.path.join(folder, 'data', f'x{i:03}.{suffix}')
+        with soundfile.SoundFile(path, 'w', RATE, 2, subtype, format=kind) as f:
             for start in range(0, len(samples), 1 << 18):
                 f.write(samples[start : start + (1 << 18)])
 
 
 def measure(convert, work):
-    """Quality of a conversion: (worst SNR of sines up to 8 kHz in dB, worst residue of sines above 11.6 kHz in dB, largest
-    change of level from 9.6 to 10 kHz in dB), each against the sine that went in."""
+    """Quality of a conversion in dB, compared with the sines that were converted: (worst signal-to-noise ratio up to
+    8 kHz, largest remainder of sines above 11.6 kHz, largest change of level from 9.6 to 10 kHz)."""
     source, out = os.path.join(work, 'tones'), os.path.join(work, 'tones_out')
     os.makedirs(os.path.join(source, 'data'))
     n = 4 * RATE
     for f in PASS + STOP:
         sine = LEVEL * np.sin(2 * np.pi * f * np.arange(n) / RATE + 1)
-        # rounded here: libsndfile would cut off
+        # rounded here, since libsndfile would truncate
         samples = np.rint(32768 * np.repeat(sine[:, None], 2, axis=1)).astype(np.int16)
-        soundfile.write(os.path.join(source, 'data', f'f{int(f):05}.wav'), samples, RATE, 'PCM_16')
+        soundfile.write(os.path.join(source, 'data', f'f{f:05}.wav'), samples, RATE, 'PCM_16')
     convert(source, out)
     snr, residue, level = [], [], []
     power = LEVEL**2 / 2
     for f in PASS + STOP:
-        path = os.path.join(out, f'f{int(f):05}.wav')
+        path = os.path.join(out, f'f{f:05}.wav')
         if not os.path.exists(path):
-            path = os.path.join(out, 'audio', 'train', f'f{int(f):05}.wav')
+            path = os.path.join(out, 'audio', 'train', f'f{f:05}.wav')
         samples = soundfile.read(path)[0]
         ideal = LEVEL * np.sin(2 * np.pi * f * np.arange(len(samples)) / TARGET + 1)
         inner = slice(TARGET // 2, -TARGET // 2)
@@ -123,9 +99,9 @@ def measure(convert, work):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--rounds', type=int, default=7, help='runs of each (7)')
+    parser.add_argument('--rounds', type=int, default=7, help='measured runs of each (7)')
     parser.add_argument('--formats', default=','.join(FORMATS), help=f'which of {",".join(FORMATS)}')
-    parser.add_argument('--folder', default=None, help="where to work (the system's temporary folder)")
+    parser.add_argument('--folder', default=None, help="folder for temporary files (default: the system's)")
     args = parser.parse_args()
     if not shutil.which('ffmpeg'):
         print('bench_convert.py: needs ffmpeg for the baseline, which is not installed; nothing measured')
@@ -135,11 +111,11 @@ def main():
     seconds = [5] * 20 + [15] * 12 + [40] * 5 + [120] * 2 + [300]
     print(f'{len(seconds)} files, {sum(seconds) / 60:.0f} minutes; {len(os.sched_getaffinity(0))} cores for both')
     with tempfile.TemporaryDirectory(dir=args.folder) as work:
-        print('%-8s %10s %10s %8s %8s' % ('format', 'ffmpeg', 'ours', 'ratio', 'target'))
+        print(f'{"format":8} {"ffmpeg":>10} {"ours":>10} {"ratio":>8} {"target":>8}')
         for suffix in args.formats.split(','):
             source = os.path.join(work, suffix)
             make_corpus(source, suffix, seconds)
-            times = {theirs: [], ours: []}
+            times = {by_ffmpeg: [], by_us: []}
             for number in range(args.rounds + 1):
                 for convert in times:
                     out = os.path.join(work, 'out')
@@ -150,18 +126,17 @@ def main():
                     if number:
                         times[convert].append(time.perf_counter() - start)
                     shutil.rmtree(out)
-            ratio = statistics.median(a / b for a, b in zip(times[theirs], times[ours]))
-            print(
-                f'{suffix:8} {statistics.median(times[theirs]):8.2f} s {statistics.median(times[ours]):8.2f} s {ratio:7.2f}x {FORMATS[suffix][2]:7.1f}x',
-                flush=True,
-            )
+            medians = ' '.join(f'{statistics.median(times[convert]):8.2f} s' for convert in times)
+            ratio = statistics.median(a / b for a, b in zip(times[by_ffmpeg], times[by_us], strict=True))
+            print(f'{suffix:8} {medians} {ratio:7.2f}x {FORMATS[suffix][2]:7.1f}x', flush=True)
             shutil.rmtree(source)
-        print('%-30s %10s %10s %10s' % ('quality', 'ffmpeg', 'ours', 'target'))
+        print(f'{"quality":30} {"ffmpeg":>10} {"ours":>10} {"target":>10}')
         results = zip(
-            ('SNR, 0.5 to 8 kHz', 'residue of 11.6 to 20 kHz', 'level, 9.6 to 10 kHz, change'),
-            measure(theirs, work),
-            measure(ours, work),
+            ('SNR, 0.5 to 8 kHz', 'rest of 11.6 to 20 kHz', 'change of level, 9.6 to 10 kHz'),
+            measure(by_ffmpeg, work),
+            measure(by_us, work),
             ('>= 90', '<= -88', '<= 0.1'),
+            strict=True,
         )
         for what, a, b, target in results:
             print(f'{what:30} {a:7.2f} dB {b:7.2f} dB {target:>10}')
