@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
-"""Run a command N times at once, as processes that work together: launch.py N COMMAND...
+"""Run a command N times at once, as processes that train one network together: launch.py N COMMAND...
 
-They find each other through a file in memory and talk over the loopback interface, so that nothing listens on the
-network; `Team` in device.py is their side of it. If one of them fails, or this program gets a signal, all of them
-end. The exit status is that of the first failure (one that is lost without another doesn't count), 128 + N for signal N.
+If one of them fails, or this program gets a signal, all of them end. The exit status is that of the first failure, or
+128 + N for signal N. A process that only ends because it lost another (exit status 70) does not count as the first.
 """
 
 import contextlib
@@ -11,27 +10,18 @@ import os
 import signal
 import sys
 
+from birdsong.training.processes import LOST, environment
+
 # seconds from SIGTERM to SIGKILL
 GRACE = 5
-# exit status of a process that ends because another is gone, or for no fault of its input: worth another try
-LOST = 70
 
 
 def main() -> int:
     if len(sys.argv) < 3 or not sys.argv[1].isdecimal() or not int(sys.argv[1]):
         sys.exit('Usage: launch.py N COMMAND...')
-    size, command = int(sys.argv[1]), sys.argv[2:]
-    # Without a name, it is readable by this user alone and leaves nothing behind, whatever ends the processes.
+    size = int(sys.argv[1])
+    # A file in memory has no name: only these processes can read it, and nothing of it remains when they end.
     store = os.memfd_create('store', 0)
-    environment = dict(
-        os.environ,
-        WORLD_SIZE=str(size),
-        TEAM_STORE=f'/proc/self/fd/{store}',
-        GLOO_SOCKET_IFNAME='lo',
-        NCCL_SOCKET_IFNAME='=lo',
-        NCCL_RAS_ENABLE='0',
-    )
-    environment.setdefault('OMP_NUM_THREADS', '1')
     running, status = set(), 0
 
     def send(number):
@@ -51,14 +41,9 @@ def main() -> int:
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
             signal.signal(number, lambda number, _: end(128 + number))
     for rank in range(size):
-        running.add(
-            os.posix_spawnp(
-                'setpriv',
-                ['setpriv', '--pdeathsig', 'KILL', *command],
-                dict(environment, RANK=str(rank), LOCAL_RANK=str(rank)),
-            )
-        )
-    if status:  # the signal came before all of them were there
+        command = ['setpriv', '--pdeathsig', 'KILL', *sys.argv[2:]]
+        running.add(os.posix_spawnp(command[0], command, environment(size, rank, store)))
+    if status:  # the signal came before all of them had started
         end(status)
     while running:
         pid, code = os.wait()

@@ -15,6 +15,8 @@ EXPERIMENTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DEFAULTS = os.path.join(EXPERIMENTS, 'defaults.vars')
 # Settings that programs, not users, add to a model, with the kinds of their values.
 DERIVED = {'classes': 'int 1..', 'bins': 'int 1..'}
+# Settings that change how fast results are computed, but not the results.
+INDIFFERENT = ('bg_threads', 'bg_processes')
 
 Value = int | float | str
 Settings = dict[str, Value]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from birdsong import devices
+from birdsong.config import INDIFFERENT
 from birdsong.data import audio, stft
 from birdsong.data.feeds import TestFeed
 from birdsong.data.prefetch import run_ahead
@@ -34,7 +35,7 @@ def rows_key(net: Network, dataset_name: str, cfg: dict, options: dict) -> str:
     digest = hashlib.sha256()
     for name, value in net.state_dict().items():
         digest.update(name.encode() + b' ' + value.numpy().tobytes())
-    relevant = {k: v for k, v in cfg.items() if k not in ('bg_threads', 'bg_processes')}
+    relevant = {k: v for k, v in cfg.items() if k not in INDIFFERENT}
     return json.dumps([digest.hexdigest(), dataset_name, relevant, options], sort_keys=True)
 
 
@@ -82,7 +83,7 @@ class Predictor:
         self.net = compiled.for_inference(self.plain)
         self.hop, self.frame_len = stft.hop(cfg), cfg['frame_len']
         self.longest, self.overlap = round(cfg['len_max'] * cfg['fps']), round(cfg['len_min'] * cfg['fps'])
-        self.on_device = cfg['spectrogram'] == 'device' or cfg['spectrogram'] == 'auto' and device.type == 'cuda'
+        self.on_device = devices.computes_spectrograms(cfg, device)
         self.magnitudes = Magnitudes(cfg).to(device) if self.on_device and cfg['arch'] else None
 
     def frames(self, samples: np.ndarray) -> int:

@@ -1,38 +1,43 @@
 """The state of a training run between epochs: arrays and a description, in one file without pickle.
 
-A resumed run equals an uninterrupted one. A state that doesn't fit the command is refused, saying what differs,
-unless the user wants to continue anyway.
+A run that continues from a state gives the same result as one without interruption. A state that does not fit the command
+is refused with a message that lists the differences, unless the user wants to continue anyway.
 """
 
 import hashlib
 import json
 import os
+from typing import Any
 
 import numpy as np
 
+from birdsong.config import INDIFFERENT
+from birdsong.data.dataset import Dataset
 from birdsong.files import Problem, load_npz, save_npz
 
 FORMAT = 1
-# settings that don't change the result, and `bins`, which the arrays themselves say
-INDIFFERENT = {'bg_threads', 'bg_processes', 'bins'}
-# settings that only say how long to go on, and what to write of it
+# Settings that only say how long to train, and what to write of it.
 DURATION = ('epochs', 'patience', 'trials_of_patience', 'save', 'first_params_log')
+# Settings that may differ between a state and a run. `bins` is known from the shapes of the arrays.
+MAY_DIFFER = {*INDIFFERENT, *DURATION, 'bins'}
+
+Groups = dict[str, dict[str, np.ndarray]]
 
 
-def fingerprint(dataset, lists=('train', 'valid')):
-    """Short digest of what a data set's lists and labels say."""
+def fingerprint(dataset: Dataset) -> str:
+    """Short digest of the lists and labels of a dataset that training reads."""
     digest = hashlib.sha256()
-    for folder, names in (('filelists', lists), ('labels', ('labelset', 'fg.tsv', 'bg.tsv', 'meta.tsv'))):
+    for folder, names in (('filelists', ('train', 'valid')), ('labels', ('labelset', 'fg.tsv', 'bg.tsv', 'meta.tsv'))):
         for name in names:
             path = os.path.join(dataset.path, folder, name)
             if os.path.exists(path):
                 with open(path, 'rb') as f:
-                    digest.update(('%s %d\n' % (name, os.path.getsize(path))).encode() + f.read())
+                    digest.update(f'{name} {os.path.getsize(path)}\n'.encode() + f.read())
     return digest.hexdigest()[:16]
 
 
-def save(filename, arrays, **description):
-    """Write a state; `arrays` is a dict of dicts of arrays by group name, `description` must be writable as JSON."""
+def save(filename: str, arrays: Groups, **description: Any) -> None:
+    """Write a state: arrays by group and name, and a description, which must be writable as JSON."""
     flat = {
         f'{group}|{name}': np.asarray(value) for group, members in arrays.items() for name, value in members.items()
     }
@@ -41,16 +46,16 @@ def save(filename, arrays, **description):
 
 
 def restart(filename: str) -> str:
-    """What to do to train from scratch in spite of a state, in words: under a claim, the user sees the claim's folder alone."""
+    """What the user can do to train from scratch although there is a state; under a claim, the folder of the claim is deleted."""
     claimed = os.path.dirname(filename) == os.environ.get('CLAIM_WORK')
     return f'delete {filename.removesuffix(".state") + ".npz.lock" if claimed else filename} to train from scratch'
 
 
-def load(filename: str, anyway: bool = False, **expected):
-    """(arrays, description) of a state as given to `save`, and a list of what differs, in words.
+def load(filename: str, anyway: bool = False, **expected: Any) -> tuple[Groups, dict[str, Any], list[str]]:
+    """Arrays and description of a state as given to `save`, and a list of its differences from `expected`.
 
-    Raises Problem if the file is damaged, of another format, or, unless `anyway`, if any of the `expected` parts of the
-    description (settings among them, except those of INDIFFERENT and DURATION) is another.
+    Raises Problem if the file is damaged or of another format, or, unless `anyway`, if any of the `expected` parts of the
+    description (settings among them, except those of MAY_DIFFER) is different.
     """
     flat = load_npz(filename, cure=restart(filename))
     try:
@@ -59,18 +64,7 @@ def load(filename: str, anyway: bool = False, **expected):
         raise Problem(f'{filename}: not the state of a training run; {restart(filename)}') from None
     if description.get('format') != FORMAT:
         raise Problem(f'{filename}: its format was {description.get("format")}, now {FORMAT}; {restart(filename)}')
-    differing = []
-    for key, now in expected.items():
-        then = description.get(key)
-        if isinstance(now, dict):
-            then = then if isinstance(then, dict) else {}
-            differing += [
-                '{}={}, now {}'.format(k, then.get(k, 'unset'), now.get(k, 'unset'))
-                for k in sorted(set(then) | set(now))
-                if k not in INDIFFERENT and k not in DURATION and then.get(k) != now.get(k)
-            ]
-        elif then != now:
-            differing.append(f'{key} was {then}, now {now}')
+    differing = differences(description, expected)
     if differing and not anyway:
         more = f' and {len(differing) - 4} more' if len(differing) > 4 else ''
         raise Problem(
@@ -82,3 +76,20 @@ def load(filename: str, anyway: bool = False, **expected):
         group, _, name = key.partition('|')
         arrays.setdefault(group, {})[name] = value
     return arrays, description, differing
+
+
+def differences(description: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    """What is different in a description, one line per item; settings in MAY_DIFFER do not count."""
+    found = []
+    for key, now in expected.items():
+        then = description.get(key)
+        if isinstance(now, dict):
+            then = then if isinstance(then, dict) else {}
+            found += [
+                f'{k}={then.get(k, "unset")}, now {now.get(k, "unset")}'
+                for k in sorted(set(then) | set(now))
+                if k not in MAY_DIFFER and then.get(k) != now.get(k)
+            ]
+        elif then != now:
+            found.append(f'{key} was {then}, now {now}')
+    return found

@@ -1,14 +1,16 @@
-"""MODEL.run.json: with what, when and where a model was made."""
+"""MODEL.run.json: the command, settings, versions, host and time that a model was made with, and its metrics by epoch."""
 
 import datetime
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import resource
 import socket
 import subprocess
 import sys
+from typing import Any
 
 from birdsong.files import writing
 
@@ -23,29 +25,38 @@ def _version(package):
 
 
 def _revision():
+    command = ['git', 'describe', '--always', '--dirty']
+    folder = os.path.dirname(os.path.abspath(__file__))
     try:
-        return (
-            subprocess.run(
-                ['git', 'describe', '--always', '--dirty'],
-                cwd=os.path.dirname(os.path.abspath(__file__)),
-                capture_output=True,
-                text=True,
-                timeout=10,
-            ).stdout.strip()
-            or None
-        )
+        answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
+    return answer.stdout.strip() or None
 
 
-def now():
+def now() -> str:
+    """The time in UTC, as ISO 8601 writes it."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds')
 
 
-class Record:
-    """What is known of a run; `write` says how far it came, each time it is called."""
+def read(filename: str) -> dict[str, Any]:
+    """What a record says, or an empty dict if it is missing or damaged."""
+    try:
+        with open(filename, encoding='utf-8') as f:
+            known = json.load(f)
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
-    def __init__(self, filename, **known):
+
+class Record:
+    """MODEL.run.json: what is known of a run from its start on (`known`), and what `add_epoch` and `write` add.
+
+    Each entry of `metrics` is a dict of one epoch: 'epoch', counted from 1, its metrics by name (None if not finite), the
+    learning 'rate' and the 'seconds' it took.
+    """
+
+    def __init__(self, filename: str, **known: Any):
         self.filename = filename
         self.known = dict(
             command=sys.argv,
@@ -57,12 +68,22 @@ class Record:
             started=now(),
             **known,
         )
+        self.metrics = []
 
-    def write(self, **news):
+    def resume(self, epoch: int) -> None:
+        """Take over the metrics up to an epoch from the record that an interrupted run left."""
+        self.metrics = [row for row in read(self.filename).get('metrics', []) if row['epoch'] <= epoch]
+
+    def add_epoch(self, epoch: int, metrics: dict[str, float], rate: float, seconds: float) -> None:
+        """Note the metrics of an epoch."""
+        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        self.metrics.append({'epoch': epoch, **finite, 'rate': rate, 'seconds': round(seconds, 1)})
+
+    def write(self, **news: Any) -> None:
+        """Write the file, with further entries."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        self.known.update(
-            news, written=now(), peak_memory_MB=round(peak / (1 << 20 if sys.platform == 'darwin' else 1 << 10))
-        )
+        unit = 1 << 20 if sys.platform == 'darwin' else 1 << 10
+        self.known.update(news, written=now(), peak_memory_MB=round(peak / unit), metrics=self.metrics)
         with writing(self.filename, 'w') as f:
             json.dump(self.known, f, indent=1)
             f.write('\n')

@@ -1,0 +1,46 @@
+"""What a training run is fed with, drawn or timed, for the settings plot_datafeed and benchmark_datafeed."""
+
+import time
+
+import numpy as np
+from tqdm import tqdm
+
+from birdsong import devices
+from birdsong.training.trainer import Trainer
+
+
+def plot(trainer: Trainer, filename: str) -> None:
+    """Draw the spectrograms of the first batches into a PNG file."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(4, 4, figsize=(16, 10), squeeze=False)
+    excerpts = (
+        spect
+        for batch in trainer.feed.batches(0, 16)
+        for spect in trainer.inputs(devices.to_device(batch, trainer.device))[0].cpu().numpy()
+    )
+    for axis, spect in zip(axes.flat, excerpts, strict=False):
+        axis.imshow(np.log1p(spect).T, origin='lower', aspect='auto')
+    figure.tight_layout()
+    figure.savefig(filename)
+    print(f'wrote {filename}')
+
+
+def benchmark(trainer: Trainer, count: int) -> None:
+    """Print how fast the first `count` batches are made."""
+    cfg = trainer.cfg
+    hop = int(cfg['sample_rate'] // cfg['fps'])  # samples per frame
+    samples = 0
+    start = time.perf_counter()
+    for batch in tqdm(trainer.feed.batches(0, count), 'feed', count, disable=None):
+        for key, samples_per_column in ('samples', 1), ('spect', hop):
+            if key in batch:
+                samples += batch[key].shape[0] * batch[key].shape[1] * samples_per_column
+    seconds = time.perf_counter() - start
+    print(
+        f'{count} batches in {seconds:.1f} s: {count / seconds:.1f} batches/s, '
+        f'{samples / cfg["sample_rate"] / seconds:.0f} x real time'
+    )

@@ -1,0 +1,25 @@
+"""What launch.py and the processes that it starts agree on. Without torch, so that launch.py starts at once."""
+
+import os
+
+# Exit status of a process that ends because another process or a GPU failed: worth another try.
+LOST = 70
+
+
+def environment(size: int, rank: int, store: int) -> dict[str, str]:
+    """Environment of process `rank` of `size`; `store` is a file descriptor that all of them inherit.
+
+    The processes find each other through that file and talk over the loopback interface, so that nothing listens on the
+    network.
+    """
+    return {
+        'OMP_NUM_THREADS': '1',
+        **os.environ,
+        'WORLD_SIZE': str(size),
+        'RANK': str(rank),
+        'LOCAL_RANK': str(rank),
+        'TEAM_STORE': f'/proc/self/fd/{store}',
+        'GLOO_SOCKET_IFNAME': 'lo',
+        'NCCL_SOCKET_IFNAME': '=lo',
+        'NCCL_RAS_ENABLE': '0',
+    }

@@ -1,0 +1,180 @@
+"""A training run: epochs until the schedule ends, and what is written after each of them."""
+
+import itertools
+import math
+import os
+import time
+
+import numpy as np
+
+from birdsong.data.dataset import Dataset
+from birdsong.files import Problem, save_npz
+from birdsong.training import checkpoint
+from birdsong.training.provenance import Record
+from birdsong.training.schedule import COLUMNS, Schedule
+from birdsong.training.trainer import Arrays, Trainer
+
+
+class Run:
+    """Trains the network of a `Trainer` by its settings.
+
+    The process that leads the team writes: a line per epoch to standard output, the metrics of all epochs to
+    `record` and, with `save_errors`, to ROOT.err.npz, with `keep_state` all that is needed to continue to ROOT.state,
+    and, with the setting `first_params_log`, the first parameters over time to ROOT.hist.npz.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        trainer: Trainer,
+        dataset: Dataset,
+        record: Record,
+        keep_state: bool = False,
+        save_errors: bool = False,
+    ):
+        validate = trainer.valid_feed is not None
+        self.root, self.trainer, self.record = root, trainer, record
+        self.keep_state, self.save_errors = keep_state, save_errors
+        self.state_file = f'{root}.state'
+        self.schedule = Schedule(trainer.cfg, validate)
+        self.columns = COLUMNS if validate else COLUMNS[:1]
+        # what must be the same for a state to be continued
+        self.identity = dict(
+            settings=trainer.cfg,
+            data=checkpoint.fingerprint(dataset),
+            validate=validate,
+            amp=trainer.amp,
+            processes=trainer.team.size,
+        )
+        self.errors = []  # per epoch, the values of `columns`
+        self.changes = []  # what differs from the command that the run was started with
+        self.best = self.latest = trainer.arrays()
+        named = ((name, p) for name, p in trainer.net.named_parameters() if p.requires_grad)
+        self.first = dict(itertools.islice(named, trainer.cfg['first_params']))
+        self.history = []  # lists of the values of `first`
+
+    def resume(self, anyway: bool = False) -> None:
+        """Continue from the state file if there is one.
+
+        Raises Problem if the state does not fit this run; with `anyway` only if it is of another network.
+        """
+        if not os.path.exists(self.state_file):
+            return
+        arrays, description, differing = checkpoint.load(self.state_file, anyway, **self.identity)
+        self.best = arrays.get('best_net', {}), arrays.get('best_opt', {})
+        self.latest = arrays['net'], arrays['opt']
+        try:
+            self.trainer.restore(*self.latest)
+        except RuntimeError as e:
+            reason = str(e).splitlines()[-1].strip()
+            cure = checkpoint.restart(self.state_file)
+            raise Problem(f'{self.state_file}: is of another network ({reason}); {cure}') from None
+        randoms = arrays.get(f'random{self.trainer.team.rank}')
+        if randoms:
+            self.trainer.set_random_state(randoms)
+        width = len(self.columns)
+        self.errors = [(row + [math.nan] * width)[:width] for row in arrays['run']['errors'].tolist()]
+        self._resume_history(arrays.get('history', {}))
+        self._resume_schedule(description, differing)
+        self.record.resume(self.schedule.epoch)
+
+    def _resume_history(self, arrays: Arrays) -> None:
+        if len(arrays) == len(self.first):  # else the setting first_params has changed
+            columns = [arrays[str(i)] for i in range(len(arrays))]
+            self.history = [list(values) for values in zip(*columns, strict=True)]
+
+    def _resume_schedule(self, description: dict, differing: list[str]) -> None:
+        cfg, before = self.trainer.cfg, description['settings']
+        self.schedule.resume(description['schedule'], bool(differing))
+        if differing and before.get('initial_eta'):
+            self.schedule.eta *= cfg['initial_eta'] / before['initial_eta']
+        epoch = self.schedule.epoch
+        self.changes = description.get('changes', []) + [f'after epoch {epoch}: {change}' for change in differing]
+        if self.trainer.team.leads:
+            longer = [f'{k}={cfg[k]} (was {before.get(k, "unset")})' for k in checkpoint.DURATION if cfg[k] != before.get(k)]
+            words = f', with {", ".join(longer)}' if longer else ''
+            print(f'going on from {self.state_file} after epoch {epoch}{words}', flush=True)
+
+    def train(self) -> None:
+        """Train until the schedule ends."""
+        schedule, trainer = self.schedule, self.trainer
+        remember = self._remember if self.first and trainer.cfg['first_params_log'] else None
+        while not schedule.finished:
+            started, rate = time.perf_counter(), schedule.eta
+            trainer.optimiser.eta = rate
+            row = [trainer.epoch(schedule.epoch, remember)]
+            if trainer.valid_feed is not None:
+                row += trainer.validate()
+            self.errors.append(row)
+            went_back = self._advance(row)
+            randoms = self._random_states()
+            if trainer.team.leads:
+                seconds = time.perf_counter() - started
+                self._report(row, rate, seconds, went_back)
+                self._write(row, rate, seconds, randoms)
+        if trainer.team.leads and self.history:
+            columns = zip(*self.history, strict=True)
+            save_npz(
+                f'{self.root}.hist.npz', {k: np.array(values) for k, values in zip(self.first, columns, strict=True)}
+            )
+
+    def result(self) -> tuple[Arrays, int]:
+        """Arrays of the network to save, by the setting `save`, and the number of epochs after which it was there."""
+        cfg = self.trainer.cfg
+        keep_best = cfg['save'] == 'best' or not cfg['save'] and cfg['patience']
+        if keep_best and self.errors:
+            return self.best[0], self.schedule.best_epoch + 1
+        return self.latest[0], self.schedule.epoch
+
+    def _remember(self) -> None:
+        self.history.append([p.detach().cpu().numpy().copy() for p in self.first.values()])
+
+    def _advance(self, row: list[float]) -> bool:
+        """Tell the schedule the metrics of an epoch. Returns whether the network went back to its best epoch."""
+        action = self.schedule.advance(dict(zip(self.columns, row, strict=True)))
+        self.latest = self.trainer.arrays()
+        if action == 'keep':
+            self.best = self.latest
+        elif action == 'back':
+            self.trainer.restore(*self.best)
+            self.latest = self.best
+        return action == 'back'
+
+    def _random_states(self) -> list[Arrays]:
+        """The random state of each process; nothing without `keep_state`."""
+        mine = self.trainer.random_state() if self.keep_state else {}
+        return [dict(zip(mine, states, strict=True)) for states in self.trainer.team.gather(list(mine.values()))]
+
+    def _report(self, row: list[float], rate: float, seconds: float, went_back: bool) -> None:
+        schedule = self.schedule
+        words = ', '.join(
+            f'{name.replace("_", " ")} {value:.4f}' for name, value in zip(self.columns, row, strict=True)
+        )
+        back = ''
+        if went_back:
+            back = f', back to epoch {schedule.best_epoch + 1} (trial {schedule.trial} of {schedule.trials} ended)'
+        print(f'epoch {schedule.epoch}: {words}, rate {rate:.3g}, {seconds:.1f} s{back}', flush=True)
+
+    def _write(self, row: list[float], rate: float, seconds: float, randoms: list[Arrays]) -> None:
+        """Write what this run keeps of an epoch."""
+        errors = np.array(self.errors)
+        if self.save_errors:
+            columns = np.array(self.columns)
+            # arr_0 is the name under which scripts of 2018 read the errors
+            save_npz(f'{self.root}.err.npz', {'errors': errors, 'columns': columns, 'arr_0': errors})
+        changes = {'changes': self.changes} if self.changes else {}
+        if self.keep_state:
+            groups = dict(
+                net=self.latest[0],
+                opt=self.latest[1],
+                best_net=self.best[0],
+                best_opt=self.best[1],
+                run={'errors': errors},
+                **{f'random{rank}': states for rank, states in enumerate(randoms)},
+            )
+            if self.history:
+                columns = zip(*self.history, strict=True)
+                groups['history'] = {str(i): np.array(values) for i, values in enumerate(columns)}
+            checkpoint.save(self.state_file, groups, schedule=self.schedule.position(), **changes, **self.identity)
+        self.record.add_epoch(self.schedule.epoch, dict(zip(self.columns, row, strict=True)), rate, seconds)
+        self.record.write(epochs=self.schedule.epoch, **changes)

@@ -1,0 +1,204 @@
+"""A network in training: steps, epochs and validation, on one process or several."""
+
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from birdsong import config, devices
+from birdsong.data import stft
+from birdsong.data.dataset import Dataset
+from birdsong.data.feeds import TrainFeed, ValidFeed
+from birdsong.files import Problem
+from birdsong.networks import model
+from birdsong.networks.frontend import Magnitudes
+from birdsong.scores import metrics
+from birdsong.training import costs, optim, pseudo_labels
+from birdsong.training.distributed import Team
+
+# Batches between two looks at the loss, each of which makes the host wait for the device.
+CHECK_EVERY = 50
+
+Arrays = dict[str, np.ndarray]
+
+
+def find_all(filenames: str) -> str:
+    """The files A:B that a setting names, as `config.find` finds each."""
+    return ':'.join(map(config.find, filenames.split(':')))
+
+
+def load_teacher(cfg: dict[str, Any], classes: int, num_meta: int, device: torch.device) -> torch.nn.Module:
+    """The network that the setting `ban` names, built by its own settings and ready to predict.
+
+    Raises Problem if the file or the settings do not fit `cfg`, the settings of the student.
+    """
+    filename = config.find(cfg['ban'])
+    own = config.load([filename + '.vars']) if os.path.exists(filename + '.vars') else dict(cfg)
+    model.note_bins(own, filename)
+    for key in ('sample_rate', 'frame_len', 'fps', 'input_meta'):
+        if own[key] != cfg[key]:
+            raise Problem(f'ban={cfg["ban"]}: the teacher was trained with {key}={own[key]}, not {cfg[key]}')
+    if own['arch'] and cfg['arch'] and stft.num_bins(own) != stft.num_bins(cfg):
+        bins = stft.num_bins(own)
+        raise Problem(
+            f'ban={cfg["ban"]}: the teacher takes {bins} frequency bins, the student {stft.num_bins(cfg)}; train with '
+            f'the filterbank and mel_max of the teacher, or with filterbank=none and bins={bins}'
+        )
+    teacher = model.build(own, classes, num_meta)
+    model.load(teacher, filename)
+    return teacher.to(device).eval().requires_grad_(False)
+
+
+class Trainer:
+    """A network in training, with its feeds, its optimiser and, if there is one, its teacher.
+
+    validate: whether `validate` will be called, which needs the validation list.
+    amp: whether to compute in mixed precision.
+    """
+
+    def __init__(
+        self, cfg: dict[str, Any], dataset: Dataset, validate: bool, device: torch.device, amp: bool, team: Team
+    ):
+        self.cfg, self.device, self.team, self.amp = cfg, device, team, amp
+        self._make_feeds(dataset, validate)
+        classes, num_meta = dataset.num_classes, self.feed.num_meta
+        torch.manual_seed(cfg['seed'])
+        self.net = model.build(cfg, classes, num_meta)
+        if cfg['init_from']:
+            model.load(self.net, find_all(cfg['init_from']))
+        self.net.to(device)
+        self.teacher = load_teacher(cfg, classes, num_meta, device) if cfg['ban'] else None
+        self.optimiser = optim.make_optimiser(self.net, cfg)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=amp and devices.amp_type(device) == torch.float16)
+        self.parallel = self.net
+        if team.size > 1:
+            model.synchronise(self.net)
+            device_ids = [device.index] if device.type == 'cuda' else None
+            self.parallel = DistributedDataParallel(self.net, device_ids=device_ids, broadcast_buffers=False)
+            torch.manual_seed(cfg['seed'] + 1000003 * team.rank)  # dropout differs from process to process
+
+    def _make_feeds(self, dataset: Dataset, validate: bool) -> None:
+        cfg = self.cfg
+        on_device = devices.computes_spectrograms(cfg, self.device)
+        pseudo = pseudo_labels.load(cfg['pseudo_labels'], dataset.filelist('train'), dataset.num_classes)
+        self.feed = TrainFeed(dataset, cfg, on_device=on_device, pseudo_labels=pseudo)
+        self.valid_feed = ValidFeed(dataset, cfg, on_device=on_device) if validate else None
+        self.magnitudes = Magnitudes(cfg).to(self.device) if self.feed.on_device and cfg['arch'] else None
+
+    def inputs(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Spectrograms (batch, frames, bins) and metadata (batch, D) of a batch on the device; None for what it lacks."""
+        spect = batch.get('spect')
+        if 'samples' in batch:
+            spect = self.magnitudes(batch['samples'])
+        if 'filter' in batch:
+            spect = spect * batch['filter'][:, None]
+        return spect, batch.get('meta')
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, devices.amp_type(self.device), enabled=self.amp)
+
+    def step(self, batch: Arrays) -> torch.Tensor:
+        """Update the network once. Returns the loss of this process's rows times their fraction of the batch.
+
+        The loss, a scalar on the device, is without weight decay, as in 2018.
+        """
+        batch, part = self.team.share(batch)
+        batch = devices.to_device(batch, self.device)
+        self.optimiser.zero_grad()
+        spect, meta = self.inputs(batch)
+        with self._autocast():
+            outputs = self.parallel(spect, meta)
+            taught = None
+            if self.teacher is not None:
+                with torch.no_grad():
+                    taught = self.teacher(spect, meta)['output']
+        loss = costs.training_cost(outputs, batch, self.cfg, taught)
+        objective = loss + optim.l2_penalty(self.net, self.cfg)
+        if self.team.size > 1:
+            objective = objective * (part * self.team.size)  # DistributedDataParallel takes the mean over processes
+        self.scaler.scale(objective).backward()
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(self.optimiser)
+        if self.cfg['clip_grad']:
+            torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.cfg['clip_grad'])
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        return loss.detach() * part
+
+    def _progress(self, batches, title: str, count: int) -> tqdm:
+        return tqdm(batches, title, count, leave=False, disable=None if self.team.leads else True)
+
+    def epoch(self, number: int, record: Callable[[], None] | None = None) -> float:
+        """Train for epoch `number`, counted from 0. Returns the mean loss of its batches.
+
+        `record` is called every `first_params_log` batches. Raises Problem if the loss is not finite.
+        """
+        self.net.train()
+        size, losses, total = self.cfg['epochsize'], [], 0.0
+        batches = self.feed.batches(number * size, (number + 1) * size)
+        for k, batch in enumerate(self._progress(batches, f'epoch {number + 1}', size)):
+            losses.append(self.step(batch))
+            if record and (number * size + k) % self.cfg['first_params_log'] == 0:
+                record()
+            if len(losses) == CHECK_EVERY or k + 1 == size:
+                total += self.team.sum(torch.stack(losses).float()).cpu().double().sum().item()
+                losses.clear()
+                if not math.isfinite(total):
+                    raise Problem(
+                        f'epoch {number + 1}, batch {k + 1}: the loss is not finite; '
+                        'try a lower initial_eta, clip_grad=1, or pred_clip'
+                    )
+        return total / size
+
+    def validate(self) -> tuple[float, float, float]:
+        """Loss, error and MAP on the validation list; the loss is the mean over batches of their mean loss."""
+        self.net.eval()
+        mine = []
+        share = range(self.team.rank, len(self.valid_feed), self.team.size)
+        batches = self.valid_feed.batches(share.start, share.stop, share.step)
+        with torch.no_grad():
+            for batch in self._progress(batches, 'validation', len(share)):
+                tensors = devices.to_device(batch, self.device)
+                with self._autocast():
+                    outputs = self.net(*self.inputs(tensors))
+                loss = costs.validation_cost(outputs, tensors, self.cfg)
+                scores = outputs['output'].float().cpu().numpy()
+                mine += [np.array(loss.item()), scores.reshape(*scores.shape[:2], -1).max(-1), batch['label']]
+        everyone = [array for share in self.team.gather(mine) for array in share]
+        losses, scores, labels = everyone[0::3], everyone[1::3], everyone[2::3]
+        result = metrics.evaluate(np.concatenate(scores), np.concatenate(labels))
+        return float(np.mean(losses)), 1 - result['top-1'], result['MAP']
+
+    def arrays(self) -> tuple[Arrays, Arrays]:
+        """Copies of the arrays of the network and of the optimiser, on the host."""
+        return (
+            {k: v.detach().cpu().numpy().copy() for k, v in self.net.state_dict().items()},
+            {k: np.array(v) for k, v in self.optimiser.state_arrays().items()},
+        )
+
+    def restore_network(self, arrays: Arrays) -> None:
+        """Put arrays of a network into this one. Raises RuntimeError if they are of another network."""
+        self.net.load_state_dict({k: torch.from_numpy(np.asarray(v)) for k, v in arrays.items()})
+
+    def restore(self, network: Arrays, optimiser: Arrays) -> None:
+        """Go back to what `arrays` returned."""
+        self.restore_network(network)
+        self.optimiser.load_state_arrays(optimiser)
+
+    def random_state(self) -> Arrays:
+        """State of torch's random numbers, which dropout draws from, by kind of device."""
+        states = {'cpu': torch.get_rng_state().numpy().copy()}
+        if self.device.type == 'cuda':
+            states['cuda'] = torch.cuda.get_rng_state(self.device).numpy().copy()
+        return states
+
+    def set_random_state(self, states: Arrays) -> None:
+        """Go back to what `random_state` returned."""
+        torch.set_rng_state(torch.from_numpy(states['cpu']))
+        if self.device.type == 'cuda' and 'cuda' in states:
+            torch.cuda.set_rng_state(torch.from_numpy(states['cuda']), self.device)
