@@ -8,8 +8,8 @@ import torch
 
 from birdsong.files import Problem
 
-# With mixed precision, oneDNN's kernels for AMX crash in some virtual machines ("illegal instruction"), so the default is
-# AVX-512. Set the variable to ALL to use AMX.
+# With mixed precision, oneDNN's kernels for AMX crash in some virtual machines ("illegal instruction"), so AVX-512 is
+# the default. Set the variable to ALL to use AMX.
 os.environ.setdefault('ONEDNN_MAX_CPU_ISA', 'AVX512_CORE_FP16')
 
 
@@ -46,7 +46,7 @@ def deterministic() -> None:
 
 
 def computes_spectrograms(cfg: dict[str, Any], device: torch.device) -> bool:
-    """Whether spectrograms are to be computed on the device, rather than by the feed, as the setting `spectrogram` says."""
+    """Whether the setting `spectrogram` has the device compute spectrograms, rather than the feed."""
     return cfg['spectrogram'] == 'device' or cfg['spectrogram'] == 'auto' and device.type == 'cuda'
 
 

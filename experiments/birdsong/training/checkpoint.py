@@ -1,7 +1,7 @@
 """The state of a training run between epochs: arrays and a description, in one file without pickle.
 
-A run that continues from a state gives the same result as one without interruption. A state that does not fit the command
-is refused with a message that lists the differences, unless the user wants to continue anyway.
+A run that continues from a state gives the same result as one without interruption. A state that does not fit the
+command is refused with a message that lists the differences, unless the user wants to continue anyway.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ def save(filename: str, arrays: Groups, **description: Any) -> None:
 
 
 def restart(filename: str) -> str:
-    """What the user can do to train from scratch although there is a state; under a claim, the folder of the claim is deleted."""
+    """What to delete to train from scratch although there is a state. Under a claim, that is the folder of the claim."""
     claimed = os.path.dirname(filename) == os.environ.get('CLAIM_WORK')
     return f'delete {filename.removesuffix(".state") + ".npz.lock" if claimed else filename} to train from scratch'
 
@@ -54,8 +54,8 @@ def restart(filename: str) -> str:
 def load(filename: str, anyway: bool = False, **expected: Any) -> tuple[Groups, dict[str, Any], list[str]]:
     """Arrays and description of a state as given to `save`, and a list of its differences from `expected`.
 
-    Raises Problem if the file is damaged or of another format, or, unless `anyway`, if any of the `expected` parts of the
-    description (settings among them, except those of MAY_DIFFER) is different.
+    Raises Problem if the file is damaged or of another format, or, unless `anyway`, if any of the `expected` parts of
+    the description (settings among them, except those of MAY_DIFFER) is different.
     """
     flat = load_npz(filename, cure=restart(filename))
     try:

@@ -55,7 +55,10 @@ class Team:
         return tensor
 
     def gather(self, arrays: list[np.ndarray]) -> list[list[np.ndarray]]:
-        """The arrays of all processes, one list per process by rank. They may differ in shape; they are sent without pickle."""
+        """The arrays of all processes, one list per process by rank. They may differ in shape.
+
+        They are sent without pickle.
+        """
         if self.size == 1:
             return [arrays]
         buffer = io.BytesIO()

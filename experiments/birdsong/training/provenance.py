@@ -1,4 +1,4 @@
-"""MODEL.run.json: the command, settings, versions, host and time that a model was made with, and its metrics by epoch."""
+"""MODEL.run.json: command, settings, versions, host and time of a training run, and the metrics of its epochs."""
 
 import datetime
 import importlib.metadata
@@ -52,8 +52,8 @@ def read(filename: str) -> dict[str, Any]:
 class Record:
     """MODEL.run.json: what is known of a run from its start on (`known`), and what `add_epoch` and `write` add.
 
-    Each entry of `metrics` is a dict of one epoch: 'epoch', counted from 1, its metrics by name (None if not finite), the
-    learning 'rate' and the 'seconds' it took.
+    Each entry of `metrics` is a dict of one epoch: 'epoch', counted from 1, its metrics by name (None if not finite),
+    the learning 'rate' and the 'seconds' it took.
     """
 
     def __init__(self, filename: str, **known: Any):

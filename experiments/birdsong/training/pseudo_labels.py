@@ -12,8 +12,8 @@ from birdsong.scores import predictions
 def load(setting: str, files: Sequence[str], num_classes: int) -> Callable[[np.ndarray], np.ndarray] | None:
     """Read the predictions that the setting `pseudo_labels`, FILE[,FILE...]:softmax, names.
 
-    Returns None without a setting, else a function of indices into `files` (B,) that gives float32 (B, classes): the softmax of the mean over the
-    files of predictions. Of predictions for several segments of a recording, the maxima count.
+    Returns None without a setting, else a function of indices into `files` (B,) that gives float32 (B, classes): the
+    softmax of the mean over the files of predictions. Of predictions for several segments, the maxima count.
 
     Raises Problem if predictions are missing or have another number of classes.
     """

@@ -91,7 +91,9 @@ class Run:
         epoch = self.schedule.epoch
         self.changes = description.get('changes', []) + [f'after epoch {epoch}: {change}' for change in differing]
         if self.trainer.team.leads:
-            longer = [f'{k}={cfg[k]} (was {before.get(k, "unset")})' for k in checkpoint.DURATION if cfg[k] != before.get(k)]
+            longer = [
+                f'{k}={cfg[k]} (was {before.get(k, "unset")})' for k in checkpoint.DURATION if cfg[k] != before.get(k)
+            ]
             words = f', with {", ".join(longer)}' if longer else ''
             print(f'going on from {self.state_file} after epoch {epoch}{words}', flush=True)
 

@@ -1,10 +1,11 @@
-"""When training slows down, goes back, and ends."""
+"""The schedule of a training run: its learning rate, when it goes back to the best network, and when it ends."""
 
 import math
+from typing import Any
 
 from birdsong.files import Problem
 
-# columns of MODEL.err.npz
+# the metrics of an epoch, and the columns of MODEL.err.npz
 COLUMNS = ('train_loss', 'valid_loss', 'valid_error', 'valid_map')
 
 
@@ -12,11 +13,14 @@ class Schedule:
     """Learning rate and patience from epoch to epoch, by the settings of a run.
 
     A trial ends after `patience` epochs without improvement of the criterion; training then goes back to the best
-    state so far, and ends after `trials_of_patience` trials. Equal counts as improvement. The rate is multiplied
-    by `eta_decay` every `eta_decay_every` epochs or after each trial, and by the entries of `eta_cycle` in turn.
+    network so far, and ends after `trials_of_patience` trials. An equal value counts as improvement. The learning rate
+    is multiplied by `eta_decay` every `eta_decay_every` epochs or after each trial, and by the factors of `eta_cycle`
+    in turn.
+
+    Raises Problem if the settings need a validation list and `validate` is false.
     """
 
-    def __init__(self, cfg, validate):
+    def __init__(self, cfg: dict[str, Any], validate: bool):
         self.criterion = cfg['patience_criterion'] or ('valid_loss' if validate else 'train_loss')
         if self.criterion != 'train_loss' and not validate:
             raise Problem(f'patience_criterion={self.criterion}: needs --validate')
@@ -37,13 +41,16 @@ class Schedule:
         try:
             factors = [float(f) for f in str(text).split(':')]
         except ValueError:
-            raise Problem(f'eta_cycle={text}: expected numbers parted by :') from None
+            raise Problem(f'eta_cycle={text}: expected numbers separated by :') from None
         return [] if factors == [0] else factors
 
-    def advance(self, figures):
-        """Take the figures of an epoch, a dict by COLUMNS. Returns what the caller does to its state of the network:
-        'keep' (it is the best so far), 'back' (return to the best), or '' (go on)."""
-        value = figures[self.criterion]
+    def advance(self, metrics: dict[str, float]) -> str:
+        """Take the metrics of an epoch, named as in COLUMNS.
+
+        Returns what the caller has to do: 'keep' the network, which is the best so far, go 'back' to the best one, or
+        nothing ('').
+        """
+        value = metrics[self.criterion]
         if self.criterion == 'valid_map':
             value = 1 - value
         epoch, self.epoch = self.epoch, self.epoch + 1
@@ -64,15 +71,19 @@ class Schedule:
         return ''
 
     @property
-    def finished(self):
+    def finished(self) -> bool:
+        """Whether training ends here."""
         return self.epoch >= self.epochs or bool(self.patience) and self.trial >= self.trials
 
-    def position(self):
-        """What a state has to remember, as a dict of numbers."""
+    def position(self) -> dict[str, float]:
+        """Where the schedule is, for `resume`."""
         return {k: getattr(self, k) for k in ('eta', 'epoch', 'trial', 'waited', 'best', 'best_epoch')}
 
-    def resume(self, position: dict, changed: bool = False):
-        """Go on from a `position`. If what is trained has `changed`, the values from before are not compared with later ones."""
+    def resume(self, position: dict[str, float], changed: bool = False) -> None:
+        """Continue from a `position`.
+
+        If settings or data have `changed`, values of the criterion from before are not compared with later ones.
+        """
         for key, value in position.items():
             setattr(self, key, value)
         if changed:

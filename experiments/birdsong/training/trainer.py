@@ -91,7 +91,7 @@ class Trainer:
         self.magnitudes = Magnitudes(cfg).to(self.device) if self.feed.on_device and cfg['arch'] else None
 
     def inputs(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Spectrograms (batch, frames, bins) and metadata (batch, D) of a batch on the device; None for what it lacks."""
+        """Spectrograms (batch, frames, bins) and metadata (batch, D) of a batch on the device, None if missing."""
         spect = batch.get('spect')
         if 'samples' in batch:
             spect = self.magnitudes(batch['samples'])
