@@ -2,8 +2,8 @@
 """Compute the predictions of MODEL.npz for the recordings of file lists and write them to OUT (.pred.npz).
 
 The settings are the defaults, overridden by MODEL.npz.vars, then by --vars and --var. Recordings up to len_max seconds
-are processed in one go, longer ones in blocks of len_max that overlap by len_min. An interrupted run goes on where it was.
-Of the dataset, only audio/ and the lists are needed, and labels/meta.tsv for networks that use metadata.
+are processed at once, longer ones in blocks of len_max that overlap by len_min. An interrupted run continues where it
+stopped. Of the dataset, only audio/ and the lists are needed, and labels/meta.tsv for networks that use metadata.
 """
 
 from birdsong import program  # isort: skip
@@ -20,7 +20,7 @@ from birdsong.data.dataset import Dataset, dataset_of
 from birdsong.data.feeds import TestFeed
 from birdsong.files import Problem
 from birdsong.networks import model
-from birdsong.prediction import inspection
+from birdsong.prediction import inspection, saliency
 from birdsong.prediction.full_resolution import FullResolution
 from birdsong.prediction.predictor import Predictor, load_model, rows_key
 from birdsong.scores.journal import Writer
@@ -58,18 +58,20 @@ def parse_arguments():
         help='a setting that overrides all files (repeatable)',
     )
     parser.add_argument(
-        '--split-pool', action='store_true', help='pool once over a whole recording, not block by block'
+        '--split-pool', action='store_true', help='pool once over a whole recording instead of over each block'
     )
     parser.add_argument(
-        '--score-rest', action='store_true', help='score what is left at the end of a recording, too, however short'
+        '--score-rest', action='store_true', help='also score the remainder at the end of a recording, however short'
     )
     parser.add_argument(
         '--include-side-outputs',
         action='store_true',
-        help='write the scores of background species (arch.output_bg), too, to OUT with .background.npz '
-        'for .npz, and attention (arch.pool=attention_nopool) with .attention.npz',
+        help='also write the scores of background species (arch.output_bg) to a file that ends in .background.npz '
+        'instead of .npz, and attention (arch.pool=attention_nopool) to one that ends in .attention.npz',
     )
-    parser.add_argument('--full-resolution', action='store_true', help='scores at every spectrogram frame, in float32')
+    parser.add_argument(
+        '--full-resolution', action='store_true', help='write scores for every spectrogram frame, in float32'
+    )
     parser.add_argument(
         '--window',
         type=float,
@@ -93,29 +95,28 @@ def parse_arguments():
     parser.add_argument(
         '--saliency',
         metavar='CLASS',
-        help='write what in the spectrogram moves the score of a class '
-        '(index, id or name) to OUT with .saliency.npz for .npz',
+        help='write how much each bin of the spectrogram changes the score of a class (index, id or name) '
+        'to a file that ends in .saliency.npz instead of .npz',
     )
     parser.add_argument(
         '--saliency-kind',
-        choices=inspection.SALIENCY,
-        default=next(iter(inspection.SALIENCY)),
-        help='captions of plots explain these (%(default)s)',
+        choices=saliency.KINDS,
+        default=saliency.DEFAULT,
+        help='explained below the plots (%(default)s)',
     )
     parser.add_argument(
         '--reuse',
         metavar='OLD',
-        help='take over from the prediction file OLD, if it exists, the rows of recordings '
+        help='copy from the prediction file OLD, if it exists, the rows of recordings '
         'that were predicted with the same model, settings and dataset',
     )
-    parser.add_argument('--device', help='cpu, cuda, cuda:1, mps (default: the best that is there)')
+    parser.add_argument('--device', help='cpu, cuda, cuda:1, mps (default: the fastest that is available)')
     parser.add_argument('--amp', action='store_true', help='mixed precision')
-    # Without a folder, --plot must not take the model for one.
+    # --plot without a folder must not take the model for its folder.
     args = sys.argv[1:]
-    args = [
-        '--plot=' if arg == '--plot' and following.endswith(('.npz', '.pkl')) else arg
-        for arg, following in zip(args, args[1:] + [''])
-    ]
+    for i, following in enumerate(args[1:]):
+        if args[i] == '--plot' and following.endswith(('.npz', '.pkl')):
+            args[i] = '--plot='
     return parser.parse_args(args)
 
 
@@ -134,7 +135,7 @@ def keys(args, cfg, dataset, net):
 
 
 def reuse(writer, filename):
-    """Take over rows of an earlier prediction file into a Writer, and say how many, or why none."""
+    """Copy rows of an earlier prediction file into a Writer; print how many, or why none."""
     if not os.path.exists(filename):
         return
     try:
@@ -145,107 +146,110 @@ def reuse(writer, filename):
     if number is None:
         print(f'nothing reused: {filename} is of another model, dataset or other settings, or does not say of which')
     else:
-        print(f'reused {int(number)} recordings of {filename}')
+        print(f'reused {number} recordings of {filename}')
 
 
-def side_file(out, name):
-    return f'{out[: -len(".npz")]}.{name}.npz'
-
-
-def check(args, cfg):
-    """Raises Problem for options and settings that don't go together."""
-    wanted = [
-        option
-        for option, given in (
-            ('--full-resolution', args.full_resolution),
-            ('--plot', args.plot is not None),
-            ('--saliency', args.saliency is not None),
-        )
-        if given
-    ]
-    if wanted and not cfg['arch']:
-        raise Problem(
-            f'{args.model}: knows metadata alone, so there is nothing to see over time; leave out {" and ".join(wanted)}'
-        )
-    if args.full_resolution and (len(wanted) > 1 or args.include_side_outputs):
-        raise Problem(
-            '--full-resolution goes without --plot, --saliency and --include-side-outputs; run predict.py once more for these'
-        )
-    if cfg['arch'] and not cfg['len_max'] > 0:
-        raise Problem(f'len_max={cfg["len_max"]}: the network needs recordings; set it to the seconds of a block')
-
-
-def main():
-    args = parse_arguments()
+def check_files(args):
+    """Raises Problem if the model is not there, or if the output is not called .npz (.pkl becomes .npz)."""
     if not os.path.exists(args.model):
         raise Problem(f'{args.model}: no such file; train it first')
     if not os.path.exists(f'{args.model}.vars'):
         raise Problem(f'{args.model}.vars: missing; a model and its settings belong together')
     if args.out.endswith('.pkl'):
-        args.out = f'{args.out[: -len("pkl")]}npz'
+        args.out = f'{args.out.removesuffix("pkl")}npz'
         print(f'predictions are written as .npz, not pickled: {args.out}')
     if not args.out.endswith('.npz'):
         raise Problem(f'{args.out}: a prediction file must end in .npz')
+
+
+def check_options(args, cfg):
+    """Raises Problem for options and settings that cannot be combined."""
+    given = {
+        '--full-resolution': args.full_resolution,
+        '--plot': args.plot is not None,
+        '--saliency': args.saliency is not None,
+    }
+    wanted = [option for option, is_given in given.items() if is_given]
+    if wanted and not cfg['arch']:
+        raise Problem(
+            f'{args.model}: uses metadata alone, so there is nothing to show over time; '
+            f'leave out {" and ".join(wanted)}'
+        )
+    if args.full_resolution and (len(wanted) > 1 or args.include_side_outputs):
+        raise Problem(
+            '--full-resolution cannot be combined with --plot, --saliency and --include-side-outputs; '
+            'run predict.py a second time for these'
+        )
+    if cfg['arch'] and not cfg['len_max'] > 0:
+        raise Problem(f'len_max={cfg["len_max"]}: the network needs recordings; set it to the seconds of a block')
+
+
+def predict_function(args, predictor, dataset):
+    """The function that computes the outputs for a recording, as `Predictor.predict`."""
+    if args.full_resolution:
+        full_resolution = FullResolution(predictor, args.window, args.own_step)
+        print(full_resolution.fcn.describe())
+        return full_resolution.predict
+    class_index, plotter = None, None
+    if args.saliency is not None:
+        class_index = inspection.find_class(args.saliency, dataset, predictor.plain.classes)
+    if args.plot is not None:
+        trained = config.load([f'{args.model}.vars'])
+        plotter = inspection.Plotter(predictor, dataset, args.plot, args.plot_format, trained)
+    return inspection.Inspector(predictor, plotter, class_index, args.saliency_kind).predict
+
+
+def output_widths(args, cfg, predictor):
+    """{output: columns of its file} for the outputs that are wanted."""
+    widths = {'output': cfg['classes']}
+    if args.saliency is not None:
+        widths['saliency'] = stft.num_bins(cfg)
+    if args.include_side_outputs and cfg['arch.output_bg']:
+        widths['output_bg'] = cfg['classes']
+    if predictor.with_attention:
+        widths['attention'] = predictor.plain.global_pool.attention
+    return widths
+
+
+def output_filename(out, output):
+    """Name of the file of an output; 'output' are the scores."""
+    suffix = {'output': '', 'output_bg': '.background'}.get(output, f'.{output}')
+    return f'{out.removesuffix(".npz")}{suffix}.npz'
+
+
+def main():
+    args = parse_arguments()
+    check_files(args)
     cfg = config.load([f'{args.model}.vars'] + args.vars, args.var)
     model.note_bins(cfg, args.model)
-    check(args, cfg)
+    check_options(args, cfg)
     dataset = Dataset(args.dataset or dataset_of(args.model))
-    classes = cfg.get('classes') or cfg.setdefault('classes', dataset.num_classes)
+    cfg['classes'] = cfg.get('classes') or dataset.num_classes
     device = devices.pick(args.device)
     devices.deterministic()
     feed = TestFeed(dataset, cfg, args.filelists, args.files and [dataset.key(name) for name in args.files])
     net = load_model(args.model, cfg, feed.num_meta)
     key, run_key = keys(args, cfg, dataset, net)
-    predictor = Predictor(
-        net, cfg, device, args.split_pool, args.score_rest, args.amp, with_attention=args.include_side_outputs
-    )
-    widths, outputs_of = {'output': classes}, predictor.predict
-    if args.full_resolution:
-        full_resolution = FullResolution(predictor, args.window, args.own_step)
-        print(full_resolution.fcn.describe())
-        outputs_of = full_resolution.predict
-    elif args.plot is not None or args.saliency is not None:
-        index = None if args.saliency is None else inspection.find_class(args.saliency, dataset, classes)
-        outputs_of = inspection.Inspector(
-            predictor,
-            dataset,
-            index,
-            args.plot,
-            args.plot_format,
-            args.saliency_kind,
-            config.load([f'{args.model}.vars']),
-        )
-        if index is not None:
-            widths['saliency'] = stft.num_bins(cfg)
-    if args.include_side_outputs and cfg['arch.output_bg']:
-        widths['output_bg'] = classes
-    if predictor.with_attention:
-        widths['attention'] = net.global_pool.attention
-    filenames = {
-        'output': args.out,
-        'output_bg': side_file(args.out, 'background'),
-        'attention': side_file(args.out, 'attention'),
-        'saliency': side_file(args.out, 'saliency'),
+    predictor = Predictor(net, cfg, device, args.split_pool, args.score_rest, args.amp, args.include_side_outputs)
+    predict = predict_function(args, predictor, dataset)
+    writers = {
+        output: Writer(output_filename(args.out, output), feed.files, width, run_key, key)
+        for output, width in output_widths(args, cfg, predictor).items()
     }
-    writers = {name: Writer(filenames[name], feed.files, width, run_key, key) for name, width in widths.items()}
     if args.reuse:
         reuse(writers['output'], args.reuse)
     todo = [i for i, file in enumerate(feed.files) if not all(file in w.done for w in writers.values())]
     if len(todo) < len(feed.files):
-        print(f'going on after {int(len(feed.files) - len(todo))} recordings')
-    for item, blocks in tqdm(
-        predictor.prepare(feed, todo, cfg['bg_threads'], with_blocks=not args.full_resolution),
-        'predict',
-        len(todo),
-        disable=None,
-    ):
-        outputs = outputs_of(item, blocks)
-        for name, writer in writers.items():
+        print(f'continuing after {len(feed.files) - len(todo)} recordings')
+    prepared = predictor.prepare(feed, todo, cfg['bg_threads'], with_blocks=not args.full_resolution)
+    for item, blocks in tqdm(prepared, 'predict', len(todo), disable=None):
+        outputs = predict(item, blocks)
+        for output, writer in writers.items():
             if item['file'] not in writer.done:
-                writer.add(item['file'], outputs[name])
-    for name, writer in writers.items():
+                writer.add(item['file'], outputs[output])
+    for output, writer in writers.items():
         writer.finish()
-        unit = {'saliency': 'bins', 'attention': 'attention maps'}.get(name, 'classes')
+        unit = {'saliency': 'bins', 'attention': 'attention maps'}.get(output, 'classes')
         print(f'wrote {writer.filename}: {len(feed.files)} recordings, {writer.num_classes} {unit}')
     if args.plot:
         print(f'wrote plots of {len(feed.files)} recordings to {args.plot}')

@@ -77,7 +77,7 @@ def samples_of(dataset, file):
 
 
 def guided_by_hooks(net, spect, index):
-    """Guided backpropagation for leaky relus: what autograd passes on, where it passes all of it and that is positive."""
+    """Guided backpropagation for leaky rectifiers: the gradient of autograd where it and the input are positive."""
 
     class Leaky(torch.nn.Module):
         def forward(self, x):
@@ -100,7 +100,7 @@ def test_saliency_of_the_originals_network(golden, golden_net, golden_dataset, t
     name = golden_net('nets/dummy_lme1')
     settings = ['len_min=0', 'len_max=30', 'arch.output=linear']
     found = {}
-    for kind in inspection.SALIENCY:
+    for kind in saliency.KINDS:
         call(
             name,
             tmp_path / 'out.npz',
@@ -145,7 +145,7 @@ def test_saliency_has_a_row_for_each_frame_of_long_recordings_too(tiny_dataset, 
 
 def test_saliency_of_long_recordings_does_not_fade_between_blocks(dataset, tmp_path, monkeypatch):
     samples = np.random.default_rng(0).normal(0, 1000, 22050 * 9).astype(np.int16)
-    figure = drawn(tmp_path, 'plain', dataset, samples, monkeypatch, index=1)
+    figure = drawn(tmp_path, 'plain', dataset, samples, monkeypatch, class_index=1)
     strength = np.convolve(figure.axes[-1].images[0].get_array().data.mean(0), np.full(12, 1 / 12), 'valid')[10:-10]
     assert strength.min() > 0.6 * np.median(strength) and strength.max() < 1.6 * np.median(strength)
 
@@ -158,7 +158,7 @@ def test_saliency_is_where_the_sound_is_unless_the_plain_gradient_is_wanted(data
     silent = {}
     for kind in 'gradient', 'gradient-times-magnitude':
         saliency = (
-            drawn(tmp_path, 'plain', dataset, samples, monkeypatch, index=1, saliency=kind)
+            drawn(tmp_path, 'plain', dataset, samples, monkeypatch, class_index=1, kind=kind)
             .axes[-1]
             .images[0]
             .get_array()
@@ -239,7 +239,7 @@ def test_plots_are_written(name, kind, tiny_dataset, dataset, tmp_path, call):
     assert all(p.read_bytes().startswith(dict(png=b'\x89PNG', pdf=b'%PDF')[kind]) for p in files)
 
 
-def drawn(tmp_path, name, dataset, samples, monkeypatch, file='a/b.wav', **options):
+def drawn(tmp_path, name, dataset, samples, monkeypatch, file='a/b.wav', trained=None, **options):
     """The figure of a recording."""
     import matplotlib.pyplot as plt
 
@@ -247,7 +247,8 @@ def drawn(tmp_path, name, dataset, samples, monkeypatch, file='a/b.wav', **optio
     item = {'file': file, 'samples': samples, **({'meta': np.ones(net.num_meta, np.float32)} if net.num_meta else {})}
     predictor = Predictor(net, net.cfg, torch.device('cpu'))
     monkeypatch.setattr(plt, 'close', lambda figure: None)
-    outputs = inspection.Inspector(predictor, dataset, folder=str(tmp_path), **options)(item)
+    plotter = inspection.Plotter(predictor, dataset, str(tmp_path), trained=trained)
+    outputs = inspection.Inspector(predictor, plotter, **options).predict(item)
     if 'saliency' in outputs:
         assert sum(map(len, outputs['saliency'])) == predictor.frames(samples)
     figure = plt.gcf()
@@ -259,7 +260,7 @@ def drawn(tmp_path, name, dataset, samples, monkeypatch, file='a/b.wav', **optio
 def test_curves_are_where_the_sound_is(dataset, tmp_path, monkeypatch):
     samples = np.zeros(22050 * 10, np.int16)
     samples[22050 * 7 : 22050 * 7 + 200] = 10000
-    figure = drawn(tmp_path, 'attention', dataset, samples, monkeypatch, index=1)
+    figure = drawn(tmp_path, 'attention', dataset, samples, monkeypatch, class_index=1)
     spectrogram, curves, attention, saliency = figure.axes
     for line in curves.lines:
         x, y = line.get_data()
@@ -289,7 +290,7 @@ def test_recordings_of_any_length_and_silence_are_plotted(seconds, dataset, tmp_
 
 def test_plots_tell_probabilities_true_species_and_scales(dataset, tmp_path, monkeypatch):
     file, truth = next(iter(dataset.labels().items()))
-    figure = drawn(tmp_path, 'combined', dataset, samples_of(dataset, file), monkeypatch, file, index=0)
+    figure = drawn(tmp_path, 'combined', dataset, samples_of(dataset, file), monkeypatch, file, class_index=0)
     names = inspection.class_names(dataset, 4)
     spectrogram, curves, saliency = figure.axes
     assert f'{file}\ntrue species: {names[truth]}' in spectrogram.get_title()
@@ -361,7 +362,7 @@ def test_an_interrupted_inspection_goes_on(options, after, tiny_dataset, dataset
     assert not (tmp_path / 'out.npz').exists()
     capsys.readouterr()
     call(name, tmp_path / 'out.npz', '--dataset', tiny_dataset, *options)
-    assert 'going on after' in capsys.readouterr().out
+    assert 'continuing after' in capsys.readouterr().out
     assert (tmp_path / 'out.npz').read_bytes() == (tmp_path / 'whole.npz').read_bytes()
     if '--saliency' in options:
         assert (tmp_path / 'out.saliency.npz').read_bytes() == (tmp_path / 'whole.saliency.npz').read_bytes()
@@ -371,9 +372,9 @@ def test_an_interrupted_inspection_goes_on(options, after, tiny_dataset, dataset
 @pytest.mark.parametrize(
     'name, options, words',
     [
-        ('metadata', ('--full-resolution',), 'knows metadata alone.*leave out --full-resolution'),
+        ('metadata', ('--full-resolution',), 'uses metadata alone.*leave out --full-resolution'),
         ('metadata', ('--plot', 'x', '--saliency', 0), 'leave out --plot and --saliency'),
-        ('plain', ('--full-resolution', '--saliency', 0), 'goes without --plot, --saliency'),
+        ('plain', ('--full-resolution', '--saliency', 0), 'cannot be combined with --plot, --saliency'),
         ('plain', ('--full-resolution', '--window', 0.01), 'take at least'),
         ('whole', ('--full-resolution',), 'pools over all the time'),
         ('centred', ('--full-resolution',), 'band_centre=1.*train one with band_centre=0'),

@@ -1,7 +1,8 @@
-"""Inspecting a network: scores at every frame, plots, and the bins that move the score of a class."""
+"""Plots of recordings: spectrogram, the most probable classes over time, attention and saliency."""
 
 import os
 import textwrap
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -12,34 +13,26 @@ from birdsong.files import Problem, read_lines, writing
 from birdsong.names import most_similar
 from birdsong.networks import layers
 from birdsong.networks.fcn import spectrograms
-from birdsong.prediction.saliency import saliency
+from birdsong.prediction import saliency
+from birdsong.prediction.predictor import Predictor
 
-# columns of a plot; longer recordings are reduced to so many
+# number of columns in a plot; longer recordings are reduced to this many
 COLUMNS = 1600
-# classes with a curve of their own
+# number of classes that get a curve
 TOP = 5
-# decibels that the colours of a spectrogram span at least, from its median on
+# smallest range of the colours of a spectrogram in decibels, from its median upwards
 DECIBELS = 30
-# kinds of saliency, and how to read them
-SALIENCY = {
-    'gradient-times-magnitude': 'gradient of the score with respect to each bin, times its magnitude. '
-    'Dark: the score would change most if the sound in the bin were a little louder or softer.',
-    'gradient': 'gradient of the score with respect to the magnitude of each bin. '
-    'Dark: the score would change most if a little were added to the bin, which with a logarithm is in silence.',
-    'guided': 'guided backpropagation: the gradient of the score, passed on through the network only where it is positive. '
-    'Dark: the score would rise most if a little were added to the bin, which with a logarithm is in silence.',
-}
 
 
 def known_names(dataset: Dataset, classes: int) -> list[list[str]]:
-    """The lists of names that the dataset has for the classes of a network: Latin names, class ids; maybe none."""
+    """The lists of names in the dataset that fit the number of classes: Latin names, class ids; possibly none."""
     filenames = (os.path.join(dataset.path, 'labels', name) for name in ('labelset_latin', 'labelset'))
     lists = (read_lines(filename) for filename in filenames if os.path.exists(filename))
     return [names for names in lists if len(names) == classes]
 
 
 def class_names(dataset: Dataset, classes: int) -> list[str]:
-    """What to call the classes of a network in a plot: Latin names or class ids where the dataset has such."""
+    """Names of the classes in plots: Latin names or class ids if the dataset has them, else numbers."""
     return next(iter(known_names(dataset, classes)), [f'class {i}' for i in range(classes)])
 
 
@@ -55,8 +48,8 @@ def find_class(text: str, dataset: Dataset, classes: int) -> int:
     raise Problem(f'--saliency {text}: neither a class of {dataset.name} nor an index below {classes}{meant}')
 
 
-def probabilities(cfg: dict):
-    """Function from logits (batch, classes, ...) to the probabilities that a network trained with `cfg` means by them."""
+def probabilities(cfg: dict) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Function from logits (batch, classes, ...) to probabilities, for a network that was trained with `cfg`."""
     if cfg['arch.prepool'] != 'none':
         return torch.exp if cfg['arch.prepool'] == 'logsoftmax' else lambda scores: scores
     kind = cfg['arch.output']
@@ -66,101 +59,107 @@ def probabilities(cfg: dict):
 
 
 class Columns:
-    """Rows at frames of a recording, reduced to the maxima in at most COLUMNS columns."""
+    """Reduces values at the frames of a recording to their maxima in at most COLUMNS columns."""
 
-    def __init__(self, frames):
-        self.share = max(1, frames / COLUMNS)
+    def __init__(self, frames: int):
+        self.frames_per_column = max(1, frames / COLUMNS)
         self.rows = {}
 
-    def add(self, rows, frames):
-        """rows: (n, width); frames: (n,), ascending."""
+    def add(self, rows: np.ndarray, frames: np.ndarray) -> None:
+        """Add rows (n, width) at `frames` (n,), which must be ascending."""
         if not len(rows):
             return
-        columns = (frames // self.share).astype(int)
+        columns = (frames // self.frames_per_column).astype(int)
         starts = np.flatnonzero(np.diff(columns, prepend=-1))
-        for column, row in zip(columns[starts].tolist(), np.maximum.reduceat(rows, starts)):
+        for column, row in zip(columns[starts].tolist(), np.maximum.reduceat(rows, starts), strict=True):
             self.rows[column] = np.maximum(self.rows[column], row) if column in self.rows else row
 
-    def result(self):
-        """(frames (columns,) of the middles of the columns that hold something, rows (columns, width))."""
+    def result(self) -> tuple[np.ndarray, np.ndarray]:
+        """(frame in the middle of each column that is not empty (columns,), values (columns, width))."""
         columns = sorted(self.rows)
-        return (np.array(columns) + 0.5) * self.share, np.array([self.rows[c] for c in columns])
+        return (np.array(columns) + 0.5) * self.frames_per_column, np.array([self.rows[c] for c in columns])
 
 
-def windows(frames: int, longest: int, context: int):
-    """Yields (start, stop, first, last): windows of `longest` frames of a recording, and the frames of each that are its own.
-
-    Those have `context` frames before and after them in the window, except at the ends of the recording.
-    """
-    if frames <= longest:
-        yield 0, frames, 0, frames
-        return
-    context, first = min(context, longest // 3), 0
-    while first < frames:
-        start = min(max(0, first - context), frames - longest)
-        last = frames if start + longest == frames else start + longest - context
-        yield start, start + longest, first, last
-        first = last
+def _first_middle(net):
+    """The frame in the middle of the receptive field of the first position of the maps."""
+    middle, step = 0, 1
+    for size, stride, padded in net.audio.chain.steps:
+        middle, step = middle + (0 if padded else (size - 1) / 2 * step), step * stride
+    return middle
 
 
-class Inspector:
-    """Predicts as `predictor` does, and plots, and computes saliency for class number `index` unless it is None.
+class Plotter:
+    """Plots recordings to files in `folder`, or shows them if `folder` is empty.
 
-    `trained`: settings that the network was trained with, where those of the predictor change its output.
+    `trained`: the settings that the network was trained with, if those of the predictor change its output.
+    Raises Problem if plots are to be shown and there is no display.
     """
 
     def __init__(
-        self, predictor, dataset, index=None, folder=None, kind='png', saliency=next(iter(SALIENCY)), trained=None
+        self, predictor: Predictor, dataset: Dataset, folder: str, file_format: str = 'png', trained: dict | None = None
     ):
-        self.predictor, self.index, self.folder, self.kind, self.saliency = predictor, index, folder, kind, saliency
+        import matplotlib
+
+        self.predictor, self.folder, self.file_format = predictor, folder, file_format
         self.names = class_names(dataset, predictor.plain.classes)
         self.probabilities = probabilities(trained or predictor.cfg)
-        if folder is not None:
-            self.truth = self._labels(dataset, predictor.cfg['label_file'], dataset.labels)
-            self.background = self._labels(dataset, 'bg.tsv', dataset.background)
-            import matplotlib
-
-            if folder:
-                matplotlib.use('Agg')
-                os.makedirs(folder, exist_ok=True)
-            elif matplotlib.get_backend().lower() == 'agg':
-                raise Problem('--plot: no display here; name a folder to write the plots to: --plot FOLDER')
+        self.truth = self._labels(dataset, predictor.cfg['label_file'], dataset.labels)
+        self.background = self._labels(dataset, 'bg.tsv', dataset.background)
+        if folder:
+            matplotlib.use('Agg')
+            os.makedirs(folder, exist_ok=True)
+        elif matplotlib.get_backend().lower() == 'agg':
+            raise Problem('--plot: no display here; name a folder to write the plots to: --plot FOLDER')
 
     def _labels(self, dataset, name, read):
-        """Labels of recordings if the dataset has some for the classes of the network, else {}."""
-        there = os.path.exists(os.path.join(dataset.path, 'labels', name))
-        return read(name) if there and known_names(dataset, len(self.names)) else {}
+        """Labels of recordings if the dataset has them for the classes of the network, else {}."""
+        exists = os.path.exists(os.path.join(dataset.path, 'labels', name))
+        return read(name) if exists and known_names(dataset, len(self.names)) else {}
 
-    def __call__(self, item, blocks=None):
-        """As `Predictor.predict`, with 'saliency', an iterator over parts (frames, bins), if there is a class.
+    def plot(
+        self,
+        item: dict,
+        scores: np.ndarray,
+        class_index: int | None = None,
+        kind: str = saliency.DEFAULT,
+        strength: Columns | None = None,
+    ) -> None:
+        """Plot an item of a TestFeed with scores (rows, classes), and the saliency `strength` for a class if given."""
+        import matplotlib.pyplot as plt
 
-        The plot is made before the function returns, or before that iterator ends.
-        """
-        outputs = self.predictor.predict(item, blocks)
-        if self.index is not None:
-            outputs['saliency'] = self._gradients(item, outputs['output'])
-        elif self.folder is not None:
-            self._plot(item, outputs['output'])
-        return outputs
+        cfg, samples = self.predictor.cfg, item['samples']
+        rate, frame_len = cfg['sample_rate'], cfg['frame_len']
+        seconds = max(len(samples), frame_len) / rate
+        spect, chances, attention = (columns.result() for columns in self._over_time(item))
+        extent = (0, seconds, 0, spect[1].shape[1] * rate / frame_len / 1000)
+        panels = 2 + (attention[1].shape[1] > 0) + (strength is not None)
+        figure, axes = plt.subplots(panels, 1, sharex=True, figsize=(12, 2.4 * panels + 0.8), layout='constrained')
 
-    def _gradients(self, item, scores):
-        frames, net = self.predictor.frames(item['samples']), self.predictor.plain
-        strength = Columns(frames)
-        for start, stop, first, last in windows(frames, self.predictor.longest, net.min_frames + net.frame_step):
-            spect = torch.from_numpy(self.predictor.spectrogram(item['samples'], start, stop))[None]
-            spect = spect.to(self.predictor.device)
-            _, gradient = saliency(net, spect, self.index, self.predictor.meta(item), guided=self.saliency == 'guided')
-            if self.saliency == 'gradient-times-magnitude':
-                gradient = gradient * spect
-            gradient = gradient[0, first - start : last - start].cpu().numpy()
-            strength.add(np.abs(gradient), np.arange(first, last))
-            yield gradient
-        if self.folder is not None:
-            self._plot(item, scores, strength)
+        def times(frames):
+            return (frames * stft.hop(cfg) + frame_len / 2) / rate
+
+        notes = [_spectrogram_panel(axes[0], spect[1], extent)]
+        axes[0].set(title=self._title(item['file']))
+        notes.append(self._curves(axes[1], item['file'], times(chances[0]), chances[1], scores, class_index))
+        if attention[1].shape[1] > 0:
+            notes.append(_attention_panel(axes[2], times(attention[0]), attention[1]))
+        if strength is not None:
+            notes.append(_saliency_panel(axes[-1], strength.result()[1], extent, kind))
+            axes[-1].set(title=f'saliency for {self.names[class_index]}')
+        _time_axis(axes[-1], seconds)
+        text = '\n'.join(textwrap.fill(note, 160) for note in notes)
+        figure.supxlabel(text, x=0.01, ha='left', fontsize=8, color='dimgrey')
+        if self.folder:
+            name = os.path.splitext(item['file'])[0].replace('/', '_')
+            with writing(os.path.join(self.folder, f'{name}.{self.file_format}')) as f:
+                figure.savefig(f, format=self.file_format, dpi=110)
+        else:
+            plt.show()
+        plt.close(figure)
 
     @torch.no_grad()
-    def _listen(self, item):
-        """Columns of the spectrogram (bins), of the probabilities (classes), and of the attention maps (K) of a recording."""
+    def _over_time(self, item):
+        """Columns of the spectrogram (bins), the probabilities (classes) and the attention maps of a recording."""
         predictor, samples = self.predictor, item['samples']
         net, meta = predictor.plain, predictor.meta(item)
         spect, chances, attention = (Columns(predictor.frames(samples)) for _ in range(3))
@@ -177,12 +176,6 @@ class Inspector:
             attention.add(maps[0, net.classes :, :, 0].T.cpu().numpy(), frames)
         return spect, chances, attention
 
-    def _recording_chances(self, scores):
-        """Probability of each class for a recording of scores (rows, classes): the highest of its rows."""
-        if self.predictor.cfg['arch.output'] == 'linear':
-            scores = self.probabilities(torch.from_numpy(scores)).numpy()
-        return scores.max(0)
-
     def _title(self, file):
         """Name of a recording, and its species where they are known."""
         text = file
@@ -192,107 +185,95 @@ class Inspector:
             text += f'\nin the background: {", ".join(self.names[i] for i in self.background[file])}'
         return text
 
-    def _plot(self, item, scores, strength=None):
-        """Spectrogram, the most probable classes over time, attention and saliency as far as there are such."""
-        import matplotlib.pyplot as plt
-
-        cfg, samples = self.predictor.cfg, item['samples']
-        spect, chances, attention = (columns.result() for columns in self._listen(item))
-        with_attention = attention[1].shape[1] > 0
-        panels = 2 + with_attention + (strength is not None)
-        figure, axes = plt.subplots(panels, 1, sharex=True, figsize=(12, 2.4 * panels + 0.8), layout='constrained')
-        rate, frame_len = cfg['sample_rate'], cfg['frame_len']
-        seconds = max(len(samples), frame_len) / rate
-        notes = [
-            'Level: 0 dB is the loudest bin.',
-            'Probability: the output for each position alone; in the legend, for the whole recording.',
-        ]
-
-        def times(frames):
-            return (frames * stft.hop(cfg) + frame_len / 2) / rate
-
-        def picture(panel, values, label, extend, **options):
-            image = panel.imshow(
-                values.T,
-                origin='lower',
-                aspect='auto',
-                interpolation='nearest',
-                extent=(0, seconds, 0, spect[1].shape[1] * rate / frame_len / 1000),
-                **options,
-            )
-            figure.colorbar(image, cax=panel.inset_axes([1.01, 0, 0.015, 1]), label=label, extend=extend)
-            panel.set(ylabel='frequency (kHz)')
-
-        decibels = 20 * np.log10(np.maximum(spect[1], 1))
-        decibels -= decibels.max()
-        floor = np.median(decibels)
-        picture(
-            axes[0],
-            decibels,
-            'level (dB)',
-            'both',
-            cmap='magma',
-            vmin=floor,
-            vmax=max(floor + DECIBELS, np.quantile(decibels, 0.999)),
-        )
-        axes[0].set(title=self._title(item['file']))
-        self._curves(axes[1], item['file'], times(chances[0]), chances[1], self._recording_chances(scores))
-        if with_attention:
-            weights = np.exp(attention[1] - attention[1].max(0))
-            weights = (weights / weights.sum(0)).mean(1)
-            axes[2].fill_between(times(attention[0]), weights * len(weights), step='mid', alpha=0.6)
-            axes[2].axhline(1, color='grey', linewidth=0.5)
-            axes[2].set(ylabel='attention\n(1: even)', ylim=(0, None))
-            notes.append('Attention: weight of each position in the scores, relative to the mean.')
-        if strength is not None:
-            strength = strength.result()[1]
-            picture(
-                axes[-1],
-                strength / (np.quantile(strength, 0.999) or 1),
-                'relative strength',
-                'max',
-                cmap='Greys',
-                vmin=0,
-                vmax=1,
-            )
-            axes[-1].set(title=f'saliency for {self.names[self.index]}')
-            notes.append(f'Saliency: {SALIENCY[self.saliency]}')
-        axes[-1].set(xlabel='time (s)' if seconds < 120 else 'time (h:mm:ss)', xlim=(0, seconds))
-        if seconds >= 120:
-            axes[-1].xaxis.set_major_formatter(lambda x, _: f'{int(x // 3600)}:{int(x // 60 % 60):02}:{int(x % 60):02}')
-        figure.supxlabel(
-            '\n'.join(textwrap.fill(note, 160) for note in notes), x=0.01, ha='left', fontsize=8, color='dimgrey'
-        )
-        if self.folder:
-            name = os.path.splitext(item['file'])[0].replace('/', '_')
-            with writing(os.path.join(self.folder, f'{name}.{self.kind}')) as f:
-                figure.savefig(f, format=self.kind, dpi=110)
-        else:
-            plt.show()
-        plt.close(figure)
-
-    def _curves(self, panel, file, seconds, chances, of_recording):
-        """Probabilities (columns, classes) of the most probable classes, the true one and that of the saliency."""
-        truth = self.truth.get(file)
+    def _curves(self, panel, file, seconds, chances, scores, class_index):
+        """Draw the probabilities (columns, classes) of the most probable classes, the true one and `class_index`."""
+        if self.predictor.cfg['arch.output'] == 'linear':
+            scores = self.probabilities(torch.from_numpy(scores)).numpy()
+        of_recording, truth = scores.max(0), self.truth.get(file)
         top = list(np.argsort(-of_recording, kind='stable')[:TOP])
-        others = [index for index in dict.fromkeys((truth, self.index)) if index is not None and index not in top]
+        others = [index for index in dict.fromkeys((truth, class_index)) if index is not None and index not in top]
         for index in top + others:
             panel.plot(
                 seconds,
                 chances[:, index],
                 linewidth=2 if index == top[0] else 1,
-                color='black' if index in others and index == self.index else None,
+                color='black' if index in others and index == class_index else None,
                 linestyle='--' if index in others else '-',
                 marker='.' if len(seconds) == 1 else None,
                 label=f'{self.names[index]} ({of_recording[index]:.3g}){", true" if index == truth else ""}',
             )
         panel.set(ylabel='probability', ylim=(0, max(1.05 * chances[:, top + others].max(), 1e-9)))
         panel.legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
+        return 'Probability: the output for each position alone; in the legend, for the whole recording.'
 
 
-def _first_middle(net):
-    """The frame in the middle of what the first position of the maps looks at."""
-    middle, step = 0, 1
-    for size, stride, padded in net.audio.chain.steps:
-        middle, step = middle + (0 if padded else (size - 1) / 2 * step), step * stride
-    return middle
+# == Panels: each draws one part of a plot and returns the note that explains it ==
+
+
+def _image(panel, values, label, extent, extend, **options):
+    image = panel.imshow(values.T, origin='lower', aspect='auto', interpolation='nearest', extent=extent, **options)
+    panel.figure.colorbar(image, cax=panel.inset_axes([1.01, 0, 0.015, 1]), label=label, extend=extend)
+    panel.set(ylabel='frequency (kHz)')
+
+
+def _spectrogram_panel(panel, magnitudes, extent):
+    decibels = 20 * np.log10(np.maximum(magnitudes, 1))
+    decibels -= decibels.max()
+    floor = np.median(decibels)
+    top = max(floor + DECIBELS, np.quantile(decibels, 0.999))
+    _image(panel, decibels, 'level (dB)', extent, 'both', cmap='magma', vmin=floor, vmax=top)
+    return 'Level: 0 dB is the loudest bin.'
+
+
+def _attention_panel(panel, seconds, logits):
+    weights = np.exp(logits - logits.max(0))
+    weights = (weights / weights.sum(0)).mean(1)
+    panel.fill_between(seconds, weights * len(weights), step='mid', alpha=0.6)
+    panel.axhline(1, color='grey', linewidth=0.5)
+    panel.set(ylabel='attention\n(1: even)', ylim=(0, None))
+    return 'Attention: weight of each position in the scores, relative to the mean.'
+
+
+def _saliency_panel(panel, strength, extent, kind):
+    relative = strength / (np.quantile(strength, 0.999) or 1)
+    _image(panel, relative, 'relative strength', extent, 'max', cmap='Greys', vmin=0, vmax=1)
+    return f'Saliency: {saliency.KINDS[kind]}'
+
+
+def _time_axis(panel, seconds):
+    panel.set(xlabel='time (s)' if seconds < 120 else 'time (h:mm:ss)', xlim=(0, seconds))
+    if seconds >= 120:
+        panel.xaxis.set_major_formatter(lambda x, _: f'{int(x // 3600)}:{int(x // 60 % 60):02}:{int(x % 60):02}')
+
+
+class Inspector:
+    """Predicts as `predictor` does; computes the saliency for a class if one is given; plots if there is a plotter."""
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        plotter: Plotter | None = None,
+        class_index: int | None = None,
+        kind: str = saliency.DEFAULT,
+    ):
+        self.predictor, self.plotter, self.class_index, self.kind = predictor, plotter, class_index, kind
+
+    def predict(self, item: dict, blocks: list[np.ndarray] | None = None) -> dict:
+        """As `Predictor.predict`; for a class also 'saliency', an iterator over parts (frames, bins).
+
+        The plot is made before the function returns, or, with saliency, when that iterator ends.
+        """
+        outputs = self.predictor.predict(item, blocks)
+        if self.class_index is not None:
+            outputs['saliency'] = self._saliency(item, outputs['output'])
+        elif self.plotter is not None:
+            self.plotter.plot(item, outputs['output'])
+        return outputs
+
+    def _saliency(self, item, scores) -> Iterator[np.ndarray]:
+        strength = Columns(self.predictor.frames(item['samples']))
+        for first, gradient in saliency.of_recording(self.predictor, item, self.class_index, self.kind):
+            strength.add(np.abs(gradient), np.arange(first, first + len(gradient)))
+            yield gradient
+        if self.plotter is not None:
+            self.plotter.plot(item, scores, self.class_index, self.kind, strength)

@@ -3,11 +3,24 @@
 import contextlib
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 from birdsong.files import Problem
 from birdsong.networks.layers import Nonlinearity
 from birdsong.networks.model import Network
+from birdsong.prediction.predictor import Predictor
+
+# Kinds of saliency, and how to read their plots.
+KINDS = {
+    'gradient-times-magnitude': 'gradient of the score with respect to each bin, times its magnitude. '
+    'Dark: the score would change most if the sound in the bin were a little louder or softer.',
+    'gradient': 'gradient of the score with respect to the magnitude of each bin. '
+    'Dark: the score would change most if a little were added to the bin, which with a logarithm is in silence.',
+    'guided': 'guided backpropagation: the gradient of the score, passed on only where it is positive. '
+    'Dark: the score would rise most if a little were added to the bin, which with a logarithm is in silence.',
+}
+DEFAULT = 'gradient-times-magnitude'
 
 
 class _Guided(torch.autograd.Function):
@@ -61,3 +74,32 @@ def saliency(
         outputs = net(spect, meta)
         (gradient,) = torch.autograd.grad(outputs['logits'][:, class_index].sum(), spect)
     return {k: v.detach() for k, v in outputs.items()}, gradient
+
+
+def windows(frames: int, longest: int, context: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yields (start, stop, first, last): windows of `longest` frames, and the part of the result that each gives.
+
+    The parts are consecutive. In its window, a part has `context` frames before and after it, except at the ends of the
+    recording.
+    """
+    if frames <= longest:
+        yield 0, frames, 0, frames
+        return
+    context, first = min(context, longest // 3), 0
+    while first < frames:
+        start = min(max(0, first - context), frames - longest)
+        last = frames if start + longest == frames else start + longest - context
+        yield start, start + longest, first, last
+        first = last
+
+
+def of_recording(predictor: Predictor, item: dict, class_index: int, kind: str) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields (first frame, saliency (frames, bins)) of consecutive parts of an item of a TestFeed; kinds: KINDS."""
+    samples, net = item['samples'], predictor.plain
+    context = net.min_frames + net.frame_step
+    for start, stop, first, last in windows(predictor.frames(samples), predictor.longest, context):
+        spect = torch.from_numpy(predictor.spectrogram(samples, start, stop))[None].to(predictor.device)
+        _, gradient = saliency(net, spect, class_index, predictor.meta(item), guided=kind == 'guided')
+        if kind == 'gradient-times-magnitude':
+            gradient = gradient * spect
+        yield first, gradient[0, first - start : last - start].cpu().numpy()
