@@ -1,4 +1,4 @@
-"""Data sets, and the batches made of them."""
+"""Datasets, and the batches made of them."""
 
 import contextlib
 import hashlib
@@ -72,7 +72,7 @@ def same(one, other):
         assert one[name].dtype == other[name].dtype
 
 
-# == The golden data set ==
+# == The golden dataset ==
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def dataset(golden_dataset, tmp_path):
     return Dataset(tmp_path)
 
 
-def test_golden_data_set_is_read(dataset):
+def test_golden_dataset_is_read(dataset):
     assert dataset.num_classes == 7 and dataset.labelset[6] == 'gghhii'
     assert len(dataset.filelist('train')) == 8
     assert dataset.labels()['train/LIFECLEF2017_BIRDAMAZON_XC_WAV_RN30001.wav'] == 6
@@ -245,7 +245,7 @@ def test_golden_pseudo_labels(golden, dataset, tmp_path, monkeypatch):
     feed = TrainFeed(dataset, cfg, pseudo_labels=pseudo_labels.load(setting, files, 7))
     order = np.argsort(feed.index['length'], kind='stable')
     np.testing.assert_array_equal(feed.labels[order], arrays['labels'])
-    np.testing.assert_allclose(feed.pseudo(order), arrays['pseudo'], rtol=1e-5)
+    np.testing.assert_allclose(feed.pseudo_labels(order), arrays['pseudo'], rtol=1e-5)
     batch = feed.batch(0)
     row_of = dict(zip(order.tolist(), arrays['pseudo']))
     np.testing.assert_allclose(batch['pseudo_label'], [row_of[i] for i in batch['item'].tolist()], rtol=1e-5)
@@ -359,7 +359,7 @@ LENGTHS = (3000, 9000, 20000, 25000, 30000, 31000, 40000, 52000, 60000, 90000)
 
 @pytest.fixture
 def made(tmp_path):
-    """A data set of ten recordings of three classes, each of samples that tell where they come from."""
+    """A dataset of ten recordings of three classes, each of samples that tell where they come from."""
     for name in ('audio', 'filelists', 'labels'):
         (tmp_path / name).mkdir()
     keys = [f'LIFECLEF2014_RN{int(i)}.wav' for i in range(len(LENGTHS))]
@@ -511,13 +511,13 @@ def test_test_feed_takes_several_lists(made):
 
 
 def test_unknown_data_set_names_the_cure(tmp_path):
-    with pytest.raises(Problem, match='no data set.*prepare_birdclef.sh'):
+    with pytest.raises(Problem, match='no dataset.*prepare_birdclef.sh'):
         Dataset(tmp_path / 'none')
-    with pytest.raises(Problem, match='no data set'):
+    with pytest.raises(Problem, match='no dataset'):
         Dataset('no_such_name')
 
 
-def test_data_set_of_a_bare_name_lies_in_datasets(made, monkeypatch):
+def test_dataset_of_a_bare_name_lies_in_datasets(made, monkeypatch):
 
     monkeypatch.setattr('birdsong.data.dataset.DATASETS', os.path.dirname(made.path))
     assert Dataset(os.path.basename(made.path)).num_classes == 3
@@ -542,13 +542,13 @@ def test_another_label_file_may_have_more_classes_than_labelset(made):
         ('labels/labelset', '', 'labelset: empty'),
         ('labels/labelset', 'a\nb\na\n', 'labelset: repeated'),
         ('labels/fg.tsv', 'LIFECLEF2014_RN0.wav\t0\n', 'RN1.wav has no label in labels/fg.tsv .and 8 more'),
-        ('labels/fg.tsv', 'LIFECLEF2014_RN0.wav\n', 'fg.tsv, line 1: expected two columns'),
+        ('labels/fg.tsv', 'LIFECLEF2014_RN0.wav\n', 'fg.tsv, line 1: expected two tab-separated columns'),
         ('labels/fg.tsv', 'LIFECLEF2014_RN0.wav\tx\n', "fg.tsv, line 1: 'x' is not a class index"),
         ('labels/bg.tsv', 'LIFECLEF2014_RN0.wav\t0,3\n', "bg.tsv, line 1: '3' is not a class index"),
         ('audio/LIFECLEF2014_RN3.wav', '', 'RN3.wav: an empty file'),
     ],
 )
-def test_fault_of_the_data_set_is_named(made, file, content, words):
+def test_fault_of_the_dataset_is_named(made, file, content, words):
     with open(os.path.join(made.path, file), 'w') as f:
         f.write(content)
     with pytest.raises(Problem, match=words):

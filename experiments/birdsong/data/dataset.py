@@ -1,9 +1,11 @@
-"""A dataset: the recordings, lists, labels and metadata of a folder, as datasets/README.md describes it. Needs no torch."""
+"""Datasets: the recordings, file lists, labels and metadata of a folder."""
 
 import json
 import os
 import re
 import sys
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -13,86 +15,89 @@ from birdsong.files import Problem, read_lines
 
 DATASETS = os.path.join(os.path.dirname(config.EXPERIMENTS), 'datasets')
 LABEL_FILE = 'fg.tsv'
-# No label file has as many classes: a higher class index is a mistake.
+# A class index above this is a mistake in a label file, not a class.
 MAX_CLASSES = 10**6
 
 
 class Dataset:
-    """A folder of recordings, lists and labels, as datasets/README.md describes it.
+    """A folder of recordings, file lists and labels, as datasets/README.md describes it.
 
-    `name` is that of a folder in datasets/, or a path. A `label_file` in labels/ other than fg.tsv may have more classes
-    than labelset, which are then named by their numbers. Raises Problem if there is no such folder.
+    `name` is the name of a folder in datasets/, or a path. A `label_file` in labels/ other than fg.tsv may have more
+    classes than labelset; the additional ones are named by their numbers. Raises Problem if there is no such folder.
     """
 
-    def __init__(self, name, label_file: str = LABEL_FILE):
+    def __init__(self, name: str | os.PathLike, label_file: str = LABEL_FILE):
         name = os.fspath(name)
         path = os.path.join(DATASETS, name)
-        if not os.path.isdir(os.path.join(path, 'filelists')) and os.path.isdir(name):
+        if not _is_dataset(path) and os.path.isdir(name):
             path = name
-        if not os.path.isdir(os.path.join(path, 'filelists')):
+        if not _is_dataset(path):
             raise Problem(
-                f'{path}: no data set (a folder with audio/, filelists/, labels/); make it with ./prepare_birdclef.sh, or name another with --dataset'
+                f'{path}: no dataset (a folder with audio/, filelists/, labels/); '
+                'make it with ./prepare_birdclef.sh, or name another with --dataset'
             )
         self.path = path
         self.name = os.path.basename(os.path.abspath(path))
         self.label_file = label_file
-        self._read = {}
+        self._cache = {}
 
-    def audio_path(self, key):
-        """Where the recording `key` lies."""
+    def audio_path(self, key: str) -> str:
+        """Path of the recording `key`."""
         return os.path.join(self.path, 'audio', key)
 
     def key(self, name: str) -> str:
-        """Key of the recording that is called by its key, or by the path of its file. Raises Problem if there is none."""
+        """Key of a recording that is given by its key or the path of its file. Raises Problem if it does not exist."""
         for key in (name, os.path.relpath(name, os.path.join(self.path, 'audio'))):
             if not key.startswith(('/', '..')) and os.path.isfile(self.audio_path(key)):
                 return key
         raise Problem(f'{name}: no such recording in {self.path}/audio; name it as the lists in filelists/ do')
 
-    def filelist(self, name):
-        """Keys (paths below audio/) that a file list holds, in its order. Raises Problem if it is missing or empty."""
+    def filelist(self, name: str) -> list[str]:
+        """Keys (paths below audio/) of a file list, in its order. Raises Problem if the list is missing or empty."""
         filename = os.path.join(self.path, 'filelists', name)
         keys = [line for line in read_lines(filename) if line.strip()]
         if not keys:
-            raise Problem(f'{filename}: an empty list; prepare the data set again')
+            raise Problem(f'{filename}: an empty list; prepare the dataset again')
         return keys
 
     @property
-    def labelset(self):
-        """Class ids; the place of an id in the list is its class index."""
-        return self._once('labelset', self._read_labelset)
+    def labelset(self) -> list[str]:
+        """Class ids, in the order of the class indices."""
+        return self._cached('labelset', self._read_labelset)
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
+        """Number of classes."""
         return len(self.labelset)
 
     @property
-    def has_labels(self):
-        """Whether there is a list of class ids, as evaluation and submission need it."""
+    def has_labels(self) -> bool:
+        """Whether there is a list of class ids, which evaluation and submission need."""
         return os.path.exists(self._label_path('labelset'))
 
     def need_labels(self, names: list[str], why: str) -> None:
-        """Raises Problem, with the reason why they are needed, if files of these names are missing in labels/."""
+        """Raise Problem if one of these files in labels/ is missing; `why` says what needs it."""
         for name in names:
             if not os.path.exists(self._label_path(name)):
                 raise Problem(f'{self._label_path(name)}: no such file; {why}')
 
-    def labels(self, label_file=LABEL_FILE):
-        """Dict of each labelled recording's class index. Raises Problem for what doesn't fit the label set."""
+    def labels(self, label_file: str = LABEL_FILE) -> dict[str, int]:
+        """Class index of each labelled recording. Raises Problem for a line that holds no key and class index."""
         return {key: self._class_index(label_file, number, text) for number, key, text in self._table(label_file)}
 
-    def background(self, label_file='bg.tsv'):
-        """Dict of each labelled recording's list of background class indices."""
-        name = label_file
+    def background(self, label_file: str = 'bg.tsv') -> dict[str, list[int]]:
+        """Class indices of the background species of each recording that has a line in `label_file`."""
         return {
-            key: [self._class_index(name, number, part) for part in text.split(',') if part.strip()]
-            for number, key, text in self._table(name)
+            key: [self._class_index(label_file, number, part) for part in text.split(',') if part.strip()]
+            for number, key, text in self._table(label_file)
         }
 
-    def truth(self, files: list[str], label_file: str, background_file: str = '', filelist: str = ''):
-        """Class index of each of `files`, (N,), and the list of its background classes, or None without `background_file`.
+    def truth(
+        self, files: list[str], label_file: str, background_file: str | None, filelist: str
+    ) -> tuple[np.ndarray, list[list[int]] | None]:
+        """Class index of each of `files`, (N,), and its background classes, or None if there is no `background_file`.
 
-        Raises Problem for label files that are missing, and for recordings of list `filelist` without a label.
+        Raises Problem, which names `filelist`, if a label file or the label of a recording is missing.
         """
         names = ['labelset', label_file, *filter(None, [background_file])]
         self.need_labels(names, 'metrics need labels (predict.py does not)')
@@ -101,57 +106,61 @@ class Dataset:
             return labels, None
         return labels, self._lookup(self.background(background_file), background_file, files, filelist)
 
-    def metadata(self):
-        """Dict of each recording's metadata: {source: number}, see `metadata.read_table`."""
-        return self._once('metadata', lambda: metadata.read_table(self._label_path('meta.tsv')))
+    def metadata(self) -> dict[str, dict[str, float]]:
+        """Metadata of each recording, {source: number}, see `metadata.read_table`."""
+        return self._cached('metadata', lambda: metadata.read_table(self._label_path('meta.tsv')))
 
-    def edition_classes(self, key):
-        """Sorted class indices of the challenge edition that a recording stems from, by the year in its name
-        (LIFECLEF2014...); None, for all classes, if there is no label set of that year."""
+    def edition_classes(self, key: str) -> np.ndarray | None:
+        """Sorted class indices of the challenge edition that a recording was published in.
+
+        The edition is the year in the file name (LIFECLEF2014...). None if the name holds no year or there is no
+        labelset_YEAR: then all classes are possible.
+        """
         found = re.search(r'LIFECLEF(\d{4})', os.path.basename(key))
         if not found:
             return None
         name = f'labelset_{found.group(1)}'
-        return self._once(name, lambda: self._read_edition(name))
+        return self._cached(name, lambda: self._read_edition(name))
 
-    def _once(self, name, read):
-        if name not in self._read:
-            self._read[name] = read()
-        return self._read[name]
+    def _cached(self, name: str, read: Callable[[], Any]) -> Any:
+        if name not in self._cache:
+            self._cache[name] = read()
+        return self._cache[name]
 
-    def _read_labelset(self):
+    def _read_labelset(self) -> list[str]:
         filename = self._label_path('labelset')
         ids = [line.strip() for line in read_lines(filename) if line.strip()]
         if not ids or len(set(ids)) < len(ids):
-            raise Problem(f'{filename}: {"repeated class ids" if ids else "empty"}; prepare the data set again')
+            raise Problem(f'{filename}: {"repeated class ids" if ids else "empty"}; prepare the dataset again')
         if self.label_file != LABEL_FILE:
             highest = max((int(text) for _, _, text in self._table(self.label_file) if text.isdecimal()), default=0)
             ids += [str(number) for number in range(len(ids), min(highest, MAX_CLASSES) + 1)]
         return ids
 
-    def _read_edition(self, name):
+    def _read_edition(self, name: str) -> np.ndarray | None:
         filename = self._label_path(name)
         if not os.path.exists(filename):
             return None
-        place = {name: i for i, name in enumerate(self.labelset)}
+        index = {name: i for i, name in enumerate(self.labelset)}
         ids = [line.strip() for line in read_lines(filename) if line.strip()]
-        unknown = [name for name in ids if name not in place]
+        unknown = [name for name in ids if name not in index]
         if unknown:
-            raise Problem(f'{filename}: {unknown[0]} is not in labelset; prepare the data set again')
-        return np.array(sorted(place[name] for name in ids), np.int64)
+            raise Problem(f'{filename}: {unknown[0]} is not in labelset; prepare the dataset again')
+        return np.array(sorted(index[name] for name in ids), np.int64)
 
-    def _label_path(self, name):
+    def _label_path(self, name: str) -> str:
         return os.path.join(self.path, 'labels', name)
 
-    def _table(self, name):
+    def _table(self, name: str) -> Iterator[tuple[int, str, str]]:
+        """Line numbers, keys and second columns of a label file."""
         filename = self._label_path(name)
         for number, line in enumerate(read_lines(filename), 1):
             key, tab, text = line.partition('\t')
             if not tab or '\t' in text:
-                raise Problem(f'{filename}, line {int(number)}: expected two columns parted by a tab')
+                raise Problem(f'{filename}, line {number}: expected two tab-separated columns')
             yield number, key, text
 
-    def _lookup(self, table, name, files, filelist):
+    def _lookup(self, table: dict, name: str, files: list[str], filelist: str) -> list:
         missing = [key for key in files if key not in table]
         if missing:
             raise Problem(
@@ -160,7 +169,7 @@ class Dataset:
             )
         return [table[key] for key in files]
 
-    def _class_index(self, name, number, text):
+    def _class_index(self, name: str, number: int, text: str) -> int:
         try:
             value = int(text)
             if 0 <= value < self.num_classes:
@@ -168,19 +177,24 @@ class Dataset:
         except ValueError:
             pass
         raise Problem(
-            f'{self._label_path(name)}, line {int(number)}: {text!r} is not a class index below {int(self.num_classes)}, the length of labelset; prepare the data set again'
+            f'{self._label_path(name)}, line {number}: {text!r} is not a class index below {self.num_classes}, '
+            'the length of labelset; prepare the dataset again'
         )
 
 
-def dataset_of(result: str) -> str:
-    """Name of the dataset that a model or a file of predictions belongs to, for commands without --dataset.
+def _is_dataset(path: str) -> bool:
+    return os.path.isdir(os.path.join(path, 'filelists'))
 
-    It is what the .run.json beside the file names, else the folder NAME of experiments/NAME/ if there is such a dataset, else
-    birdclef. Raises Problem if the dataset of the .run.json isn't in datasets/.
+
+def dataset_of(result: str) -> str:
+    """Name of the dataset that a model or a file of predictions was made with, for commands without --dataset.
+
+    The name is read from the .run.json beside the file. Without one, it is the folder NAME of experiments/NAME/, if
+    there is such a dataset, and otherwise birdclef. Raises Problem if the dataset in .run.json is not in datasets/.
     """
 
     def exists(name):
-        return os.path.isdir(os.path.join(DATASETS, name, 'filelists'))
+        return _is_dataset(os.path.join(DATASETS, name))
 
     root = re.sub(r'(\.pred)?\.(npz|pkl)$', '', os.path.abspath(result))
     try:

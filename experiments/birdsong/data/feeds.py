@@ -1,40 +1,55 @@
-"""The batches that training, validation and prediction are fed with. Needs no torch."""
+"""The batches that networks are trained and validated on, and the recordings that they predict."""
 
 import os
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from birdsong.config import Settings
 from birdsong.data import audio, augment, index, metadata, prefetch, stft
+from birdsong.data.dataset import Dataset
 from birdsong.files import Problem, open_regular
 
-# Parts the feed's random numbers from others of the same seed.
+# Makes the random numbers of the feed independent of others that are drawn with the same seed.
 FEED_STREAM = 0xFEED
 
+Batch = dict[str, np.ndarray]
 
-def needs_host_spectrogram(cfg):
+
+def needs_host_spectrogram(cfg: Settings) -> bool:
     """Whether an augmentation acts on spectrograms in a way that only the feed can do (stretch and shift)."""
     return bool(cfg['spect_augment'] and (cfg['max_stretch'] or cfg['max_shift']))
 
 
 class Feed:
-    """What the feeds share: the recordings of a list, their lengths, labels and metadata.
+    """What all feeds share: the recordings of file lists, their headers, labels and metadata.
 
-    Raises Problem, before anything long, for recordings that are missing, broken, or of another sample rate, and
-    for those without a label.
+    Raises Problem, before any long computation, for recordings that are missing, broken, or of another sample rate, and
+    for recordings without a label.
     """
 
-    def __init__(self, dataset, cfg, filelists, on_device=False, labelled=True, files=None):
+    def __init__(
+        self,
+        dataset: Dataset,
+        cfg: Settings,
+        filelists: Sequence[str],
+        on_device: bool = False,
+        labelled: bool = True,
+        files: Sequence[str] | None = None,
+    ):
         self.dataset, self.cfg = dataset, cfg
         self.files = [key for name in filelists for key in dataset.filelist(name)] if files is None else list(files)
         self.list_path = os.path.join(dataset.path, 'filelists', ','.join(filelists)) if files is None else dataset.path
         self.with_audio = cfg['len_max'] > 0 and bool(cfg['arch'])
         self.on_device = on_device and not needs_host_spectrogram(cfg)
+        # Lengths of excerpts, in samples
         self.shortest = int(cfg['len_min'] * cfg['sample_rate'])
         self.longest = int(cfg['len_max'] * cfg['sample_rate'])
         if self.longest and self.shortest > self.longest:
             raise Problem(f'len_min={cfg["len_min"]} is more than len_max={cfg["len_max"]}')
-        self.step = stft.hop(cfg)
+        self.hop = stft.hop(cfg)
         self.bins = stft.num_bins(cfg)
         try:
             self.index = index.load_index(dataset.path, self.files)
@@ -50,110 +65,125 @@ class Feed:
         if labelled:
             if self.with_audio and not self.index['length'].all():
                 raise Problem(
-                    f'{self.list_path}: {self.files[int(self.index["length"].argmin())]} has no samples; delete it from the list, or prepare the data set again'
+                    f'{self.list_path}: {self.files[int(self.index["length"].argmin())]} has no samples; '
+                    'delete it from the list, or prepare the dataset again'
                 )
             self.labels = self._labels()
             self.background = dataset.background() if cfg['cost_bg'] or cfg['mix_fg_bg'] else None
 
-    def _check_headers(self):
-        wrong = (
-            (self.index['sample_rate'] != self.cfg['sample_rate'])
-            | (self.index['channels'] != 1)
-            | (self.index['width'] != 2)
-        )
+    def _header(self, item: int) -> audio.Header:
+        return audio.Header(*(int(self.index[name][item]) for name in audio.Header._fields))
+
+    def _check_headers(self) -> None:
+        rate, channels, width = (self.index[name] for name in ('sample_rate', 'channels', 'width'))
+        wrong = (rate != self.cfg['sample_rate']) | (channels != 1) | (width != 2)
         if wrong.any():
             i = int(np.argmax(wrong))
-            header = audio.Header(*(int(self.index[name][i]) for name in audio.Header._fields))
-            audio.check_header(header, self.dataset.audio_path(self.files[i]), self.cfg['sample_rate'])
+            audio.check_header(self._header(i), self.dataset.audio_path(self.files[i]), self.cfg['sample_rate'])
 
-    def _labels(self):
+    def _labels(self) -> np.ndarray:
         table = self.dataset.labels(self.cfg['label_file'])
-        without = [key for key in self.files if key not in table]
-        if without:
+        missing = [key for key in self.files if key not in table]
+        if missing:
+            more = f' (and {len(missing) - 1} more)' if len(missing) > 1 else ''
             raise Problem(
-                '{}: {} has no label in labels/{}{}; prepare the data set again'.format(
-                    self.list_path,
-                    without[0],
-                    self.cfg['label_file'],
-                    ' (and %d more)' % (len(without) - 1) if len(without) > 1 else '',
-                )
+                f'{self.list_path}: {missing[0]} has no label in labels/{self.cfg["label_file"]}{more}; '
+                'prepare the dataset again'
             )
         return np.array([table[key] for key in self.files], np.int64)
 
-    def _read(self, item, start, out):
-        """Fills `out` (N,) int16 with the recording's samples from `start` on, looped if it has fewer."""
+    def _has_changed(self, filename: str) -> Problem:
+        index_file = os.path.join(self.dataset.path, index.FILENAME)
+        return Problem(f'{filename}: has changed since its header was read; delete {index_file}')
+
+    def _read(self, item: int, start: int, out: np.ndarray) -> None:
+        """Fill `out` (N,) int16 with samples of a recording from `start` on, looped if it has fewer."""
         filename = self.dataset.audio_path(self.files[item])
         length = int(self.index['length'][item])
         count = min(len(out), length - start)
         try:
             with open_regular(filename, buffering=0) as f:
                 if os.fstat(f.fileno()).st_size != self.index['size'][item]:
-                    raise Problem(
-                        f'{filename}: has changed since its header was read; delete {os.path.join(self.dataset.path, index.FILENAME)}'
-                    )
+                    raise self._has_changed(filename)
                 f.seek(int(self.index['offset'][item]) + 2 * start)
                 done, view = 0, memoryview(out[:count]).cast('B') if count else b''
                 while done < 2 * count:
-                    done += f.readinto(view[done:]) or self._cut_short(filename)
+                    read = f.readinto(view[done:])
+                    if not read:
+                        raise Problem(f'{filename}: ends early; prepare the dataset again')
+                    done += read
         except OSError as e:
-            raise Problem(f'{filename}: cannot be read ({e.strerror}); prepare the data set again') from None
+            raise Problem(f'{filename}: cannot be read ({e.strerror}); prepare the dataset again') from None
         if count < len(out):
             augment.loop(out, count)
 
-    def _cut_short(self, filename):
-        raise Problem(f'{filename}: ends early; prepare the data set again')
-
-    def _audio(self, items, starts, length, batch):
-        """Adds the excerpts to a batch: 'samples', or 'spect' computed straight into its rows."""
-        if self.on_device:
-            batch['samples'] = np.empty((len(items), length), np.int16)
-            for row, item, start in zip(batch['samples'], items.tolist(), starts.tolist()):
-                self._read(item, start, row)
-            return
+    def _spectrogram(self, samples: np.ndarray, out: np.ndarray) -> None:
         cfg = self.cfg
-        frames = stft.num_frames(length, cfg['frame_len'], self.step)
-        batch['spect'] = np.empty((len(items), frames, self.bins), np.float32)
-        samples = np.empty(length, np.int16)
-        for row, item, start in zip(batch['spect'], items.tolist(), starts.tolist()):
-            self._read(item, start, samples)
-            stft.spectrogram(samples, cfg['sample_rate'], cfg['frame_len'], cfg['fps'], self.bins, out=row)
+        stft.spectrogram(samples, cfg['sample_rate'], cfg['frame_len'], cfg['fps'], out.shape[1], out=out)
 
-    def _one_hot(self, items):
+    def _one_hot(self, items: np.ndarray) -> np.ndarray:
         targets = np.zeros((len(items), self.dataset.num_classes), np.float32)
         targets[np.arange(len(items)), self.labels[items]] = 1
         return targets
 
-    def _background_targets(self, items):
+    def _background_targets(self, items: np.ndarray) -> np.ndarray:
         """Foreground and background classes as a bool (B, classes)."""
         targets = np.zeros((len(items), self.dataset.num_classes), bool)
-        for row, item in zip(targets, items.tolist()):
+        for row, item in zip(targets, items.tolist(), strict=True):
             row[self.background.get(self.files[item], [])] = True
             row[self.labels[item]] = True
         return targets
 
-    def batches(self, start=0, stop=None, step=1):
-        """Iterates over batch(start)..batch(stop - 1), each step-th, prepared ahead in bg_threads or bg_processes."""
+    def batches(self, start: int = 0, stop: int | None = None, step: int = 1) -> Iterator[Batch]:
+        """Every `step`-th of the batches start..stop - 1, prepared ahead in bg_threads or bg_processes."""
         stop = len(self) if stop is None else stop
         return prefetch.run_ahead(
             self.batch, range(start, stop, step), int(self.cfg['bg_threads']), int(self.cfg['bg_processes'])
         )
 
 
+class Excerpts(NamedTuple):
+    """The random choices for the audio of a batch of B excerpts."""
+
+    items: list[int]  # indices of recordings: B, or 2 B if excerpts are mixed in pairs (i, B + i)
+    starts: list[int]  # of the excerpts, in samples
+    length: int  # samples of each excerpt
+    weights: np.ndarray | None  # (B,): of the first excerpt of each pair
+    stretch: np.ndarray | None  # (B,): factors of duration
+    shift: np.ndarray | None  # (B,): factors of frequency
+    filters: np.ndarray | None  # (B, bins): factors of the magnitudes
+
+
 class TrainFeed(Feed):
-    """Random excerpts: `batch(k)` is a pure function of (cfg['seed'], k).
+    """Batches of random excerpts. `batch(k)` depends on (cfg['seed'], k) only.
 
-    Recordings of similar length share a batch; each has the same chance. A batch is a dict: 'spect' float32
-    (B, frames, bins), or, with `on_device`, 'samples' int16 (B, N) (float32 after mixup) and, if there are random
-    filters, 'filter' float32 (B, bins), factors for the magnitudes; neither if len_max=0 or there is no arch.
-    Stretch and shift need the spectrogram here: then it is 'spect' in any case. 'meta' float32 (B, D); 'label'
-    int64 (B,); 'label_bg' bool (B, C); 'pseudo_label', 'mixed_label' float32 (B, C); 'weight' float32 (B,);
-    'item' int64 (B,), places in the file list. With mixup, all but the samples stems from the first excerpts; with
-    mixup2, 'label_bg' (then float32), 'pseudo_label' and 'weight' are mixed as 'mixed_label' is.
+    The recordings of a batch have similar lengths, and every recording has the same chance to be drawn. A batch of B
+    excerpts and C classes is a dict of
+        'spect': float32 (B, frames, bins). Absent if len_max=0 or without arch. With `on_device`, unless stretch or
+            shift need the spectrogram here, there are instead
+        'samples': int16 (B, N), float32 after mixing, and, with random filters,
+        'filter': float32 (B, bins), factors of the magnitudes
+        'meta': float32 (B, D), if there is input_meta
+        'label': int64 (B,)
+        'label_bg': bool (B, C), foreground and background classes, with cost_bg or mix_fg_bg
+        'mixed_label': float32 (B, C), with mixup2
+        'pseudo_label': float32 (B, C)
+        'weight': float32 (B,), with class_weights
+        'item': int64 (B,), positions in the file list
+    With mixup, everything except the audio belongs to the first excerpt of each pair. With mixup2, 'label_bg' (then
+    float32), 'pseudo_label' and 'weight' are mixed, too.
 
-    `pseudo_labels`: function of indices into the file list (B,) that gives 'pseudo_label'; without it there is none.
+    `pseudo_labels`: function of positions in the file list (B,) that gives 'pseudo_label', absent without it.
     """
 
-    def __init__(self, dataset, cfg, filelist='train', on_device=False, pseudo_labels=None):
+    def __init__(
+        self,
+        dataset: Dataset,
+        cfg: Settings,
+        filelist: str = 'train',
+        on_device: bool = False,
+        pseudo_labels: Callable[[np.ndarray], np.ndarray] | None = None,
+    ):
         super().__init__(dataset, cfg, [filelist], on_device)
         if cfg['mixup'] and cfg['mixup2']:
             raise Problem('mixup and mixup2 exclude each other; set one of them to 0')
@@ -162,138 +192,131 @@ class TrainFeed(Feed):
         self.shortest = min(self.shortest, self.longest)
         self.buckets = augment.make_buckets(lengths, self.shortest, self.longest, int(cfg['len_buckets']))
         self.drawn = self.batchsize * (2 if self.with_audio and (cfg['mixup'] or cfg['mixup2']) else 1)
-        least = min(len(bucket) for bucket in self.buckets)
-        if least < self.drawn:
+        smallest = min(len(bucket) for bucket in self.buckets)
+        if smallest < self.drawn:
             sys.stderr.write(
-                f'{self.list_path}: {int(least)} recordings of similar length are fewer than the {int(self.drawn)} of a batch: drawn with replacement\n'
+                f'{self.list_path}: a group of recordings of similar length has only {smallest}, '
+                f'fewer than the {self.drawn} of a batch: drawn with replacement\n'
             )
         if self.with_audio and max(self.shortest, lengths.min()) < cfg['frame_len']:
             raise Problem(
-                f'{self.list_path}: {self.files[int(lengths.argmin())]} is shorter than one frame of {int(cfg["frame_len"])} samples; raise len_min'
+                f'{self.list_path}: {self.files[int(lengths.argmin())]} is shorter than one frame of '
+                f'{cfg["frame_len"]} samples; raise len_min'
             )
         self.weights = class_weights(cfg, self.labels, dataset.num_classes)
-        self.pseudo = pseudo_labels
+        self.pseudo_labels = pseudo_labels
 
-    def batch(self, k):
-        """Batch number k, whoever asks and in whatever order."""
+    def __len__(self) -> int:
+        return int(self.cfg['epochs']) * int(self.cfg['epochsize'])
+
+    def batch(self, k: int) -> Batch:
+        """Batch number k: the same whenever it is called."""
         cfg = self.cfg
         rng = np.random.Generator(
             np.random.Philox(np.random.SeedSequence(int(cfg['seed']), spawn_key=(FEED_STREAM, k)))
         )
         items = augment.draw_items(self.buckets, self.drawn, rng)
-        first = items[: self.batchsize]
+        first, second = items[: self.batchsize], items[self.batchsize :]
         batch = {}
         weights = None
         if self.with_audio:
-            lengths = self.index['length'][items]
-            length = augment.excerpt_length(lengths, self.shortest, self.longest)
-            starts = augment.draw_starts(lengths, length, rng)
-            weights = augment.mixing_weights(cfg, len(first), rng)
-            self._augmented_audio(items, starts, length, weights, batch, rng)
+            excerpts = self._draw_excerpts(items, rng)
+            weights = excerpts.weights
+            batch = self._samples(excerpts) if self.on_device else self._spectrograms(excerpts)
         if self.sources:
             batch['meta'] = metadata.encode(metadata.distort(self.meta[first], cfg, rng), cfg)
         batch['label'] = self.labels[first]
-        if cfg['mixup2'] and weights is not None:
+        mixed = bool(cfg['mixup2']) and weights is not None
 
-            def target(function):
-                return augment.mix(function(first), function(items[self.batchsize :]), weights)
+        def target(function):
+            return augment.mix(function(first), function(second), weights) if mixed else function(first)
 
+        if mixed:
             batch['mixed_label'] = target(self._one_hot)
-        else:
-
-            def target(function):
-                return function(first)
-
         if self.background is not None:
             batch['label_bg'] = target(self._background_targets)
-        if self.pseudo is not None:
-            batch['pseudo_label'] = target(self.pseudo)
+        if self.pseudo_labels is not None:
+            batch['pseudo_label'] = target(self.pseudo_labels)
         if self.weights is not None:
             batch['weight'] = target(self.weights.__getitem__)
         batch['item'] = first.astype(np.int64)
         return batch
 
-    def __len__(self):
-        return int(self.cfg['epochs']) * int(self.cfg['epochsize'])
-
-    def _augmented_audio(self, items, starts, length, weights, batch, rng):
+    def _draw_excerpts(self, items: np.ndarray, rng: np.random.Generator) -> Excerpts:
         cfg, count = self.cfg, self.batchsize
-        spectral = bool(cfg['spect_augment'])
+        lengths = self.index['length'][items]
+        length = augment.excerpt_length(lengths, self.shortest, self.longest)
+        starts = augment.draw_starts(lengths, length, rng)
+        weights = augment.mixing_weights(cfg, count, rng)
         stretch = shift = filters = None
         if needs_host_spectrogram(cfg):
             stretch = 1 + cfg['max_stretch'] * (2 * rng.random(count) - 1)
             shift = 1 + cfg['max_shift'] * (2 * rng.random(count) - 1)
-        if spectral and cfg['max_db']:
+        if cfg['spect_augment'] and cfg['max_db']:
             filters = augment.draw_filters(count, self.bins, cfg['mel_max'], cfg['max_db'], rng)
-        items, starts = items.tolist(), starts.tolist()
-        if self.on_device:
-            dtype = np.int16 if weights is None else np.float32
-            rows = batch['samples'] = np.empty((count, length), dtype)
-        else:
-            frames = stft.num_frames(length, cfg['frame_len'], self.step)
-            kept = augment.kept_frames(frames, cfg['max_stretch']) if stretch is not None else frames
-            if not kept:
-                raise Problem(
-                    f'max_stretch={cfg["max_stretch"]} leaves no frame of an excerpt of {int(frames)}; raise len_min'
-                )
-            rows = batch['spect'] = np.empty((count, kept, self.bins), np.float32)
-            samples = np.empty(length, np.int16)
-        if weights is not None:
-            pair = np.empty((2, length), np.int16)
+        return Excerpts(items.tolist(), starts.tolist(), length, weights, stretch, shift, filters)
+
+    def _fill(self, out: np.ndarray, excerpts: Excerpts, i: int) -> None:
+        """Fill `out` (N,) with the samples of excerpt number i, mixed with those of its pair if there are weights."""
+        items, starts, length, weights = excerpts[:4]
+        if weights is None:
+            self._read(items[i], starts[i], out)
+            return
+        pair = np.empty((2, length), np.int16)
+        for row, place in zip(pair, (i, self.batchsize + i), strict=True):
+            self._read(items[place], starts[place], row)
+        out[:] = augment.mix(pair[:1], pair[1:], weights[i : i + 1])[0]
+
+    def _samples(self, excerpts: Excerpts) -> Batch:
+        dtype = np.int16 if excerpts.weights is None else np.float32
+        samples = np.empty((self.batchsize, excerpts.length), dtype)
+        for i, row in enumerate(samples):
+            self._fill(row, excerpts, i)
+        return {'samples': samples} if excerpts.filters is None else {'samples': samples, 'filter': excerpts.filters}
+
+    def _spectrograms(self, excerpts: Excerpts) -> Batch:
+        cfg, stretch = self.cfg, excerpts.stretch
+        frames = kept = stft.num_frames(excerpts.length, cfg['frame_len'], self.hop)
+        if stretch is not None:
+            kept = augment.kept_frames(frames, cfg['max_stretch'])
+            wide = augment.needed_bins(self.bins, cfg['max_shift'], cfg['frame_len'] // 2 + 1)
+            spect = np.empty((frames, wide), np.float32)
+        if not kept:
+            raise Problem(f'max_stretch={cfg["max_stretch"]} leaves no frame of an excerpt of {frames}; raise len_min')
+        samples = np.empty(excerpts.length, np.int16 if excerpts.weights is None else np.float32)
+        rows = np.empty((self.batchsize, kept, self.bins), np.float32)
         for i, row in enumerate(rows):
-            if weights is not None:
-                self._read(items[i], starts[i], pair[0])
-                self._read(items[count + i], starts[count + i], pair[1])
-                samples = augment.mix(pair[:1], pair[1:], weights[i : i + 1])[0]
-            elif self.on_device:
-                self._read(items[i], starts[i], row)
-                continue
-            else:
-                self._read(items[i], starts[i], samples)
-            if self.on_device:
-                row[:] = samples
-            elif stretch is None:
+            self._fill(samples, excerpts, i)
+            if stretch is None:
                 self._spectrogram(samples, row)
             else:
-                wide = augment.needed_bins(self.bins, cfg['max_shift'], cfg['frame_len'] // 2 + 1)
-                spect = np.empty((frames, wide), np.float32)
                 self._spectrogram(samples, spect)
-                augment.stretch_shift(spect, stretch[i], shift[i], row, int(cfg['spline_order']))
-            if filters is not None and not self.on_device:
-                row *= filters[i]
-        if filters is not None and self.on_device:
-            batch['filter'] = filters
-
-    def _spectrogram(self, samples, out):
-        cfg = self.cfg
-        stft.spectrogram(samples, cfg['sample_rate'], cfg['frame_len'], cfg['fps'], out.shape[1], out=out)
+                augment.stretch_shift(spect, stretch[i], excerpts.shift[i], row, int(cfg['spline_order']))
+            if excerpts.filters is not None:
+                row *= excerpts.filters[i]
+        return {'spect': rows}
 
 
 class ValidFeed(Feed):
-    """Fixed batches of recordings of similar length: `len(feed)` of them, the same keys as in TrainFeed, of which
-    only 'spect' or 'samples', 'meta', 'label', 'label_bg' and 'item'.
+    """The same `len(feed)` batches in each epoch, of recordings of similar length.
 
-    All of a batch get one length: the longer of the shortest and of 0.8 times the longest, clipped to
-    len_min..len_max; shorter ones are looped, longer ones cut to their centre.
+    Batches have the keys of TrainFeed, of which only 'spect' or 'samples', 'meta', 'label', 'label_bg' and 'item'.
+    All excerpts of a batch have the same length: the longer of the shortest recording and of 0.8 times the longest,
+    clipped to len_min..len_max. Shorter recordings are looped, longer ones cut to their centre.
     """
 
-    def __init__(self, dataset, cfg, filelist='valid', on_device=False):
+    def __init__(self, dataset: Dataset, cfg: Settings, filelist: str = 'valid', on_device: bool = False):
         super().__init__(dataset, cfg, [filelist], on_device)
         self.batchsize = int(cfg['batchsize'])
         self.order = np.argsort(self.index['length'], kind='stable')
 
-    def __len__(self):
+    def __len__(self) -> int:
         return -(-len(self.order) // self.batchsize)
 
-    def batch(self, k):
+    def batch(self, k: int) -> Batch:
         """Batch number k of len(self)."""
         items = self.order[k * self.batchsize : (k + 1) * self.batchsize]
-        batch = {}
-        if self.with_audio:
-            lengths = self.index['length'][items]
-            length = max(lengths[0], int(0.8 * lengths[-1]))
-            length = int(min(max(length, self.shortest), self.longest))
-            self._audio(items, np.maximum(lengths - length, 0) // 2, length, batch)
+        batch = self._audio(items) if self.with_audio else {}
         if self.sources:
             batch['meta'] = metadata.encode(self.meta[items], self.cfg)
         batch['label'] = self.labels[items]
@@ -302,31 +325,55 @@ class ValidFeed(Feed):
         batch['item'] = items.astype(np.int64)
         return batch
 
+    def _audio(self, items: np.ndarray) -> Batch:
+        lengths = self.index['length'][items]
+        length = max(lengths[0], int(0.8 * lengths[-1]))
+        length = int(min(max(length, self.shortest), self.longest))
+        places = list(zip(items.tolist(), (np.maximum(lengths - length, 0) // 2).tolist(), strict=True))
+        if self.on_device:
+            samples = np.empty((len(items), length), np.int16)
+            for row, place in zip(samples, places, strict=True):
+                self._read(*place, row)
+            return {'samples': samples}
+        frames = stft.num_frames(length, self.cfg['frame_len'], self.hop)
+        spect = np.empty((len(items), frames, self.bins), np.float32)
+        samples = np.empty(length, np.int16)
+        for row, place in zip(spect, places, strict=True):
+            self._read(*place, samples)
+            self._spectrogram(samples, row)
+        return {'spect': spect}
+
 
 class TestFeed(Feed):
-    """Whole recordings, one at a time, in the order of the lists; no labels are needed.
+    """Whole recordings, one at a time, in the order of the lists. No labels are needed.
 
-    `filelists`: names, a list or separated by commas; `files`: keys of recordings to take instead.
+    `filelists`: names of lists, as a list or comma-separated; `files`: keys of recordings to take instead.
 
-    `.item(i)` -> {'file': key, 'samples': int16 (N,), a read-only memory map, looped to len_min seconds if
-    shorter; absent if len_max=0 or there is no arch; 'meta': float32 (D,) if there is input_meta}.
+    `.item(i)` is a dict of 'file': the key; 'samples': int16 (N,), a read-only memory map, or, for a recording shorter
+    than len_min seconds, an array in which it is looped; absent if len_max=0 or without arch; 'meta': float32 (D,), if
+    there is input_meta.
     """
 
-    __test__ = False
+    __test__ = False  # not a test of pytest
 
-    def __init__(self, dataset, cfg, filelists='valid', files=None):
+    def __init__(
+        self,
+        dataset: Dataset,
+        cfg: Settings,
+        filelists: str | Sequence[str] = 'valid',
+        files: Sequence[str] | None = None,
+    ):
         names = filelists.split(',') if isinstance(filelists, str) else list(filelists)
         super().__init__(dataset, cfg, names, labelled=False, files=files)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.files)
 
-    def item(self, i):
-        """What there is of recording number i."""
+    def item(self, i: int) -> dict[str, str | np.ndarray]:
+        """Key, samples and metadata of recording number i."""
         item = {'file': self.files[i]}
         if self.with_audio:
-            length = int(self.index['length'][i])
-            if length < self.shortest:
+            if self.index['length'][i] < self.shortest:
                 item['samples'] = np.empty(self.shortest, np.int16)
                 self._read(i, 0, item['samples'])
             else:
@@ -335,23 +382,20 @@ class TestFeed(Feed):
             item['meta'] = metadata.encode(self.meta[i : i + 1], self.cfg)[0]
         return item
 
-    def _mapped(self, i):
+    def _mapped(self, i: int) -> np.ndarray:
         filename = self.dataset.audio_path(self.files[i])
-        header = audio.Header(*(int(self.index[name][i]) for name in audio.Header._fields))
         try:
             if os.stat(filename).st_size == self.index['size'][i]:
-                return audio.map_samples(filename, header)
+                return audio.map_samples(filename, self._header(i))
         except OSError as e:
-            raise Problem(f'{filename}: cannot be read ({e.strerror}); prepare the data set again') from None
-        raise Problem(
-            f'{filename}: has changed since its header was read; delete {os.path.join(self.dataset.path, index.FILENAME)}'
-        )
+            raise Problem(f'{filename}: cannot be read ({e.strerror}); prepare the dataset again') from None
+        raise self._has_changed(filename)
 
 
-def class_weights(cfg, labels, num_classes):
-    """float32 (N,): weight of each training item, or None unless class_weights=google:BETA is set.
+def class_weights(cfg: Settings, labels: np.ndarray, num_classes: int) -> np.ndarray | None:
+    """Weight of each training recording, float32 (N,), or None unless class_weights=google:BETA is set.
 
-    ((p_mean / p_c) (1 - p_c) / (1 - p_mean))^BETA, p_c being the share of the item's class in the list.
+    ((p_mean / p_c) (1 - p_c) / (1 - p_mean))^BETA, where p_c is the share of the recording's class in the list.
     """
     if not cfg['class_weights']:
         return None
@@ -361,5 +405,5 @@ def class_weights(cfg, labels, num_classes):
     own = share[labels]
     with np.errstate(divide='ignore', invalid='ignore'):
         weights = ((mean / own) * (1 - own) / (1 - mean)) ** beta
-    # With a single class all weigh the same.
+    # With a single class, the formula is 0 / 0.
     return np.nan_to_num(weights, nan=1, posinf=1).astype(np.float32)

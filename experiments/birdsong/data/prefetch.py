@@ -22,10 +22,10 @@ def run_ahead(
     """Yield function(item) for each of `items`, in their order, computed ahead in the background.
 
     With `processes` above 0, so many processes compute, otherwise so many `threads`, otherwise the caller itself. In
-    addition to the result that was yielded last, at most `ahead` results exist (default: workers + 2; at least the number
-    of workers). An exception raised by a call is raised here when its result is due; a process that dies raises Problem.
-    When the generator is closed or deleted, the workers end. Processes are forked, so that `function` can be any
-    function, but its results and exceptions are pickled. Threads are faster for batches, which need not be copied.
+    addition to the result that was yielded last, at most `ahead` results exist (default: workers + 2; at least the
+    number of workers). An exception raised by a call is raised here when its result is due; if a process dies, Problem
+    is raised. When the generator is closed or deleted, the workers end. Processes are forked, so that `function` can be
+    any function, but its results and exceptions are pickled, which makes processes slower than threads for batches.
     """
     workers = processes or threads
     ahead = max(workers, workers + 2 if ahead is None else ahead)
