@@ -72,13 +72,12 @@ def make(arch, *settings, channels=4, bands=14):
     """The layers of an architecture string, ready to predict, and their Chain."""
     cfg = config.load([], [f'arch={arch}', *(s for setting in settings for s in setting.split())])
     chain = architecture.Chain(channels, bands)
-    return torch.nn.Sequential(
-        *architecture.make_layers(architecture.parse(cfg), cfg, 'arch', chain, RNG)
-    ).eval(), chain
+    modules = architecture.make_layers(architecture.parse(cfg), cfg, 'arch', chain, RNG)
+    return torch.nn.Sequential(*modules).eval(), chain
 
 
 @pytest.mark.parametrize('case', [c for c in GOLDEN if c not in FAILING | FIXED])
-def test_architecture_string_computes_what_the_original_does(golden, case):
+def test_layers_compute_what_the_original_computes(golden, case):
     description, arrays = golden(case)
     net, chain = make(description['arch'], *description['settings'])
     fill(net, arrays)
@@ -93,7 +92,8 @@ def test_architecture_string_computes_what_the_original_does(golden, case):
     [
         (
             'layers/arch_conv_groups_bad',
-            'arch, layer 3 of 3, layer Conv:6x2x-1: 8 channels in and 6 out cannot both be divided into arch.dense_groups=3',
+            'arch, layer 3 of 3, layer Conv:6x2x-1: '
+            '8 channels in and 6 out cannot both be divided into arch.dense_groups=3',
         ),
         ('layers/res_even', 'arch, layer 1 of 1, layer resblock:1x6x2x2.*odd'),
     ],
@@ -123,7 +123,7 @@ def test_dense_layers_apply_at_each_time_step():
     'case', ['layers/res_stride_2units', 'layers/res_stride1_2units', 'layers/res_stride1_2units_same']
 )
 @pytest.mark.parametrize('shortcut', ['project', 'pool', 'slice'])
-def test_strides_of_residual_blocks_work(golden, case, shortcut):
+def test_residual_blocks_can_have_strides(golden, case, shortcut):
     description, _ = golden(case)
     stride = int(description['arch'][-1])
     net, chain = make(description['arch'], f'resnet.shortcut={shortcut}')
@@ -159,7 +159,7 @@ def test_a_single_residual_unit_takes_the_stride_and_without_it_equals_the_origi
         ('conv:8x3x3,,pool:2x2', 'layer 2 of 3'),
     ],
 )
-def test_impossible_layers_are_named(arch, message):
+def test_impossible_layers_are_refused_with_their_names(arch, message):
     with pytest.raises(Problem, match=message):
         make(arch)
 
@@ -169,10 +169,8 @@ def test_the_stride_of_a_residual_block_may_be_one_number():
     two, expected = make('resblock:2x4x3x3x2x2')
     two.load_state_dict(one.state_dict())
     x = torch.rand(1, 4, 9, 14)
-    assert torch.equal(one(x), two(x)) and (chain.channels, chain.bands) == (expected.channels, expected.bands) == (
-        4,
-        7,
-    )
+    assert torch.equal(one(x), two(x))
+    assert (chain.channels, chain.bands) == (expected.channels, expected.bands) == (4, 7)
 
 
 def test_pooling_over_all_of_time():

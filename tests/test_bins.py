@@ -1,7 +1,7 @@
-"""filterbank=none: networks on the bins up to mel_max, as in 2018, and older files on all bins.
+"""filterbank=none: networks on the bins up to mel_max, as in 2018, and older files with networks on all bins.
 
-fixtures/all_bins.npz was trained when filterbank=none still took all bins; the files beside it are its predictions and its
-fully convolutional form, written at that time.
+fixtures/all_bins.npz was trained when filterbank=none still meant all bins. The files next to it, written at that time,
+are its predictions and the fully convolutional network.
 """
 
 import shutil
@@ -28,7 +28,7 @@ BINS, ALL_BINS = 23, 33
 
 @pytest.fixture
 def dataset(tmp_path):
-    """The three recordings that the fixture was trained on, all of them in both lists."""
+    """The three recordings on which the fixture was trained, all of them in both lists."""
     folder = tmp_path / 'three'
     for name in ('audio', 'filelists', 'labels'):
         (folder / name).mkdir(parents=True)
@@ -62,13 +62,13 @@ def same_scores(one, other):
 
 
 @pytest.mark.parametrize('where', ['cpu', 'device'])
-def test_a_file_of_ours_with_all_bins_predicts_as_before(where, call, tmp_path):
+def test_a_network_on_all_bins_predicts_as_before(where, call, tmp_path):
     call(predict, OLD, tmp_path / 'out.npz', '--var', f'spectrogram={where}', '--saliency', 1)
     same_scores(tmp_path / 'out.npz', ROOT / 'tests/fixtures/all_bins.pred.npz')
     assert load(tmp_path / 'out.saliency.npz').num_classes == ALL_BINS
 
 
-def test_training_starts_and_learns_from_a_file_with_all_bins(call, tmp_path):
+def test_a_network_on_all_bins_can_be_the_start_of_training_or_the_teacher(call, tmp_path):
     settings = ['--vars', f'{OLD!s}.vars', '--var', 'epochs=0']
     call(train, tmp_path / 'm.npz', *settings, '--var', f'init_from={OLD}', '--var', f'ban={OLD}')
     call(predict, tmp_path / 'm.npz', tmp_path / 'out.npz')
@@ -77,7 +77,7 @@ def test_training_starts_and_learns_from_a_file_with_all_bins(call, tmp_path):
         call(train, tmp_path / 's.npz', *settings, '--var', f'ban={OLD}')
 
 
-def test_an_interrupted_run_on_all_bins_goes_on(call, tmp_path):
+def test_interrupted_training_on_all_bins_can_be_continued(call, tmp_path):
     settings = ['--keep-state', '--vars', f'{OLD!s}.vars', '--var', 'epochsize=1']
     call(train, tmp_path / 'm.npz', *settings, '--var', 'bins=33', '--var', 'epochs=1')
     (tmp_path / 'm.npz').unlink()
@@ -85,7 +85,7 @@ def test_an_interrupted_run_on_all_bins_goes_on(call, tmp_path):
     assert load_npz(tmp_path / 'm.npz')['audio.front.standardise.mean'].shape == (ALL_BINS,)
 
 
-def test_a_converted_network_with_all_bins_gives_its_scores(dataset):
+def test_a_converted_network_on_all_bins_gives_the_same_scores(dataset):
     cfg = config.load([f'{OLD!s}.vars'])
     model.note_bins(cfg, str(OLD))
     net = load_model(str(OLD), cfg, 0)
@@ -97,7 +97,7 @@ def test_a_converted_network_with_all_bins_gives_its_scores(dataset):
     np.testing.assert_allclose(old, new, atol=1e-5)
 
 
-def test_a_file_of_the_original_has_the_bins_up_to_mel_max(call, tmp_path):
+def test_a_file_of_the_original_with_the_bins_up_to_mel_max_predicts_the_same_as_ours(call, tmp_path):
     settings = ['--vars', f'{OLD!s}.vars', '--var', 'epochs=0']
     call(train, tmp_path / 'ours.npz', *settings)
     call(predict, tmp_path / 'ours.npz', tmp_path / 'ours.pred.npz')

@@ -7,7 +7,8 @@ from golden_layers import check, close, fill
 
 from birdsong import config
 from birdsong.data import stft
-from birdsong.networks import frontend, model
+from birdsong.files import Problem
+from birdsong.networks import compiled, fcn, frontend, model
 
 GOLDEN = (
     'layers/log',
@@ -19,6 +20,14 @@ GOLDEN = (
     'layers/pow_learn',
     'layers/pow_plain',
 )
+SMALL = [
+    'frame_len=256',
+    'mel_bands=20',
+    'mel_max=8000',
+    'arch=conv:4x3x3,Conv:5x3x-1',
+    'arch.pool=logmeanexp:1',
+    'arch.output=linear',
+]
 
 
 @pytest.mark.parametrize(
@@ -122,3 +131,47 @@ def test_magnitudes_equal_the_spectrogram_computed_by_the_feed():
     assert found.shape == (2,) + expected.shape and found.dtype == torch.float32
     np.testing.assert_allclose(found[0].numpy(), expected, rtol=1e-4, atol=0.05)
     assert frontend.Magnitudes(cfg)(torch.zeros(2, 1023, dtype=torch.int16)).shape == (2, 0, 465)
+
+
+def build(*settings):
+    net = model.build(config.load([], SMALL + list(settings)), 3)
+    return net.eval()
+
+
+def spectrogram(net, frames=40):
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(2, frames, net.audio.front.bins, generator=generator) * 1e4 + 1
+
+
+def test_a_network_with_band_centre_does_not_depend_on_the_gain():
+    net = build('band_centre=1')
+    spect = spectrogram(net)
+    torch.testing.assert_close(net(spect * 30)['output'], net(spect)['output'], rtol=1e-4, atol=1e-4)
+    plain = build()
+    assert (plain(spect * 30)['output'] - plain(spect)['output']).abs().max() > 1e-2
+
+
+def test_band_centre_subtracts_the_mean_of_each_excerpt():
+    net = build('band_centre=1')
+    found = net.audio.front(spectrogram(net))
+    np.testing.assert_allclose(found.mean(2).detach(), 0, atol=1e-5)
+    spect = spectrogram(net)
+    torch.testing.assert_close(net(spect)['output'][:1], net(spect[:1])['output'])
+
+
+def test_bands_are_not_centred_by_default():
+    net = build()
+    assert net.audio.front(spectrogram(net)).mean(2).abs().max() > 1
+
+
+def test_a_network_with_band_centre_is_not_compiled():
+    net = build('band_centre=1')
+    spect = spectrogram(net)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled.for_inference(net)(spect)['output'], net(spect)['output'])
+
+
+def test_a_network_with_band_centre_has_no_fully_convolutional_form():
+    with pytest.raises(Problem, match='band_centre=1.*whole') as caught:
+        fcn.to_fcn(build('band_centre=1'), 1)
+    assert '\n' not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Networks against the original's own files: outputs, reading and writing, initialisation, the 37 published ones."""
+"""Networks: outputs for files of the original, reading and writing, initialisation, the 37 published networks."""
 
 import numpy as np
 import pytest
@@ -65,7 +65,7 @@ GOLDEN = (
     'nets/resnet1_lme1.out',
     'nets/resnet1_lme1.out64',
 )
-# twice as far as the original's own float32 is from its float64: both sides round
+# twice the difference between float32 and float64 in the original, because both sides have rounding errors
 TOLERANCE = {'mel_learn_pow': 4e-5, 'mel_learn_pcen': 4e-4}
 SMALL = [
     'arch=conv:4x3x3,pool:3x3,conv:5x3x-Shift,pool:3xShift,Conv:Fullx3x-1',
@@ -78,7 +78,7 @@ SMALL = [
 
 
 def load_original(golden, filename, arrays, **overrides):
-    """A network of the original's, ready to predict, and the inputs that it takes."""
+    """A network of the original, ready to predict, and its inputs."""
     cfg = dict(config.load([f'{filename}.vars']), **overrides)
     meta = torch.from_numpy(arrays['meta']) if 'meta' in arrays else None
     net = model.build(cfg, cfg['classes'], 0 if meta is None else meta.shape[1])
@@ -139,7 +139,7 @@ def test_files_of_the_original_are_written_as_they_were_read(golden, golden_net,
     net, _, _ = load_original(golden, golden_net(f'nets/{name}'), arrays)
     model.save_original(net, tmp_path / 'copy.npz')
     original, copy = (files.load_npz(f) for f in (golden_net(f'nets/{name}'), tmp_path / 'copy.npz'))
-    assert list(copy) == [f'param{int(i)}' for i in range(len(original))]
+    assert list(copy) == [f'param{i}' for i in range(len(original))]
     for key in original:
         np.testing.assert_array_equal(copy[key], original[key])
         assert copy[key].dtype == np.float32
@@ -155,7 +155,7 @@ def test_files_of_the_original_are_written_as_they_were_read(golden, golden_net,
         (['arch_meta=full:4', 'arch_meta.batch_norm=1'], 5),
     ],
 )
-def test_own_files_keep_everything(tmp_path, settings, num_meta):
+def test_our_files_hold_all_arrays(tmp_path, settings, num_meta):
     net = small(*settings, num_meta=num_meta)
     with torch.no_grad():
         for tensor in net.state_dict().values():
@@ -174,7 +174,7 @@ def test_own_files_keep_everything(tmp_path, settings, num_meta):
 def test_a_combined_network_starts_from_two_files(tmp_path, first, second):
     audio, meta = small(), small('arch=', 'arch_meta=full:4', num_meta=5)
     for net, kind, name in ((audio, first, 'audio'), (meta, second, 'meta')):
-        {'ours': model.save, 'original': model.save_original}[kind](net, tmp_path / (f'{name}.npz'))
+        {'ours': model.save, 'original': model.save_original}[kind](net, tmp_path / f'{name}.npz')
     both = small('arch_meta=full:4', 'seed=3', num_meta=5)
     model.load(both, f'{tmp_path / "audio.npz"}:{tmp_path / "meta.npz"}')
     expected = list(audio.state_dict().values()) + list(meta.state_dict().values())
@@ -182,7 +182,7 @@ def test_a_combined_network_starts_from_two_files(tmp_path, first, second):
 
 
 @pytest.mark.parametrize('write', [model.save, model.save_original])
-def test_a_file_that_does_not_fit_is_refused_with_both_lists(tmp_path, write):
+def test_a_file_with_other_arrays_is_refused_and_both_lists_of_arrays_are_shown(tmp_path, write):
     filename = str(tmp_path / 'net.npz')
     write(small(), filename)
     before = {k: v.clone() for k, v in small('seed=7', classes=4).state_dict().items()}
@@ -221,7 +221,7 @@ def test_initialisation_depends_on_the_seed_alone():
     state = torch.get_rng_state()
     second, other = small('seed=5'), small('seed=6')
     assert torch.equal(state, torch.get_rng_state())
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert not torch.equal(first.audio.head.weight, other.audio.head.weight)
     weight = first.audio.layers[0].linear.weight.flatten(1)
     torch.testing.assert_close(weight @ weight.T, torch.eye(4), atol=1e-5, rtol=0)
@@ -278,13 +278,11 @@ def test_shortest_excerpt_and_step(arch):
     least, step = net.min_frames, net.frame_step
     assert net.maps(torch.rand(1, least, 93)).shape[2] == 1
     assert net.maps(torch.rand(1, least + 10 * step, 93)).shape[2] == 11
-    with pytest.raises(
-        Problem, match=f'{int(least - 1)} frames is too short for this network, which needs {int(least)}'
-    ):
+    with pytest.raises(Problem, match=f'{least - 1} frames is too short for this network, which needs {least}'):
         net.maps(torch.rand(1, least - 1, 93))
 
 
-def test_wrong_inputs_are_named():
+def test_wrong_inputs_are_refused_with_a_message_that_names_them():
     net = small('arch_meta=full:2', num_meta=3)
     with pytest.raises(Problem, match='2x50x94.*93 bins'):
         net(torch.rand(2, 50, 94), torch.randn(2, 3))
@@ -321,7 +319,7 @@ def test_mixed_precision_stays_close_and_pools_in_float32(pool):
     torch.testing.assert_close(found['output'], expected, atol=0.05, rtol=0.05)
 
 
-def test_weight_decay_covers_weights_and_gammas_but_not_the_scale_of_log1p_learn():
+def test_weight_decay_applies_to_weights_and_gammas_but_not_to_the_frontend():
     net = small('magscale=log1p_learn', 'arch_meta=full:2', 'arch_meta.batch_norm=1', num_meta=3)
     names = {id(p): n for n, p in net.named_parameters()}
     covered = {names[id(p)] for p in net.regularisable()}
@@ -349,7 +347,7 @@ def _join(rank, filename, results, x, targets):
     dist.destroy_process_group()
 
 
-def test_batch_normalisation_over_processes_equals_that_of_one(tmp_path):
+def test_batch_normalisation_over_two_processes_equals_that_in_one_process(tmp_path):
     x, targets = torch.rand(5, 40, 93) * 1e4, torch.randn(5, 3)
     net = small('magscale=pow_learn').train()
     net.audio.dropout.rate = 0
@@ -378,7 +376,7 @@ def test_batch_normalisation_over_processes_equals_that_of_one(tmp_path):
 
 
 def published(golden):
-    """The different networks among the 37 models: settings by architecture."""
+    """The different architectures among the 37 models: a list of (settings, names of models)."""
     unique = {}
     for experiment in golden('experiments')[0]:
         settings = experiment['settings']
@@ -393,12 +391,12 @@ def published(golden):
 
 @pytest.mark.slow
 def test_all_37_published_networks_can_be_built_and_pass_a_batch(golden, monkeypatch):
-    # random matrices are as good here, and orthogonal ones take seconds each
+    # orthogonal matrices of this size take seconds each, and are not needed here
     monkeypatch.setattr(layers, 'orthogonal', lambda shape, rng: rng.normal(0, 0.03, shape).astype(np.float32))
     networks = published(golden)
     assert sum(len(models) for _, models in networks) == 37
     for settings, _ in networks:
-        cfg = config.load([], ['{}={}'.format(*item) for item in settings.items()])
+        cfg = config.load([], [f'{name}={value}' for name, value in settings.items()])
         values = {'date': cfg['input_meta.date_encoding.size'], 'time': cfg['input_meta.time_encoding.size']}
         num_meta = sum(1 + values.get(source, 1) for source in cfg['input_meta'].split(',')) if cfg['input_meta'] else 0
         net = model.build(cfg, 1500, num_meta)
