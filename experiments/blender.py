@@ -63,8 +63,8 @@ def parse_arguments() -> argparse.Namespace:
     add(
         '--stability',
         action='store_true',
-        help='search with several seeds and also with greedy, compare the results and the initial weights on '
-        f'{SUBSETS} random subsets of {100 * SUBSET_SHARE:.0f} %% of the recordings, and choose the most frequent winner',
+        help='search with several seeds and also with greedy, compare the results and the initial weights '
+        f'on {SUBSETS} random subsets of {100 * SUBSET_SHARE:.0f} %% of the recordings, and choose the winner of most',
     )
     add('--seeds', metavar='N', type=int, default=3, help='seeds of --stability (%(default)s)')
     add(
