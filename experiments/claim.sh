@@ -1,42 +1,42 @@
 #!/usr/bin/env bash
-# claim.sh: make a result that nobody else may be making, on any machine that shares the folder.
+# claim.sh: make a file exactly once, although many processes on many machines that share its folder may try to.
 #
-#   claim.sh RESULT.lock -- COMMAND...   claim RESULT, run COMMAND, publish what it left in $CLAIM_WORK
-#   claim.sh --replace VERSION RESULT.lock -- COMMAND...    the same for a RESULT that is there, as long as it is that
-#                                        version (stat -c %i-%.9Y); COMMAND finds it as $CLAIM_WORK/old/RESULT
-#   claim.sh --status RESULT.lock        one line in words; exit status 0 held, 1 free, 3 stale, 4 failed, 5 finished,
-#                                        6 published, but not in place yet
-#   claim.sh --release [--force] RESULT.lock    free a claim that nobody will come back to
-#   claim.sh --work RESULT.lock          the folder of the latest attempt
+#   claim.sh RESULT.lock -- COMMAND...   claim RESULT, run COMMAND, publish the files that it left in $CLAIM_WORK
+#   claim.sh --replace VERSION RESULT.lock -- COMMAND...    the same for a RESULT that exists, if it still is that
+#                                        version (stat -c %i-%.9Y); COMMAND finds it at $CLAIM_WORK/old/RESULT
+#   claim.sh --status RESULT.lock        print one line; exit status 0 held, 1 free, 3 stale, 4 failed, 5 finished,
+#                                        6 published but not in place yet
+#   claim.sh --release [--force] RESULT.lock    free a claim whose holder will not return
+#   claim.sh --work RESULT.lock          print the folder of the latest attempt
 #
-# Exit status: that of COMMAND; 0 also if RESULT is there already; 75 held by another; 76 claim lost, result discarded;
+# Exit status: that of COMMAND; 0 also if RESULT exists already; 75 held by another; 76 claim lost, result discarded;
 # 74 the folder cannot be written to (read-only, full); 130, 143, 129 interrupted by SIGINT, SIGTERM, SIGHUP.
 # Settings: CLAIM_BEAT=30, CLAIM_LEASE=600, CLAIM_GRACE=120 seconds.
 #
-# The protocol. RESULT.lock is a folder:
-#   1/ 2/ 3/ ...     attempts. To claim, or to take over a stale claim, is to rename a folder that holds owner and beat to
-#                    the next number. As such a folder is never empty, only one rename succeeds, also over NFS. No number is
-#                    ever removed by a rival, so there is no moment at which two can both believe that they have broken
-#                    the same stale claim. The highest number holds.
-#   N/owner N/beat   who holds it; touched every beat.
-#   N/released N/failed    the attempt has ended; the next caller goes on from what it left.
-#   N/work.TOKEN/    the attempt's own folder ($CLAIM_WORK), begun as a copy of the one before, so that training resumes.
-#                    The copies of attempts that have surely ended are removed then.
-#   published/       the first attempt to succeed: its work folder, put here by one rename, which fails for all others.
-# Stale: on the holder's own machine (same boot, process namespace and user) when its process is gone; elsewhere when its
-#   beat is older than the lease, both times read off files touched in this folder, so by the file server's clock alone.
-#   If that clock was set back, the beat lies in the future: whoever sees this touches it, once, and the lease begins then.
-#   A live holder goes on touching it, so a dead one is stale one lease later.
-# The holder's watcher, a process of its own, beats, and ends the command if a higher number appears or this script dies.
-#   Processes of an attempt are known by CLAIM_TOKEN in their environment, whatever sessions they have moved to.
-# Publishing: the rename is the decision. Then all files move beside RESULT, RESULT itself last, then the lock goes. Every
-#   step may be repeated by anyone, at any moment, so after a crash the next caller completes it; whoever finds RESULT in
-#   place has succeeded. The lock may go because RESULT is in place by then, and whoever claims it again looks for RESULT
-#   after claiming, in a fresh listing (a plain test of a file may be answered from an NFS client's cache). Folders and
-#   hidden files in $CLAIM_WORK are not published.
+# States. RESULT.lock is a folder with one numbered folder per attempt (1/, 2/, ...), and the highest number counts.
+#   That attempt is held (running), stale (its holder is gone), released (free for the next one) or failed. Without
+#   attempts, RESULT is free, or if the file exists, finished.
+# Claiming. A claim is taken, also from a stale holder, by renaming a folder that contains `owner` and `beat` to the
+#   next number. Since such a folder is never empty, only one rename succeeds, also over NFS. Rivals never remove a
+#   number, so two processes can never both believe that they took over the same stale claim.
+# Staleness. On the holder's machine (same boot, process namespace and user), a claim is stale when the holder's
+#   process is gone. Elsewhere it is stale when `beat`, which the holder's watcher touches regularly, is older than
+#   the lease. Both times are those of files in this folder, so only the clock of the file server matters. If that
+#   clock was set back, so that `beat` is in the future, the first one to see this touches it once, and the lease
+#   begins again.
+# Publishing. The command writes to its attempt's own folder, N/work.TOKEN/ ($CLAIM_WORK). The first attempt to
+#   succeed renames it to published/, which fails for all others. Then the files are moved beside RESULT, RESULT
+#   itself last, and the lock is removed. Folders and hidden files are not published.
+# Recovery. An attempt starts with a copy of the files of the one before, so that training resumes. If a machine
+#   crashes while it publishes, the next caller completes that: each step can be repeated by anyone at any time. The
+#   watcher, a process of its own, kills the command if a higher number appears or this script dies; it finds the
+#   processes of an attempt by CLAIM_TOKEN in their environment.
+#
+# An NFS client may answer from its cache. Hence decisions rely on renames, on fresh listings of folders and on whose
+# token is in a file, and whoever claims looks for RESULT once more after claiming.
 set -euo pipefail
 shopt -s nullglob
-# A stream that is closed or that nobody reads is no reason to leave a claim half made.
+# Closed streams, or streams that nobody reads, must not end this script half-way.
 true >&2 || exec 2>/dev/null
 { true >&1; } 2>/dev/null || exec >/dev/null
 { true <&0; } 2>/dev/null || exec </dev/null
@@ -53,8 +53,8 @@ self=$(readlink -f -- "${BASH_SOURCE[0]}")
 
 say() { printf 'claim.sh: %s: %s\n' "$name" "${*//[[:cntrl:]]/?}" >&2 2>/dev/null || :; }
 die() { say "$2"; exit "$1"; }
-problem() {  # VERB ERROR: says what cannot be done, where, why, and the cure
-    local reason=${2##*: } where=$folder cure='solve that'
+explain_error() {  # VERB ERROR: says what cannot be done, where and why, and what to do
+    local reason=${2##*: } where=$folder cure='correct that'
     case $reason in
         *'No space'* | *quota*) cure='free some space there' ;;
         *ermi*)
@@ -65,7 +65,7 @@ problem() {  # VERB ERROR: says what cannot be done, where, why, and the cure
     esac
     say "cannot $1 it: $where: $reason; $cure, then start it again; nothing is lost"
 }
-cannot() { problem "$@"; exit 74; }
+fail_with_error() { explain_error "$@"; exit 74; }
 
 now() { printf '%(%F %T %z)T' -1; }
 
@@ -74,7 +74,7 @@ usage() {
     exit "$1"
 }
 
-locate() {  # RESULT.lock: sets the paths
+set_paths() {  # RESULT.lock: sets the paths
     [[ ${1%/} == ?*.lock ]] || usage 2 >&2
     lock=${1%/} name=${1##*/}
     folder=$(cd -- "$(dirname -- "$lock")" 2>/dev/null && pwd) ||
@@ -83,7 +83,7 @@ locate() {  # RESULT.lock: sets the paths
     lock=$result.lock name=${result##*/}
 }
 
-list() {  # sets latest, the highest number; globbing lists the folder, so an NFS client asks the server
+find_latest() {  # sets latest, the highest number, from a fresh listing
     local f
     latest=0
     for f in "$lock"/[1-9]*; do
@@ -92,21 +92,22 @@ list() {  # sets latest, the highest number; globbing lists the folder, so an NF
     done
 }
 
-finished() {  # is RESULT in place? From a fresh listing
+result_in_place() {  # whether RESULT exists (and is not the version to be replaced), from a fresh listing
     local f
-    for f in "$result"*; do [[ $f != "$result" ]] || { current; return; }; done
-    [[ -e $result ]] && current
+    for f in "$result"*; do [[ $f != "$result" ]] || { is_new_version; return; }; done
+    [[ -e $result ]] && is_new_version
 }
 
-current() {  # is RESULT another version than the one to be replaced?
+is_new_version() {  # whether RESULT is not the version to be replaced
     [[ ! $replace || $(stat -c %i-%.9Y -- "$result" 2>/dev/null) != "$replace" ]]
 }
 
-vanished() {  # ERROR: was a file missing, as a rival removed or moved it, or as a server's first answer got lost?
+# ERROR: whether a file was missing: a rival moved it, or our own move succeeded but the server's answer was lost
+file_was_missing() {
     [[ $1 == *'No such file'* || $1 == *'Stale file'* || $1 == *'are the same file'* ]]
 }
 
-start_of() {  # PID: its start in ticks since boot; fails if there is none, or a dead one not yet collected
+start_time() {  # PID: prints its start in ticks since boot; fails if it is gone or a zombie
     local fields
     [[ $1 ]] || return 1
     read -r fields 2>/dev/null <"/proc/$1/stat" || return 1
@@ -114,14 +115,14 @@ start_of() {  # PID: its start in ticks since boot; fails if there is none, or a
     [[ ${fields[0]} != [ZX] ]] && printf '%s' "${fields[19]}"
 }
 
-processes() {  # TOKEN: the attempt's processes on this machine
+processes_of() {  # TOKEN: prints the attempt's processes on this machine
     { grep -lzxsF -- "CLAIM_TOKEN=$1" /proc/[0-9]*/environ || :; } | cut -d/ -f3
 }
 
-end_processes() {  # TOKEN: kill them all; fails if some can't be
+end_processes() {  # TOKEN: kills the attempt's processes; fails if some cannot be killed
     local pids i
     for ((i = 0; i < 50; i++)); do
-        mapfile -t pids < <(processes "$1")
+        mapfile -t pids < <(processes_of "$1")
         ((${#pids[@]})) || return 0
         kill -KILL "${pids[@]}" 2>/dev/null || :
         sleep 0.1
@@ -129,16 +130,17 @@ end_processes() {  # TOKEN: kill them all; fails if some can't be
     return 1
 }
 
-age_of() {  # FILE: seconds since it was touched, by the file server's clock; fails if that can't be told
+# FILE: prints the seconds since it was touched, by the file server's clock; fails if the folder cannot be written to
+age_of() {
     local probe=$lock/.now.$HOSTNAME.$$ touched clock
-    : 2>/dev/null <"$1" || :  # opening fetches the attributes again
+    : 2>/dev/null <"$1" || :  # opening makes an NFS client fetch the attributes
     touched=$(stat -c %Y -- "$1" 2>/dev/null) && touch -- "$probe" 2>/dev/null || return 1
     clock=$(stat -c %Y -- "$probe" 2>/dev/null || :)
     rm -f -- "$probe"
     [[ $clock ]] && printf '%s' $((clock - touched))
 }
 
-read_owner() {  # NUMBER: sets the table owner; what isn't well-formed stays empty, so that it matches no process
+read_owner() {  # NUMBER: sets the table owner; malformed values stay empty, so that they match no process
     local line key value
     declare -gA owner=([host]='' [process]='' [gpu]='' [slurm]='' [since]='' [boot]='' [namespace]='' [user]='' [start]='' [token]='')
     [[ -f $lock/$1/owner ]] || return 0
@@ -153,121 +155,124 @@ read_owner() {  # NUMBER: sets the table owner; what isn't well-formed stays emp
     done 2>/dev/null <"$lock/$1/owner" || :
 }
 
-judge() {  # NUMBER: sets state (free, failed, held, stale), words, ended if its holder surely has, and left, what goes on here of it
+# NUMBER: sets state (free, failed, held, stale), description, surely_ended (not only silent), survivors (processes here)
+assess_attempt() {
     local dir=$lock/$1 who seen age
-    left=() ended=1
+    survivors=() surely_ended=1
     if [[ -e $dir/failed ]]; then
-        state=failed words="failed $(<"$dir/failed")"; return
+        state=failed description="failed $(<"$dir/failed")"; return
     elif [[ -e $dir/released ]]; then
-        state=free words="free, $(<"$dir/released")"; return
+        state=free description="free, $(<"$dir/released")"; return
     fi
     read_owner "$1"
     who="${owner[host]:-someone} (process ${owner[process]:-unknown}${owner[gpu]:+, GPU ${owner[gpu]}}"
     who+="${owner[slurm]:+, Slurm job ${owner[slurm]}}) since ${owner[since]:-an unknown time}"
     if [[ ${owner[boot]} == "$boot" && ${owner[namespace]} == "$namespace" && ${owner[user]} == "$UID" &&
             ${owner[process]} && ${owner[start]} ]]; then
-        if [[ $(start_of "${owner[process]}") == "${owner[start]}" ]]; then
-            state=held words="held by $who"
+        if [[ $(start_time "${owner[process]}") == "${owner[start]}" ]]; then
+            state=held description="held by $who"
         else
-            # Only a token made by this very holder, who is gone, so that no text in a file can name processes of others.
+            # Only a token that this holder made, so that a forged file cannot name other processes.
             [[ ${owner[token]%.*} != "${boot%%-*}.${owner[process]}.${owner[start]}" ]] ||
-                mapfile -t left < <(processes "${owner[token]}")
-            state=stale words="stale: was held by $who; that process is gone"
-            ((${#left[@]} == 0)) || words+=", but ${left[*]} of it go on"
+                mapfile -t survivors < <(processes_of "${owner[token]}")
+            state=stale description="stale: was held by $who; that process is gone"
+            ((${#survivors[@]} == 0)) || description+=", but its processes ${survivors[*]} still run"
         fi
         return
     fi
-    ended='' seen=$dir/beat
+    surely_ended='' seen=$dir/beat
     [[ -e $seen ]] || seen=$dir
     age=$(age_of "$seen") || age=unknown
     if [[ $age == unknown ]]; then
-        state=held words="held by $who; no telling whether it is alive: $lock cannot be written to from here"
+        state=held description="held by $who; whether it is alive is unknown: $lock cannot be written to from here"
     elif ((age < 0)); then
         touch -c -- "$seen" 2>/dev/null || :
-        state=held words="held by $who; its last sign of life lies in the future, so the lease begins now"
+        state=held description="held by $who; its last sign of life is in the future, so the lease begins now"
     elif awk -v age="$age" -v lease="$lease" 'BEGIN { exit !(age > lease) }'; then
-        state=stale words="stale: was held by $who; no sign of life for $age s"
+        state=stale description="stale: was held by $who; no sign of life for $age s"
     else
-        state=held words="held by $who, last sign of life $age s ago"
+        state=held description="held by $who, last sign of life $age s ago"
     fi
 }
 
-mine() {  # is our number still our own? Fails only if it surely isn't
+still_mine() {  # whether we hold the claim; fails only if it was surely lost
     local found
-    list
+    find_latest
     ((latest <= number)) || return 1
     found=$(grep -xsF -- "token: $token" "$lock/$number/owner" 2>&1) && return 0
-    found=$(LC_ALL=C stat -- "$lock/$number/owner" 2>&1 >/dev/null) || vanished "$found" || return 0
+    found=$(LC_ALL=C stat -- "$lock/$number/owner" 2>&1 >/dev/null) || file_was_missing "$found" || return 0
     return 1
 }
 
-end_attempt() {  # released|failed WORDS: from now on the next caller may have it
-    ! mine || printf '%s\n' "$2" 2>/dev/null >"$lock/$number/$1" || [[ -e $lock/$number/$1 ]] ||
-        say "$lock cannot be written to, so that other machines wait $lease s before they go on"
+end_attempt() {  # released|failed DESCRIPTION: lets the next caller claim RESULT
+    ! still_mine || printf '%s\n' "$2" 2>/dev/null >"$lock/$number/$1" || [[ -e $lock/$number/$1 ]] ||
+        say "$lock cannot be written to, so other machines wait $lease s before they claim it"
 }
 
-roll_forward() {  # completes what an attempt has published; others may do so at the same moment
+complete_publication() {  # moves published files into place; others may do so at the same time
     local f
     for f in "$lock"/published/*; do
-        [[ ! -f $f || $f == "$lock/published/$name" ]] || move_out "$f" || return 0
+        [[ ! -f $f || $f == "$lock/published/$name" ]] || move_into_place "$f" || return 0
     done
     sync -- "$folder" || :
-    move_out "$lock/published/$name" || return 0
+    move_into_place "$lock/published/$name" || return 0
     sync -- "$folder" || :
-    tidy
+    remove_lock
 }
 
-move_out() {  # FILE of published/: moves it beside RESULT. Fails if there is no need to: RESULT is there, so others do the rest
-    local said
-    # The error decides, not a look at FILE: an NFS client may still see in its cache what another one has moved.
-    said=$(LC_ALL=C mv -fT -- "$1" "$folder/${1##*/}" 2>&1) || vanished "$said" || { ! finished && cannot publish "$said"; }
+move_into_place() {  # FILE of published/: fails if RESULT is there already, so that others do the rest
+    local error
+    # The error message decides: an NFS client's cache may still show a file that another one has moved.
+    error=$(LC_ALL=C mv -fT -- "$1" "$folder/${1##*/}" 2>&1) || file_was_missing "$error" ||
+        { ! result_in_place && fail_with_error publish "$error"; }
 }
 
-tidy() {  # RESULT is in place: the lock goes, at once, and then its contents
+remove_lock() {  # after RESULT is in place: renames the lock, so that it is gone at once, then deletes it
     local f
     mv -T -- "$lock" "$folder/.$name.lock.$HOSTNAME.$$.old" 2>/dev/null || :
     for f in "$folder/.$name.lock."*.old; do rm -rf -- "$f" 2>/dev/null || :; done
 }
 
-take() {  # claims, or says why not and ends; sets number, token, dir
-    local said tries filled f
-    token=${boot%%-*}.$$.$(start_of $$).$RANDOM
+take_claim() {  # sets number, token and dir, or says why it is not possible and ends the script
+    local error tries filled f
+    token=${boot%%-*}.$$.$(start_time $$).$RANDOM
     for ((tries = 0; tries < 20; tries++)); do
         [[ ! $signal ]] || exit 75
-        list
+        find_latest
         if [[ -e $lock/published ]]; then
-            roll_forward
-            finished || continue  # it has been removed since
+            complete_publication
+            result_in_place || continue  # it was removed since
             say 'finished already'
             exit 0
         fi
-        state=free left=() ended=1
-        if ((latest)); then judge "$latest"; fi
-        if finished; then
-            [[ $state == held ]] || tidy
+        state=free survivors=() surely_ended=1
+        if ((latest)); then assess_attempt "$latest"; fi
+        if result_in_place; then
+            [[ $state == held ]] || remove_lock
             say 'finished already'
             exit 0
         fi
         if ((latest)); then
-            [[ $state != held ]] || die 75 "$words"
-            for f in "$lock"/*/work.*/.succeeded; do  # it died just then: the result is as good as published
+            [[ $state != held ]] || die 75 "$description"
+            for f in "$lock"/*/work.*/.succeeded; do  # it died between its success and publishing
                 [[ $state == held ]] || mv -T -- "${f%/*}" "$lock/published" 2>/dev/null || :
             done
             [[ ! -e $lock/published ]] || continue
-            ((${#left[@]} == 0)) || end_processes "${owner[token]}" || die 75 "$words and can't be ended"
+            ((${#survivors[@]} == 0)) || end_processes "${owner[token]}" || die 75 "$description and cannot be killed"
         fi
         number=$((latest + 1)) dir=$lock/$((latest + 1)) filled=$lock/.new.$token
-        if ! said=$(write_owner "$filled" 2>&1); then
+        if ! error=$(write_owner "$filled" 2>&1); then
             rm -rf -- "$filled"
-            # Another may have just made the lock, or finished and removed it.
-            [[ $signal ]] || vanished "$said" || [[ -d $lock && $said == *'File exists'* ]] || cannot claim "$said"
+            # A rival may just have created the lock, or finished and removed it.
+            [[ $signal ]] || file_was_missing "$error" || [[ -d $lock && $error == *'File exists'* ]] ||
+                fail_with_error claim "$error"
             continue
         fi
         mv -T -- "$filled" "$dir" 2>/dev/null || :
         rm -rf -- "$filled"
-        # What the folder says counts, as a server's answer may get lost.
+        # The file decides, because a server's answer to the rename may be lost.
         if grep -qxsF -- "token: $token" "$dir/owner"; then
-            mine || die 75 'another was quicker'
+            still_mine || die 75 'another was quicker'
             return
         fi
         [[ ! -d $dir ]] || die 75 'another was quicker'
@@ -275,67 +280,67 @@ take() {  # claims, or says why not and ends; sets number, token, dir
     die 75 'others are busy with it'
 }
 
-write_owner() {  # FOLDER: makes it, and the lock
+write_owner() {  # FOLDER: creates it, and the lock if necessary
     local -x LC_ALL=C
     { [[ -d $lock ]] || mkdir -- "$lock"; } && mkdir -- "$1" && touch -- "$1/beat" &&
         printf '%s: %s\n' host "$HOSTNAME" process $$ gpu "${CUDA_VISIBLE_DEVICES:-}" \
             slurm "${SLURM_JOB_ID:-}${SLURM_RESTART_COUNT:+, restart $SLURM_RESTART_COUNT}" since "$(now)" \
-            boot "$boot" namespace "$namespace" user "$UID" start "$(start_of $$)" token "$token" >"$1/owner" &&
-        sync -- "$1/owner"  # a server may notice only now that its disk is full
+            boot "$boot" namespace "$namespace" user "$UID" start "$(start_time $$)" token "$token" >"$1/owner" &&
+        sync -- "$1/owner"  # a server may report a full disk only now
 }
 
-prepare() {  # the attempt's own folder, with what the latest attempt left whose copy was complete; sets said if it fails
+prepare_work_folder() {  # creates it with a copy of the latest complete one; sets error if it fails
     local i f from='' part=$dir/.work.$token
     local -x LC_ALL=C
     work=$dir/work.$token
-    said=$(mkdir -- "$part" 2>&1 && printf '%s\n' "$token" 2>&1 >"$part/.attempt") || return 1
+    error=$(mkdir -- "$part" 2>&1 && printf '%s\n' "$token" 2>&1 >"$part/.attempt") || return 1
     for ((i = number - 1; i > 0; i--)); do
         for f in "$lock/$i"/work.*; do from=$f; done
         [[ ! $from ]] || break
     done
     if [[ $from ]]; then
-        for f in "$from"/*; do  # its holder may live on elsewhere: a file may vanish as we look
-            said=$(cp -rp -- "$f" "$part/" 2>&1) || [[ ! -e $f ]] || return 1
+        for f in "$from"/*; do  # its holder may still run elsewhere and remove files
+            error=$(cp -rp -- "$f" "$part/" 2>&1) || [[ ! -e $f ]] || return 1
         done
-        said=$(find "$part" -exec sync -- {} + 2>&1) || return 1
+        error=$(find "$part" -exec sync -- {} + 2>&1) || return 1
     fi
-    said=$(mv -T -- "$part" "$work" 2>&1) || return 1
-    # The copies of those that have surely ended serve nobody; that of one that may live on elsewhere goes an attempt later.
-    [[ ! $ended ]] || from=''
+    error=$(mv -T -- "$part" "$work" 2>&1) || return 1
+    # Older copies are not needed any more. That of a holder that may still run elsewhere is removed one attempt later.
+    [[ ! $surely_ended ]] || from=''
     for ((i = number - 1; i > 0; i--)); do
         rm -rf -- "$lock/$i"/.work.* "$lock/$i/.old" 2>/dev/null || :
-        for f in "$lock/$i"/work.*; do  # renamed first, so that none can be published half deleted
+        for f in "$lock/$i"/work.*; do  # renamed first, so that none is published half deleted
             [[ $f == "$from" ]] || { mv -T -- "$f" "$lock/$i/.old" && rm -rf -- "$lock/$i/.old"; } 2>/dev/null || :
         done
     done
-    # The version to be replaced goes into a folder, which is handed on to later attempts, but not published.
-    current || said=$( { mkdir -p -- "$work/old" && mv -T -- "$result" "$work/old/$name"; } 2>&1) || current
+    # The version to be replaced is moved to a folder, since folders are passed on to later attempts but not published.
+    is_new_version || error=$( { mkdir -p -- "$work/old" && mv -T -- "$result" "$work/old/$name"; } 2>&1) || is_new_version
 }
 
-publish() {  # the attempt has succeeded: the first rename decides
-    local said winner
+publish() {  # after the command succeeded: the first attempt to rename its folder wins
+    local error winner
     [[ -f $work/$name ]] || { say "the command succeeded, but left no $name in \$CLAIM_WORK"; return 1; }
-    said=$(LC_ALL=C sync -- "$work"/* 2>&1) || { problem publish "$said"; return 1; }
-    if said=$(LC_ALL=C mv -T -- "$work/.attempt" "$work/.succeeded" 2>&1) || vanished "$said"; then
-        said=$(LC_ALL=C mv -T -- "$work" "$lock/published" 2>&1) || :
+    error=$(LC_ALL=C sync -- "$work"/* 2>&1) || { explain_error publish "$error"; return 1; }
+    if error=$(LC_ALL=C mv -T -- "$work/.attempt" "$work/.succeeded" 2>&1) || file_was_missing "$error"; then
+        error=$(LC_ALL=C mv -T -- "$work" "$lock/published" 2>&1) || :
     fi
-    # The note tells who won even where a server's answer got lost; it also keeps the folder from ever being empty.
+    # .succeeded contains the winner's token, even if a server's answer was lost; it also keeps the folder from being empty.
     winner=$(cat -- "$lock/published/.succeeded" 2>/dev/null) || winner=''
     if [[ $winner == "$token" ]]; then
         sync -- "$lock" || :
-        roll_forward
-    elif [[ ! $winner ]] && finished; then
-        say 'finished already'  # others found it published and have moved it
-    elif [[ $winner ]] || ! mine; then
+        complete_publication
+    elif [[ ! $winner ]] && result_in_place; then
+        say 'finished already'  # others found it published and moved it
+    elif [[ $winner ]] || ! still_mine; then
         say 'another attempt has published its result first; this one is discarded'
         exit 76
     else
-        problem publish "$said"
+        explain_error publish "$error"
         return 1
     fi
 }
 
-keep_log() {  # a failed attempt's log and record, beside where RESULT would be
+keep_failed_logs() {  # puts the log and record of a failed attempt beside RESULT; sets kept
     local f aside
     for f in "$work"/*.log "$work"/*.run.json; do
         aside=$folder/.${f##*/}.$token
@@ -348,7 +353,7 @@ keep_log() {  # a failed attempt's log and record, beside where RESULT would be
     done
 }
 
-watch_over() {  # number and token as arguments; the supervisor holds the other end of our stdin
+watch_attempt() {  # LOCK NUMBER TOKEN: the watcher; its stdin ends when the main script dies
     local status
     trap '' INT TERM HUP
     number=$2 token=$3
@@ -363,32 +368,32 @@ watch_over() {  # number and token as arguments; the supervisor holds the other 
             exit 1
         fi
         touch -c -- "$lock/$number/beat" 2>/dev/null || :
-        mine || { end_processes "$token"; exit 76; }
+        still_mine || { end_processes "$token"; exit 76; }
     done
 }
 
-forward() {  # SIGNAL: let the command save its state, then end it; a second signal doesn't wait
+forward_signal() {  # SIGNAL: lets the command save its state, then kills it; on a second signal at once
     local deadline=$((SECONDS + 10#${grace%.*}))
     [[ ! $signal ]] || deadline=0
     signal=$1
     [[ $command ]] || return 0
-    kill -TERM -- "-$command" 2>/dev/null || kill -TERM "$command" 2>/dev/null || :  # before it leads its own group, too
-    # the command may be a shell that is gone while its child still saves
-    while ((SECONDS < deadline)) && [[ $(processes "$token") ]]; do sleep 0.1; done
+    kill -TERM -- "-$command" 2>/dev/null || kill -TERM "$command" 2>/dev/null || :  # also before it leads its own group
+    # The command may be a shell that is gone while its child still saves.
+    while ((SECONDS < deadline)) && [[ $(processes_of "$token") ]]; do sleep 0.1; done
     end_processes "$token" || :
 }
 
-run() {  # COMMAND...: sets status, and why if it isn't the command's own
+run_command() {  # COMMAND...: sets status, and why unless the status is the command's own
     local watcher first
-    # shellcheck disable=SC2034  # what counts is that our end of its stdin closes when we die
+    # shellcheck disable=SC2034  # our end of its stdin closes when this script dies
     coproc WATCHER { exec env -u CLAIM_TOKEN setsid "$self" --watch "$lock" "$number" "$token" >/dev/null; }
     watcher=$WATCHER_PID
     CLAIM_WORK=$work CLAIM_TOKEN=$token setsid setpriv --pdeathsig KILL "$@" &
     command=$!
-    {  # silent: Bash would tell of each process that was killed
-        if [[ $signal ]]; then first=$signal signal=''; forward "$first"; fi  # it came before the command was there
-        while start_of "$command" && start_of "$watcher"; do wait -n "$command" "$watcher" || :; done
-        start_of "$watcher" || { why=', its watcher was killed'; end_processes "$token" || :; }
+    {  # silent, because Bash reports each process that was killed
+        if [[ $signal ]]; then first=$signal signal=''; forward_signal "$first"; fi  # it came before the command started
+        while start_time "$command" && start_time "$watcher"; do wait -n "$command" "$watcher" || :; done
+        start_time "$watcher" || { why=', its watcher was killed'; end_processes "$token" || :; }
         end_processes "$token" || why=', some of its processes could not be killed'
         while kill -0 "$command"; do wait "$command" || :; done
         wait "$command" || status=$?
@@ -399,36 +404,36 @@ run() {  # COMMAND...: sets status, and why if it isn't the command's own
 
 claim() {
     signal='' command='' status=0 why='' kept=''
-    trap die_of_signal EXIT
-    trap 'forward INT' INT
-    trap 'forward TERM' TERM
-    trap 'forward HUP' HUP  # no effect under nohup: what was ignored at the start stays ignored
-    take
-    if finished || [[ -e $lock/published ]]; then
-        roll_forward
+    trap end_by_signal EXIT
+    trap 'forward_signal INT' INT
+    trap 'forward_signal TERM' TERM
+    trap 'forward_signal HUP' HUP  # no effect under nohup, since signals that were ignored at the start stay ignored
+    take_claim
+    if result_in_place || [[ -e $lock/published ]]; then
+        complete_publication
         say 'finished already'
         return 0
     fi
-    if ! prepare; then
+    if ! prepare_work_folder; then
         rm -rf -- "$dir/.work.$token"
-        [[ $signal ]] || mine || die 76 'the claim was lost to another'
-        end_attempt released "after it could not be begun on $HOSTNAME, $(now)"
-        [[ $signal ]] || problem begin "$said"
+        [[ $signal ]] || still_mine || die 76 'the claim was lost to another'
+        end_attempt released "after it could not start on $HOSTNAME, $(now)"
+        [[ $signal ]] || explain_error start "$error"
         return 74
     fi
-    if [[ $signal ]]; then status=143; else run "$@"; fi
+    if [[ $signal ]]; then status=143; else run_command "$@"; fi
     trap '' INT TERM HUP  # the rest is short
     if ((status == 0)); then
-        publish || { status=74; keep_log; end_attempt failed "on $HOSTNAME, $(now): its result could not be published"; }
-    elif ! mine; then
+        publish || { status=74; keep_failed_logs; end_attempt failed "on $HOSTNAME, $(now): its result could not be published"; }
+    elif ! still_mine; then
         say 'the claim was lost to another; this attempt is discarded'
         status=76
     elif [[ $signal ]]; then
-        end_attempt released "interrupted on $HOSTNAME, $(now); the next attempt goes on from there"
+        end_attempt released "interrupted on $HOSTNAME, $(now); the next attempt resumes from there"
     elif ((status == 141)); then
-        end_attempt released "on $HOSTNAME, $(now), as nobody read its output any more; the next attempt goes on from there"
+        end_attempt released "on $HOSTNAME, $(now), as nobody read its output any more; the next attempt resumes from there"
     else
-        keep_log
+        keep_failed_logs
         end_attempt failed "on $HOSTNAME, $(now): exit status $status$why"
         say "failed with exit status $status$why${kept:+; see $kept}"
     fi
@@ -436,7 +441,7 @@ claim() {
 }
 
 # shellcheck disable=SC2329  # a trap
-die_of_signal() {  # at the end of an interrupted call that made nothing, so that a calling script stops, too
+end_by_signal() {  # ends an unsuccessful, interrupted call by the same signal, so that a calling script stops, too
     local status=$?
     [[ $signal ]] && ((status)) || exit "$status"
     trap - INT TERM HUP EXIT
@@ -444,36 +449,36 @@ die_of_signal() {  # at the end of an interrupted call that made nothing, so tha
 }
 
 status() {
-    list
-    if finished; then
+    find_latest
+    if result_in_place; then
         echo finished
         return 5
     elif [[ -e $lock/published ]]; then
-        echo 'finished, but not in place yet: the next caller moves it'
+        echo 'published, but not in place yet: the next caller moves it'
         return 6
     elif ((latest == 0)); then
         echo free
         return 1
     else
-        judge "$latest"
-        printf '%s\n' "${words//[[:cntrl:]]/?}"
+        assess_attempt "$latest"
+        printf '%s\n' "${description//[[:cntrl:]]/?}"
         case $state in held) ;; free) return 1 ;; stale) return 3 ;; failed) return 4 ;; esac
     fi
 }
 
-release() {
-    local force=$2 said
-    list
+release() {  # '' or force
+    local force=$1 error
+    find_latest
     number=$latest
     ((number)) || die 1 'nobody has claimed it'
-    judge "$number"
+    assess_attempt "$number"
     case $state in
-        free | failed) say "$words" ;;
-        held) [[ $force ]] || die 75 "$words; --force releases it all the same, and its holder stops when another takes it" ;;&
+        free | failed) say "$description" ;;
+        held) [[ $force ]] || die 75 "$description; --force releases it nevertheless; its holder stops when another claims it" ;;&
         *)
             read_owner "$number"
-            said=$(export LC_ALL=C; printf 'by hand on %s, %s; was held by %s\n' "$HOSTNAME" "$(now)" "${owner[host]:-someone}" \
-                2>&1 >"$lock/$number/released") || cannot release "$said"
+            error=$(export LC_ALL=C; printf 'by hand on %s, %s; was held by %s\n' "$HOSTNAME" "$(now)" "${owner[host]:-someone}" \
+                2>&1 >"$lock/$number/released") || fail_with_error release "$error"
             say released
             ;;
     esac
@@ -486,23 +491,21 @@ main() {
         replace=$2
         shift 2
     fi
-    case ${1:-} in
-        --status) (($# == 2)) || usage 2 >&2; locate "$2"; status ;;
-        --work)
-            (($# == 2)) || usage 2 >&2
-            locate "$2"; list
-            printf '%s\n' "$lock/$latest"/work.* ;;
-        --release)
-            if [[ ${2:-} == --force ]]; then (($# == 3)) || usage 2 >&2; locate "$3"; release "$3" force
-            else (($# == 2)) || usage 2 >&2; locate "$2"; release "$2" ''; fi ;;
-        --watch) locate "$2"; watch_over "$2" "$3" "$4" ;;
-        -h | --help) usage 0 ;;
+    case $#:${1:-} in
+        *:-h | *:--help) usage 0 ;;
+        2:--status) set_paths "$2"; status ;;
+        2:--work) set_paths "$2"; find_latest; printf '%s\n' "$lock/$latest"/work.* ;;
+        2:--release) set_paths "$2"; release '' ;;
+        3:--release)
+            [[ $2 == --force ]] || usage 2 >&2
+            set_paths "$3"; release force ;;
+        4:--watch) set_paths "$2"; watch_attempt "$2" "$3" "$4" ;;
         *)
             [[ $# -ge 3 && $2 == -- ]] || usage 2 >&2
-            locate "$1"
+            set_paths "$1"
             shift 2
             claim "$@" ;;
     esac
 }
 
-main "$@"; exit  # on one line, so that a script that is changed meanwhile does no harm
+main "$@"; exit  # on one line, so that a running script may be edited

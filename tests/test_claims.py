@@ -329,7 +329,7 @@ def test_processes_that_outlive_supervisor_and_watcher_are_ended_before_a_take_o
     holder.wait()
     wait_until(lambda: len(processes_with(token)) == 1)
     code, words = place.status()
-    assert code == STALE and 'of it go on' in words
+    assert code == STALE and 'still run' in words
     assert place.claim('cat "$CLAIM_WORK/x.state" > "$CLAIM_WORK/x.npz"').returncode == 0
     assert not processes_with(token)
     assert (place.path / 'x.npz').read_text() == '3\n'
@@ -363,7 +363,7 @@ def test_token_in_an_owner_file_ends_no_processes_of_other_claims(place):
     for crafted in ('.*', token[:8] + '.1.1.*', token):
         forge_dead_here(place, token=crafted)
         code, words = place.status()
-        assert code == STALE and 'go on' not in words
+        assert code == STALE and 'still run' not in words
         assert place.claim(MAKE, 'a').returncode == 0
         for name in ('x.npz', 'x.npz.vars'):
             (place.path / name).unlink()
