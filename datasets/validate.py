@@ -56,7 +56,7 @@ META = (
 META_ROW = re.compile('\t'.join(f'(?:{pattern})?' for _, pattern in META))
 
 
-Lists = dict[str, list[str]]
+Lists, Rows = dict[str, list[str]], dict[str, str]
 
 
 class Faults:
@@ -70,10 +70,8 @@ class Faults:
         self.counts[kind] += number
 
     def lines(self) -> list[str]:
-        more = {kind: self.counts[kind] - 1 for kind in self.first}
-        return [
-            text + (f' (and {more[kind]} more of this kind)' if more[kind] else '') for kind, text in self.first.items()
-        ]
+        more = {kind: f' (and {n - 1} more of this kind)' if n > 1 else '' for kind, n in self.counts.items()}
+        return [text + more[kind] for kind, text in self.first.items()]
 
 
 @dataclasses.dataclass
@@ -83,9 +81,9 @@ class Content:
     folder: str
     lists: Lists  # file list -> keys
     labelset: list[str] = dataclasses.field(default_factory=list)  # class ids
-    foreground: dict[str, str] = dataclasses.field(default_factory=dict)  # key -> class index
-    background: dict[str, str] = dataclasses.field(default_factory=dict)  # key -> comma-separated class indices
-    metadata: dict[str, str] = dataclasses.field(default_factory=dict)  # key -> tab-separated fields
+    foreground: Rows = dataclasses.field(default_factory=dict)  # key -> class index
+    background: Rows = dataclasses.field(default_factory=dict)  # key -> comma-separated class indices
+    metadata: Rows = dataclasses.field(default_factory=dict)  # key -> tab-separated fields
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)  # key -> length, {} if not looked at
 
     def keys(self) -> list[str]:
@@ -93,7 +91,7 @@ class Content:
         return list(dict.fromkeys(key for keys in self.lists.values() for key in keys))
 
 
-def read_keyed(folder: str, name: str, columns: int, faults: Faults) -> dict[str, str]:
+def read_keyed(folder: str, name: str, columns: int, faults: Faults) -> Rows:
     """Table labels/NAME as dict of path -> rest of the line. Rows with faults are added to `faults`."""
     result = {}
     for number, line in enumerate(read_lines(os.path.join(folder, 'labels', name)), 1):
@@ -153,7 +151,7 @@ def read_lists(folder: str, names: Iterable[str], faults: Faults) -> Lists:
     return lists
 
 
-def check_foreground(folder: str, lists: Lists, classes: int, faults: Faults) -> dict[str, str]:
+def check_foreground(folder: str, lists: Lists, classes: int, faults: Faults) -> Rows:
     """Rows of labels/fg.tsv. Their faults, and listed recordings without a row, are added to `faults`."""
     rows, indices = read_keyed(folder, 'fg.tsv', 2, faults), set(map(str, range(classes)))
     for key, label in rows.items():
@@ -167,9 +165,7 @@ def check_foreground(folder: str, lists: Lists, classes: int, faults: Faults) ->
     return rows
 
 
-def check_background(
-    folder: str, lists: Lists, classes: int, foreground: dict[str, str], faults: Faults
-) -> dict[str, str]:
+def check_background(folder: str, lists: Lists, classes: int, foreground: Rows, faults: Faults) -> Rows:
     """Rows of labels/bg.tsv, {} without that file. Faults, and recordings without a row, are added to `faults`."""
     if not os.path.exists(os.path.join(folder, 'labels', 'bg.tsv')):
         return {}
@@ -203,7 +199,7 @@ def repair_times(folder: str) -> str:
     return f'{filename}: {corrected} times corrected, {removed} left out; the old file is {old}'
 
 
-def check_metadata(folder: str, quick: bool, faults: Faults) -> dict[str, str]:
+def check_metadata(folder: str, quick: bool, faults: Faults) -> Rows:
     """Rows of labels/meta.tsv, {} without that file. Faults in them are added to `faults`.
 
     `quick` does not check the values: training and prediction treat a value that cannot be read as missing.
@@ -255,10 +251,8 @@ def check_files(folder: str, need: Purpose, names: Iterable[str], faults: Faults
         faults.add('audio', f'audio: no such folder; {cure}')
 
 
-def check(
-    folder: str, quick: bool = False, purpose: str = 'train', names: Iterable[str] = ()
-) -> tuple[list[str], list[str]]:
-    """Check a dataset's folder -> (list of faults, list of lines that describe it).
+def check(folder: str, quick: bool = False, purpose: str = 'train', names: Iterable[str] = ()) -> tuple[list, list]:
+    """Check a dataset's folder -> (lines with faults, lines that describe it).
 
     `purpose` is a key of PURPOSES; `names` are the file lists that are required instead of the usual ones.
     Raises Problem for files that cannot be read.

@@ -1,4 +1,4 @@
-"""The synthetic source folder: its layout, its faults, reproducible by the seed, species that can be told apart."""
+"""The synthetic source folder: its layout, its faults, reproducible by the seed, and species that differ."""
 
 import collections
 import itertools

@@ -104,14 +104,14 @@ def outcome(repair, text):
         ('repair_elevation', metadata_values.repair_elevation, CORRECTED_ELEVATIONS),
     ],
 )
-def test_dirty_values_come_out_as_the_original_had_them_or_corrected(golden, kind, repair, corrected):
+def test_values_are_repaired_as_in_2018_or_corrected(golden, kind, repair, corrected):
     cases = golden('misc/recreate_repair')[0][kind]
     expected = {text: value if isinstance(value, str) else None for text, value in cases.items()}
     expected.update(corrected)
     assert {text: outcome(repair, text) for text in expected} == expected
 
 
-def test_labels_come_out_as_the_original_had_them_or_corrected(golden, tmp_path):
+def test_labels_are_those_of_2018_or_corrected(golden, tmp_path):
     case = golden('misc/recreate_main')[0]
     folders = {'train': 'TrainingSet/xml', 'test': 'BirdCLEF2018MonophoneTest', 'soundscapes': 'val/data'}
     write_xml(
@@ -121,8 +121,8 @@ def test_labels_come_out_as_the_original_had_them_or_corrected(golden, tmp_path)
             for name, fields in case['xml'].items()
         },
     )
-    told = make_labels(tmp_path / 'source', tmp_path / 'made')
-    assert all(part in told for part in ('mmm', 'Corvus corone (2x)', 'Corvus corax (1x)'))
+    line = make_labels(tmp_path / 'source', tmp_path / 'made')
+    assert all(part in line for part in ('mmm', 'Corvus corone (2x)', 'Corvus corax (1x)'))
 
     def key(line):
         name = line.split('\t')[0]
@@ -326,7 +326,7 @@ def test_recordings_without_class_get_no_label_and_classes_get_their_most_freque
             'data/._LIFECLEF2017_X_RN5.xml': xml(ClassId='d'),
         },
     )
-    told = make_labels(source, tmp_path / 'made')
+    line = make_labels(source, tmp_path / 'made')
     labels = tmp_path / 'made' / 'labels'
     assert (labels / 'labelset').read_text().split() == ['a', 'b', 'c']
     assert (labels / 'labelset_latin').read_text().splitlines() == ['Turdus merula', 'Parus major', 'c']
@@ -334,7 +334,7 @@ def test_recordings_without_class_get_no_label_and_classes_get_their_most_freque
         f'train/2017/LIFECLEF2017_X_RN{number}.wav\t{index}\n' for number, index in ((1, 1), (2, 0), (4, 2))
     )
     assert (labels / 'bg.tsv').read_text().splitlines()[0] == 'train/2017/LIFECLEF2017_X_RN1.wav\t0,1'
-    assert 'first counts' not in told
+    assert 'first counts' not in line
     assert 'RN3.wav\tno ClassId\tleft out' in (labels / 'repairs.tsv').read_text()
     assert (labels / 'labelset_2014').read_text() == ''
 

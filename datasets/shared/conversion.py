@@ -110,14 +110,10 @@ def _open(source):
         # libsndfile says "does not exist" of an MP3 without any frame; that the file exists is known here
         raise Unreadable(f'cannot be read: {"no sound file" if "does not exist" in text else text}') from None
     rate, frames = sound.samplerate, sound.frames
-    problem = ''
     if not MIN_RATE <= rate <= MAX_RATE:
-        problem = f'damaged header: {rate} samples per second'
-    elif frames / rate * SAMPLE_RATE > MAX_SAMPLES and frames < 2**62:
-        problem = f'longer than a WAV can be, {frames / rate / 3600:.0f} hours; cut it'
-    if problem:
-        sound.close()
-        raise Unreadable(problem)
+        raise Unreadable(f'damaged header: {rate} samples per second')
+    if frames / rate * SAMPLE_RATE > MAX_SAMPLES and frames < 2**62:
+        raise Unreadable(f'longer than a WAV can be, {frames / rate / 3600:.0f} hours; cut it')
     return sound
 
 
@@ -181,14 +177,12 @@ def _to_16_bit(mono, counts):
 
 def _missing_samples(sound, counts, problems):
     """List with a problem if the file does not hold as many samples as its header says, else an empty list."""
-    short = re.search(
+    sizes = re.search(
         r'^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)', sound.extra_info, re.M
     )
     decoded, frames = counts.decoded, sound.frames
-    if short and int(short.group(2)) < int(short.group(1)) < STREAMED:
-        return [f'truncated: {short.group(2)} of {short.group(1)} bytes']
+    if sizes and int(sizes[2]) < int(sizes[1]) < STREAMED:
+        return [f'truncated: {sizes[2]} of {sizes[1]} bytes']
     if decoded < frames - (MP3_SLACK if sound.format == 'MP3' else 0) and not problems:
         return [f'truncated: {decoded} of {frames} samples']
-    if decoded > frames:
-        return [f'{decoded} samples where the header says {frames}']
-    return []
+    return [f'{decoded} samples where the header says {frames}'] if decoded > frames else []

@@ -25,9 +25,8 @@ PARTS = (
 SAME_NAME, COPY = 'the same file name', 'a copy'
 # Most file systems allow 255 bytes in a file name, and a file that is being written has a longer one than at the end.
 MAX_NAME = 240
-# The last ones are not read by libsndfile: they are included so that repairs.tsv mentions them.
-READ = '.aif .aifc .snd .oga .opus .sph .wave .sf .mpga .mp2'
-NOT_READ = '.m4a .mp4 .aac .wma .webm .ape .wv'
+# Besides the names of the formats. The last seven are not read by libsndfile, but are to be mentioned in repairs.tsv.
+SUFFIXES = 'aif aifc snd oga opus sph wave sf mpga mp2 m4a mp4 aac wma webm ape wv'
 
 Found = collections.namedtuple('Found', 'key path')
 Skipped = list[tuple[str, str, str]]
@@ -47,9 +46,8 @@ def recording_suffixes() -> tuple[str, ...]:
     """Suffixes of sound files in lower case."""
     import soundfile
 
-    return tuple(f'.{name.lower()}' for name in soundfile.available_formats() if name != 'RAW') + tuple(
-        f'{READ} {NOT_READ}'.split()
-    )
+    formats = [name.lower() for name in soundfile.available_formats() if name != 'RAW']
+    return tuple(f'.{name}' for name in formats + SUFFIXES.split())
 
 
 def find_recordings(source: str) -> Recordings:
@@ -73,14 +71,15 @@ def find_recordings(source: str) -> Recordings:
         elif beside or not free:
             other = beside[0].path if beside else paths[plain]
             _skip(skipped, source, path, f'{SAME_NAME} as {_shown(other, source)}', 'rename it to keep both')
-        elif _usable(free[0], path, source, skipped):
+        elif problem := _name_problem(free[0]):
+            _skip(skipped, source, path, problem, 'rename it')
+        else:
             found = Found(free[0], path)
             others.append(found)
             paths[found.key] = path
             result.found.append(found)
             result.keys[_stem(path)] = found.key
-            if len(others) > 1:
-                result.namesakes.add(plain)
+    result.namesakes = {key for key, others in same_name.items() if len(others) > 1}
     return result
 
 
@@ -97,7 +96,9 @@ def find_xml(source: str) -> tuple[list[Found], Skipped, int]:
         key = recordings.keys.get(_stem(path)) or _plain_key(part, path)
         if key in found:
             _skip(skipped, source, path, f'{SAME_NAME} as {_shown(found[key], source)}', 'rename it to keep both')
-        elif _usable(key, path, source, skipped):
+        elif problem := _name_problem(key):
+            _skip(skipped, source, path, problem, 'rename it')
+        else:
             found[key] = path
             uncertain += key in recordings.namesakes and _stem(path) not in recordings.keys
     return [Found(*item) for item in found.items()], skipped, uncertain
@@ -149,15 +150,11 @@ def _same_content(one, other):
     return False
 
 
-def _usable(key, path, source, skipped):
-    """Whether a key can be listed and be a file name; if not, the file is added to `skipped`."""
+def _name_problem(key):
+    """Why a recording cannot have a key, or ''."""
     if not _printable(key):
-        _skip(skipped, source, path, 'its name contains a character that is not allowed in lists', 'rename it')
-    elif len(os.path.basename(key).encode()) > MAX_NAME:
-        _skip(skipped, source, path, f'its name is longer than {MAX_NAME} bytes', 'rename it')
-    else:
-        return True
-    return False
+        return 'its name contains a character that is not allowed in lists'
+    return f'its name is longer than {MAX_NAME} bytes' if len(os.path.basename(key).encode()) > MAX_NAME else ''
 
 
 def _skip(skipped, source, path, problem, cure):

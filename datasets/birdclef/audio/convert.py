@@ -201,10 +201,10 @@ def run(source: str, dataset: str, jobs: int) -> str:
         repairs = {key: repair for key, repair in read_repairs(conversion.table).items() if key not in solved}
         repairs = write_repairs(conversion.table, repairs, originals.skipped)
     present = sum(repairs.get(key, ('', ''))[1] != LEFT_OUT for key in keys)
-    told = (
+    line = (
         f'{audio}: {made} recordings converted ({samples / SAMPLE_RATE / 3600:.1f} hours), {present - made} were there'
     )
-    return told + (f'; {REPAIRS}: {summary(repairs)}' if repairs else '')
+    return line + (f'; {REPAIRS}: {summary(repairs)}' if repairs else '')
 
 
 def main() -> None:

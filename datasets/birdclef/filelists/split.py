@@ -79,12 +79,13 @@ def draw(species: dict[str, str], groups: list[list[str]], share: float = SHARE,
         while drawing.drawn[s] < drawing.wanted[s]:
             number = drawing.best_group(s)
             if number is not None:
-                drawing.take(number)
+                drawing.taken.add(number)
+                drawing.drawn.update(drawing.counts[number])
                 valid.update(groups[number])
             elif drawing.drawn[s]:
                 break
             else:
-                number = drawing.largest_group(s)
+                number = max(drawing.groups_of[s], key=lambda number: (drawing.counts[number][s], -number))  # noqa: B023
                 keys = [key for key in groups[number] if species[key] == s and key not in valid]
                 valid.add(min(keys, key=lambda key: order([key])))
                 drawing.drawn[s] += 1
@@ -106,10 +107,6 @@ class _Drawing:
             for s in count:
                 self.groups_of[s].append(number)
 
-    def take(self, number):
-        self.taken.add(number)
-        self.drawn.update(self.counts[number])
-
     def excess(self, number):
         """Recordings above the wanted numbers if this group is taken; None if a species had none left for training."""
         total = 0
@@ -129,9 +126,6 @@ class _Drawing:
         missing = self.wanted[s] - self.drawn[s]
         costs = [c for c in costs if not self.drawn[s] or c[0] <= min(self.counts[c[1]][s], missing)]
         return min(costs)[1] if costs else None
-
-    def largest_group(self, s):
-        return max(self.groups_of[s], key=lambda number: (self.counts[number][s], -number))
 
 
 def given_list(lines: list[str], train: set[str], name: str) -> tuple[list[str], list[str]]:
@@ -200,17 +194,15 @@ def split(dataset: str, valid_list: str | None = None, seed: int = 0) -> list[st
     lines = read_lines(valid_list) if valid_list else None
     lists, labels = existing_recordings(dataset), read_labels(dataset)
     train = {key for key in lists['train'] if key in labels}
-    told = []
-    unlabelled = set(lists['train']) - train
+    messages, unlabelled = [], set(lists['train']) - train
     if unlabelled:
-        told.append(
-            f'{len(unlabelled)} training recordings have no label and are not listed, such as {min(unlabelled)}'
-        )
+        text = f'{len(unlabelled)} training recordings have no label and are not listed'
+        messages.append(f'{text}, such as {min(unlabelled)}')
     if len(train) < 2:
         raise Problem(f'{dataset}: {len(train)} training recordings with label; at least 2 are needed')
     if lines is None and os.path.exists(given):
         lines = read_lines(given)
-    valid, messages = choose_validation(dataset, labels, train, lines, valid_list or given, seed)
+    valid, more = choose_validation(dataset, labels, train, lines, valid_list or given, seed)
     if valid_list:
         # as given, with entries that are not among the recordings yet
         write_if_changed(given, ''.join(f'{line}\n' for line in lines))
@@ -225,15 +217,14 @@ def split(dataset: str, valid_list: str | None = None, seed: int = 0) -> list[st
     sizes = ', '.join(f'{len(keys)} {name}' for name, keys in lists.items() if keys)
     how = 'drawn' if lines is None else 'as given'
     news = f'{", ".join(changed)} written' if changed else 'nothing new'
-    return [*told, *messages, f'{folder}: {sizes}; validation {how}; {news}']
+    return [*messages, *more, f'{folder}: {sizes}; validation {how}; {news}']
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--dataset', default='birdclef', metavar='NAME', help='name or path of the dataset (birdclef)')
-    parser.add_argument(
-        '--valid-list', metavar='FILE', help='validation recordings, one per line: train/YEAR/BASE.wav or BASE'
-    )
+    text = 'validation recordings, one per line: train/YEAR/BASE.wav or BASE'
+    parser.add_argument('--valid-list', metavar='FILE', help=text)
     parser.add_argument('--seed', type=int, default=0, help='seed of the random choice (0)')
     args = parser.parse_args()
     for line in split(datasets.dataset_folder(args.dataset), args.valid_list, args.seed):

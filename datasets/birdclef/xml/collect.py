@@ -65,13 +65,11 @@ def collect(source: str, dataset: str) -> str:
     # if nothing has changed, the table keeps its date, which the next run compares with the XML files
     write_if_changed(filename, table([HEADER, *sorted(rows.values())]))
     write_repairs(repairs_file, repairs, skipped)
-    told = f'{filename}: {len(rows)} recordings have XML ({read} files read now)'
+    line = f'{filename}: {len(rows)} recordings have XML ({read} files read now)'
     if uncertain:
-        told += (
-            f'; {uncertain} XML files lie beside none of several recordings with their file name: '
-            'each was taken for the first of them'
-        )
-    return told
+        line += f'; {uncertain} XML files are not beside a recording, but several recordings have their file name: '
+        line += 'each was taken for the first of them'
+    return line
 
 
 def main() -> None:
