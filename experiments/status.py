@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
-"""Show how far models are: finished, running, waiting, failed, interrupted or free.
+"""Show the state of models: finished, running, waiting, failed, interrupted or free.
 
-Shown are the models named, else those of the table, else those in experiments/NAME/, else those of models.tsv.
+Shows the models named, else those of the table, else those in experiments/NAME/, else those of models.tsv.
 """
 
 from birdsong import program  # isort: skip
 import argparse
+import collections
 import datetime
 import glob
-import json
 import os
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -19,25 +20,24 @@ import time
 from birdsong import model_table as tables
 from birdsong.config import EXPERIMENTS
 from birdsong.files import Problem, load_npz
+from birdsong.training import provenance
 from birdsong.training.schedule import COLUMNS
 
 # what claim.sh --status says by its exit status
 HELD, FREE, STALE, FAILED, FINISHED, PUBLISHED = 0, 1, 3, 4, 5, 6
-EPOCH = re.compile(r'epoch (\d+): (.*), rate (\S+), ([0-9.]+) s')
 
 
-def claim(action, result):
-    """(exit status, first line) of claim.sh for a result; free without asking if nobody has ever claimed it."""
+def claim(action: str, result: str) -> tuple[int, str]:
+    """Exit status and first line of claim.sh for a result; without a claim, free, without starting claim.sh."""
     if not os.path.exists(result + '.lock'):
         return FREE, 'free'
-    answer = subprocess.run(
-        [os.path.join(EXPERIMENTS, 'claim.sh'), action, result + '.lock'], stdout=subprocess.PIPE, text=True
-    )
+    command = [os.path.join(EXPERIMENTS, 'claim.sh'), action, result + '.lock']
+    answer = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     return answer.returncode, (answer.stdout.splitlines() or [''])[0]
 
 
-def last_line(filename):
-    """Last line of a log, or nothing."""
+def last_line(filename: str) -> str:
+    """Last line of a log, empty if there is none."""
     try:
         with open(filename, 'rb') as f:
             f.seek(max(0, os.path.getsize(filename) - 4096))
@@ -46,36 +46,42 @@ def last_line(filename):
         return ''
 
 
-def read_json(filename):
-    """What a JSON file says, or an empty dict: one that can't be read is no reason to show nothing."""
+def metrics_of(root: str) -> list[dict]:
+    """The metrics of each epoch, as in ROOT.run.json; where that has none (older versions), those in ROOT.err.npz."""
+    metrics = provenance.read(root + '.run.json').get('metrics')
+    if metrics:
+        return metrics
     try:
-        with open(filename, encoding='utf-8') as f:
-            return json.load(f)
-    except (OSError, ValueError):
-        return {}
+        stored = load_npz(root + '.err.npz')
+        errors = stored['errors'] if 'errors' in stored else stored['arr_0']  # the original has no names
+    except (Problem, KeyError):
+        return []
+    columns = [str(name) for name in stored.get('columns', COLUMNS)]
+    rows = errors.tolist() if errors.ndim == 2 else []
+    return [{'epoch': number, **dict(zip(columns, row, strict=False))} for number, row in enumerate(rows, 1)]
 
 
-def progress(root, now=None):
-    """In words, how far the training is whose files begin with `root`: epochs, metrics, rate, pace, expected end."""
-    try:
-        with open(root + '.log', encoding='utf-8', errors='replace') as f:
-            epochs = [found for found in map(EPOCH.match, f) if found]
-    except FileNotFoundError:
-        epochs = []
+def progress(root: str, now: datetime.datetime | None = None) -> str:
+    """How far the training whose files begin with `root` is: epoch, metrics, learning rate, pace, expected end."""
+    epochs = metrics_of(root)
     if not epochs:
         return 'no epoch finished yet'
-    number, metrics, rate, _ = epochs[-1].groups()
-    pace = sorted(float(e.group(4)) for e in epochs[-9:])[len(epochs[-9:]) // 2]
-    words = f'epoch {number} ({metrics}), rate {rate}, {span(pace)} an epoch'
-    settings = read_json(root + '.run.json').get('settings', {})
-    left = settings.get('epochs', 0) - int(number)
+    last = epochs[-1]
+    values = [f'{name.replace("_", " ")} {last[name]:.4f}' for name in COLUMNS if last.get(name) is not None]
+    words = f'epoch {last["epoch"]} ({", ".join(values)})'
+    if 'seconds' not in last:
+        return words
+    pace = statistics.median_high(epoch['seconds'] for epoch in epochs[-9:])
+    words += f', rate {last["rate"]:.3g}, {span(pace)} per epoch'
+    settings = provenance.read(root + '.run.json').get('settings', {})
+    left = settings.get('epochs', 0) - last['epoch']
     if left > 0:
         end = (now or datetime.datetime.now()) + datetime.timedelta(seconds=pace * left)
-        words += ', ends {} {}'.format('by' if settings.get('patience') else 'about', end.strftime('%Y-%m-%d %H:%M'))
+        words += f', ends {"by" if settings.get("patience") else "about"} {end:%Y-%m-%d %H:%M}'
     return words
 
 
-def span(seconds):
+def span(seconds: float) -> str:
     """90 -> '1.5 min'"""
     for size, unit in ((3600, 'h'), (60, 'min')):
         if seconds >= size:
@@ -83,143 +89,121 @@ def span(seconds):
     return f'{seconds:.1f} s'
 
 
-def reached(root):
-    """In words, the MAP that training reached on excerpts of the validation recordings, as far as its record tells."""
-    try:
-        record = load_npz(root + '.err.npz')
-        errors = record['errors'] if 'errors' in record else record['arr_0']  # the original has no names
-        column = list(record.get('columns', COLUMNS)).index('valid_map')
-        epoch = read_json(root + '.run.json').get('saved_epoch') or len(errors)
-        return 'MAP of excerpts %.3f after epoch %d of %d' % (errors[epoch - 1, column], epoch, len(errors))
-    except (Problem, KeyError, ValueError, IndexError):
-        return ''
+def reached(root: str) -> str:
+    """The MAP that a finished model has on excerpts of the validation recordings; empty if it is not known."""
+    epochs = metrics_of(root)
+    epoch = provenance.read(root + '.run.json').get('saved_epoch') or len(epochs)
+    value = epochs[epoch - 1].get('valid_map') if 0 < epoch <= len(epochs) else None
+    return '' if value is None else f'MAP of excerpts {value:.3f} after epoch {epoch} of {len(epochs)}'
 
 
-def state_of(model, folder):
-    """(state, details) of a model in words."""
+def state_of(model: tables.Model, folder: str) -> tuple[str, str]:
+    """State of a model and details."""
     root = os.path.join(folder, model.name)
     code, words = claim('--status', root + '.npz')
     if os.path.exists(root + '.npz'):
-        words = reached(root)
-        if os.path.exists(root + '.pred.npz'):
-            return 'finished', words
-        code, holder = claim('--status', root + '.pred.npz')
-        return 'finished', '; '.join(
-            filter(
-                None,
-                (
-                    words,
-                    {
-                        HELD: 'predictions: ' + holder,
-                        FAILED: 'predictions failed: ' + (last_line(root + '.pred.log') or holder),
-                    }.get(code, 'no predictions yet'),
-                ),
-            )
-        )
+        return 'finished', '; '.join(filter(None, (reached(root), predictions_of(root))))
     if code == HELD:
-        return 'running', '{}; {}'.format(re.sub('^held by ', 'on ', words), progress(attempt(root)))
+        return 'running', f'{re.sub("^held by ", "on ", words)}; {progress(attempt(root))}'
     if code == FAILED:
         reason = last_line(root + '.log')
         return 'failed', f'{reason}; see {root}.log' if reason else words
     if code in (FINISHED, PUBLISHED):
         return 'finished', ''
-    missing = [t for t in tables.teachers_of(model) if not os.path.exists(os.path.join(folder, t + '.npz'))]
+    teachers = [os.path.join(folder, name + '.npz') for name in tables.teachers_of(model)]
+    missing = [
+        os.path.basename(teacher)[:-4] + (', which failed' if claim('--status', teacher)[0] == FAILED else '')
+        for teacher in teachers
+        if not os.path.exists(teacher)
+    ]
     if missing:
-        return 'waiting', 'for {}'.format(
-            ', '.join(
-                t + (', which failed' if claim('--status', os.path.join(folder, t + '.npz'))[0] == FAILED else '')
-                for t in missing
-            )
-        )
+        return 'waiting', f'for {", ".join(missing)}'
     if words == 'free':
         return 'free', ''
     return 'interrupted', f'{words}; {progress(attempt(root))}'
 
 
-def attempt(root):
+def predictions_of(root: str) -> str:
+    """What there is to say on the predictions of a finished model; empty if they are finished, too."""
+    if os.path.exists(root + '.pred.npz'):
+        return ''
+    code, holder = claim('--status', root + '.pred.npz')
+    if code == HELD:
+        return f'predictions: {holder}'
+    if code == FAILED:
+        return f'predictions failed: {last_line(root + ".pred.log") or holder}'
+    return 'no predictions yet'
+
+
+def attempt(root: str) -> str:
     """Like `root`, but in the folder of the latest attempt."""
     return os.path.join(claim('--work', root + '.npz')[1], os.path.basename(root))
 
 
-def slurm_jobs(folder):
-    """{model: list of its jobs that are not done, in words, the latest last}, of models in `folder`; empty where there is no Slurm.
+def slurm_jobs(folder: str) -> dict[str, list[str]]:
+    """By model in `folder`, descriptions of its Slurm jobs that are not completed, the latest last.
 
-    The model of jobs that work for all is 'workers'.
+    Jobs that work for all models are those of 'workers'. Empty without Slurm.
     """
     jobs = {}
     if not shutil.which('squeue'):
         return jobs
-    answer = subprocess.run(
-        [
-            'squeue',
-            '--noheader',
-            '--states=all',
-            '--sort=i',
-            '--Format='
-            + ','.join(field + ':|' for field in ('JobID', 'Name', 'State', 'NodeList', 'Reason', 'RestartCnt')),
-        ],
-        capture_output=True,
-        text=True,
-    )
+    fields = 'JobID', 'Name', 'State', 'NodeList', 'Reason', 'RestartCnt'
+    command = ['squeue', '--noheader', '--states=all', '--sort=i', '--Format=' + ','.join(f'{f}:|' for f in fields)]
+    answer = subprocess.run(command, capture_output=True, text=True)
     if answer.returncode:
         if not glob.glob(os.path.join(glob.escape(folder), '*.slurm.log')):
             return jobs
-        return {'workers': ['not known, squeue says: ' + answer.stderr.strip().replace('\n', ' ')]}
+        error = answer.stderr.strip().replace('\n', ' ')
+        return {'workers': [f'not known, squeue says: {error}']}
     for line in answer.stdout.splitlines():
         number, name, state, nodes, reason, restarts = line.split('|')[:6]
         dataset, _, model = name.rpartition('/')
         if dataset == os.path.basename(folder) and state != 'COMPLETED':
-            why = {'PENDING': f' ({reason})', 'RUNNING': ' on ' + nodes}.get(state, '')
-            again = ', requeued {} time{}'.format(restarts, '' if restarts == '1' else 's') if restarts != '0' else ''
+            why = {'PENDING': f' ({reason})', 'RUNNING': f' on {nodes}'}.get(state, '')
+            again = f', requeued {restarts} time{"" if restarts == "1" else "s"}' if restarts != '0' else ''
             jobs.setdefault(model, []).append(f'job {number} {state.lower()}{why}{again}')
     return jobs
 
 
-def table(models, names, folder):
+def table(models: dict[str, tables.Model], folder: str) -> list[str]:
     """The lines to show."""
-    states = {name: state_of(models[name], folder) for name in names}
+    states = {name: state_of(model, folder) for name, model in models.items()}
     jobs = slurm_jobs(folder)
-    width = max(map(len, names))
-    lines = [
-        '%-*s  %-11s  %s'
-        % (
-            width,
-            name,
-            state,
-            '; '.join(
-                filter(None, (details, 'Slurm: ' + jobs[name][-1] if name in jobs and state != 'finished' else ''))
-            ),
-        )
-        for name, (state, details) in states.items()
-    ]
+    width = max(map(len, states))
+    lines = []
+    for name, (state, details) in states.items():
+        job = f'Slurm: {jobs[name][-1]}' if name in jobs and state != 'finished' else ''
+        lines.append(f'{name:<{width}}  {state:<11}  {"; ".join(filter(None, (details, job)))}'.rstrip())
     if 'workers' in jobs:
-        lines.append('Slurm: workers: ' + '; '.join(jobs['workers']))
-    counts = {}
-    for state, _ in states.values():
-        counts[state] = counts.get(state, 0) + 1
+        lines.append(f'Slurm: workers: {"; ".join(jobs["workers"])}')
     if any('MAP of excerpts' in line or 'valid map' in line for line in lines):
         lines.append(
             'MAP: of the excerpts that training validates with; that of the predictions for whole recordings: '
             f'./eval_all.sh --dataset {os.path.basename(folder)}'
         )
-    return [line.rstrip() for line in lines] + [
-        '%d models: %s' % (len(names), ', '.join('%d %s' % (n, s) for s, n in counts.items()))
-    ]
+    counts = collections.Counter(state for state, _ in states.values())
+    return [*lines, f'{len(states)} models: {", ".join(f"{count} {state}" for state, count in counts.items())}']
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('names', metavar='MODEL', nargs='*', help='models to show')
     parser.add_argument('--models', metavar='FILE', help='table of models')
     parser.add_argument('--dataset', metavar='NAME', default='birdclef', help='dataset (default: %(default)s)')
     parser.add_argument(
-        '--watch', metavar='SECONDS', type=float, nargs='?', const=10, help='show it again every so often (%(const)s)'
+        '--watch',
+        metavar='SECONDS',
+        type=float,
+        nargs='?',
+        const=10,
+        help='show them again every so many seconds (%(const)s)',
     )
     options = parser.parse_args()
     folder = os.path.join(EXPERIMENTS, options.dataset)
     while True:
         models = tables.choose(options.models, options.dataset, options.names)
-        lines = table(models, list(models), folder)
+        lines = table(models, folder)
         if options.watch and sys.stdout.isatty():
             sys.stdout.write('\033[2J\033[H')
         print('\n'.join(lines), flush=True)

@@ -1,7 +1,9 @@
 """train_all.sh --status, --watch and --release: what each state of a model looks like."""
 
 import datetime
+import json
 import os
+import pathlib
 import re
 import signal
 
@@ -26,7 +28,7 @@ def status(project, *arguments):
     return dict(line.split(None, 1) for line in result.stdout.splitlines())
 
 
-def test_status_tells_of_every_model(project):
+def test_status_shows_the_state_of_every_model(project):
     states = status(project)
     assert states['plain'] == states['meta'] == 'free'
     assert states['student'] == 'waiting      for plain'
@@ -79,21 +81,32 @@ def test_without_a_table_status_shows_what_is_in_the_folder_and_the_published_mo
     ]
 
 
-def test_the_map_of_a_model_of_the_original_is_told(tmp_path):
+def test_status_shows_the_map_of_a_model_of_the_original(tmp_path):
     np.savez(tmp_path / 'm.err.npz', np.array([[2, 1, 1, 0.125], [1, 2, 1, 0.5]]))
     assert status_module.reached(str(tmp_path / 'm')) == 'MAP of excerpts 0.500 after epoch 2 of 2'
 
 
-def test_progress_is_told_from_the_log(tmp_path):
-    (tmp_path / 'm.log').write_text("""== start
-epoch 1: train loss 2.0000, valid map 0.1000, rate 0.001, 50.0 s
-epoch 2: train loss 1.5000, valid map 0.2000, rate 0.001, 60.0 s, back to epoch 1 (trial 1 of 3 ended)
-epoch 3: train loss 1.2500, valid map 0.3000, rate 0.0001, 70.0 s
-""")
-    (tmp_path / 'm.run.json').write_text('{"settings": {"epochs": 33, "patience": 10}}')
-    assert status_module.progress(str(tmp_path / 'm'), datetime.datetime(2026, 1, 1, 23, 45)) == (
-        'epoch 3 (train loss 1.2500, valid map 0.3000), rate 0.0001, 1.0 min an epoch, ends by 2026-01-02 00:15'
+def write_record(root, *epochs, **settings):
+    """The record of a training run, as far as status reads it; each epoch is (loss, MAP, rate, seconds)."""
+    names = 'train_loss', 'valid_map', 'rate', 'seconds'
+    metrics = [{'epoch': i, **dict(zip(names, epoch, strict=True))} for i, epoch in enumerate(epochs, 1)]
+    pathlib.Path(f'{root}.run.json').write_text(json.dumps({'settings': settings, 'metrics': metrics}))
+
+
+def test_progress_of_a_training_run_is_read_from_its_record(tmp_path):
+    root = tmp_path / 'm'
+    epochs = (2, 0.1, 0.001, 50), (1.5, 0.2, 0.001, 60), (1.25, 0.3, 0.0001, 70)
+    write_record(root, *epochs, epochs=33, patience=10)
+    assert status_module.progress(str(root), datetime.datetime(2026, 1, 1, 23, 45)) == (
+        'epoch 3 (train loss 1.2500, valid map 0.3000), rate 0.0001, 1.0 min per epoch, ends by 2026-01-02 00:15'
     )
+
+
+def test_progress_of_an_older_run_whose_record_has_no_metrics_is_read_from_its_errors(tmp_path):
+    (tmp_path / 'm.run.json').write_text('{"settings": {"epochs": 33}}')
+    assert status_module.progress(str(tmp_path / 'm')) == 'no epoch finished yet'
+    np.savez(tmp_path / 'm.err.npz', errors=np.array([[2.0], [1.25]]), columns=np.array(['train_loss']))
+    assert status_module.progress(str(tmp_path / 'm')) == 'epoch 2 (train loss 1.2500)'
 
 
 def work_of(project, name):
@@ -105,14 +118,12 @@ def test_running_training_shows_its_epoch_rate_and_end(project):
     driver = start_training(project, 'plain')
     wait_for(driver.stdout, 'plain: training')
     work = work_of(project, 'plain')
-    with open(work / 'plain.log', 'a') as log:
-        log.write('epoch 1: train loss 2.5000, valid map 0.1250, rate 0.001, 90.0 s\n')
-    (work / 'plain.run.json').write_text('{"settings": {"epochs": 2}}')
+    write_record(work / 'plain', (2.5, 0.125, 0.001, 90), epochs=2)
     end = datetime.datetime.now() + datetime.timedelta(seconds=90)
     words = status(project, 'plain')['plain']
     assert re.search(
-        r'on \S+ \(process \d+\) since \d{4}-.*; epoch 1 \(train loss 2.5000, valid map 0.1250\), rate 0.001, 1.5 min an epoch, '
-        r'ends about %d-' % end.year,
+        r'on \S+ \(process \d+\) since \d{4}-.*; epoch 1 \(train loss 2.5000, valid map 0.1250\), rate 0.001, '
+        rf'1.5 min per epoch, ends about {end.year}-',
         words,
     ), words
     open_gate(project, 'plain')

@@ -46,7 +46,7 @@ def save(filename: str, arrays: Groups, **description: Any) -> None:
 
 
 def restart(filename: str) -> str:
-    """What to delete to train from scratch although there is a state. Under a claim, that is the folder of the claim."""
+    """What to delete to train from scratch although there is a state; under a claim, the folder of the claim."""
     claimed = os.path.dirname(filename) == os.environ.get('CLAIM_WORK')
     return f'delete {filename.removesuffix(".state") + ".npz.lock" if claimed else filename} to train from scratch'
 

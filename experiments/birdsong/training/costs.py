@@ -1,14 +1,20 @@
-"""What training minimises, and the validation loss.
+"""The cost that training minimises, and the validation loss.
 
 A batch is a dict of tensors: 'label' (batch,) int64; in training also 'mixed_label', 'pseudo_label' (batch, classes),
-'label_bg' (batch, classes) bool, 'weight' (batch,).
+'label_bg' (batch, classes) bool, 'weight' (batch,). Outputs are what the network returns: a dict of tensors with
+'output' (batch, classes) and, depending on the network, 'logits', 'attention' and 'output_bg'.
 """
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from birdsong.files import Problem
 from birdsong.networks.layers import full_precision
+
+Tensors = dict[str, torch.Tensor]
+Settings = dict[str, Any]
 
 
 def _clipped(predictions, cfg):
@@ -17,7 +23,7 @@ def _clipped(predictions, cfg):
 
 
 def _categorical(targets, log_predictions):
-    # a target of exactly 0 must not meet the logarithm of 0
+    # 0 x log 0 would not be a number
     return -torch.where(targets == 0, 0, targets * log_predictions).sum(1)
 
 
@@ -26,19 +32,28 @@ def _binary(predictions, targets):
     return -(torch.xlogy(targets, predictions) + torch.special.xlog1py(1 - targets, -predictions))
 
 
-def _top_mask(predictions, k):
-    """1 where a prediction is below the k-th highest of its row, else 0; no gradient."""
+def _below_top(predictions, k):
+    """1 where a prediction is below the k-th highest of its row, else 0; without gradient."""
     k = min(k, predictions.shape[1])
     threshold = torch.topk(predictions.detach(), k, 1).values[:, -1:]
     return (predictions.detach() < threshold).to(predictions.dtype)
 
 
-def cost(name, predictions, targets, cfg, attention=None, logits=None):
+def cost(
+    name: str,
+    predictions: torch.Tensor,
+    targets: torch.Tensor,
+    cfg: Settings,
+    attention: torch.Tensor | None = None,
+    logits: torch.Tensor | None = None,
+) -> torch.Tensor:
     """The cost `name` of each example: (batch,), or (batch, classes) for ce and ce_bgtopk:K.
 
-    predictions, targets: (batch, classes); for attention_logsoftmax predictions are (batch, classes, time), logarithms, and
-    `attention` (batch, K, time) their attention maps before the softmax. `logits`, if given, are what a softmax
-    turned into predictions: then nothing is lost in small predictions.
+    predictions, targets: (batch, classes); for attention_logsoftmax, predictions are logarithms (batch, classes, time)
+    and `attention` (batch, K, time) are the attention maps before the softmax.
+    logits: the input of the softmax that gave the predictions, if known; small predictions are then exact.
+
+    Raises Problem if there is no such cost.
     """
     kind, _, number = name.partition(':')
     if kind == 'softmax':
@@ -53,23 +68,23 @@ def cost(name, predictions, targets, cfg, attention=None, logits=None):
     if kind == 'ce':
         return _binary(_clipped(predictions, cfg), targets)
     if kind == 'ce_bgtopk':
-        mask = torch.maximum(_top_mask(predictions, int(float(number))), targets)
+        mask = torch.maximum(_below_top(predictions, int(float(number))), targets)
         return _binary(_clipped(predictions, cfg), targets) * mask
     raise Problem(f'cost={name}: there is no such cost')
 
 
 def _outputs(outputs, cfg):
-    """(predictions, logits that a softmax turned into them or None) for the main cost."""
+    """Predictions for the main cost, and the logits that a softmax turned into them, or None."""
     predictions = full_precision(outputs['output'])
     kind = cfg['cost']
-    flat = predictions.ndim == 2
-    if (kind == 'attention_logsoftmax') != (not flat) and kind != 'none':
+    if (kind == 'attention_logsoftmax') != (predictions.ndim == 3) and kind != 'none':
         raise Problem(
-            f'cost={kind} does not fit arch.pool={cfg["arch.pool"]}: attention_logsoftmax goes with attention_nopool, all others with pooling'
+            f'cost={kind} does not fit arch.pool={cfg["arch.pool"]}: attention_logsoftmax goes with attention_nopool, '
+            'all others with pooling'
         )
-    return predictions, full_precision(outputs['logits']) if cfg[
-        'arch.output'
-    ] == 'softmax' and 'logits' in outputs else None
+    if cfg['arch.output'] == 'softmax' and 'logits' in outputs:
+        return predictions, full_precision(outputs['logits'])
+    return predictions, None
 
 
 def _total(outputs, targets, batch, cfg):
@@ -83,9 +98,8 @@ def _total(outputs, targets, batch, cfg):
         if 'output_bg' not in outputs:
             raise Problem(f'cost_bg={cfg["cost_bg"]} needs a second output; set arch.output_bg=sigmoid')
         background = full_precision(outputs['output_bg'])
-        total = total + cost(cfg['cost_bg'], background, batch['label_bg'].to(background.dtype), {'pred_clip': 0}).mean(
-            1
-        )
+        present = batch['label_bg'].to(background.dtype)
+        total = total + cost(cfg['cost_bg'], background, present, {'pred_clip': 0}).mean(1)
     return total
 
 
@@ -94,8 +108,13 @@ def _one_hot(outputs, batch):
     return F.one_hot(batch['label'], output.shape[1]).to(output.dtype)
 
 
-def training_targets(outputs, batch, cfg, teacher=None):
-    """(batch, classes): one-hot or mixed labels, plus pseudo-labels or the teacher's output, plus mix_fg_bg x label_bg."""
+def training_targets(
+    outputs: Tensors, batch: Tensors, cfg: Settings, teacher: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Targets (batch, classes): one-hot or mixed labels, plus what else the classes are learned from.
+
+    That is the output of the teacher, pseudo-labels, and background labels times the setting mix_fg_bg.
+    """
     targets = _one_hot(outputs, batch)
     if 'mixed_label' in batch:
         targets = batch['mixed_label'].to(targets.dtype)
@@ -108,7 +127,7 @@ def training_targets(outputs, batch, cfg, teacher=None):
     return targets
 
 
-def training_cost(outputs, batch, cfg, teacher=None):
+def training_cost(outputs: Tensors, batch: Tensors, cfg: Settings, teacher: torch.Tensor | None = None) -> torch.Tensor:
     """Mean cost of a training batch, a scalar; `teacher`: the output of a teacher for this batch (batch, classes)."""
     with torch.autocast(outputs['output'].device.type, enabled=False):
         total = _total(outputs, training_targets(outputs, batch, cfg, teacher), batch, cfg)
@@ -117,7 +136,7 @@ def training_cost(outputs, batch, cfg, teacher=None):
         return total.mean()
 
 
-def validation_cost(outputs, batch, cfg):
-    """Mean cost of a validation batch against its labels alone, a scalar."""
+def validation_cost(outputs: Tensors, batch: Tensors, cfg: Settings) -> torch.Tensor:
+    """Mean cost of a validation batch with its labels as the only targets, a scalar."""
     with torch.autocast(outputs['output'].device.type, enabled=False):
         return _total(outputs, _one_hot(outputs, batch), batch, cfg).mean()

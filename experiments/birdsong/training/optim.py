@@ -1,8 +1,12 @@
-"""The original's optimisers, with its arithmetic, and weight decay.
+"""The optimisers of 2018, with the same arithmetic, and weight decay.
 
-adam (Kingma & Ba 2015, the variant before section 2.1: epsilon is added before the bias correction), nesterov and
-momentum with the learning rate folded into the velocity. The first arrays of the network can have a rate of their own.
+adam is the variant at the end of section 2 of Kingma & Ba (2015), which adds epsilon before the bias correction; in
+nesterov and momentum, the velocity includes the learning rate. The first arrays of the network can have a learning rate
+of their own.
 """
+
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,14 +18,22 @@ EPSILON = 1e-8
 
 
 class Optimiser(torch.optim.Optimizer):
-    """Updates the trainable parameters, in the order of the network; `eta` is the learning rate, to be set at any time.
+    """Updates the trainable parameters, given in the order of the network.
 
-    `first` parameters at the front have `first_scale` times the rate; 0 leaves them as they are.
+    eta: the learning rate; the attribute can be set at any time.
+    first, first_scale: the first so many parameters have `first_scale` times that rate; with 0 they are not updated.
     """
 
-    names = ()
+    names = ()  # of the arrays that are kept per parameter
 
-    def __init__(self, parameters, eta, momentum, first=0, first_scale=1.0):
+    def __init__(
+        self,
+        parameters: Iterable[torch.nn.Parameter],
+        eta: float,
+        momentum: float,
+        first: int = 0,
+        first_scale: float = 1.0,
+    ):
         parameters = list(parameters)
         groups = [
             {'params': part, 'scale': float(scale)}
@@ -34,8 +46,8 @@ class Optimiser(torch.optim.Optimizer):
         self.parameters = parameters
 
     @torch.no_grad()
-    def step(self, closure=None):
-        """Update all parameters by their gradients."""
+    def step(self, closure: None = None) -> None:
+        """Update all parameters that have a gradient."""
         self.steps += 1
         start = 0
         for group in self.param_groups:
@@ -43,7 +55,7 @@ class Optimiser(torch.optim.Optimizer):
             live = [i for i in range(start, stop) if self.parameters[i].grad is not None]
             if live and group['scale']:
                 params = [self.parameters[i] for i in live]
-                self.update(
+                self._update(
                     params,
                     [p.grad for p in params],
                     self.eta * group['scale'],
@@ -51,34 +63,35 @@ class Optimiser(torch.optim.Optimizer):
                 )
             start = stop
 
-    def state_arrays(self):
-        """Dict of all that goes on from step to step: 'steps', 'eta', and an array of each kind for each parameter."""
+    def state_arrays(self) -> dict[str, np.ndarray]:
+        """The state of the optimiser: 'steps', 'eta', and one array of each of `names` per parameter."""
         arrays = {'steps': np.array(self.steps), 'eta': np.array(self.eta)}
         for name, slot in self.slots.items():
-            arrays.update((f'{name}{int(i)}', value.cpu().numpy()) for i, value in enumerate(slot))
+            arrays.update((f'{name}{i}', value.cpu().numpy()) for i, value in enumerate(slot))
         return arrays
 
-    def load_state_arrays(self, arrays):
-        """Go on from what `state_arrays` returned. Raises Problem if it is of another optimiser or network."""
+    def load_state_arrays(self, arrays: dict[str, np.ndarray]) -> None:
+        """Continue from what `state_arrays` returned. Raises Problem if it is of another optimiser or network."""
         expected = {k: v.shape for k, v in self.state_arrays().items()}
         found = {k: np.shape(v) for k, v in arrays.items()}
         if expected != found:
-            differing = sorted(k for k in set(expected) | set(found) if expected.get(k) != found.get(k))
+            name = min(k for k in set(expected) | set(found) if expected.get(k) != found.get(k))
             raise Problem(
-                f"the optimiser's state does not fit: {differing[0]} is {found.get(differing[0], 'missing')}, expected {expected.get(differing[0], 'nothing')}; was it another learn_scheme or network?"
+                f"the optimiser's state does not fit: {name} is {found.get(name, 'missing')}, expected "
+                f'{expected.get(name, "nothing")}; was it another learn_scheme or network?'
             )
         self.steps, self.eta = int(arrays['steps']), float(arrays['eta'])
         for name, slot in self.slots.items():
             for i, value in enumerate(slot):
-                value.copy_(torch.from_numpy(np.asarray(arrays[f'{name}{int(i)}'])))
+                value.copy_(torch.from_numpy(np.asarray(arrays[f'{name}{i}'])))
 
 
 class Adam(Optimiser):
-    """beta1 is `momentum`; p -= eta sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + epsilon)."""
+    """With beta1 = `momentum`, p -= eta sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + epsilon)."""
 
     names = 'm', 'v'
 
-    def update(self, params, grads, eta, m, v):
+    def _update(self, params, grads, eta, m, v):
         torch._foreach_lerp_(m, grads, 1 - self.momentum)
         torch._foreach_mul_(v, BETA2)
         torch._foreach_addcmul_(v, grads, grads, 1 - BETA2)
@@ -93,7 +106,7 @@ class Momentum(Optimiser):
 
     names = ('velocity',)
 
-    def update(self, params, grads, eta, velocity):
+    def _update(self, params, grads, eta, velocity):
         torch._foreach_mul_(velocity, self.momentum)
         torch._foreach_add_(velocity, grads, alpha=-eta)
         torch._foreach_add_(params, velocity)
@@ -102,15 +115,15 @@ class Momentum(Optimiser):
 class Nesterov(Momentum):
     """v = momentum v - eta g; p += momentum v - eta g (Bengio et al. 2013, arXiv:1212.0901, eq. 7)."""
 
-    def update(self, params, grads, eta, velocity):
+    def _update(self, params, grads, eta, velocity):
         torch._foreach_mul_(velocity, self.momentum)
         torch._foreach_add_(velocity, grads, alpha=-eta)
         torch._foreach_add_(params, velocity, alpha=self.momentum)
         torch._foreach_add_(params, grads, alpha=-eta)
 
 
-def make_optimiser(net, cfg):
-    """The optimiser that `learn_scheme` names, for the trainable parameters of the network."""
+def make_optimiser(net: torch.nn.Module, cfg: dict[str, Any]) -> Optimiser:
+    """The optimiser that the setting `learn_scheme` names, for the trainable parameters of the network."""
     scheme = {'adam': Adam, 'nesterov': Nesterov, 'momentum': Momentum}[cfg['learn_scheme']]
     if scheme is Adam and float(cfg['momentum']) >= 1:
         raise Problem(f'momentum={cfg["momentum"]}: adam needs less than 1')
@@ -123,8 +136,8 @@ def make_optimiser(net, cfg):
     )
 
 
-def l2_penalty(net, cfg):
-    """l2_decay times the sum of squares of weights and gammas; 0. without l2_decay."""
+def l2_penalty(net: torch.nn.Module, cfg: dict[str, Any]) -> torch.Tensor | float:
+    """The setting l2_decay times the sum of squares of weights and gammas."""
     if not float(cfg['l2_decay']):
         return 0.0
     return float(cfg['l2_decay']) * sum(p.square().sum() for p in net.regularisable())
