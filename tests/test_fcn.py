@@ -1,5 +1,6 @@
 """Fully convolutional networks: at every offset the score of the excerpt network, in blocks, in constant memory."""
 
+import json
 import os
 import subprocess
 import sys
@@ -222,6 +223,8 @@ def test_converted_networks_are_written_and_read(tmp_path, name):
     converted = fcn.to_fcn(net, WINDOW)
     converted.save(tmp_path / 'fcn.npz')
     again = fcn.load(str(tmp_path / 'fcn.npz'))
+    again.save(tmp_path / 'again.npz')
+    assert (tmp_path / 'again.npz').read_bytes() == (tmp_path / 'fcn.npz').read_bytes()
     spect, meta = random_spectrogram(net, 200), torch.ones(1, 2)
     assert torch.equal(scores_of(again, spect, meta), scores_of(converted, spect, meta))
     assert (again.window, again.excerpt, again.margin, again.step) == (
@@ -233,6 +236,18 @@ def test_converted_networks_are_written_and_read(tmp_path, name):
     model.save(net, tmp_path / 'net.npz')
     with pytest.raises(Problem, match='not a converted network'):
         fcn.load(str(tmp_path / 'net.npz'))
+
+
+def test_files_of_earlier_versions_are_written_again_with_the_same_operations(tmp_path):
+    old = ROOT / 'tests/fixtures/all_bins.fcn.npz'
+    fcn.load(old).save(tmp_path / 'again.npz')
+    with np.load(old) as expected, np.load(tmp_path / 'again.npz') as found:
+        assert found.files == expected.files
+        for name in set(found.files) - {'description'}:
+            np.testing.assert_array_equal(found[name], expected[name])
+        found, expected = (json.loads(str(f['description'])) for f in (found, expected))
+    assert found['settings'].pop('bins') == 33  # which older files do not have
+    assert json.dumps(found) == json.dumps(expected)
 
 
 def run(*arguments):

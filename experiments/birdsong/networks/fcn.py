@@ -15,7 +15,9 @@ import torch
 from birdsong import files
 from birdsong.data import audio, stft
 from birdsong.files import Problem
-from birdsong.networks import compiled, layers, pooling
+from birdsong.networks import layers, operations, pooling
+from birdsong.networks.compiled import CompiledNetwork
+from birdsong.networks.compiler import compile_metadata, compile_network
 
 # frames of a recording whose spectrogram is computed at a time
 READ_FRAMES = 4200
@@ -59,7 +61,7 @@ class Scores:
 
     def __init__(self, fcn, meta):
         self.fcn, self.extra = fcn, fcn.metadata(meta)
-        self.stream = fcn.program.stream()
+        self.stream = fcn.compiled.stream()
         self.pool = pooling.SlidingPooling(fcn.pool, fcn.count, fcn.spacing)
 
     def _finish(self, parts):
@@ -79,8 +81,10 @@ class Scores:
 
     @torch.no_grad()
     def push(self, spect):
-        spect = layers.full_precision(spect).to(self.fcn.program.device)
-        return self._finish([self._pooled(self.stream.push(block)) for block in spect.split(self.fcn.program.block, 1)])
+        spect = layers.full_precision(spect).to(self.fcn.compiled.device)
+        return self._finish(
+            [self._pooled(self.stream.push(block)) for block in spect.split(self.fcn.compiled.block, 1)]
+        )
 
     @torch.no_grad()
     def end(self):
@@ -102,22 +106,20 @@ class FullyConvolutional:
         self.window = least + ((count if self.pool.pools else 1) - 1) * network_step
         self.excerpt = window
         self.margin = margin
-        self.program = compiled.CompiledNetwork(operations, device)
+        self.compiled = CompiledNetwork(operations, device)
         self.hop = stft.hop(settings)
 
     def metadata(self, meta):
         """What metadata (1, values) add to the logits, (1, classes, 1), or None."""
         if self.meta is None:
             return None
-        wanted = self.meta[0]['weight'].shape[1]
-        if meta is None or meta.shape[-1] != wanted:
-            raise Problem(
-                f'the network takes {int(wanted)} metadata values, not {"none" if meta is None else meta.shape[-1]}'
-            )
-        x = layers.full_precision(meta).to(self.meta[0]['weight'].device)
+        wanted, given = self.meta[0].weight.shape[1], 'none' if meta is None else meta.shape[-1]
+        if given != wanted:
+            raise Problem(f'the network takes {wanted} metadata values, not {given}')
+        x = layers.full_precision(meta).to(self.meta[0].weight.device)
         for op in self.meta:
-            x = compiled.ACTIVATIONS[op['activation']](torch.nn.functional.linear(x, op['weight'], op['bias']))
-        return (float(self.settings['arch_meta.weight']) * x)[:, :, None].to(self.program.device)
+            x = op.apply(x)
+        return (float(self.settings['arch_meta.weight']) * x)[:, :, None].to(self.compiled.device)
 
     def describe(self):
         """What the scores are, for users: one or two lines."""
@@ -125,7 +127,7 @@ class FullyConvolutional:
         text = f'a score every {int(self.step)} frame{"s" * (self.step > 1)} ({1000.0 * self.step * self.hop / rate:.1f} ms), for windows of {int(self.window)} frames ({((self.window - 1) * self.hop + frame_len) / rate:.2f} s); the network alone looks at {int(self.least)} frames'
         if self.margin:
             text += f'\npadded layers: equal to the network on excerpts that are longer by a margin of {int(self.margin)} frames ({self.margin * self.hop / rate:.2f} s) on both sides; so far from the ends of a recording, padding does not reach'
-        if any(op['kind'] == 'pcen' for op in self.operations[0]['main']):
+        if any(isinstance(op, operations.Pcen) for op in self.operations[0].main):
             text += '\nmagscale=pcen: its smoother starts with the recording, not with each window; scores differ by what that changes'
         return text
 
@@ -154,20 +156,9 @@ class FullyConvolutional:
     def save(self, filename):
         """Write the converted network: plain arrays, and a description of the operations as JSON."""
         arrays = {}
-
-        def describe(value, name):
-            if torch.is_tensor(value):
-                arrays[name] = value.detach().cpu().numpy()
-                return {'array': name}
-            if isinstance(value, dict):
-                return {k: describe(v, f'{name}.{k}') for k, v in value.items()}
-            if isinstance(value, (list, tuple)):
-                return [describe(v, f'{name}.{int(i)}') for i, v in enumerate(value)]
-            return value
-
         description = {
-            'operations': describe(self.operations, 'operations'),
-            'meta': describe(self.meta, 'meta'),
+            'operations': operations.describe(self.operations, 'operations', arrays),
+            'meta': operations.describe(self.meta, 'meta', arrays),
             'settings': self.settings,
             'window': self.excerpt,
             'least': self.least,
@@ -182,23 +173,15 @@ class FullyConvolutional:
 def load(filename, device='cpu'):
     """A converted network from a file that `FullyConvolutional.save` wrote."""
     arrays = files.load_npz(filename)
-
-    def restore(value):
-        if isinstance(value, dict):
-            return (
-                torch.from_numpy(arrays[value['array']])
-                if 'array' in value
-                else {k: restore(v) for k, v in value.items()}
-            )
-        return [restore(v) for v in value] if isinstance(value, list) else value
-
     try:
         description = json.loads(str(arrays['description']))
         if description['settings']['filterbank'] == 'none':
             # older files have all bins and do not say so
             description['settings'].setdefault('bins', description['operations'][0]['bands'])
-        return FullyConvolutional(device=device, **restore(description))
-    except (KeyError, ValueError, TypeError):
+        for name in ('operations', 'meta'):
+            description[name] = operations.restore(description[name], arrays)
+        return FullyConvolutional(device=device, **description)
+    except (AttributeError, KeyError, ValueError, TypeError):
         raise Problem(f'{filename}: not a converted network; make one by model_to_fcn.py') from None
 
 
@@ -225,24 +208,12 @@ def to_fcn(net, window=5.0, step=1):
         raise Problem(
             f'a window of {window:g} s has {int(frames)} frames, the network needs {int(net.min_frames)}: take at least {math.ceil(least * 100) / 100:.2f} s'
         )
-    operations = dense = compiled.compile_network(net, dense=True)
-    if step > 1:
-        operations = compiled.compile_network(net)
+    dense = compile_network(net, dense=True)
     # a multiple of the network's step, so that an excerpt that is longer by it is cut in the same places
-    margin = -(-compiled.padding_reach(dense) // net.frame_step) * net.frame_step
-    device = next(net.parameters()).device
-    meta = None
-    if net.meta is not None:
-        parts = [(layer.linear, layer.norm, layer.nonlin.kind) for layer in net.meta.layers] + [
-            (net.meta.head, None, 'linear')
-        ]
-        meta = []
-        for linear, norm, activation in parts:
-            weight, bias = compiled.fold(linear.weight, linear.bias, norm)
-            meta.append(dict(weight=weight.detach(), bias=bias.detach(), activation=activation))
+    margin = -(-operations.padding_reach(dense) // net.frame_step) * net.frame_step
     return FullyConvolutional(
-        operations,
-        meta,
+        dense if step == 1 else compile_network(net),
+        compile_metadata(net),
         {k: cfg[k] for k in SETTINGS if k in cfg},
         frames,
         net.min_frames,
@@ -250,5 +221,5 @@ def to_fcn(net, window=5.0, step=1):
         margin,
         net.frame_step,
         step,
-        device,
+        next(net.parameters()).device,
     )

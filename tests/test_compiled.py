@@ -5,7 +5,7 @@ import torch
 
 from birdsong import config
 from birdsong.files import Problem
-from birdsong.networks import compiled, model
+from birdsong.networks import compiled, compiler, model
 from helpers import NETWORK_SETTINGS, NETWORKS, build_network, random_spectrogram
 
 
@@ -14,7 +14,7 @@ from helpers import NETWORK_SETTINGS, NETWORKS, build_network, random_spectrogra
 def test_scores_are_those_of_the_network_as_trained(name, batch):
     net = build_network(name)
     fast = compiled.for_inference(net)
-    assert isinstance(fast, compiled.FastNetwork)
+    assert isinstance(fast, compiled.InferenceNetwork)
     for frames in (net.min_frames, net.min_frames + 1, 131, 200):
         spect = random_spectrogram(net, max(frames, net.min_frames), batch)
         with torch.no_grad():
@@ -28,7 +28,7 @@ def test_scores_are_those_of_the_network_as_trained(name, batch):
 @pytest.mark.parametrize('block', [1, 7, 64])
 def test_blocks_join_without_a_seam(name, block):
     net = build_network(name)
-    program = compiled.for_inference(net).program
+    program = compiled.for_inference(net).compiled
     spect = random_spectrogram(net, 203)
     program.block = 1000
     whole = program(spect)
@@ -36,16 +36,6 @@ def test_blocks_join_without_a_seam(name, block):
     torch.testing.assert_close(program(spect), whole, rtol=1e-4, atol=3e-5)
     with torch.no_grad():
         torch.testing.assert_close(whole, net.maps(spect), rtol=1e-4, atol=1e-4)
-
-
-def test_the_fast_convolution_is_used_where_it_pays(monkeypatch):
-    used = []
-    plain = compiled._convolve_fast
-    monkeypatch.setattr(compiled, '_convolve_fast', lambda x, op: used.append(op['weight'].shape) or plain(x, op))
-    compiled.for_inference(build_network('plain')).maps(random_spectrogram(build_network('plain'), 200))
-    assert not used
-    compiled.for_inference(build_network('wide')).maps(random_spectrogram(build_network('wide'), 200))
-    assert len(used) == 2
 
 
 def test_large_values_keep_their_precision():
@@ -84,6 +74,27 @@ def test_networks_that_cannot_be_compiled_predict_as_they_are():
     assert compiled.for_inference(meta_only) is meta_only and not meta_only.training
     whole = model.build(config.load([], NETWORK_SETTINGS + ['arch=conv:4x3x3,pool:-1x2']), 3)
     assert compiled.for_inference(whole) is whole
+
+
+class Unknown(torch.nn.Module):
+    """Stands for a layer that is added to networks later."""
+
+    def forward(self, x):
+        return 2 * x
+
+
+def test_a_layer_without_an_operation_is_refused_and_the_network_predicts_as_it_is():
+    spect = random_spectrogram(build_network('plain'), 100)
+    for place in ('layers', 'scale', 'filterbank'):
+        net = build_network('plain')
+        if place == 'layers':
+            net.audio.layers.insert(1, Unknown())
+        else:
+            setattr(net.audio.front, place, torch.nn.Sequential(getattr(net.audio.front, place), Unknown()))
+        for dense in (False, True):
+            with pytest.raises(Problem, match='(Unknown|Sequential): there is no operation for such a layer'):
+                compiler.compile_network(net, dense)
+        assert compiled.for_inference(net) is net and net(spect)['output'].shape == (1, 3)
 
 
 def test_mixed_precision_is_left_to_the_caller():
