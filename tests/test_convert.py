@@ -1,4 +1,4 @@
-"""Conversion: what comes out, from which formats, how well, and what happens to recordings that are broken."""
+"""Conversion: formats, quality, broken recordings, interruptions."""
 
 import os
 import signal
@@ -54,7 +54,7 @@ def repairs(dataset):
 
 
 def level(samples, frequency, rate=RATE):
-    """Amplitude of a sine of known frequency, and the RMS of all else."""
+    """Amplitude of a sine of known frequency, and the RMS of the rest."""
     t = np.arange(len(samples)) / rate
     basis = np.stack([np.sin(2 * np.pi * frequency * t), np.cos(2 * np.pi * frequency * t)], 1)
     fit = np.linalg.lstsq(basis, samples, rcond=None)[0]
@@ -119,7 +119,7 @@ def test_recordings_in_the_right_format_keep_their_samples(tmp_path):
 def test_pass_band_and_stop_band(tmp_path):
     passed, stopped = (500, 5000, 9600, 9800, 10000), (11600, 12500, 15000, 20000)
     for frequency in passed + stopped:
-        # rounded here: libsndfile would cut off
+        # rounded here, since libsndfile would truncate
         write(
             tmp_path / 'source' / 'data' / (f'{int(frequency)}.wav'),
             np.rint(32768 * sine(2, frequency=frequency, level=0.9)).astype(np.int16),
@@ -336,14 +336,14 @@ def test_running_again_converts_only_what_is_missing_or_was_replaced(tmp_path):
     before = {path: path.stat().st_mtime_ns for path in (made / 'audio').rglob('*.wav')}
     noted = repairs(made)
     (made / 'audio/train/x1.wav').unlink()
-    # what an interrupted run leaves
+    # left by an interrupted run
     (made / 'audio/train/.x2.wav.99.part').write_bytes(b'half')
     assert '1 recordings converted' in converted(source, made)
     assert repairs(made) == noted and not list(made.rglob('*.part'))
     assert {path: path.stat().st_mtime_ns for path in before if path.name != 'x1.wav'} == {
         path: time for path, time in before.items() if path.name != 'x1.wav'
     }
-    # the broken one was fetched again
+    # the broken recording was replaced
     write(source / 'data' / 'x0.wav', sine(0.3, RATE), RATE)
     assert '1 recordings converted' in converted(source, made)
     assert not repairs(made) and len(read(made, 'train/x0.wav')) == round(0.3 * RATE)

@@ -127,7 +127,7 @@ def test_labels_are_those_of_2018_or_corrected(golden, tmp_path):
     def key(line):
         name = line.split('\t')[0]
         base = name.split('/')[-1]
-        # the original left recordings where it found them; its soundscapes' rows fitted no recording
+        # in 2018 recordings kept their folders, and the rows of soundscapes had names of no recording
         ours = (
             f'soundscapes/val/{base}' if name.startswith('soundscapes') else f'{name.split("/")[0]}/{base[8:12]}/{base}'
         )
@@ -137,7 +137,7 @@ def test_labels_are_those_of_2018_or_corrected(golden, tmp_path):
         name: sorted(map(key, filter(None, lines))) if name.endswith('.tsv') else lines[:-1]
         for name, lines in case['files'].items()
     }
-    # month 0 is no month
+    # unlike in 2018, a date with month 0 is dropped
     expected['meta.tsv'] = [line.replace('2010-00-00', '') for line in expected['meta.tsv']]
     for name, lines in expected.items():
         assert (tmp_path / 'made' / 'labels' / name).read_text().splitlines() == lines, name
@@ -162,7 +162,7 @@ def test_labels_are_those_of_2018_or_corrected(golden, tmp_path):
         ('٢٠١٠-٠٥-٠٦', None),
     ],
 )
-def test_a_date_is_a_day_of_a_year(text, expected):
+def test_a_date_must_exist(text, expected):
     assert outcome(metadata_values.repair_date, text) == expected
 
 
@@ -181,7 +181,7 @@ def test_a_date_is_a_day_of_a_year(text, expected):
         ('', None),
     ],
 )
-def test_degrees_are_numbers_on_the_globe(text, expected):
+def test_degrees_are_numbers_within_their_limit(text, expected):
     assert outcome(lambda text: metadata_values.repair_degrees(text, 90), text) == expected
 
 
@@ -202,12 +202,12 @@ def test_any_text_is_repaired_to_a_valid_value_or_dropped(text):
 
 
 @given(st.datetimes(), st.integers(0, 8848))
-def test_clean_values_stay(when, height):
+def test_correct_values_are_kept(when, height):
     assert metadata_values.repair_date(when.date().isoformat()) == when.date().isoformat()
     assert metadata_values.repair_time(when.strftime('%H:%M')) == when.strftime('%H:%M:00')
     assert metadata_values.repair_time(when.strftime('%H:%M:%S')) == when.strftime('%H:%M:%S')
     assert metadata_values.repair_elevation(str(height)) == str(height)
-    # midnight and noon are where mistakes are made
+    # with am and pm, for which midnight and noon are special cases
     assert metadata_values.repair_time(when.strftime('%I:%M %p')) == when.strftime('%H:%M:00')
 
 
@@ -277,7 +277,7 @@ def test_xml_is_read_despite_its_faults(data, date, problem):
     assert problem in problems[0] if problem else not problems
 
 
-def test_bytes_that_are_not_utf8_are_read_as_a_windows_machine_wrote_them():
+def test_bytes_that_are_not_utf8_are_read_as_windows_1252():
     fields, _ = xml_fields.parse(
         b'<?xml version="1.0" encoding="UTF-8"?><Audio><Author>Jos\xe9 \x96 P\xe9rez</Author></Audio>'
     )
@@ -343,7 +343,7 @@ def test_a_second_run_reads_and_writes_nothing_except_for_new_files(tmp_path):
     source = write_xml(tmp_path / 'source', {'data/LIFECLEF2017_X_RN1.xml': xml(ClassId='b')})
     make_labels(source, tmp_path / 'made')
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / 'made').rglob('*') if path.is_file()}
-    # what is newer than the table would be read again: wait for a tick of the file system's clock
+    # XML of the same time as the table is read again, so wait until the table is newer
     while True:
         result = run('xml/collect.py', source, '--dataset', tmp_path / 'made')
         if '(0 files read now)' in result.stdout:

@@ -74,7 +74,7 @@ def test_a_drawn_list_has_every_species_on_both_sides_and_keeps_sessions_togethe
         if 'Author' in fields:
             where[fields['Author'], fields['Date'], fields['Locality']].add(key in valid)
     divided = sum(len(sides) > 1 for sides in where.values())
-    # only a species whose recordings are all of one session may part it
+    # a session may be divided only if it has all recordings of a species
     assert divided == 0 or f'{divided} sessions' in result.stdout
     assert divided <= 2
 
@@ -92,7 +92,7 @@ def test_any_recordings_are_split_with_every_species_on_both_sides(recordings, s
     for s, count in counts.items():
         assert 1 <= held[s] < count if count > 1 else held[s] == 0
     assert divided or all(len({key in valid for key in group}) == 1 for group in groups.values())
-    # whatever the order
+    # in any order
     shuffled = list(species.items())
     random.Random(1).shuffle(shuffled)
     assert split.draw(dict(shuffled), [group[::-1] for group in list(groups.values())[::-1]], seed=seed) == (
@@ -149,8 +149,16 @@ def test_a_given_list_is_used_and_kept(tmp_path):
         ['soundscapes/val/v.wav'],
         ['soundscapes/test/w.wav'],
     )
-    # the list isn't needed again
+    # the list need not be given again
     assert 'nothing new' in run(made).stdout and lists(made) == first
+
+
+def test_a_file_name_in_a_given_list_means_the_recording_with_the_fewest_folders():
+    train = {'train/x.wav', 'train/a/x.wav', 'train/a/b/y.wav', 'train/b/y.wav'}
+    assert split.given_list(['x', 'y.wav', 'train/a/x.wav', 'z'], train, 'list') == (
+        ['train/x.wav', 'train/b/y.wav', 'train/a/x.wav'],
+        ['z'],
+    )
 
 
 def test_lists_are_updated_when_recordings_are_removed(tmp_path):

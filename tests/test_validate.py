@@ -104,7 +104,7 @@ def append(name, line):
 
 
 def cut(name, field):
-    """Drop the fields from `field` on of the first line."""
+    """Remove the fields of the first line from number `field` on."""
     return lambda dataset: lines(
         dataset / name, lambda content: ['\t'.join(content[0].split('\t')[:field])] + content[1:]
     )
@@ -290,7 +290,13 @@ def test_quick_trusts_the_index_and_the_full_check_does_not(dataset):
 
 @pytest.mark.parametrize(
     'name, problem',
-    [('/nowhere', 'not a dataset'), ('no_such_dataset', 'not a dataset'), ('..', 'not a name'), ('', 'not a name')],
+    [
+        ('/nowhere', 'not a dataset'),
+        ('shared', 'not a name'),
+        ('no_such_dataset', 'not a dataset'),
+        ('..', 'not a name'),
+        ('', 'not a name'),
+    ],
 )
 def test_another_folder_is_refused_in_one_line(name, problem):
     result = run(name)
