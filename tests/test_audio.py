@@ -152,13 +152,13 @@ def test_golden_recordings(golden, golden_dataset):
 # == Spectrograms ==
 
 
-@pytest.fixture(params=['fused', 'without pyfftw', 'without numba'])
+@pytest.fixture(params=['compiled', 'without pyfftw', 'without numba'])
 def way(request, monkeypatch):
     """The ways to compute a spectrogram, each with fresh plans."""
     if request.param == 'without pyfftw':
         monkeypatch.setattr(stft, '_pyfftw', lambda: None)
     if request.param == 'without numba':
-        monkeypatch.setattr(stft, '_fused', lambda: None)
+        monkeypatch.setattr(stft, '_compiled', lambda: None)
     monkeypatch.setattr(stft, '_local', type(stft._local)())
     return request.param
 
@@ -280,7 +280,7 @@ def fresh_start(monkeypatch, tmp_path):
         spec = importlib.util.spec_from_file_location('stft_compiled', tmp_path / 'stft_compiled.py')
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        monkeypatch.setattr(stft, '_fused', lambda: module)
+        monkeypatch.setattr(stft, '_compiled', lambda: module)
         monkeypatch.setattr(stft, '_local', type(stft._local)())
         return module
 
@@ -307,12 +307,12 @@ def test_damaged_or_unwritable_compiled_code_is_compiled_again(fresh_start, tmp_
     for entry, content in list(zip(entries, whole))[1:]:  # such damage crashes LLVM if it gets there
         middle = len(content) // 4
         entry.write_bytes(content[:middle] + bytes(200) + content[middle + 200 :])
-    fused = fresh_start()
+    compiled = fresh_start()
     np.testing.assert_array_equal(stft.spectrogram(samples, 22050, 1024, 70), expected)
-    assert sum(fused.cut_frames.stats.cache_misses.values()) == 1
-    fused = fresh_start()
+    assert sum(compiled.cut_frames.stats.cache_misses.values()) == 1
+    compiled = fresh_start()
     np.testing.assert_array_equal(stft.spectrogram(samples, 22050, 1024, 70), expected)
-    assert sum(fused.cut_frames.stats.cache_hits.values()) == sum(fused.magnitudes.stats.cache_hits.values()) == 1
+    assert sum(compiled.cut_frames.stats.cache_hits.values()) == sum(compiled.magnitudes.stats.cache_hits.values()) == 1
 
 
 # == Settings and filterbank ==

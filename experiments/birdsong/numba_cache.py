@@ -1,14 +1,15 @@
-"""Functions compiled by numba, and kept on disk from one start to the next where that is possible.
+"""Compilation by numba, with a cache on disk that never stops the program.
 
-numba's own cache stops the program when an entry is damaged or the disk is full, and a damaged entry can crash LLVM.
-Here each entry has a digest. What cannot be read is compiled again, and what cannot be written is not kept.
+numba's own cache stops the program if an entry is damaged or the disk is full, and a damaged entry can crash LLVM. Here
+each entry has a digest. A function whose entry cannot be read is compiled again, also if it could not be written.
 """
 
 import contextlib
 import hashlib
 import os
 import pickle
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import numba
 from numba.core.caching import FunctionCache
@@ -18,51 +19,51 @@ from birdsong.files import writing
 
 
 class _Entries:
-    """One file for each function and signature: a SHA-256 digest, then what numba wants to keep."""
+    """One file per function and signature: a SHA-256 digest, followed by the data of numba."""
 
     def __init__(self, base: str, stamp: tuple):
         self.base, self.stamp = base, repr((numba.__version__, stamp)).encode()
 
-    def _filename(self, key):
+    def _filename(self, key: object) -> str:
         return f'{self.base}.{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.nbc'
 
-    def _digest(self, data):
+    def _digest(self, data: bytes) -> bytes:
         return hashlib.sha256(self.stamp + data).digest()
 
-    def load(self, key):
-        """What was saved under `key`, or None if it is missing, damaged, or of other source code or another numba."""
+    def load(self, key: object) -> Any:
+        """What was saved under `key`, or None if it is damaged, or from other source code or another numba."""
         with open(self._filename(key), 'rb') as f:
             digest, data = f.read(32), f.read()
         return pickle.loads(data) if digest == self._digest(data) else None
 
-    def save(self, key, data):
+    def save(self, key: object, data: Any) -> None:
         data = dumps(data)
         with writing(self._filename(key)) as f:
             f.write(self._digest(data) + data)
 
 
 class _Cache(FunctionCache):
-    """numba's cache of a function, which never raises. Raises RuntimeError when made if no folder can be written."""
+    """The cache of a function. It never raises, except RuntimeError at creation if no folder can be written."""
 
-    def __init__(self, function):
+    def __init__(self, function: Callable):
         super().__init__(function)
         self._cache_file = _Entries(
             os.path.join(self._cache_path, self._impl.filename_base), self._impl.locator.get_source_stamp()
         )
 
-    def load_overload(self, *args):
+    def load_overload(self, *args: Any) -> Any:
         with contextlib.suppress(Exception):
             return super().load_overload(*args)
 
-    def save_overload(self, *args):
+    def save_overload(self, *args: Any) -> None:
         with contextlib.suppress(OSError):
             super().save_overload(*args)
 
 
 def compiled(**options: Any) -> Callable[[Callable], Callable]:
-    """Decorator: the function compiled by numba with `options`, without the global interpreter lock."""
+    """Decorator that compiles a function by numba with `options`; it runs without the global interpreter lock."""
 
-    def decorate(function):
+    def decorate(function: Callable) -> Callable:
         dispatcher = numba.njit(nogil=True, **options)(function)
         with contextlib.suppress(RuntimeError, OSError):
             dispatcher._cache = _Cache(function)

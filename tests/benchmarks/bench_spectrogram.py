@@ -43,24 +43,24 @@ def recipe():
     return spectrogram
 
 
-def ours(fused=True, fftw=True, into=False):
+def ours(compiled=True, fftw=True, into=False):
     """Our function as it is, or as it is where a package is missing, or into an array that is there, as the feed calls it."""
     outs = {}
     local, ways = (
         type(stft._local)(),
-        (stft._fused if fused else lambda: None, stft._pyfftw if fftw else lambda: None),
+        (stft._compiled if compiled else lambda: None, stft._pyfftw if fftw else lambda: None),
     )
 
     def spectrogram(samples):
-        saved = stft._fused, stft._pyfftw, stft._local
-        stft._fused, stft._pyfftw, stft._local = ways + (local,)
+        saved = stft._compiled, stft._pyfftw, stft._local
+        stft._compiled, stft._pyfftw, stft._local = ways + (local,)
         try:
             result = stft.spectrogram(samples, RATE, FRAME_LEN, FPS, BINS, outs.get(len(samples)))
             if into:
                 outs[len(samples)] = result
             return result
         finally:
-            stft._fused, stft._pyfftw, stft._local = saved
+            stft._compiled, stft._pyfftw, stft._local = saved
 
     return spectrogram
 
@@ -74,7 +74,7 @@ def main():
         'ours': ours(),
         'ours, into an array': ours(into=True),
         'ours without pyfftw': ours(fftw=False),
-        'ours without numba': ours(fused=False),
+        'ours without numba': ours(compiled=False),
     }
     rng = np.random.default_rng(0)
     print('%-8s' % 'signal' + ''.join('%28s' % name for name in ways))

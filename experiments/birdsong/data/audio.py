@@ -1,7 +1,7 @@
 """WAV files: their headers, and their samples as memory maps.
 
-Headers are parsed here because soundfile.info takes 4 times as long, accepts truncated files, and does not say where the
-samples begin, and because the wave module of Python 3.11 knows no EXTENSIBLE headers and accepts truncated files.
+Headers are parsed here because soundfile.info takes 4 times as long, accepts truncated files, and does not say where
+the samples begin, and because the wave module of Python 3.11 knows no EXTENSIBLE headers and accepts truncated files.
 """
 
 import mmap
@@ -107,8 +107,8 @@ class WavFile:
 
     Samples have the shape (length,), or (length, channels) if there are several channels; 8 bit samples are unsigned
     (0..255), wider ones signed. `len(wav)` is the length, `wav[start:stop]` reads these samples only.
-    Raises Problem as `read_header` does, for 24 bit samples, and, if `sample_rate` is given, for anything other than mono
-    16 bit at that rate.
+    Raises Problem as `read_header` does, for 24 bit samples, and, if `sample_rate` is given, for anything other than
+    mono 16 bit at that rate.
     """
 
     def __init__(self, filename: str | os.PathLike, sample_rate: int | None = None):

@@ -1,22 +1,24 @@
 """Random excerpts and their augmentation, as pure functions of a random generator."""
 
 import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-# What scipy 0.18 changed doesn't concern us, but it says so in every process.
+# scipy warns in every process of a change in version 0.18, which makes no difference here.
 warnings.filterwarnings('ignore', 'The behavior of affine_transform')
 
 
 # == Excerpts ==
 
 
-def make_buckets(lengths, shortest, longest, count):
-    """Cuts recordings into groups of similar length: a list of index arrays (not empty, sorted by length).
+def make_buckets(lengths: np.ndarray, shortest: int, longest: int, count: int) -> list[np.ndarray]:
+    """Group recordings by length: a list of index arrays, which are not empty, sorted by length.
 
-    `lengths` (N,), `shortest` and `longest` in samples. One group holds those shorter than `shortest`, one those
-    not shorter than `longest`, each only if there are such; the rest is split evenly by number into what remains
-    of `count` groups, at least one.
+    `lengths` (N,), `shortest` and `longest` are in samples. Recordings shorter than `shortest` form one group, those
+    not shorter than `longest` another. The rest is divided into groups of equal size, so that there are `count` groups in
+    all, but at least one for the rest.
     """
     order = np.argsort(lengths, kind='stable')
     low, high = np.searchsorted(np.asarray(lengths)[order], (shortest, longest))
@@ -27,44 +29,52 @@ def make_buckets(lengths, shortest, longest, count):
     return [group for group in groups if len(group)]
 
 
-def draw_items(buckets, count, rng):
-    """Index array (count,): items of one bucket, drawn without replacement (with, if it has too few).
+def draw_items(buckets: Sequence[np.ndarray], count: int, rng: np.random.Generator) -> np.ndarray:
+    """Index array (count,): items of one bucket, drawn without replacement unless it has too few.
 
-    A bucket is drawn with a probability proportional to its size, so that every item has the same chance.
+    The probability of a bucket is proportional to its size, so that every item has the same chance.
     """
     sizes = np.array([len(bucket) for bucket in buckets])
     bucket = buckets[np.searchsorted(np.cumsum(sizes), rng.integers(sizes.sum()), side='right')]
     return rng.choice(bucket, count, replace=len(bucket) < count)
 
 
-def excerpt_length(lengths, shortest, longest):
-    """Samples that the excerpts of a batch get: as the shortest recording, within `shortest`..`longest`."""
+def excerpt_length(lengths: np.ndarray, shortest: int, longest: int) -> int:
+    """Length of the excerpts of a batch in samples: that of the shortest recording, within `shortest`..`longest`."""
     return int(min(max(np.min(lengths), shortest), longest))
 
 
-def draw_starts(lengths, length, rng):
-    """Index array: where excerpts of `length` samples start, uniform over all places; 0 for what must be looped."""
+def draw_starts(lengths: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
+    """Starts of excerpts of `length` samples, uniformly distributed; 0 for recordings that are shorter."""
     return rng.integers(np.maximum(np.asarray(lengths) - length, 0) + 1)
 
 
-def loop(out, length):
-    """Fills out (N,) from its own first `length` samples, over and over; with zeros if there are none."""
+def loop(out: np.ndarray, length: int) -> None:
+    """Fill `out` (N,) by repeating its own first `length` samples, or with zeros if there are none."""
     if not length:
         out[:] = 0
         return
-    # Doubling what is there copies in few large steps.
+    # Each step doubles the part that is filled, so that there are few steps.
     while length < len(out):
         step = min(length, len(out) - length)
         out[length : length + step] = out[:step]
         length += step
 
 
-def grab_random_excerpts(wavs, labels, batchsize: int, max_len: int, min_len: int = 0, buckets: int = 1, rng=None):
-    """Endless training batches (excerpts, labels) of `wavs`: arrays or audio.WavFile objects, with one label each.
+def grab_random_excerpts(
+    wavs: Sequence,
+    labels: Sequence,
+    batchsize: int,
+    max_len: int,
+    min_len: int = 0,
+    buckets: int = 1,
+    rng: np.random.Generator | None = None,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Endless training batches (excerpts, labels) from `wavs`, arrays or audio.WavFile objects, with one label each.
 
-    All excerpts of a batch (batchsize, N) are as long as the shortest of its recordings, within min_len..max_len samples;
+    All excerpts of a batch (batchsize, N) have the length of its shortest recording, within min_len..max_len samples;
     shorter recordings are looped. Recordings are grouped into `buckets` of similar length, so that little is cut off.
-    `rng` is a numpy Generator (default: seed 0). The feed in data.py draws in the same way.
+    `rng` is a numpy Generator (default: seed 0). TrainFeed in feeds.py draws in the same way.
     """
     rng = np.random.default_rng(0) if rng is None else rng
     lengths, labels = np.array([len(wav) for wav in wavs]), np.asarray(labels)
@@ -74,7 +84,7 @@ def grab_random_excerpts(wavs, labels, batchsize: int, max_len: int, min_len: in
         items = draw_items(groups, batchsize, rng)
         length = excerpt_length(lengths[items], min_len, max_len)
         excerpts = np.empty((batchsize, length, *empty.shape[1:]), empty.dtype)
-        for excerpt, item, start in zip(excerpts, items, draw_starts(lengths[items], length, rng)):
+        for excerpt, item, start in zip(excerpts, items, draw_starts(lengths[items], length, rng), strict=True):
             part = wavs[item][start : start + length]
             excerpt[: len(part)] = part
             loop(excerpt, len(part))
@@ -84,8 +94,8 @@ def grab_random_excerpts(wavs, labels, batchsize: int, max_len: int, min_len: in
 # == Mixing ==
 
 
-def mixing_weights(cfg, count, rng):
-    """float32 (count,): weights of the first excerpts of pairs, or None if neither mixup nor mixup2 is set.
+def mixing_weights(cfg: Mapping[str, Any], count: int, rng: np.random.Generator) -> np.ndarray | None:
+    """Weights of the first excerpts of pairs, float32 (count,), or None if neither mixup nor mixup2 is set.
 
     Drawn from Beta(mixup + 1, mixup) or Beta(mixup2, mixup2) (Zhang et al., "mixup", ICLR 2018).
     """
@@ -96,8 +106,8 @@ def mixing_weights(cfg, count, rng):
     return None
 
 
-def mix(first, second, weights):
-    """float32: weights x first + (1 - weights) x second, `weights` (B,) along the first axis of both."""
+def mix(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """weights * first + (1 - weights) * second, float32, with `weights` (B,) along the first axis of both."""
     weights = np.asarray(weights, np.float32).reshape((-1,) + (1,) * (np.ndim(first) - 1))
     return np.multiply(first, weights, dtype=np.float32) + np.multiply(second, 1 - weights, dtype=np.float32)
 
@@ -105,11 +115,11 @@ def mix(first, second, weights):
 # == Spectrograms ==
 
 
-def draw_filters(count, bins, max_freq, max_db, rng):
-    """Random filter responses, factors, float32 (count, bins): a Gaussian in dB each.
+def draw_filters(count: int, bins: int, max_freq: float, max_db: float, rng: np.random.Generator) -> np.ndarray:
+    """Random filter responses, float32 (count, bins) factors of magnitudes: a Gaussian in dB each.
 
-    Centre uniform on the pitch scale between 150 Hz and `max_freq` Hz, standard deviation 5 + 2 N(0, 1) semitones
-    above it, height uniform within +-`max_db` (Schlueter and Grill, ISMIR 2015).
+    The centre is uniformly distributed on the pitch scale between 150 Hz and `max_freq` Hz, the standard deviation is
+    5 + 2 N(0, 1) semitones, and the height is uniformly distributed within +-`max_db` (Schlueter, Grill, ISMIR 2015).
     """
     lowest, highest = 12 * np.log2(150), 12 * np.log2(max_freq)
     centre = lowest + rng.random(count) * (highest - lowest)
@@ -118,38 +128,42 @@ def draw_filters(count, bins, max_freq, max_db, rng):
     return filter_responses(centre, deviation, gain, bins, max_freq)
 
 
-def filter_responses(centre, deviation, gain, bins, max_freq):
-    """Factors, float32 (N, bins), of Gaussian filters: `centre` (N,) and `deviation` in semitones (12 log2 Hz),
-    `gain` in dB; the bins cover 0 to `max_freq` Hz."""
+def filter_responses(
+    centre: np.ndarray, deviation: np.ndarray, gain: np.ndarray, bins: int, max_freq: float
+) -> np.ndarray:
+    """Responses of Gaussian filters, float32 (N, bins) factors of magnitudes; the bins cover 0 to `max_freq` Hz.
+
+    `centre` and `deviation` (N,) are in semitones (12 log2 Hz), `gain` (N,) in dB.
+    """
     bins_per_hz = bins / max_freq
     middle = 2 ** (centre / 12)
     width = 2 ** ((centre + deviation) / 12) - middle
-    # A deviation of exactly 0 would be a filter that touches no bin.
+    # A width of 0 would divide by 0.
     width = np.where(width == 0, 1e-9, width)
     distance = (np.arange(bins) - middle[:, None] * bins_per_hz) / (width[:, None] * bins_per_hz)
     return (10 ** (gain[:, None] * np.exp(-0.5 * distance**2) / 20)).astype(np.float32)
 
 
-def kept_frames(frames, max_stretch):
-    """Frames that an excerpt of so many still has after the largest compression."""
+def kept_frames(frames: int, max_stretch: float) -> int:
+    """Number of frames that remain of an excerpt of so many after the largest compression."""
     return int(frames * (1 - max_stretch))
 
 
-def needed_bins(bins, max_shift, available):
-    """Bins that a pitch shift down by the factor 1 - `max_shift` reads to fill `bins`."""
+def needed_bins(bins: int, max_shift: float, available: int) -> int:
+    """Number of bins, at most `available`, that are read if pitch is shifted down by the factor 1 - `max_shift`."""
     return available if max_shift >= 1 else min(available, int(np.ceil(bins / (1 - max_shift))) + 1)
 
 
-def stretch_shift(spect, stretch, shift, out, order=2):
-    """Stretches a spectrogram (frames, bins) in time and shifts it in pitch by one affine transform, into `out`.
+def stretch_shift(spect: np.ndarray, stretch: float, shift: float, out: np.ndarray, order: int = 2) -> None:
+    """Stretch a spectrogram (frames, bins) in time and shift it in pitch by one affine transform, into `out`.
 
-    `stretch` > 1 makes it longer, `shift` > 1 higher. Of the result, central frames and the lowest bins that fit
-    `out` are kept; what lies beyond the spectrogram is 0, and so is what the splines of `order` make negative.
-    With kept_frames(frames, max_stretch) frames in `out`, nothing lies beyond.
+    `stretch` > 1 makes it longer, `shift` > 1 higher. `out` gets the central frames and the lowest bins of the result.
+    Values outside of the spectrogram are 0, and negative values, which splines of `order` can give, become 0. If `out`
+    has kept_frames(frames, max_stretch) frames, all of them lie within the spectrogram.
     """
     from scipy.ndimage import affine_transform
 
-    # The original's formula: the middle of the stretched frames, though counted in frames of the excerpt.
+    # This is the formula of 2018, although the offset should be in frames of the excerpt, not of the stretched one.
     offset = (len(spect) * stretch - len(out)) / 2
     affine_transform(spect, (1 / stretch, 1 / shift), (offset, 0), out.shape, out, order=order, mode='constant')
     np.maximum(out, 0, out=out)

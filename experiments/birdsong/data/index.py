@@ -1,11 +1,12 @@
-"""The headers of a data set's recordings, read once and kept in its index.npz.
+"""The headers of the recordings of a dataset, read once and kept in its index.npz.
 
-With a warm index, work on 100 000 recordings starts without opening any of them.
+Once the index is complete, programs start without opening any of 100 000 recordings.
 """
 
 import concurrent.futures
 import os
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,31 +16,30 @@ from birdsong.files import Problem, load_npz, save_npz
 FILENAME = 'index.npz'
 COLUMNS = audio.Header._fields + ('size', 'mtime_ns')
 THREADS = 8
-# A header read alone costs too little to draw a bar for fewer.
+# Number of headers from which a progress bar is shown
 PROGRESS_FROM = 2000
 
 
-def load_index(dataset_dir, files):
-    """Dict of int64 arrays in the order of `files` (paths below audio/): length, sample_rate, channels, width,
-    offset (as audio.Header) and size in bytes.
+def load_index(dataset_dir: str, files: Sequence[str]) -> dict[str, np.ndarray]:
+    """The fields of audio.Header and 'size' in bytes, int64 (len(files),) each, of recordings (paths below audio/).
 
-    Reads the headers of those recordings only that the index lacks, and writes it anew if any were added.
+    Only headers that are not yet in the index are read from the recordings; the index is then written again.
     Raises Problem for recordings that are missing or broken.
     """
     known, table = _read(dataset_dir)
     return _complete(dataset_dir, files, known, table)
 
 
-def refresh_index(dataset_dir, files):
-    """As `load_index`, but looks at every file, and reads those again whose size or time of change differs.
+def refresh_index(dataset_dir: str, files: Sequence[str]) -> dict[str, np.ndarray]:
+    """As `load_index`, but the headers of files whose size or modification time has changed are read again.
 
-    Also leaves out of the index what isn't in `files` and exists no longer.
+    Recordings that no longer exist are removed from the index.
     """
     known, table = _read(dataset_dir)
     root = os.path.join(dataset_dir, 'audio')
     sizes, times = table[:, COLUMNS.index('size')].tolist(), table[:, COLUMNS.index('mtime_ns')].tolist()
 
-    def unchanged(item):
+    def unchanged(item: tuple[str, int]) -> bool:
         key, row = item
         try:
             stat = os.stat(os.path.join(root, key))
@@ -48,16 +48,21 @@ def refresh_index(dataset_dir, files):
         return stat.st_size == sizes[row] and stat.st_mtime_ns == times[row]
 
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-        fresh = {key: row for (key, row), good in zip(known.items(), pool.map(unchanged, known.items())) if good}
+        fresh = {
+            key: row for (key, row), good in zip(known.items(), pool.map(unchanged, known.items()), strict=True) if good
+        }
     return _complete(dataset_dir, files, fresh, table, changed=len(fresh) < len(known))
 
 
-def _complete(dataset_dir, files, known, table, changed=False):
+def _complete(
+    dataset_dir: str, files: Sequence[str], known: dict[str, int], table: np.ndarray, changed: bool = False
+) -> dict[str, np.ndarray]:
+    """The rows of `files`, after reading missing headers; the index is written if it has changed."""
     missing = [key for key in dict.fromkeys(files) if key not in known]
     if missing:
         rows = _read_headers(dataset_dir, missing)
         known = dict(known)
-        known.update(zip(missing, range(len(table), len(table) + len(rows))))
+        known.update(zip(missing, range(len(table), len(table) + len(rows)), strict=True))
         table = np.concatenate([table, rows])
     if missing or changed:
         _write(dataset_dir, known, table)
@@ -65,7 +70,8 @@ def _complete(dataset_dir, files, known, table, changed=False):
     return {name: np.ascontiguousarray(rows[:, i]) for i, name in enumerate(COLUMNS[:-1])}
 
 
-def _read(dataset_dir):
+def _read(dataset_dir: str) -> tuple[dict[str, int], np.ndarray]:
+    """Row of each recording in the index, and the table of headers; both are empty if there is no usable index."""
     filename = os.path.join(dataset_dir, FILENAME)
     empty = {}, np.empty((0, len(COLUMNS)), np.int64)
     if not os.path.exists(filename):
@@ -77,27 +83,27 @@ def _read(dataset_dir):
         if table.shape != (len(keys), len(COLUMNS)) or table.dtype != np.int64:
             raise Problem(f'{filename}: not an index')
     except (Problem, KeyError, UnicodeDecodeError, AttributeError):
-        # Everything in it can be read again.
+        # Nothing is lost: all headers can be read again.
         sys.stderr.write(f'{filename}: damaged or of another version; reading all headers again\n')
         return empty
-    return dict(zip(keys, range(len(keys)))), table
+    return {key: row for row, key in enumerate(keys)}, table
 
 
-def _write(dataset_dir, known, table):
+def _write(dataset_dir: str, known: dict[str, int], table: np.ndarray) -> None:
     filename = os.path.join(dataset_dir, FILENAME)
     keys = list(known)
     order = np.fromiter(known.values(), np.int64, len(keys))
     try:
-        # Two processes that write at once lose at worst some headers, to be read again.
+        # If two processes write at the same time, the headers that one of them has read are lost, and read again later.
         save_npz(filename, {'files': np.frombuffer('\n'.join(keys).encode(), np.uint8), 'headers': table[order]})
     except OSError as e:
         sys.stderr.write(f'{filename}: not written ({e.strerror}); headers will be read again each time\n')
 
 
-def _read_headers(dataset_dir, files):
+def _read_headers(dataset_dir: str, files: Sequence[str]) -> np.ndarray:
     root = os.path.join(dataset_dir, 'audio')
 
-    def read(key):
+    def read(key: str) -> tuple | Exception:
         filename = os.path.join(root, key)
         if '\n' in key:
             return Problem(f'{filename!r}: a line break in the name of a recording; rename it')
@@ -117,6 +123,6 @@ def _read_headers(dataset_dir, files):
         rows = list(rows)
     faults = [row for row in rows if isinstance(row, Exception)]
     if faults:
-        more = f' (and {int(len(faults) - 1)} more of {len(files)})' if len(faults) > 1 else ''
+        more = f' (and {len(faults) - 1} more of {len(files)})' if len(faults) > 1 else ''
         raise Problem(f'{faults[0]}{more}')
     return np.array(rows, np.int64).reshape(len(files), len(COLUMNS))

@@ -1,68 +1,71 @@
-"""Date, time and place of a recording as numbers, and as the input of a network."""
+"""Metadata: date, time and place of a recording, as numbers and as the input of a network."""
 
 import math
 import re
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 
+from birdsong.config import Settings
 from birdsong.files import Problem, read_lines
 
 SOURCES = ('date', 'time', 'latitude', 'longitude', 'elevation')
 DAYS_BEFORE = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)
 RANGE = re.compile(r'[-+]?[0-9.]+ *- *([-+]?[0-9.]+)')
-# No day, minute, degree or metre is as large.
+# Values of this size are mistakes in any unit.
 IMPOSSIBLE = 1e6
+# Periods of the sources that are encoded as points on a circle, in days and minutes
 CIRCLES = {'date': 365, 'time': 24 * 60}
 
 
-def day_of_year(text):
+def day_of_year(text: str) -> int:
     """'2010-05-07' -> 127; leap days are ignored. Raises ValueError without a year, a month 1 to 12 and a day."""
     year, month, day = text.split('-', 2)
     int(year)
     month = int(month)
     if not 1 <= month <= 12:
-        raise ValueError(f'no month of the year: {text!r}')
+        raise ValueError(f'not a month: {text!r}')
     return DAYS_BEFORE[month - 1] + int(day)
 
 
-def minute_of_day(text):
+def minute_of_day(text: str) -> float:
     """'06:30:30' -> 390.5. Raises ValueError unless there are hours, minutes and seconds."""
     hours, minutes, seconds = text.split(':', 2)
     return 60 * int(hours) + int(minutes) + int(seconds) / 60
 
 
-def upper_elevation(text):
+def upper_elevation(text: str) -> float:
     """'340' -> 340, '1200-1900' -> 1900, in metres. Raises ValueError for anything else."""
     found = RANGE.fullmatch(text.strip())
     return _finite(found.group(1) if found else text)
 
 
-def _finite(text):
+def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(text)
     return value
 
 
-READERS = dict(zip(SOURCES, (day_of_year, minute_of_day, _finite, _finite, upper_elevation)))
+READERS = dict(zip(SOURCES, (day_of_year, minute_of_day, _finite, _finite, upper_elevation), strict=True))
 
 
-def read_table(filename):
-    """Dict of each recording's metadata {source: number}: day of the year, minute of the day, degrees, metres.
+def read_table(filename: str) -> dict[str, dict[str, float]]:
+    """Metadata of each recording, {source: number}: day of the year, minute of the day, degrees, metres.
 
-    What is empty or can't be understood is left out. Times beyond 23:59 count as in 2018: minutes since midnight. One
-    warning tells of times of day that are not right. Raises Problem for a line that hasn't six columns.
+    Values that are empty or cannot be parsed are missing in the result. Times after 23:59 are minutes since midnight,
+    as in 2018; a warning says how many there are. Raises Problem for a line that does not have six columns.
     """
     table, wrong = {}, []
     for number, line in enumerate(read_lines(filename), 1):
         key, *fields = line.split('\t')
         if len(fields) != len(SOURCES):
             raise Problem(
-                f'{filename}, line {int(number)}: expected path, date, time, latitude, longitude, elevation, parted by tabs'
+                f'{filename}, line {number}: expected tab-separated path, date, time, latitude, longitude, elevation'
             )
         table[key] = item = {}
-        for source, text in zip(SOURCES, fields):
+        for source, text in zip(SOURCES, fields, strict=True):
             if text:
                 try:
                     value = float(READERS[source](text))
@@ -81,33 +84,37 @@ def read_table(filename):
     return table
 
 
-def sources(cfg):
-    """Tuple of the sources that setting `input_meta` lists. Raises Problem for an unknown or repeated one."""
+def sources(cfg: Settings) -> tuple[str, ...]:
+    """The sources that the setting `input_meta` lists. Raises Problem for an unknown or repeated one."""
     names = tuple(name.strip() for name in str(cfg['input_meta']).split(',') if name.strip())
     for i, name in enumerate(names):
         if name not in SOURCES or name in names[:i]:
             raise Problem(
-                f'input_meta={cfg["input_meta"]}: {name} is {"repeated" if name in SOURCES else "unknown"}; there are {", ".join(SOURCES)}'
+                f'input_meta={cfg["input_meta"]}: {name} is {"repeated" if name in SOURCES else "unknown"}; '
+                f'there are {", ".join(SOURCES)}'
             )
     return names
 
 
-def size(cfg):
-    """Length of the vector that `encode` makes."""
+def size(cfg: Settings) -> int:
+    """Length of the vectors of `encode`."""
     return sum(1 + (int(cfg[f'input_meta.{name}_encoding.size']) if name in CIRCLES else 1) for name in sources(cfg))
 
 
-def numbers(items, names):
-    """float64 (len(items), len(names)) of dicts {source: number}, NaN where missing."""
+def numbers(items: Sequence[dict[str, float]], names: Sequence[str]) -> np.ndarray:
+    """The values of sources `names` in dicts {source: number}: float64 (len(items), len(names)), NaN where missing."""
     nan = math.nan
     return np.array([[item.get(name, nan) for name in names] for item in items], np.float64).reshape(
         len(items), len(names)
     )
 
 
-def distort(values, cfg, rng):
-    """For training: drops items with probability input_meta.dropout and adds Gaussian noise (input_meta.*_noise:
-    standard deviations in days, minutes, degrees, metres) to a copy of `values` (N, sources)."""
+def distort(values: np.ndarray, cfg: Settings, rng: np.random.Generator) -> np.ndarray:
+    """A copy of `values` (N, sources) for training: with Gaussian noise added, and some values dropped (NaN).
+
+    The standard deviations of the noise are input_meta.*_noise, in days, minutes, degrees and metres; the probability
+    of dropping a value is input_meta.dropout.
+    """
     names = sources(cfg)
     dropout = cfg['input_meta.dropout']
     noise = np.array([cfg[f'input_meta.{name}_noise'] for name in names], np.float64)
@@ -116,14 +123,15 @@ def distort(values, cfg, rng):
     return result
 
 
-def encode(values, cfg):
-    """Network input, float32 (N, size(cfg)), of `values` (N, sources), NaN where missing.
+def encode(values: np.ndarray, cfg: Settings) -> np.ndarray:
+    """Network input, float32 (N, size(cfg)), for `values` (N, sources), NaN where missing.
 
-    First a flag for each source, 1 if present, then its value: date and time v on a circle of 365 days or 1440
-    minutes as sqrt(2) sin(2 pi v / max + k pi / size), k = 0..size-1, the others standardised; 0 if missing.
+    The flags of all sources, 1 if present, are followed by their values: date and time v as points on a circle of
+    max = 365 days or 1440 minutes, sqrt(2) sin(2 pi v / max + k pi / size), k = 0..size-1; other values standardised.
+    Missing values are 0.
     """
     columns = []
-    for name, column in zip(sources(cfg), values.T):
+    for name, column in zip(sources(cfg), values.T, strict=True):
         if name in CIRCLES:
             count = int(cfg[f'input_meta.{name}_encoding.size'])
             angles = 2 * np.pi * column[:, None] / CIRCLES[name] + np.arange(count) * (np.pi / count)

@@ -2,6 +2,9 @@
 
 import functools
 import threading
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -10,16 +13,15 @@ from birdsong.files import Problem
 # == Frames and bins ==
 
 
-def hop(cfg):
-    """Samples between the starts of neighbouring frames."""
+def hop(cfg: Mapping[str, Any]) -> int:
+    """Distance between the starts of consecutive frames, in samples."""
     return int(cfg['sample_rate'] // cfg['fps'])
 
 
-def num_bins(cfg):
-    """Frequency bins that the network needs: those up to mel_max, or all with filterbank=mel_learn.
+def num_bins(cfg: Mapping[str, Any]) -> int:
+    """Number of frequency bins that the network needs: those up to mel_max, or all with filterbank=mel_learn.
 
-    With filterbank=none, `bins` in cfg overrides this (see model.note_bins). Raises Problem if mel_max lies above half the
-    sample rate.
+    With filterbank=none, `bins` in cfg overrides this. Raises Problem if mel_max is above half the sample rate.
     """
     bins = cfg['frame_len'] // 2 + 1
     if cfg['filterbank'] == 'mel_learn':
@@ -27,37 +29,47 @@ def num_bins(cfg):
     if cfg['filterbank'] == 'none' and 'bins' in cfg:
         return cfg['bins']
     if 2 * cfg['mel_max'] > cfg['sample_rate']:
-        raise Problem(f'mel_max={cfg["mel_max"]}: must not lie above half of sample_rate={cfg["sample_rate"]}')
+        raise Problem(f'mel_max={cfg["mel_max"]}: must not be above half of sample_rate={cfg["sample_rate"]}')
     return int(bins * 2 * cfg['mel_max'] // cfg['sample_rate'])
 
 
-def num_frames(samples, frame_len, hop):
-    """Frames of a signal of so many samples: those that lie wholly in it."""
+def num_frames(samples: int, frame_len: int, hop: int) -> int:
+    """Number of frames that lie completely within a signal of so many samples."""
     return 1 + (samples - frame_len) // hop if samples >= frame_len else 0
 
 
 # == Spectrograms ==
 
-# Frames that are transformed at once: as many as fit the cache of a core, since each call makes other threads wait for it to return.
+# Number of frames that are transformed at once. Their data should fit the cache of a core; fewer frames would mean more
+# calls, each of which needs the global interpreter lock.
 FRAMES = 64
+# Transforms and their memory, one set per thread
 _local = threading.local()
+# FFTW plans must not be made by two threads at once.
 _planning = threading.Lock()
 
 
 @functools.lru_cache(None)
-def window(frame_len):
+def window(frame_len: int) -> np.ndarray:
     """Symmetric Hann window, float32 (frame_len,)."""
     w = np.hanning(frame_len).astype(np.float32)
     w.flags.writeable = False
     return w
 
 
-def spectrogram(samples, sample_rate, frame_len, fps, bins=None, out=None):
+def spectrogram(
+    samples: np.ndarray,
+    sample_rate: int,
+    frame_len: int,
+    fps: float,
+    bins: int | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
     """Magnitudes of the Fourier transforms of Hann-windowed frames, float32 (frames, bins).
 
-    `samples` (N,) of any real dtype are taken as they are, without scaling. Frames start every
-    int(sample_rate // fps) samples and lie wholly in the signal: none if it is shorter than `frame_len`.
-    Only the first `bins` frequency bins are kept (default: all frame_len // 2 + 1). `out`, if given, is filled.
+    `samples` (N,) of any real dtype are not scaled. Frames start every int(sample_rate // fps) samples and lie
+    completely within the signal, so that there are none if it is shorter than `frame_len`. Only the first `bins`
+    frequency bins are kept (default: all frame_len // 2 + 1). The result is written to `out`, if given.
     """
     samples = np.asarray(samples)
     if samples.ndim != 1:
@@ -73,15 +85,17 @@ def spectrogram(samples, sample_rate, frame_len, fps, bins=None, out=None):
         return out
     if samples.dtype not in (np.int16, np.float32):
         samples = samples.astype(np.float32)
-    fused = _fused() if frame_len % 2 == 0 else None
-    if fused:
-        _fused_spectrogram(fused, np.ascontiguousarray(samples), step, frame_len, out)
+    compiled = _compiled() if frame_len % 2 == 0 else None
+    if compiled:
+        _compiled_spectrogram(compiled, np.ascontiguousarray(samples), step, frame_len, out)
     else:
         _plain_spectrogram(samples, step, window(frame_len), out)
     return out
 
 
-def _fused_spectrogram(fused, samples, step, frame_len, out):
+def _compiled_spectrogram(
+    compiled: ModuleType, samples: np.ndarray, step: int, frame_len: int, out: np.ndarray
+) -> None:
     plans = _local.__dict__.setdefault('plans', {})
     if frame_len not in plans:
         plans[frame_len] = _Transform(frame_len)
@@ -90,28 +104,28 @@ def _fused_spectrogram(fused, samples, step, frame_len, out):
     inner = min(out.shape[1], half)
     for k in range(0, len(out), count):
         rows = out[k : k + count]
-        fused.cut_frames(samples, k * step, step, plan.window, plan.frames[: len(rows)])
+        compiled.cut_frames(samples, k * step, step, plan.window, plan.frames[: len(rows)])
         halves = plan.execute()
-        fused.magnitudes(halves, plan.real, plan.imag, plan.cosine, plan.sine, rows[:, :inner])
+        compiled.magnitudes(halves, plan.real, plan.imag, plan.cosine, plan.sine, rows[:, :inner])
         if out.shape[1] > half:
             rows[:, half] = np.abs(halves[: len(rows), 0] - halves[: len(rows), 1]) * 2
 
 
 class _Transform:
-    """Complex transforms of some frames at once, and all their scratch, for one thread."""
+    """Complex Fourier transforms of FRAMES frames at once, with all memory that they need, for one thread."""
 
-    def __init__(self, frame_len):
+    def __init__(self, frame_len: int):
         half = frame_len // 2
         angles = np.pi * np.arange(half) / half
         self.cosine, self.sine = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
         self.real, self.imag = np.empty((2, half), np.float32)
-        # Halving is exact, and saves doing it for every magnitude.
+        # `magnitudes` needs half of each transform; halving the window is exact and costs less.
         self.window = window(frame_len) * np.float32(0.5)
         pyfftw = _pyfftw()
         if pyfftw:
             with _planning:
                 source, result = (pyfftw.empty_aligned((FRAMES, half), 'complex64') for _ in range(2))
-                # Measured plans are hardly faster for these transforms, and differ from run to run in their rounding.
+                # FFTW_MEASURE is hardly faster for these transforms, and its plans round differently from run to run.
                 plan = pyfftw.FFTW(source, result, flags=('FFTW_ESTIMATE', 'FFTW_DESTROY_INPUT'), threads=1)
             source[:] = 0
             halves = result.view(np.float32)
@@ -124,20 +138,20 @@ class _Transform:
         self.frames = source.view(np.float32)
 
 
-def _plain_spectrogram(samples, step, win, out):
+def _plain_spectrogram(samples: np.ndarray, step: int, win: np.ndarray, out: np.ndarray) -> None:
     from scipy.fft import rfft
 
     frame_len = len(win)
     for k in range(0, len(out), FRAMES):
         rows = out[k : k + FRAMES]
-        # Converting a stretch of samples once is quicker than each of its overlapping frames.
+        # Converting all samples once is faster than converting each of the overlapping frames.
         part = samples[k * step : (k + len(rows) - 1) * step + frame_len].astype(np.float32)
         frames = np.lib.stride_tricks.sliding_window_view(part, frame_len)[::step]
         np.abs(rfft(frames * win, axis=1)[:, : out.shape[1]], out=rows)
 
 
 @functools.lru_cache(None)
-def _fused():
+def _compiled() -> ModuleType | None:
     try:
         from birdsong.data import stft_compiled
 
@@ -147,7 +161,7 @@ def _fused():
 
 
 @functools.lru_cache(None)
-def _pyfftw():
+def _pyfftw() -> ModuleType | None:
     try:
         import pyfftw
 
@@ -159,11 +173,13 @@ def _pyfftw():
 # == Filterbank ==
 
 
-def create_mel_filterbank(sample_rate, frame_len, num_bands, min_freq, max_freq):
+def create_mel_filterbank(
+    sample_rate: int, frame_len: int, num_bands: int, min_freq: float, max_freq: float
+) -> np.ndarray:
     """Triangular filters on the mel scale 1127 ln(1 + f / 700), float64 (frame_len // 2 + 1 bins, bands).
 
     Frequencies are in Hz. The `num_bands` + 2 edges and peaks are equally spaced in mel; each slope is a line
-    through its zero in Hz, divided by its width in bins; each filter sums to 1, or is 0 if no bin lies in it.
+    through its zero in Hz, divided by its width in bins. Each filter sums to 1, or is 0 if it contains no bin.
     """
     bins = frame_len // 2 + 1
     bin_freqs = np.linspace(0, sample_rate / 2, bins)

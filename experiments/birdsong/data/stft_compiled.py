@@ -1,22 +1,22 @@
-"""The passes over samples and magnitudes, compiled by numba; stft.py does without where numba is missing.
+"""The loops over samples and magnitudes of stft.py, compiled by numba; without numba, stft.py does not need this file.
 
-A real transform of 2 M samples is done as a complex one of M (even samples real, odd ones imaginary), which
-Fourier transform libraries do best, and taken apart again on the way to the magnitudes.
+A real Fourier transform of 2 M samples is computed as a complex one of M samples (even samples are real parts, odd ones
+imaginary parts), which is faster in Fourier transform libraries. `magnitudes` separates its result again.
 """
 
 import numpy as np
 
 from birdsong.numba_cache import compiled
 
-# Unsigned indices: with signed ones numba tests each for being negative, and nothing is vectorised.
+# Indices are unsigned because numba checks whether signed ones are negative, which prevents vectorisation.
 ONE, TWO = np.uint64(1), np.uint64(2)
-# Fused multiplication and addition is all that is allowed: it gives the same result in every run.
+# Fused multiplication and addition is the only permitted optimisation: its results are the same in every run.
 FAST = {'contract'}
 
 
 @compiled(fastmath=FAST)
-def cut_frames(samples, start, step, window, frames):
-    """Fills frames (n, frame_len) with windowed samples from `start` on, every `step`."""
+def cut_frames(samples: np.ndarray, start: int, step: int, window: np.ndarray, frames: np.ndarray) -> None:
+    """Fill `frames` (n, frame_len) with windowed samples; the first frame begins at `start`, the next `step` later."""
     for i in range(frames.shape[0]):
         first = start + i * step
         source, row = samples[first : first + len(window)], frames[i]
@@ -25,10 +25,12 @@ def cut_frames(samples, start, step, window, frames):
 
 
 @compiled(fastmath=FAST)
-def magnitudes(halves, real, imag, cosine, sine, out):
-    """Fills out (n, bins <= M) from transforms `halves` (>= n, 2 M: real, imaginary in turn) of half-scaled frames.
+def magnitudes(
+    halves: np.ndarray, real: np.ndarray, imag: np.ndarray, cosine: np.ndarray, sine: np.ndarray, out: np.ndarray
+) -> None:
+    """Fill `out` (n, bins <= M) from `halves` (>= n, 2 M: alternately real and imaginary), transforms of halved frames.
 
-    `real`, `imag` (M,) are scratch; `cosine`, `sine` (M,) those of pi k / M.
+    `real` and `imag` (M,) are overwritten; `cosine` and `sine` (M,) are those of pi k / M.
     """
     bins, half = np.uint64(out.shape[1]), np.uint64(len(real))
     for i in range(out.shape[0]):
