@@ -56,7 +56,7 @@ def dataset(tiny_dataset):
 
 
 def network(folder, name, *settings):
-    """A network of random weights and its file."""
+    """A network with random weights, and its file."""
     cfg = config.load([], SETTINGS + NETWORKS[name] + ['classes=4'] + list(settings))
     net = model.build(cfg, 4, metadata.size(cfg)).eval()
     with torch.no_grad():
@@ -64,9 +64,9 @@ def network(folder, name, *settings):
             parameter.add_(
                 0.3 * torch.rand(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
             )
-    model.save(net, folder / (f'{name}.npz'))
-    config.write_vars(folder / (f'{name}.npz.vars'), cfg)
-    return net, folder / (f'{name}.npz')
+    model.save(net, folder / f'{name}.npz')
+    config.write_vars(folder / f'{name}.npz.vars', cfg)
+    return net, folder / f'{name}.npz'
 
 
 def samples_of(dataset, file):
@@ -94,7 +94,7 @@ def guided_by_hooks(net, spect, index):
     return gradient.numpy()
 
 
-def test_saliency_of_the_originals_network(golden, golden_net, golden_dataset, tmp_path, call):
+def test_saliency_equals_that_of_the_original(golden, golden_net, golden_dataset, tmp_path, call):
     case, expected = golden('predict/saliency')
     frames = slice(None, None, case.get('every', 1))
     name = golden_net('nets/dummy_lme1')
@@ -123,13 +123,13 @@ def test_saliency_of_the_originals_network(golden, golden_net, golden_dataset, t
     scale = np.abs(expected['plain']).max()
     np.testing.assert_allclose(found['gradient'][frames], expected['plain'][0], atol=1e-4 * scale)
     np.testing.assert_allclose(found['gradient-times-magnitude'], found['gradient'] * spect[0].numpy(), rtol=1e-5)
-    # what the original called guided is the plain gradient; ours is guided
+    # What the original called guided was the plain gradient; ours is guided backpropagation.
     np.testing.assert_allclose(expected['saliency'], expected['plain'], atol=1e-4 * scale)
     assert np.abs(found['guided'][frames] - expected['plain'][0]).max() > 0.1 * scale
     np.testing.assert_allclose(found['guided'], guided_by_hooks(net, spect, 2)[0], atol=1e-4 * scale)
 
 
-def test_saliency_has_a_row_for_each_frame_of_long_recordings_too(tiny_dataset, dataset, tmp_path, call):
+def test_saliency_has_a_row_for_each_frame_also_of_long_recordings(tiny_dataset, dataset, tmp_path, call):
     net, name = network(tmp_path, 'plain')
     call(name, tmp_path / 'out.npz', '--dataset', tiny_dataset, '--filelists', 'soundscapes_val', '--saliency', 0)
     call(name, tmp_path / 'without.npz', '--dataset', tiny_dataset, '--filelists', 'soundscapes_val')
@@ -150,7 +150,7 @@ def test_saliency_of_long_recordings_does_not_fade_between_blocks(dataset, tmp_p
     assert strength.min() > 0.6 * np.median(strength) and strength.max() < 1.6 * np.median(strength)
 
 
-def test_saliency_is_where_the_sound_is_unless_the_plain_gradient_is_wanted(dataset, tmp_path, monkeypatch):
+def test_saliency_is_where_the_sound_is_except_for_the_plain_gradient(dataset, tmp_path, monkeypatch):
     noise = np.random.default_rng(0).normal(size=22050 * 2)
     low = np.fft.rfft(noise)
     low[len(low) // 4 :] = 0  # silent above 2.8 kHz
@@ -264,10 +264,10 @@ def test_curves_are_where_the_sound_is(dataset, tmp_path, monkeypatch):
     spectrogram, curves, attention, saliency = figure.axes
     for line in curves.lines:
         x, y = line.get_data()
-        heard = x[np.abs(y - np.median(y)) > 0.01 * np.ptp(y)]
-        assert heard.min() < heard.max() < heard.min() + 0.5 and (heard.min() + heard.max()) / 2 == pytest.approx(
-            7, abs=0.05
-        )
+        changing = x[np.abs(y - np.median(y)) > 0.01 * np.ptp(y)]
+        assert changing.min() < changing.max() < changing.min() + 0.5 and (
+            changing.min() + changing.max()
+        ) / 2 == pytest.approx(7, abs=0.05)
     for axes in (spectrogram, saliency):
         image = axes.images[0]
         assert image.get_extent()[1] == 10 and image.get_extent()[3] == pytest.approx(8, abs=0.1)
@@ -288,7 +288,7 @@ def test_recordings_of_any_length_and_silence_are_plotted(seconds, dataset, tmp_
     assert figure.axes[-1].get_xlabel() == ('time (h:mm:ss)' if seconds > 120 else 'time (s)')
 
 
-def test_plots_tell_probabilities_true_species_and_scales(dataset, tmp_path, monkeypatch):
+def test_plots_show_probabilities_true_species_and_scales(dataset, tmp_path, monkeypatch):
     file, truth = next(iter(dataset.labels().items()))
     figure = drawn(tmp_path, 'combined', dataset, samples_of(dataset, file), monkeypatch, file, class_index=0)
     names = inspection.class_names(dataset, 4)
@@ -323,7 +323,7 @@ def test_curves_of_long_recordings_have_no_gap_between_blocks(dataset, tmp_path,
     np.testing.assert_allclose(np.diff(times['whole'])[:-1], 2, atol=0.1)  # a position for each block
 
 
-def test_columns_hold_the_maxima_however_the_rows_come():
+def test_columns_hold_the_maxima_however_the_rows_are_divided():
     rows = np.random.default_rng(0).normal(size=(5000, 3))
     results = []
     for size in (1, 7, 5000):
@@ -344,7 +344,9 @@ def test_columns_hold_the_maxima_however_the_rows_come():
 @pytest.mark.parametrize(
     'options, after', [(('--full-resolution', '--window', 1), 3), (('--saliency', 0, '--plot', 'PLOTS'), 13)]
 )
-def test_an_interrupted_inspection_goes_on(options, after, tiny_dataset, dataset, tmp_path, call, monkeypatch, capsys):
+def test_an_interrupted_inspection_continues(
+    options, after, tiny_dataset, dataset, tmp_path, call, monkeypatch, capsys
+):
     _, name = network(tmp_path, 'plain')
     options = [tmp_path / 'plots' if o == 'PLOTS' else o for o in options]
     call(name, tmp_path / 'whole.npz', '--dataset', tiny_dataset, *options)
@@ -383,7 +385,9 @@ def test_an_interrupted_inspection_goes_on(options, after, tiny_dataset, dataset
         ('plain', ('--var', 'len_max=0'), 'len_max=0.*needs recordings'),
     ],
 )
-def test_what_cannot_be_is_one_line_and_nothing_is_written(name, options, words, tiny_dataset, tmp_path, call):
+def test_impossible_requests_give_a_message_of_one_line_and_write_nothing(
+    name, options, words, tiny_dataset, tmp_path, call
+):
     _, filename = network(tmp_path, name)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(Problem, match=words) as caught:

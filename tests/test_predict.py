@@ -1,10 +1,8 @@
-"""predict.py: the original's predictions, blocks, journals, and bad input."""
+"""predict.py: equal predictions to the original's, blocks, reuse, and bad input."""
 
 import importlib
 import json
-import os
 import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -20,7 +18,7 @@ from birdsong.files import Problem, save_npz
 from birdsong.networks import model
 from birdsong.prediction.predictor import load_model
 from birdsong.scores.predictions import load, save
-from helpers import ROOT, read_golden
+from helpers import read_golden, run_program
 
 GOLDEN = ('predict/predict',)
 ARCH = [
@@ -38,21 +36,15 @@ ARCH = [
 ]
 
 
-def run(program, *args, check=True):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / 'experiments' / program), *map(str, args)],
-        capture_output=True,
-        text=True,
-        env=dict(os.environ, OMP_NUM_THREADS='1'),
-    )
-    if check:
-        assert done.returncode == 0, done.stderr
-    return done
+def train(dataset, settings, out):
+    options = [word for setting in settings for word in ('--var', setting)]
+    done = run_program('experiments/train.py', '--dataset', dataset, *options, out)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture
 def call(monkeypatch):
-    """Runs predict.py's main in this process, which saves the import of torch."""
+    """Runs predict.py's main in this process; what it raises reaches the test."""
 
     def run_main(*args):
         monkeypatch.setattr(sys, 'argv', ['predict.py', *map(str, args)])
@@ -64,7 +56,7 @@ def call(monkeypatch):
 @pytest.fixture(scope='module')
 def trained(tiny_dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp('models')
-    run('train.py', '--dataset', tiny_dataset, *(x for v in ARCH for x in ('--var', v)), folder / 'm.npz')
+    train(tiny_dataset, ARCH, folder / 'm.npz')
     return folder / 'm.npz'
 
 
@@ -73,7 +65,7 @@ def cases():
 
 
 @pytest.mark.parametrize('case', cases(), ids=lambda c: f'{c["net"]}-{c["mode"]}')
-def test_predictions_are_those_of_the_original(case, golden, golden_net, golden_dataset, tmp_path, call):
+def test_predictions_equal_those_of_the_original(case, golden, golden_net, golden_dataset, tmp_path, call):
     _, arrays = golden('predict/predict')
     call(
         golden_net(f'nets/{case["net"]}'),
@@ -102,7 +94,7 @@ def test_metadata_networks_ignore_split_pool(golden_net, golden_dataset, tmp_pat
     for name, options in (('a', ()), ('b', ('--split-pool',))):
         call(
             net,
-            tmp_path / (f'{name}.npz'),
+            tmp_path / f'{name}.npz',
             '--dataset',
             golden_dataset,
             '--filelists',
@@ -131,25 +123,25 @@ def test_recordings_shorter_than_the_network_get_a_row(golden_net, golden_datase
     assert all(found[file].shape == (1, 7) for file in found.files)
 
 
-def test_the_number_of_threads_changes_nothing(trained, tiny_dataset, tmp_path, call):
+def test_the_number_of_threads_does_not_change_predictions(trained, tiny_dataset, tmp_path, call):
     for threads in 0, 3:
         call(
             trained,
-            tmp_path / (f'{int(threads)}.npz'),
+            tmp_path / (f'{threads}.npz'),
             '--dataset',
             tiny_dataset,
             '--var',
-            f'bg_threads={int(threads)}',
+            f'bg_threads={threads}',
         )
     assert (tmp_path / '0.npz').read_bytes() == (tmp_path / '3.npz').read_bytes()
 
 
-def test_the_rest_of_a_soundscape_is_scored_on_demand(trained, tiny_dataset, tmp_path, call):
+def test_score_rest_adds_the_remainder_of_a_soundscape(trained, tiny_dataset, tmp_path, call):
     rows = {}
     for name, options in (('plain', ()), ('rest', ('--score-rest',))):
         call(
             trained,
-            tmp_path / (f'{name}.npz'),
+            tmp_path / f'{name}.npz',
             '--dataset',
             tiny_dataset,
             '--filelists',
@@ -160,7 +152,7 @@ def test_the_rest_of_a_soundscape_is_scored_on_demand(trained, tiny_dataset, tmp
             'len_max=5',
             *options,
         )
-        found = load(str(tmp_path / (f'{name}.npz')))
+        found = load(str(tmp_path / f'{name}.npz'))
         rows[name] = len(found[found.files[0]])
     assert rows['rest'] == rows['plain'] + 1
 
@@ -177,7 +169,7 @@ def test_the_rest_of_a_soundscape_is_scored_on_demand(trained, tiny_dataset, tmp
         (dict(var='classes=3'), 'does not fit'),
     ],
 )
-def test_bad_input_is_one_line_and_nothing_is_written(change, words, trained, tiny_dataset, tmp_path, call):
+def test_bad_input_gives_a_message_of_one_line_and_writes_nothing(change, words, trained, tiny_dataset, tmp_path, call):
     options = dict(model=trained, out='out.npz', filelists='valid', var='len_min=1', device='cpu')
     options.update(change)
     with pytest.raises(Problem, match=words) as caught:
@@ -246,18 +238,18 @@ def test_recordings_named_by_key_or_path_are_predicted(trained, tiny_dataset, tm
         call(trained, tmp_path / 'out.npz', '--dataset', tiny_dataset, '--file', 'nowhere.wav')
 
 
-def test_an_output_named_pkl_is_written_as_npz_and_said(trained, tiny_dataset, tmp_path, call, capsys):
+def test_an_output_named_pkl_is_written_as_npz_with_a_message(trained, tiny_dataset, tmp_path, call, capsys):
     call(trained, tmp_path / 'm.pred.pkl', '--dataset', tiny_dataset)
     assert f'not pickled: {tmp_path}/m.pred.npz' in capsys.readouterr().out
     assert [p.name for p in tmp_path.iterdir()] == ['m.pred.npz'] and len(load(tmp_path / 'm.pred.npz'))
 
 
-def test_plot_without_a_folder_does_not_take_the_model_for_one(trained, tiny_dataset, tmp_path, call):
+def test_plot_without_a_folder_does_not_take_the_model_as_its_folder(trained, tiny_dataset, tmp_path, call):
     with pytest.raises(Problem, match='no display here'):
         call('--dataset', tiny_dataset, '--plot', trained, tmp_path / 'out.npz')
 
 
-def test_a_forgotten_dataset_is_that_of_the_model(trained, tiny_dataset, tmp_path, call, monkeypatch, capsys):
+def test_the_default_dataset_is_that_of_the_model(trained, tiny_dataset, tmp_path, call, monkeypatch, capsys):
     experiments = tmp_path / 'experiments'
     (tmp_path / 'datasets').mkdir()
     (tmp_path / 'datasets/few').symlink_to(tiny_dataset)
@@ -269,7 +261,7 @@ def test_a_forgotten_dataset_is_that_of_the_model(trained, tiny_dataset, tmp_pat
             shutil.copy(f'{trained}{suffix}', experiments / folder / f'm.npz{suffix}')
     call(experiments / 'few/m.npz', experiments / 'few/m.pred.npz')
     assert 'dataset: few' in capsys.readouterr().err
-    monkeypatch.setattr(sys, 'argv', ['eval.py', f'{experiments / "few/m.pred.npz"!s}:0.5'])
+    monkeypatch.setattr(sys, 'argv', ['eval.py', f'{experiments / "few/m.pred.npz"}:0.5'])
     importlib.import_module('eval').main()
     assert 'MAP: ' in capsys.readouterr().out
     assert dataset_of(str(experiments / 'few/submissions/mono/parts/m.pred.npz')) == 'few'
@@ -316,28 +308,22 @@ def test_attention_of_networks_without_pooling_is_a_side_output(options, golden_
     np.testing.assert_allclose(attention[item['file']][: len(expected)], expected, atol=1e-4)
 
 
-def test_files_of_the_original_serve_as_model_and_start_and_teacher(trained, tiny_dataset, tmp_path, call):
-    net = load_model(str(trained), config.load([f'{trained!s}.vars']), 0)
+def test_files_of_the_original_can_be_models_initial_weights_and_teachers(trained, tiny_dataset, tmp_path, call):
+    net = load_model(str(trained), config.load([f'{trained}.vars']), 0)
     original = tmp_path / 'original.npz'
     model.save_original(net, original)
-    shutil.copy(f'{trained!s}.vars', f'{original!s}.vars')
+    shutil.copy(f'{trained}.vars', f'{original}.vars')
     for name, file in (('ours', trained), ('theirs', original)):
-        call(file, tmp_path / (f'{name}.pred.npz'), '--dataset', tiny_dataset)
-        run(
-            'train.py',
-            '--dataset',
-            tiny_dataset,
-            *(x for v in ARCH + [f'init_from={file}', f'ban={file}'] for x in ('--var', v)),
-            tmp_path / (f'{name}.npz'),
-        )
+        call(file, tmp_path / f'{name}.pred.npz', '--dataset', tiny_dataset)
+        train(tiny_dataset, ARCH + [f'init_from={file}', f'ban={file}'], tmp_path / f'{name}.npz')
     assert (tmp_path / 'ours.pred.npz').read_bytes() == (tmp_path / 'theirs.pred.npz').read_bytes()
     assert (tmp_path / 'ours.npz').read_bytes() == (tmp_path / 'theirs.npz').read_bytes() != trained.read_bytes()
 
 
-def test_a_model_of_other_arrays_is_refused_with_both_lists(trained, tiny_dataset, tmp_path, call):
+def test_a_model_that_does_not_fit_is_refused_with_the_arrays_of_both(trained, tiny_dataset, tmp_path, call):
     original = tmp_path / 'original.npz'
-    model.save_original(load_model(str(trained), config.load([f'{trained!s}.vars']), 0), original)
-    shutil.copy(f'{trained!s}.vars', f'{original!s}.vars')
+    model.save_original(load_model(str(trained), config.load([f'{trained}.vars']), 0), original)
+    shutil.copy(f'{trained}.vars', f'{original}.vars')
     for change, there, wanted in (
         ('mel_bands=24', 'param1 1x20', 'audio.front.standardise.mean 1x24'),
         ('arch=conv:4x3x3x2x2,Conv:8x3x-1', 'It holds the arrays', 'the network has'),
@@ -347,11 +333,11 @@ def test_a_model_of_other_arrays_is_refused_with_both_lists(trained, tiny_datase
     assert not (tmp_path / 'out.npz').exists()
 
 
-def test_a_model_cut_in_half_is_refused(trained, tiny_dataset, tmp_path):
+def test_a_truncated_model_is_refused(trained, tiny_dataset, tmp_path):
     broken = tmp_path / 'm.npz'
     broken.write_bytes(trained.read_bytes()[:3000])
-    shutil.copy(f'{trained!s}.vars', f'{broken!s}.vars')
-    done = run('predict.py', broken, tmp_path / 'out.npz', '--dataset', tiny_dataset, check=False)
+    shutil.copy(f'{trained}.vars', f'{broken}.vars')
+    done = run_program('experiments/predict.py', broken, tmp_path / 'out.npz', '--dataset', tiny_dataset)
     assert done.returncode == 1 and len(done.stderr.strip().split('\n')) == 1
     assert 'predict.py: ' in done.stderr and 'm.npz: not a complete .npz' in done.stderr
     assert not (tmp_path / 'out.npz').exists()
@@ -364,7 +350,7 @@ def dataset(tiny_dataset, tmp_path):
     return tmp_path / 'tiny_demo'
 
 
-def test_rows_of_an_earlier_prediction_are_reused_if_they_are_of_the_same_model_and_settings(
+def test_rows_of_the_same_model_and_settings_are_taken_from_earlier_predictions(
     trained, dataset, tmp_path, call, capfd
 ):
     old, new, whole = (tmp_path / name for name in ('old.npz', 'new.npz', 'whole.npz'))
@@ -377,18 +363,18 @@ def test_rows_of_an_earlier_prediction_are_reused_if_they_are_of_the_same_model_
 
     predict_list(keys[1:], old)
     predict_list(keys, whole)
-    assert f'reused {int(len(keys) - 1)} recordings' in predict_list(keys, new, '--reuse', old)
+    assert f'reused {len(keys) - 1} recordings' in predict_list(keys, new, '--reuse', old)
     assert new.read_bytes() == whole.read_bytes()
     assert 'reused 1 recordings' in predict_list(keys[1:2], new, '--reuse', whole)
     for options in (('--var', 'len_max=3'), ('--split-pool',)):
         assert 'nothing reused' in predict_list(keys, new, '--reuse', old, *options)
-    # neither are predictions that do not say what they are of, damaged ones, and those of another model
+    # Predictions without a key, damaged ones and those of another model are not reused either.
     save(old, load(old).files, load(old).scores, load(old).offsets)
     assert 'nothing reused' in predict_list(keys, new, '--reuse', old)
     old.write_bytes(whole.read_bytes()[:-100])
     assert 'nothing reused' in predict_list(keys, new, '--reuse', old)
     assert 'reused' not in predict_list(keys, new, '--reuse', tmp_path / 'missing.npz')
-    shutil.copy(f'{trained!s}.vars', tmp_path / 'm.npz.vars')
+    shutil.copy(f'{trained}.vars', tmp_path / 'm.npz.vars')
     arrays = dict(np.load(trained))
     save_npz(tmp_path / 'm.npz', {name: value * np.float32(0.5) for name, value in arrays.items()})
     call(tmp_path / 'm.npz', new, '--dataset', dataset, '--reuse', whole)
