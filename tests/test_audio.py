@@ -1,33 +1,24 @@
-"""WAV files, spectrograms and mel filterbanks."""
+"""WAV files."""
 
 import hashlib
-import importlib.util
 import os
-import resource
-import shutil
 import struct
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from birdsong import config
-from birdsong.data import audio, stft
+from birdsong.data import audio
 from birdsong.files import Problem
 from helpers import chunk, wav_bytes
 
-GOLDEN = ('audio/mel_filterbank', 'audio/spectrogram_256', 'audio/spectrogram_1024', 'audio/wavfile')
+GOLDEN = ('audio/wavfile',)
 
 
 def write(path, data):
     path.write_bytes(data)
     return str(path)
-
-
-# == WAV files ==
 
 
 def test_recording_is_read_as_a_memory_map(tmp_path):
@@ -147,198 +138,3 @@ def test_golden_recordings(golden, golden_dataset):
         if 'checked' in case:
             with pytest.raises(Problem, match='expected 22050 Hz'):
                 audio.WavFile(golden_dataset / 'audio' / name, sample_rate=22050)
-
-
-# == Spectrograms ==
-
-
-@pytest.fixture(params=['compiled', 'without pyfftw', 'without numba'])
-def way(request, monkeypatch):
-    """The ways to compute a spectrogram, each with fresh plans."""
-    if request.param == 'without pyfftw':
-        monkeypatch.setattr(stft, '_pyfftw', lambda: None)
-    if request.param == 'without numba':
-        monkeypatch.setattr(stft, '_compiled', lambda: None)
-    monkeypatch.setattr(stft, '_local', type(stft._local)())
-    return request.param
-
-
-def close(ours, theirs):
-    assert ours.shape == theirs.shape and ours.dtype == np.float32
-    if theirs.size:
-        # Rounding of single precision transforms, relative to the loudest bin.
-        assert np.abs(ours - theirs).max() <= 3e-7 * max(1, np.abs(theirs).max())
-
-
-def golden_signal():
-    """The int16 noise that golden spectrograms were computed of, with a silence."""
-    signal = (3000 * np.random.RandomState(0).randn(60000)).astype(np.int16)
-    signal[2000:2600] = 0
-    return signal
-
-
-@pytest.mark.parametrize('case', GOLDEN[1:3])
-def test_golden_spectrograms(golden, way, case):
-    cases, arrays = golden(case)
-    signal, every = golden_signal(), cases.get('every', 1)
-    for one in cases['cases']:
-        if 'key' not in one:
-            assert stft.hop(one) == one['hopsize']
-            continue
-        samples = signal[: one['samples']]
-        expected = arrays[one['key']]
-        note = one.get('note', '')
-        if 'TRAP' in note:
-            # The original gave zeros for int16 samples without a dtype.
-            expected = arrays['out24']
-        elif '32768' in note:
-            samples = (samples / 32768).astype(np.float32)
-        elif 'float64' in note:
-            samples = samples.astype(np.float64)
-        elif ':2]' in note:
-            samples = samples[::2]
-        ours = stft.spectrogram(samples, one['sample_rate'], one['frame_len'], one['fps'], one['bins'])
-        assert len(ours) == one['frames']
-        close(ours[::every], expected.astype(np.float32))
-
-
-@pytest.mark.parametrize(
-    'frame_len, bins',
-    [(1024, None), (1024, 465), (512, 257), (2048, 930), (600, None), (64, 1), (2, None), (255, None)],
-)
-def test_spectrogram_is_the_magnitude_of_windowed_frames(way, frame_len, bins):
-    rng = np.random.default_rng(0)
-    samples = rng.integers(-(2**15), 2**15, 9000).astype(np.int16)
-    frames = np.array([samples[k : k + frame_len] for k in range(0, len(samples) - frame_len + 1, 315)])
-    expected = np.abs(np.fft.rfft(frames * np.hanning(frame_len)))[:, :bins]
-    close(stft.spectrogram(samples, 22050, frame_len, 70, bins), expected.astype(np.float32))
-
-
-def test_spectrogram_fills_the_array_it_is_given(way):
-    samples = np.random.default_rng(0).integers(-9999, 9999, 22050).astype(np.int16)
-    whole = np.full((2, 67, 465), -1, np.float32)
-    out = stft.spectrogram(samples, 22050, 1024, 70, 465, out=whole[1])
-    assert out.base is whole or out is whole
-    np.testing.assert_array_equal(whole[1], stft.spectrogram(samples, 22050, 1024, 70, 465))
-    assert (whole[0] == -1).all()
-    with pytest.raises(ValueError):
-        stft.spectrogram(samples, 22050, 1024, 70, 465, out=whole[1, 1:])
-
-
-def test_frame_does_not_depend_on_its_neighbours(way):
-    # Long recordings are done in blocks that have to join without a seam.
-    samples = np.random.default_rng(0).integers(-9999, 9999, 22050).astype(np.int16)
-    whole = stft.spectrogram(samples, 22050, 1024, 70, 465)
-    for first in (1, 5, 16, 50):
-        np.testing.assert_array_equal(stft.spectrogram(samples[315 * first :], 22050, 1024, 70, 465), whole[first:])
-    loud = samples.copy()
-    loud[: 315 * 10], loud[315 * 10 :] = 0, 30000
-    quiet = stft.spectrogram(loud, 22050, 1024, 70, 465)
-    assert (quiet[:6] == 0).all()
-
-
-def test_spectrogram_is_the_same_in_every_process():
-    script = f'import sys; sys.path.insert(0, {config.EXPERIMENTS!r}); from birdsong.data import stft; import numpy as np, hashlib;x = np.random.default_rng(0).integers(-9999, 9999, 22050).astype(np.int16);print(hashlib.sha256(stft.spectrogram(x, 22050, 1024, 70, 465).tobytes()).hexdigest())'
-    runs = [subprocess.Popen([sys.executable, '-c', script], stdout=subprocess.PIPE) for _ in range(2)]
-    outputs = {run.communicate()[0] for run in runs}
-    samples = np.random.default_rng(0).integers(-9999, 9999, 22050).astype(np.int16)
-    here = hashlib.sha256(stft.spectrogram(samples, 22050, 1024, 70, 465).tobytes()).hexdigest()
-    assert outputs == {here.encode() + b'\n'}
-
-
-def test_compiled_passes_work_where_no_cache_can_be_written(tmp_path):
-    # As root may write anywhere, the caches' folders are files here.
-    for name in (
-        '__init__.py',
-        'files.py',
-        'numba_cache.py',
-        'data/__init__.py',
-        'data/stft.py',
-        'data/stft_compiled.py',
-    ):
-        (tmp_path / 'birdsong' / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(os.path.join(config.EXPERIMENTS, 'birdsong', name), tmp_path / 'birdsong' / name)
-    for folder in ('birdsong', 'birdsong/data'):
-        (tmp_path / folder / '__pycache__').write_text('')
-    (tmp_path / 'home').write_text('')
-    script = (
-        'from birdsong.data import stft, stft_compiled; import numpy as np; '
-        'print(stft.spectrogram(np.zeros(1024, np.int16), 22050, 1024, 70).shape)'
-    )
-    env = dict(os.environ, HOME=str(tmp_path / 'home'), XDG_CACHE_HOME=str(tmp_path / 'home'))
-    env.pop('NUMBA_CACHE_DIR', None)
-    done = subprocess.run([sys.executable, '-c', script], cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert (done.stdout, done.returncode) == ('(1, 513)\n', 0), done.stderr
-
-
-@pytest.fixture
-def fresh_start(monkeypatch, tmp_path):
-    """Has the next spectrogram load or compile its passes as at the start of a program; its cache is tmp_path/__pycache__."""
-    shutil.copy(os.path.join(os.path.dirname(audio.__file__), 'stft_compiled.py'), tmp_path)
-
-    def start():
-        spec = importlib.util.spec_from_file_location('stft_compiled', tmp_path / 'stft_compiled.py')
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        monkeypatch.setattr(stft, '_compiled', lambda: module)
-        monkeypatch.setattr(stft, '_local', type(stft._local)())
-        return module
-
-    return start
-
-
-def test_damaged_or_unwritable_compiled_code_is_compiled_again(fresh_start, tmp_path):
-    samples = np.random.default_rng(0).integers(-9999, 9999, 2000).astype(np.int16)
-    expected = stft.spectrogram(samples, 22050, 1024, 70)
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        fresh_start()
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))  # as on a full disk, no file can grow
-        np.testing.assert_array_equal(stft.spectrogram(samples, 22050, 1024, 70), expected)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    cache = tmp_path / '__pycache__'
-    assert not list(cache.glob('*.nb*'))
-    fresh_start()
-    stft.spectrogram(samples, 22050, 1024, 70)
-    entries = sorted(cache.glob('*.nb*'))
-    whole = [entry.read_bytes() for entry in entries]
-    entries[0].write_bytes(whole[0][: len(whole[0]) // 2])
-    for entry, content in list(zip(entries, whole))[1:]:  # such damage crashes LLVM if it gets there
-        middle = len(content) // 4
-        entry.write_bytes(content[:middle] + bytes(200) + content[middle + 200 :])
-    compiled = fresh_start()
-    np.testing.assert_array_equal(stft.spectrogram(samples, 22050, 1024, 70), expected)
-    assert sum(compiled.cut_frames.stats.cache_misses.values()) == 1
-    compiled = fresh_start()
-    np.testing.assert_array_equal(stft.spectrogram(samples, 22050, 1024, 70), expected)
-    assert sum(compiled.cut_frames.stats.cache_hits.values()) == sum(compiled.magnitudes.stats.cache_hits.values()) == 1
-
-
-# == Settings and filterbank ==
-
-
-def test_bins_that_the_network_needs():
-    assert stft.num_bins(config.load([], ['mel_max=10000'])) == 465
-    assert stft.num_bins(config.load([], ['mel_max=10000.0'])) == 465
-    assert stft.num_bins(config.load()) == 372
-    assert stft.num_bins(config.load([], ['filterbank=none'])) == 372
-    assert stft.num_bins(config.load([], ['filterbank=mel_learn'])) == 513
-    with pytest.raises(Problem, match='mel_max'):
-        stft.num_bins(config.load([], ['mel_max=12000']))
-
-
-def test_golden_filterbanks(golden):
-    cases, arrays = golden('audio/mel_filterbank')
-    for case in cases['cases']:
-        ours = stft.create_mel_filterbank(
-            *(case[k] for k in ('sample_rate', 'frame_len', 'num_bands', 'min_freq', 'max_freq'))
-        )
-        np.testing.assert_allclose(ours, arrays[case['key']], rtol=0, atol=1e-12)
-        bins = stft.num_bins(
-            dict(
-                sample_rate=case['sample_rate'], frame_len=case['frame_len'], filterbank='mel', mel_max=case['max_freq']
-            )
-        )
-        assert bins == case['bin_mel_max']
-        assert (ours.sum(axis=0) == 0).sum() == case['empty_filters']

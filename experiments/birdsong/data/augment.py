@@ -17,8 +17,8 @@ def make_buckets(lengths: np.ndarray, shortest: int, longest: int, count: int) -
     """Group recordings by length: a list of index arrays, which are not empty, sorted by length.
 
     `lengths` (N,), `shortest` and `longest` are in samples. Recordings shorter than `shortest` form one group, those
-    not shorter than `longest` another. The rest is divided into groups of equal size, so that there are `count` groups in
-    all, but at least one for the rest.
+    not shorter than `longest` another. The rest is divided into groups of equal size, so that there are `count` groups
+    in all, but at least one for the rest.
     """
     order = np.argsort(lengths, kind='stable')
     low, high = np.searchsorted(np.asarray(lengths)[order], (shortest, longest))

@@ -1,4 +1,4 @@
-"""Datasets, and the batches made of them."""
+"""The batches of the feeds, and what they say about bad input."""
 
 import contextlib
 import hashlib
@@ -6,10 +6,9 @@ import os
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from birdsong import config
-from birdsong.data import metadata, stft
+from birdsong.data import stft
 from birdsong.data.dataset import Dataset
 from birdsong.data.feeds import TestFeed, TrainFeed, ValidFeed, class_weights, needs_host_spectrogram
 from birdsong.files import Problem
@@ -19,9 +18,6 @@ from helpers import wav_bytes
 
 GOLDEN = (
     'data/class_weights',
-    'data/dates_times',
-    'data/encode_metadata',
-    'data/metadata',
     'data/pseudo_labels',
     'data/test_len0-0_meta',
     'data/test_len0-5_meta',
@@ -80,19 +76,6 @@ def dataset(golden_dataset, tmp_path):
     for name in ('audio', 'filelists', 'labels'):
         os.symlink(golden_dataset / name, tmp_path / name)
     return Dataset(tmp_path)
-
-
-def test_golden_dataset_is_read(dataset):
-    assert dataset.num_classes == 7 and dataset.labelset[6] == 'gghhii'
-    assert len(dataset.filelist('train')) == 8
-    assert dataset.labels()['train/LIFECLEF2017_BIRDAMAZON_XC_WAV_RN30001.wav'] == 6
-    background = dataset.background()
-    assert background['train/LIFECLEF2015_BIRDAMAZON_XC_WAV_RN2101.wav'] == [2, 5]
-    assert background['train/LIFECLEF2014_BIRDAMAZON_XC_WAV_RN11.wav'] == []
-    assert dataset.edition_classes('train/LIFECLEF2014_x_RN1.wav').tolist() == [0, 1, 3]
-    assert dataset.edition_classes('train/LIFECLEF2017_x_RN1.wav').tolist() == [2, 3, 5, 6]
-    assert dataset.edition_classes('test/LIFECLEF2018_x_RN1.wav') is None
-    assert dataset.edition_classes('x2014.wav') is None
 
 
 @pytest.mark.parametrize('case', VALID)
@@ -260,98 +243,6 @@ def test_golden_pseudo_labels(golden, dataset, tmp_path, monkeypatch):
         pseudo_labels.load(names[1], files, 7)
 
 
-# == Metadata ==
-
-
-def test_golden_dates_and_times(golden):
-    cases, _ = golden('data/dates_times')
-    for name in ('day_of_year', 'minute_of_day'):
-        for text, expected in cases[name].items():
-            mended = name == 'day_of_year' and text in ('0000-00-00', '2010-0-5', '2010-00-00')
-            if isinstance(expected, dict) or mended:
-                with pytest.raises(ValueError):
-                    getattr(metadata, name)(text)
-            else:
-                assert getattr(metadata, name)(text) == expected
-
-
-def test_golden_metadata(golden, dataset):
-    cases, arrays = golden('data/metadata')
-    table = dataset.metadata()
-    for case in cases['cases']:
-        cfg = config.load([], case['config'].split())
-        names = metadata.sources(cfg)
-        assert metadata.size(cfg) == case['declared_shape'][1]
-        rows = metadata.encode(metadata.numbers([table[key] for key in cases['files']], names), cfg)
-        for key, raw, row, expected in zip(cases['files'], case['raw'], rows, arrays[case['key']]):
-            if key == MENDED:
-                raw.pop('date', None)
-                if 'date' in names:
-                    assert row[names.index('date')] == 0
-            else:
-                np.testing.assert_allclose(row, expected, atol=2e-6)
-            assert {name: table[key][name] for name in names if name in table[key]} == raw
-
-
-def test_golden_encoding(golden):
-    cases, arrays = golden('data/encode_metadata')
-    for size in (12, 3):
-        cfg = config.load(
-            [], [ALL_META] + [f'input_meta.{name}_encoding.size={int(size)}' for name in ('date', 'time')]
-        )
-        ours = metadata.encode(metadata.numbers(cases['raw'], metadata.sources(cfg)), cfg)
-        assert ours.dtype == cases['dtype_of_each']
-        np.testing.assert_allclose(ours, arrays[f'enc{int(size)}'], atol=2e-6)
-
-
-def test_elevations_are_upper_bounds_and_may_be_negative():
-    for text, expected in (
-        ('340', 340),
-        ('0-50', 50),
-        ('1200-1900', 1900),
-        ('-5', -5),
-        ('-20--5', -5),
-        ('-20 - 30', 30),
-        ('12.5', 12.5),
-    ):
-        assert metadata.upper_elevation(text) == expected
-    for text in ('', 'high', '1-2-3', 'nan', 'inf', '5-'):
-        with pytest.raises(ValueError):
-            metadata.upper_elevation(text)
-
-
-def test_what_cannot_be_understood_is_missing(tmp_path):
-    table = tmp_path / 'meta.tsv'
-    table.write_text('a.wav\t2010\tnoon\tnorth\t-70.5\t?\nb.wav\t2010-05\t\t\t\t\n')
-    assert metadata.read_table(table) == {'a.wav': {'longitude': -70.5}, 'b.wav': {}}
-    table.write_text('a.wav\t2010-01-01\n')
-    with pytest.raises(Problem, match='meta.tsv, line 1'):
-        metadata.read_table(table)
-
-
-@pytest.mark.parametrize('value', ['date,tide', 'date,date'])
-def test_wrong_sources_are_refused(value):
-    with pytest.raises(Problem, match='input_meta'):
-        metadata.size(config.load([], [f'input_meta={value}']))
-
-
-def test_dropout_and_noise_are_as_strong_as_set():
-    cfg = config.load([], [ALL_META, 'input_meta.dropout=0.3'])
-    values = np.full((6000, 5), 100.0)
-    values[::2, 1] = np.nan
-    before = values.copy()
-    result = metadata.distort(values, cfg, np.random.default_rng(0))
-    np.testing.assert_array_equal(values, before)
-    assert np.isnan(result[::2, 1]).all()
-    present = ~np.isnan(values)
-    assert abs(np.isnan(result[present]).mean() - 0.3) < 0.01
-    for i, deviation in enumerate((7, 10, 1, 1, 20)):
-        noise = result[:, i][~np.isnan(result[:, i])] - 100
-        assert stats.kstest(noise / deviation, 'norm').pvalue > 1e-3
-    still = config.load([], [ALL_META] + [f'input_meta.{name}_noise=0' for name in metadata.SOURCES])
-    np.testing.assert_array_equal(metadata.distort(values, still, np.random.default_rng(0)), values)
-
-
 # == Feeds ==
 
 LENGTHS = (3000, 9000, 20000, 25000, 30000, 31000, 40000, 52000, 60000, 90000)
@@ -508,13 +399,6 @@ def test_test_feed_takes_several_lists(made):
 
 
 # == Bad input ==
-
-
-def test_unknown_data_set_names_the_cure(tmp_path):
-    with pytest.raises(Problem, match='no dataset.*prepare_birdclef.sh'):
-        Dataset(tmp_path / 'none')
-    with pytest.raises(Problem, match='no dataset'):
-        Dataset('no_such_name')
 
 
 def test_dataset_of_a_bare_name_lies_in_datasets(made, monkeypatch):

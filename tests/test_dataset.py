@@ -1,0 +1,42 @@
+"""Datasets: lists, labels and classes."""
+
+import subprocess
+import sys
+
+import pytest
+
+from birdsong import config
+from birdsong.data.dataset import Dataset
+from birdsong.files import Problem
+
+
+def test_golden_dataset_is_read(golden_dataset):
+    dataset = Dataset(golden_dataset)
+    assert dataset.num_classes == 7 and dataset.labelset[6] == 'gghhii'
+    assert len(dataset.filelist('train')) == 8
+    assert dataset.labels()['train/LIFECLEF2017_BIRDAMAZON_XC_WAV_RN30001.wav'] == 6
+    background = dataset.background()
+    assert background['train/LIFECLEF2015_BIRDAMAZON_XC_WAV_RN2101.wav'] == [2, 5]
+    assert background['train/LIFECLEF2014_BIRDAMAZON_XC_WAV_RN11.wav'] == []
+    assert dataset.edition_classes('train/LIFECLEF2014_x_RN1.wav').tolist() == [0, 1, 3]
+    assert dataset.edition_classes('train/LIFECLEF2017_x_RN1.wav').tolist() == [2, 3, 5, 6]
+    assert dataset.edition_classes('test/LIFECLEF2018_x_RN1.wav') is None
+    assert dataset.edition_classes('x2014.wav') is None
+
+
+def test_unknown_dataset_names_the_cure(tmp_path):
+    with pytest.raises(Problem, match='no dataset.*prepare_birdclef.sh'):
+        Dataset(tmp_path / 'none')
+    with pytest.raises(Problem, match='no dataset'):
+        Dataset('no_such_name')
+
+
+def test_data_and_scores_need_no_torch():
+    script = (
+        'import importlib, pkgutil, sys, birdsong.data, birdsong.scores, eval, blender, submit_csv\n'
+        'for package in birdsong.data, birdsong.scores:\n'
+        '    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):\n'
+        '        importlib.import_module(module.name)\n'
+        'sys.exit("torch" in sys.modules)'
+    )
+    subprocess.run([sys.executable, '-c', script], cwd=config.EXPERIMENTS, check=True)
