@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole main job on synthetic recordings: generate, prepare, train, predict, evaluate, blend, submit.
+# The complete workflow on synthetic recordings: generate, prepare, train, predict, evaluate, blend, submit.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/results.sh"
@@ -10,9 +10,9 @@ GENERATE=()
 usage() {
     cat <<'END'
 Usage: demo.sh [OPTIONS] [-- OPTIONS OF datasets/demo/generate.py]
-Runs everything once, from raw recordings to submissions, on a synthetic dataset with small networks: some minutes on
-2 cores. Started again, it does only what is missing.
-  --dataset NAME       what to call the dataset (demo)
+Runs the complete workflow, from raw recordings to submissions, on a synthetic dataset with small networks, in some
+minutes on 2 cores. When started again, it makes only what is missing.
+  --dataset NAME       name of the dataset (demo)
   --models FILE        table of models (experiments/demo.tsv)
   --var KEY=VALUE, --vars FILE    settings for all models (repeatable)
   --device DEVICE, --amp          as for train.py
@@ -27,7 +27,7 @@ own_option() {
 
 step() { printf '\n== %d:%02d  %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$*" >&2; }
 
-# The metrics of all models, the ensemble's, and where the submissions are.
+# Prints the metrics of all models and of the ensemble, and where the submissions are.
 summary() {
     local metrics=$1 submitted=$2 out=experiments/$DATASET
     cat <<END
@@ -39,7 +39,7 @@ Submissions:
 $(cd "$ROOT" && wc -l "$out"/submissions/*/*.csv | awk '$2 != "total" { printf "  %-48s %6d lines\n", $2, $1 }')
 Weights of the ensemble: $out/ensembles/blend.tsv
 
-Next, the real thing (see README.md for sizes and hours):
+Next, the real dataset (see README.md for sizes and durations):
   ./prepare_birdclef.sh FOLDER_OF_THE_ARCHIVES
   ./experiments/train_all.sh --device cuda     # once on every GPU
   ./experiments/train_all.sh --status
@@ -47,7 +47,7 @@ Next, the real thing (see README.md for sizes and hours):
 END
 }
 
-# Mean reciprocal rank of a guess among all classes.
+# Prints the expected MAP of random scores: the mean reciprocal rank of one class among all.
 chance() { awk 'END { for (i = 1; i <= NR; i++) sum += 1 / i; printf "%.2f", sum / NR }' "../datasets/$DATASET/labels/labelset"; }
 
 main() {
@@ -60,7 +60,7 @@ main() {
     predictions=("${predictions[@]/%/.pred.npz}")
     weights=$DATASET/ensembles/blend.tsv source=../datasets/$DATASET/source common=(--dataset "$DATASET" --models "$MODELS")
     if [[ ! -e $source ]]; then
-        step 'Generating recordings as the organisers of BirdCLEF ship theirs'
+        step 'Generating recordings in the layout of the BirdCLEF archives'
         mkdir -p "${source%/*}"
         run_child "$PYTHON" ../datasets/demo/generate.py "${GENERATE[@]}" "$source"
     fi
@@ -72,7 +72,7 @@ main() {
     metrics=$(./eval_all.sh --dataset "$DATASET")
     printf '%s\n' "$metrics"
     if [[ ! -e $weights ]]; then
-        step 'Looking for the best weights of an ensemble'
+        step 'Searching for the best weights of an ensemble'
         run_child "$PYTHON" blender.py --dataset "$DATASET" --labelfile-background bg.tsv --strategy hyperopt --patience 300 \
             --output "$weights" "${predictions[@]}"
     fi

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Prints the figures of all models on the validation list, or of those named.
+# Prints the metrics of all models on the validation list, or of those named.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 usage() {
     cat <<'END'
 Usage: eval_all.sh [OPTIONS] [FILE...]
-Prints the figures on the validation list of all models in experiments/NAME/, or of FILEs: models, their .npz, .npz.vars
-or prediction files. Models without predictions are named; predict_missing.sh makes these.
-  --dataset NAME       data set in datasets/, whose models are in experiments/NAME/ (birdclef)
+Prints metrics on the validation list for all models in experiments/NAME/, or for FILEs: names of models, or their .npz,
+.npz.vars or prediction files. Models without predictions are reported; predict_missing.sh makes predictions.
+  --dataset NAME       dataset in datasets/, whose models are in experiments/NAME/ (birdclef)
 Example: ./eval_all.sh --dataset birdclef birdclef/meta*.npz.vars
 END
 }
 
-# Also what the shell has matched to files: relative to where the user is.
+# Adds a FILE, which may be relative to the user's folder, as patterns of the shell are.
 own_option() {
     [[ $1 != -* ]] || return 1
     NAMES+=("$(absolute "$1")")
@@ -42,7 +42,7 @@ main() {
             run_child "$PYTHON" eval.py --dataset "$DATASET" "${background[@]}" "$file" || failed=$((failed + 1))
         fi
     done
-    ((failed == 0)) || die "$failed of ${#NAMES[@]} without figures, see above"
+    ((failed == 0)) || die "$failed of ${#NAMES[@]} without metrics, see above"
 }
 
 main "$@"

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Print which prediction files do not have all recordings of file lists, one per line: version, tab, file.
+"""Print which prediction files are missing recordings of file lists, one per line: version, tab, file.
 
-The version is the file's inode and time of modification, as claim.sh --replace takes it. Files that do not exist or
-cannot be read are not printed: eval.py says what is wrong with them.
+The version is the file's inode and time of modification, as claim.sh --replace expects it. Files that do not exist or
+cannot be read are not printed; eval.py says what is wrong with them.
 """
 
 from birdsong import program  # isort: skip
@@ -13,14 +13,14 @@ from birdsong.files import Problem, load_npz, read_lines
 
 
 def version(filename: str) -> str:
-    """Text that tells a file from those that replace it, the same as that of stat -c %i-%.9Y."""
+    """Text that changes when a file is replaced; the same as that of stat -c %i-%.9Y."""
     status = os.stat(filename)
     return f'{status.st_ino}-{status.st_mtime_ns // 10**9}.{status.st_mtime_ns % 10**9:09d}'
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('lists', metavar='FOLDER/A,B', help='file lists, in one folder')
+    parser.add_argument('lists', metavar='FOLDER/A,B', help='file lists in one folder')
     parser.add_argument('files', metavar='FILE', nargs='*', help='prediction files')
     options = parser.parse_args()
     folder, names = os.path.split(options.lists)

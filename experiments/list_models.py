@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
-"""List for the drivers what to run, one line per model, teachers first: name, kind (audio or meta), teachers (or -), and
-the arguments of train.py, of predict.py for whole recordings, and of predict.py for soundscapes; separated by tabs.
+"""Print what the drivers run, one tab-separated line per model, teachers first.
+
+The fields are name, kind (audio or meta), teachers (or -), and the arguments of train.py, of predict.py for whole
+recordings, and of predict.py for soundscapes.
 """
 
 from birdsong import program  # isort: skip
@@ -9,14 +11,14 @@ import argparse
 from birdsong import model_table
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('names', metavar='MODEL', nargs='*', help='models of the table (default: all)')
     parser.add_argument('--models', metavar='FILE', help=f'the table (default: {model_table.TABLE})')
     parser.add_argument(
         '--found',
         action='store_true',
-        help='also the models in experiments/NAME/ that no table names; '
+        help='also the models in experiments/NAME/ that are not in the table; '
         'without --models, only the models in that folder if there are any',
     )
     parser.add_argument('--dataset', metavar='NAME', default='birdclef', help='dataset (default: %(default)s)')
@@ -25,24 +27,17 @@ def main():
     if options.found:
         models = model_table.choose(options.models, options.dataset, options.names, all_found=True)
     else:
-        models = model_table.read_table(options.models or model_table.TABLE, options.dataset)
-        models = {
-            name: models[name]
-            for name in model_table.in_order(models, options.names, options.models or model_table.TABLE)
-        }
+        table = options.models or model_table.TABLE
+        models = model_table.read_table(table, options.dataset)
+        models = {name: models[name] for name in model_table.in_order(models, options.names, table)}
     for name, model in models.items():
-        print(
-            '\t'.join(
-                (
-                    name,
-                    model_table.kind(model),
-                    ' '.join(model_table.teachers_of(model)) or '-',
-                    ' '.join(model_table.train_arguments(model, options.dataset)),
-                    ' '.join(model_table.predict_arguments(model, options.dataset)),
-                    ' '.join(model_table.predict_arguments(model, options.dataset, soundscapes=True)),
-                )
-            )
+        arguments = (
+            model_table.teachers_of(model) or ['-'],
+            model_table.train_arguments(model, options.dataset),
+            model_table.predict_arguments(model, options.dataset),
+            model_table.predict_arguments(model, options.dataset, soundscapes=True),
         )
+        print(name, model_table.kind(model), *map(' '.join, arguments), sep='\t')
 
 
 if __name__ == '__main__':

@@ -101,6 +101,11 @@ claimed() {
     return "$status"
 }
 
+# After look_up_claim: whether another driver has failed to make file $1 since this driver started, if STARTED says when.
+failed_elsewhere() {
+    ((CLAIM == FAILED)) && [[ -n ${STARTED:-} && -e ${1%.npz}.log && $(stat -c %.9Y "${1%.npz}.log") > $STARTED ]]
+}
+
 # Makes FILE of a model unless it is in place or someone else is making it: `make_result MODEL FILE WHAT COMMAND...`.
 # Sets OUTCOME to `in place`, `made`, `held` (elsewhere) or `failed`, and for the last two REASON. Never fails.
 # shellcheck disable=SC2034  # the drivers read OUTCOME
@@ -111,6 +116,10 @@ make_result() {
     look_up_claim "$2"
     if ((CLAIM == HELD)); then
         OUTCOME=held REASON="$3 is running ($WHO)"
+        return 0
+    fi
+    if failed_elsewhere "$2"; then
+        OUTCOME=failed REASON="$3 failed just now in another driver, see experiments/${2%.npz}.log"
         return 0
     fi
     log "$1: $3"

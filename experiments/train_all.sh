@@ -57,22 +57,16 @@ set_state() {
     SAID[$1]=$3
 }
 
-# Whether another driver has failed to train model $1 since this driver started.
-failed_elsewhere() {
-    [[ -e $DATASET/$1.npz.lock && -e $DATASET/$1.log && $(stat -c %.9Y "$DATASET/$1.log") > $STARTED ]] || return 1
-    look_up_claim "$DATASET/$1.npz"
-    ((CLAIM == FAILED))
-}
-
-# Whether model $1 can be trained now: its teachers are trained, and it did not fail in another driver.
+# Whether the teachers of model $1 are trained; says why not.
 ready() {
     local teacher file
     for teacher in ${TEACHERS[$1]}; do
         file=$DATASET/$teacher.npz
         [[ ! -e $file ]] || continue
-        if [[ ${STATE[$teacher]:-} == failed ]] || failed_elsewhere "$teacher"; then
+        look_up_claim "$file"
+        if [[ ${STATE[$teacher]:-} == failed ]] || failed_elsewhere "$file"; then
             set_state "$1" failed "skipped: its teacher $teacher failed"
-        elif look_up_claim "$file"; ((CLAIM == HELD || CLAIM == PUBLISHED)); then
+        elif ((CLAIM == HELD || CLAIM == PUBLISHED)); then
             set_state "$1" waiting "waiting for $teacher ($WHO)"
         elif [[ ${STATE[$teacher]:-} =~ ^(skipped|waiting)$ ]]; then
             set_state "$1" waiting "waiting for $teacher"
@@ -83,9 +77,6 @@ ready() {
         fi
         return 1
     done
-    failed_elsewhere "$1" || return 0
-    set_state "$1" failed "skipped: failed just now in another driver, see experiments/$DATASET/$1.log"
-    return 1
 }
 
 # Makes something for model $1 by a command (make_model or make_predictions). Fails if it is not there afterwards.

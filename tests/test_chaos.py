@@ -7,9 +7,9 @@ import sys
 import time
 
 import pytest
-from stress import servers
 
 from helpers import ROOT, calls, gate, models_of
+from stress import servers
 
 TRAIN = 'experiments/train_all.sh', '--dataset', 'tiny', '--models', 'experiments/table.tsv'
 
@@ -37,7 +37,7 @@ def test_killed_processes_and_a_full_disk_change_no_byte_of_the_results(tmp_path
 
 
 @pytest.mark.slow
-def test_servers_that_die_and_sleep_lose_and_mix_nothing():
+def test_servers_that_die_or_are_suspended_lose_and_mix_nothing():
     if why := servers.obstacle():
         pytest.skip(why)
     assert stress('servers.py', '--models=8', '--servers=2', '--drivers=1', '--events=4').returncode == 0
@@ -45,7 +45,7 @@ def test_servers_that_die_and_sleep_lose_and_mix_nothing():
 
 @pytest.fixture
 def boot(project, tmp_path):
-    """Starts a driver on a server of its own: boot(name, driver's arguments..., ahead=clock); its words: server.said()."""
+    """Starts a driver on its own server: boot(name, driver's arguments..., ahead=clock); output: server.said()."""
     if why := servers.obstacle():
         pytest.skip(why)
     clock, booted = servers.build_clock(tmp_path), []
@@ -92,11 +92,12 @@ def end(server):
 
 
 @pytest.mark.parametrize('ahead', [3600, -3600])
-def test_clocks_an_hour_apart_change_nothing(project, boot, ahead):
+def test_clocks_that_differ_by_an_hour_change_nothing(project, boot, ahead):
     first = begin(project, boot, 'first', ahead=ahead, CLAIM_BEAT='0.1')
     said = end(boot('second', 'plain'))
     owner = re.search(
-        r'skipped: training is running \(held by first \(process \d+\) since (\S+ \S+ \S+), last sign of life \d s ago\)',
+        r'skipped: training is running \(held by first \(process \d+\) since (\S+ \S+ \S+), '
+        r'last sign of life \d s ago\)',
         said,
     )
     assert owner, said
@@ -107,7 +108,7 @@ def test_clocks_an_hour_apart_change_nothing(project, boot, ahead):
     assert calls(project) == ['plain'] and models_of(project) == ['plain.npz']
 
 
-def test_server_that_never_comes_back_holds_its_claim_for_the_lease(project, boot):
+def test_dead_server_holds_its_claim_until_the_lease_ends(project, boot):
     first = begin(project, boot, 'first', ahead=3600)
     # While this is open, no other server's process namespace gets the same number.
     with open(f'/proc/{max(first.processes())}/ns/pid'):
@@ -120,14 +121,14 @@ def test_server_that_never_comes_back_holds_its_claim_for_the_lease(project, boo
     assert calls(project) == ['plain', 'plain'] and models_of(project) == ['plain.npz']
 
 
-def test_claim_of_a_server_that_never_comes_back_can_be_released_before(project, boot):
+def test_claim_of_a_dead_server_can_be_released_before_the_lease_ends(project, boot):
     begin(project, boot, 'first').die()
     assert 'released' in end(boot('second', '--release', 'plain', '--force'))
     assert 'plain: going on' in end(boot('second', 'plain'))
     assert calls(project) == ['plain', 'plain'] and models_of(project) == ['plain.npz']
 
 
-def test_server_that_sleeps_beyond_the_lease_finds_its_work_done(project, boot):
+def test_server_that_is_suspended_beyond_the_lease_finds_its_work_done(project, boot):
     first = begin(project, boot, 'first', CLAIM_BEAT='0.1')
     first.suspend()
     let_lease_pass(project)

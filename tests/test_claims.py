@@ -1,4 +1,4 @@
-"""The claims (experiments/claim.sh): who may make a result, what becomes of it, whatever dies."""
+"""The claims (experiments/claim.sh): who may make a result, and how it is published whatever process dies."""
 
 import os
 import pathlib
@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 CLAIM = ROOT / 'experiments' / 'claim.sh'
 STRESS = ROOT / 'tests' / 'stress'
 HELD, FREE, STALE, FAILED, FINISHED, PUBLISHED = 0, 1, 3, 4, 5, 6
-# Leaves model x and a companion, tells which attempt made both, and that it ran.
+# Leaves model x and a second file; both contain which attempt made them, and the file ran that it ran.
 MAKE = 'echo "$0" >> ran; echo "$0" > "$CLAIM_WORK/x.npz"; echo "$0" > "$CLAIM_WORK/x.npz.vars"'
 
 
@@ -72,7 +72,7 @@ class Place:
         return dict(line.split(': ', 1) for line in text.splitlines())
 
     def forge(self, age=0, number=1, **changes):
-        """A claim as another would have left it: of another machine, unless `changes` say otherwise, silent for `age` seconds."""
+        """A claim of another machine, unless `changes` say otherwise, with a beat `age` seconds ago."""
         folder = self.lock / str(number)
         folder.mkdir(parents=True, exist_ok=True)
         owner = dict(
@@ -141,7 +141,7 @@ def watcher_of(process):
     found = []
 
     def find():
-        children = pathlib.Path('/proc/%d/task/%d/children' % (process.pid, process.pid)).read_text().split()
+        children = pathlib.Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
         found.extend(int(p) for p in children if b'--watch' in pathlib.Path(f'/proc/{p}/cmdline').read_bytes())
         return found
 
@@ -152,7 +152,7 @@ def watcher_of(process):
 # -- results --
 
 
-def test_result_and_companions_are_published_and_the_lock_goes(place):
+def test_all_files_of_an_attempt_are_published_and_the_lock_is_removed(place):
     assert place.claim(MAKE, 'a').returncode == 0
     assert place.visible() == ['x.npz', 'x.npz.vars']
     assert not [p for p in place.path.iterdir() if p.name.startswith('.')]
@@ -173,7 +173,7 @@ def test_names_with_blanks_and_other_folders(place):
     assert [p.name for p in (place.path / 'a folder').iterdir()] == ['a model.npz']
 
 
-def test_failure_keeps_the_log_beside_and_the_state_for_the_next(place):
+def test_failed_attempt_leaves_its_log_and_its_state_for_the_next(place):
     failed = place.claim('echo why > "$CLAIM_WORK/x.log"; echo 1 > "$CLAIM_WORK/x.state"; exit 7')
     assert failed.returncode == 7
     assert place.visible() == ['x.log', 'x.npz.lock']
@@ -197,10 +197,10 @@ def test_unfinished_and_hidden_files_are_not_published(place):
     assert place.visible() == ['x.npz', 'x.npz.vars']
 
 
-def test_what_a_command_leaves_running_is_ended(place):
+def test_processes_that_a_command_leaves_running_are_killed(place):
     assert place.claim(MAKE + '; setsid sleep 1000 & echo $! > left', 'a').returncode == 0
     left = int((place.path / 'left').read_text())
-    assert not os.path.exists('/proc/%d/fd/0' % left)
+    assert not os.path.exists(f'/proc/{left}/fd/0')
 
 
 # -- holders --
@@ -213,13 +213,13 @@ def test_second_caller_is_told_who_holds(place):
     code, words = place.status()
     assert code == HELD
     for text in (second.error, words):
-        assert re.search(r'held by \S+ \(process %d, GPU 3, Slurm job 17\) since \d{4}-' % holder.pid, text)
+        assert re.search(rf'held by \S+ \(process {holder.pid}, GPU 3, Slurm job 17\) since \d{{4}}-', text)
     owner = place.owner()
     assert owner['boot'] == pathlib.Path('/proc/sys/kernel/random/boot_id').read_text().strip()
-    assert owner['start'] == pathlib.Path('/proc/%d/stat' % holder.pid).read_text().rsplit(') ', 1)[1].split()[19]
+    assert owner['start'] == pathlib.Path(f'/proc/{holder.pid}/stat').read_text().rsplit(') ', 1)[1].split()[19]
 
 
-def test_of_many_that_start_at_once_one_runs(place):
+def test_only_one_of_many_simultaneous_callers_runs(place):
     processes = [place.start(MAKE + '; read -r < up', str(i)) for i in range(8)]
     wait_until(lambda: sum(p.poll() is not None for p in processes) + len(place.ran()) == 8)
     assert len(place.ran()) == 1
@@ -235,14 +235,14 @@ def test_signals_let_the_command_save_and_release_at_once(place, kind):
     watcher = watcher_of(holder)
     holder.send_signal(kind)
     assert holder.wait(timeout=30) == -kind  # which a shell calls 130, 143, 129
-    assert not processes_with(token) and not os.path.exists('/proc/%d/fd/0' % watcher)
+    assert not processes_with(token) and not os.path.exists(f'/proc/{watcher}/fd/0')
     code, words = place.status()
     assert code == FREE and 'interrupted' in words
     assert place.claim('mv "$CLAIM_WORK/x.state" "$CLAIM_WORK/x.npz"').returncode == 0
     assert (place.path / 'x.npz').read_text() == '5\n'
 
 
-def test_hangup_under_nohup_stops_nothing(place):
+def test_hangup_under_nohup_is_ignored(place):
     holder, _ = place.begin('echo > up; read -r < up; ' + MAKE, 'a', under=('env', '--ignore-signal=HUP'))
     for pid in (holder.pid, watcher_of(holder)):
         os.kill(pid, signal.SIGHUP)
@@ -267,13 +267,13 @@ def test_ctrl_c_before_the_command_begins_frees_the_claim(place, command, where)
 
 
 @pytest.mark.parametrize('command,where', [('sync', 'work'), ('mv', 'succeeded'), ('mv', 'x.npz$'), ('rm', 'old')])
-def test_ctrl_c_while_publishing_stops_nothing(place, command, where):
+def test_ctrl_c_while_publishing_is_ignored(place, command, where):
     made = place.claim(MAKE, 'a', WHERE=where, **place.shim(command, CTRL_C))
     assert (made.returncode, made.error) == (0, '')
     assert place.visible() == ['x.npz', 'x.npz.vars']
 
 
-def test_command_whose_output_nobody_reads_any_more_has_not_failed(place):
+def test_command_that_ends_because_nobody_reads_its_output_is_not_a_failure(place):
     assert place.claim('echo 1 > "$CLAIM_WORK/x.state"; kill -PIPE $$').returncode == 141
     code, words = place.status()
     assert code == FREE and 'nobody read its output' in words
@@ -312,7 +312,7 @@ def test_second_signal_ends_a_command_that_ignores_the_first(place):
     assert place.status()[0] == FREE
 
 
-def test_killed_supervisor_takes_everything_down_and_frees_the_claim(place):
+def test_killed_supervisor_ends_all_processes_and_frees_the_claim(place):
     holder, token = place.begin('setsid sleep 1000 & setsid sleep 1000 & echo $CLAIM_TOKEN > up; wait')
     assert len(processes_with(token)) == 3
     holder.kill()
@@ -322,7 +322,7 @@ def test_killed_supervisor_takes_everything_down_and_frees_the_claim(place):
     assert place.claim(MAKE, 'b').returncode == 0
 
 
-def test_processes_that_outlive_supervisor_and_watcher_are_ended_before_a_take_over(place):
+def test_processes_that_outlive_supervisor_and_watcher_are_killed_before_a_takeover(place):
     holder, token = place.begin('echo 3 > "$CLAIM_WORK/x.state"; setsid sleep 1000 & echo $CLAIM_TOKEN > up; wait')
     os.kill(watcher_of(holder), signal.SIGKILL)
     holder.kill()
@@ -355,7 +355,7 @@ def forge_dead_here(place, **changes):
     )
 
 
-def test_token_in_an_owner_file_ends_no_processes_of_other_claims(place):
+def test_forged_token_in_an_owner_file_kills_no_processes_of_other_claims(place):
     (place.path / 'other').mkdir()
     other, token = place.begin(
         'echo $CLAIM_TOKEN > up; read -r < up; touch "$CLAIM_WORK/x.npz"', lock='other/x.npz.lock'
@@ -385,7 +385,7 @@ def test_crafted_owner_file_runs_nothing_and_is_held_until_the_lease_ends(place,
     assert not (place.path / 'touched').exists()
 
 
-def test_claim_in_a_claim_falls_with_it(place):
+def test_nested_claim_ends_with_the_outer_one(place):
     inner = '"$0" y.npz.lock -- bash -c "setsid sleep 1000 & echo \\$CLAIM_TOKEN > up; wait"'
     holder, token = place.begin(inner, str(CLAIM))
     assert processes_with(token)
@@ -397,7 +397,7 @@ def test_claim_in_a_claim_falls_with_it(place):
 # -- stale claims --
 
 
-def test_holder_here_is_stale_when_its_process_is_gone_even_if_the_number_is_in_use(place):
+def test_claim_on_this_machine_is_stale_when_its_process_is_gone_even_if_the_pid_is_reused(place):
     boot = pathlib.Path('/proc/sys/kernel/random/boot_id').read_text().strip()
     place.forge(boot=boot, process=os.getpid(), start=1)
     assert place.status()[0] == STALE
@@ -408,7 +408,7 @@ def test_holder_here_is_stale_when_its_process_is_gone_even_if_the_number_is_in_
 
 
 @pytest.mark.parametrize('changes', [{}, {'namespace': 'pid:[1]'}, {'user': 12345}])
-def test_holder_that_cannot_be_seen_is_stale_after_the_lease(place, changes):
+def test_claim_of_another_machine_is_stale_after_the_lease(place, changes):
     boot = pathlib.Path('/proc/sys/kernel/random/boot_id').read_text().strip()
     if changes:
         changes['boot'] = boot
@@ -430,7 +430,7 @@ def test_only_the_file_servers_clock_counts(place, ahead):
     # A server whose clock differs by an hour stamps whatever is touched.
     env = place.shim(
         'touch',
-        '"$real" "$@" && for f; do [[ $f == -* ]] || "$real" -c -d "@$(($(date +%%s) + %d))" "$f"; done' % ahead,
+        f'"$real" "$@" && for f; do [[ $f == -* ]] || "$real" -c -d "@$(($(date +%s) + {ahead}))" "$f"; done',
     )
     place.forge(age=500 - ahead)
     assert place.status(**env)[0] == HELD
@@ -440,7 +440,7 @@ def test_only_the_file_servers_clock_counts(place, ahead):
     assert place.claim(MAKE, 'b', **env).returncode == 0
 
 
-def test_holder_whose_sign_of_life_lies_in_the_future_is_stale_one_lease_after_someone_saw_it(place):
+def test_claim_with_a_beat_in_the_future_is_stale_one_lease_after_someone_saw_it(place):
     place.forge(age=-(10**6))
     beat = place.lock / '1' / 'beat'
     code, words = place.status()
@@ -483,7 +483,7 @@ def test_claim_whose_owner_is_not_written_yet_or_damaged_is_held_until_the_lease
     assert place.claim(MAKE, 'b').returncode == 75
 
 
-def test_holder_that_sees_a_higher_number_stops_without_a_trace(place):
+def test_holder_that_sees_a_higher_number_stops_and_leaves_nothing(place):
     holder, token = place.begin(
         'echo no > "$CLAIM_WORK/x.log"; setsid sleep 1000 & echo $CLAIM_TOKEN > up; wait', CLAIM_BEAT='0.05'
     )
@@ -501,7 +501,7 @@ def test_holder_whose_lock_was_removed_stops(place):
     assert not processes_with(token)
 
 
-def test_suspended_holder_that_wakes_up_after_a_take_over_changes_nothing(place):
+def test_suspended_holder_that_resumes_after_a_takeover_changes_nothing(place):
     holder, token = place.begin('echo $CLAIM_TOKEN > up; read -r < up; ' + MAKE, 'sleeper', CLAIM_BEAT='0.05')
     everyone = [holder.pid, watcher_of(holder), *processes_with(token)]
     for pid in everyone:
@@ -571,7 +571,7 @@ def test_removed_result_is_made_again_even_if_its_lock_was_left(place):
 @pytest.mark.parametrize('when', ['before', 'after'])
 @pytest.mark.parametrize('command', ['mv', 'sync', 'rm'])
 def test_supervisor_killed_at_any_step_of_publishing(place, command, when):
-    # The shim kills claim.sh at its n-th call of the command; the watcher and the shim are killed as well, as a power cut would.
+    # The shim kills claim.sh at its n-th call of the command, and the watcher and itself, as a power cut would.
     kill = (
         'read -ra stat </proc/$$/stat; main=${stat[5]}; kill -KILL $main $(</proc/$main/task/$main/children) $PPID $$'
     )
@@ -587,10 +587,10 @@ def test_supervisor_killed_at_any_step_of_publishing(place, command, when):
     count = place.path / 'shims' / 'count'
     for n in range(1, 15):
         count.write_text(str(n))
-        killed = place.claim(MAKE, 'a%d' % n, COUNT=str(count), **env)
+        killed = place.claim(MAKE, f'a{n}', COUNT=str(count), **env)
         assert killed.returncode in (0, -signal.SIGKILL)
         assert not (place.path / 'x.npz').exists() or (place.path / 'x.npz.vars').exists()
-        assert place.claim(MAKE, 'b%d' % n).returncode == 0
+        assert place.claim(MAKE, f'b{n}').returncode == 0
         assert (place.path / 'x.npz').read_text() == (place.path / 'x.npz.vars').read_text()
         assert place.visible() == ['x.npz', 'x.npz.vars']
         if killed.returncode == 0:
@@ -613,7 +613,7 @@ def test_supervisor_killed_at_any_step_of_publishing(place, command, when):
         ('.old', 'Stale file handle'),
     ],
 )
-def test_rename_whose_answer_got_lost_or_that_a_rival_made_first_is_no_failure(place, step, answer):
+def test_rename_whose_answer_was_lost_or_that_a_rival_made_first_is_no_failure(place, step, answer):
     # As on NFS: the rename has happened, the answer is an error, and the file may still be seen where it was.
     env = place.shim(
         'mv',
@@ -629,11 +629,12 @@ def test_rename_whose_answer_got_lost_or_that_a_rival_made_first_is_no_failure(p
 
 
 @pytest.mark.parametrize('step', ['published', 'x.npz.vars', 'x.npz', '.old'])
-def test_rival_that_brings_the_publication_to_its_end_at_the_same_moment_is_no_failure(place, step):
+def test_rival_that_completes_the_publication_at_the_same_time_is_no_failure(place, step):
     # At its first step of this kind, a rival does all that is left, so that nothing of the lock is there any more.
     env = place.shim(
         'mv',
-        '''[[ ${@: -1} != *"$STEP" || -e rival ]] || { touch rival; PATH=$PATH "$CLAIM" x.npz.lock -- false 2> rival || exit; }
+        '''[[ ${@: -1} != *"$STEP" || -e rival ]] ||
+{ touch rival; PATH=$PATH "$CLAIM" x.npz.lock -- false 2> rival || exit; }
         exec "$real" "$@"''',
     )
     work = place.forge(age=650)
@@ -675,7 +676,7 @@ def test_result_that_cannot_be_moved_into_place_is_kept_and_published_later(plac
     assert (place.path / 'x.npz').read_text() == (place.path / 'x.npz.vars').read_text() == 'a\n'
 
 
-def test_what_an_attempt_left_is_kept_once(place):
+def test_only_one_copy_of_earlier_attempts_is_kept(place):
     for i in range(3):
         assert place.claim('echo >> "$CLAIM_WORK/x.state"; exit 9').returncode == 9
         assert [str(p.relative_to(place.lock)).split('/')[0] for p in place.lock.glob('*/*/x.state')] == [str(i + 1)]
@@ -683,7 +684,7 @@ def test_what_an_attempt_left_is_kept_once(place):
     assert not [p for p in place.lock.rglob('.*') if p.name != '.attempt']
 
 
-def test_copy_of_a_holder_that_may_live_on_elsewhere_is_kept_for_one_more_attempt(place):
+def test_copy_of_a_holder_that_may_still_run_elsewhere_is_kept_for_one_more_attempt(place):
     (place.forge(age=650) / 'x.state').write_text('far')
     assert place.claim('exit 9').returncode == 9
     assert sorted(p.parent.name for p in place.lock.glob('*/work.*')) == ['1', '2']
@@ -691,7 +692,7 @@ def test_copy_of_a_holder_that_may_live_on_elsewhere_is_kept_for_one_more_attemp
     assert sorted(p.parent.name for p in place.lock.glob('*/work.*')) == ['3']
 
 
-def test_half_copied_attempt_is_not_resumed_and_old_copies_go(place):
+def test_half_copied_attempt_is_not_resumed_and_old_copies_are_removed(place):
     for number, step in ((1, 'one'), (2, 'two'), (3, 'three')):
         (place.forge(number=number, age=10**4) / 'x.state').write_text(step)
     (place.lock / '4').mkdir()
@@ -742,7 +743,7 @@ def test_full_disk_while_claiming(place, disk):
     assert place.claim(MAKE, 'a', lock='disk/x.npz.lock').returncode == 0
 
 
-def test_full_disk_while_beginning_keeps_the_state(place, disk):
+def test_full_disk_at_the_start_of_an_attempt_keeps_the_state(place, disk):
     assert (
         place.claim('head -c 40000 /dev/zero > "$CLAIM_WORK/x.state"; exit 9', lock='disk/x.npz.lock').returncode == 9
     )
@@ -759,7 +760,7 @@ def test_full_disk_while_beginning_keeps_the_state(place, disk):
     assert (disk / 'x.npz').stat().st_size == 40000
 
 
-def test_full_disk_does_not_keep_a_finished_result_from_being_published(place, disk):
+def test_finished_result_is_published_even_if_the_disk_is_full(place, disk):
     result = place.claim(
         'echo 1 > "$CLAIM_WORK/x.npz"; head -c 200000 /dev/zero > disk/filler; true', lock='disk/x.npz.lock'
     )
@@ -858,7 +859,7 @@ def test_release_of_nothing(place):
     assert place.status() == (FREE, 'free')
 
 
-def test_folder_of_the_running_attempt_is_told(place):
+def test_folder_of_the_running_attempt_is_printed(place):
     holder, work = place.begin('echo "$CLAIM_WORK" > up; sleep 1000')
     assert place.ask('--work', 'x.npz.lock').stdout.strip() == work
 
@@ -875,17 +876,17 @@ def test_rush_on_a_stale_claim_has_one_winner():
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_the_rush_shows_what_common_locks_do():
+def test_the_rush_detects_two_winners_with_a_common_lock():
     result = stress('breakrace.py', '--rounds', '3', '--workers', '8', '--without-protocol')
     assert result.returncode == 1 and 'winners' in result.stdout, result.stdout + result.stderr
 
 
-def test_killed_workers_lose_mix_and_overlap_nothing():
+def test_killed_workers_lose_no_jobs_mix_no_files_and_never_overlap():
     result = stress('workers.py', '--workers', '8', '--jobs', '16', '--kills', '10', '--every', '0.2', '--step', '0.1')
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_workers_without_claims_are_seen_to_overlap():
+def test_overlaps_of_workers_without_claims_are_detected():
     result = stress(
         'workers.py',
         '--workers',
@@ -903,13 +904,13 @@ def test_workers_without_claims_are_seen_to_overlap():
     assert result.returncode == 1 and ' 0 overlaps' not in result.stdout, result.stdout + result.stderr
 
 
-def test_the_version_of_a_result_that_is_named_is_replaced_and_no_other(place):
+def test_only_the_named_version_of_a_result_is_replaced(place):
     def replace(version, script, *args):
         return place.ask('--replace', version, 'x.npz.lock', '--', 'bash', '-c', script, *args)
 
     assert place.claim(MAKE, 'first').returncode == 0
     status = (place.path / 'x.npz').stat()
-    version = '%d-%d.%09d' % (status.st_ino, status.st_mtime_ns // 10**9, status.st_mtime_ns % 10**9)
+    version = f'{status.st_ino}-{status.st_mtime_ns // 10**9}.{status.st_mtime_ns % 10**9:09d}'
     failed = replace(version, 'exit 3')
     assert failed.returncode == 3, failed.stderr
     # the next attempt is handed what the failed one was, whether it names the version or not

@@ -32,7 +32,7 @@ TINY = [
 MODELS = ['cnn', 'resnet_att4', 'cnn_ban1', 'meta', 'cnn_meta_pretrained']
 
 
-def test_demo_makes_submissions_and_says_how_it_went(checkout):
+def test_demo_makes_submissions_and_prints_metrics(checkout):
     result = checkout.run('experiments/demo.sh', *TINY, timeout=1200)
     assert result.returncode == 0, result.output[-4000:]
     folder = checkout.experiments / 'tiny'

@@ -1,4 +1,4 @@
-"""The drivers, with stand-ins for train.py and predict.py (tests/standins): what is run, in which order, and how it ends."""
+"""The drivers, with stand-ins for train.py and predict.py: what they run, in which order, how they end."""
 
 import os
 import select
@@ -21,7 +21,7 @@ from helpers import (
 )
 
 
-def test_all_are_trained_teachers_first_and_predicted(project):
+def test_all_models_are_trained_after_their_teachers_and_predicted(project):
     result = train_all(project)
     assert result.returncode == 0, result.output
     assert sorted(calls(project)) == ['both', 'meta', 'plain', 'student']
@@ -36,9 +36,9 @@ def test_all_are_trained_teachers_first_and_predicted(project):
 
 
 def test_second_run_does_nothing_and_says_why(project):
-    train_all(project)
+    train_all(project, 'plain', 'meta')
     before = calls(project, 'train', 'predict')
-    result = train_all(project)
+    result = train_all(project, 'plain', 'meta')
     assert result.returncode == 0
     assert calls(project, 'train', 'predict') == before
     for name in before:
@@ -55,7 +55,7 @@ def test_single_models_and_extra_settings(project):
     assert 'epochs=3' not in predicted and '--device cpu' in predicted and '--split-pool' in predicted
 
 
-def test_failed_training_is_not_marked_done_predicts_nothing_and_stops_its_students_alone(project):
+def test_only_students_of_a_failed_model_are_skipped_and_the_next_run_trains_it(project):
     (project.experiments / 'FAIL').write_text('plain')
     result = train_all(project)
     assert result.returncode == 1
@@ -66,7 +66,7 @@ def test_failed_training_is_not_marked_done_predicts_nothing_and_stops_its_stude
     assert 'both: skipped: its teacher plain failed' in result.stderr
     log = (project.experiments / 'tiny' / 'plain.log').read_text().splitlines()
     assert 'failed with exit status 1: train.py: plain: the loss is not finite' in log[-1]
-    # Once the cause is gone, the same command goes on.
+    # After the cause is removed, the same command trains it.
     (project.experiments / 'FAIL').unlink()
     result = train_all(project)
     assert result.returncode == 0, result.output
@@ -74,21 +74,21 @@ def test_failed_training_is_not_marked_done_predicts_nothing_and_stops_its_stude
     assert 'not finite' in (project.experiments / 'tiny' / 'plain.log').read_text()
 
 
-def test_failed_prediction_shows_and_is_made_up_for(project):
+def test_failed_prediction_is_reported_and_made_by_the_next_run(project):
     (project.experiments / 'FAIL_PREDICT').write_text('plain')
-    result = train_all(project)
+    result = train_all(project, 'plain', 'student')
     assert result.returncode == 1
     assert 'plain: prediction of the validation list failed with exit status 1' in result.stderr
     assert not (project.experiments / 'tiny' / 'plain.pred.npz').exists()
     assert 'student.npz' in models_of(project)
     (project.experiments / 'FAIL_PREDICT').unlink()
-    assert train_all(project).returncode == 0
+    assert train_all(project, 'plain', 'student').returncode == 0
     assert calls(project).count('plain') == 1
     assert (project.experiments / 'tiny' / 'plain.pred.npz').exists()
 
 
 def test_drivers_side_by_side_never_train_the_same_model(project):
-    drivers = [start_training(project) for _ in range(4)]
+    drivers = [start_training(project) for _ in range(3)]
     for driver in drivers:
         _, stderr = driver.communicate(timeout=120)
         assert driver.returncode == 0, stderr
@@ -112,7 +112,7 @@ def test_student_waits_for_a_teacher_that_is_trained_elsewhere(project):
         process.communicate()
 
 
-def test_what_fails_in_one_driver_is_not_tried_again_by_another_beside_it(project):
+def test_failed_training_is_not_repeated_by_another_driver_that_was_running(project):
     gate(project, 'plain')
     (project.experiments / 'FAIL').write_text('plain')
     first = start_training(project, 'plain')
@@ -127,14 +127,14 @@ def test_what_fails_in_one_driver_is_not_tried_again_by_another_beside_it(projec
     first.communicate()
 
 
-def test_student_alone_says_what_is_missing(project):
+def test_student_without_its_teacher_says_what_is_missing(project):
     result = train_all(project, 'student')
     assert result.returncode == 1
     assert 'student: waiting for plain, which nobody trains' in result.stderr
     assert calls(project) == []
 
 
-def test_stopped_driver_takes_its_training_along_and_leaves_it_free(project):
+def test_stopped_driver_stops_its_training_and_frees_the_claim(project):
     gate(project, 'plain')
     driver = start_training(project, 'plain')
     wait_for(driver.stdout, 'plain: training')
@@ -151,7 +151,7 @@ def test_stopped_driver_takes_its_training_along_and_leaves_it_free(project):
 
 
 def test_missing_predictions_are_made_as_train_all_makes_them(project):
-    train_all(project)
+    train_all(project, 'plain', 'meta')
     made = {}
     for path in (project.experiments / 'tiny').glob('*.pred.npz'):
         made[path.name] = path.read_bytes()
@@ -166,7 +166,7 @@ def test_missing_predictions_are_made_as_train_all_makes_them(project):
     assert sorted(again) == sorted(lines * 2)
 
 
-def test_predict_missing_says_what_it_skips_and_fails_where_a_model_does(project):
+def test_predict_missing_reports_what_it_skips_and_what_fails(project):
     train_all(project, 'plain', 'meta')
     (project.experiments / 'tiny' / 'meta.pred.npz').unlink()
     (project.experiments / 'FAIL_PREDICT').write_text('meta')
@@ -200,7 +200,7 @@ def test_models_trained_by_hand_are_predicted_with_the_settings_for_their_kind(p
     assert 'predict_audio.vars --split-pool' in predicted['heard'] and 'predict_meta.vars' in predicted['date']
     assert 'plain: finished, skipped' in result.stderr and 'dummy_' not in result.stderr
     assert 'broken.npz.vars, line 1' in result.stderr and not (folder / 'broken.pred.npz').exists()
-    # a table adds those of its models that are not there, and leaves none of the others out
+    # with a table, its untrained models are reported, too
     (folder / 'date.pred.npz').unlink()
     result = project.run(
         'experiments/predict_missing.sh', '--dataset', 'tiny', '--models', project.experiments / 'table.tsv'
@@ -219,13 +219,13 @@ def test_a_failure_without_a_log_points_to_the_reason_and_not_to_a_log(project):
     assert not (project.experiments / 'tiny' / 'plain.log').exists()
 
 
-def test_theano_flags_are_answered_with_the_option_for_the_device(project):
+def test_theano_flags_are_reported_with_the_option_for_the_device(project):
     result = train_all(project, '--status', THEANO_FLAGS='device=cuda0,floatX=float32')
     assert result.returncode == 0 and '--device cuda:0' in result.stderr
     assert 'THEANO_FLAGS' not in train_all(project, '--status').stderr
 
 
-def test_eval_all_prints_a_line_a_model(project):
+def test_eval_all_prints_one_line_per_model(project):
     train_all(project)
     (project.experiments / 'tiny' / 'both.pred.npz').unlink()
     result = project.run('experiments/eval_all.sh', '--dataset', 'tiny')
@@ -234,15 +234,15 @@ def test_eval_all_prints_a_line_a_model(project):
     assert sorted(lines) == ['both', 'meta', 'plain', 'student']
     assert lines['plain'].startswith('MAP: ') and 'MAP-bg' in lines['plain']
     assert 'no predictions' in lines['both']
-    for spelling in ('plain', 'tiny/plain.npz', 'tiny/plain.npz.vars', 'tiny/plain.pred.npz'):
-        result = project.run('experiments/eval_all.sh', '--dataset', 'tiny', spelling, cwd=project.experiments)
-        assert result.returncode == 0, result.output
-        assert result.stdout.split(': ', 1)[1] == lines['plain'] + '\n'
+    spellings = 'plain', 'tiny/plain.npz', 'tiny/plain.npz.vars', 'tiny/plain.pred.npz'
+    result = project.run('experiments/eval_all.sh', '--dataset', 'tiny', *spellings, cwd=project.experiments)
+    assert result.returncode == 0, result.output
+    assert [line.split(': ', 1)[1] for line in result.stdout.splitlines()] == [lines['plain']] * 4
 
 
 @pytest.mark.parametrize('driver', ['train_all', 'predict_missing', 'eval_all', 'submit_all'])
 @pytest.mark.parametrize('arguments', [['--nonsense'], ['--dataset'], ['--dataset', '../up'], ['--dataset', 'vars']])
-def test_wrong_usage_ends_with_a_word_and_does_nothing(project, driver, arguments):
+def test_wrong_usage_prints_the_usage_and_does_nothing(project, driver, arguments):
     result = project.run(f'experiments/{driver}.sh', *arguments)
     assert result.returncode == 2
     assert 'Usage' in result.stderr
@@ -250,7 +250,7 @@ def test_wrong_usage_ends_with_a_word_and_does_nothing(project, driver, argument
 
 
 @pytest.mark.parametrize('driver', ['train_all', 'predict_missing', 'submit_all'])
-def test_unknown_names_and_data_sets_stop_before_any_work(project, driver):
+def test_unknown_models_and_datasets_stop_before_any_work(project, driver):
     script = f'experiments/{driver}.sh'
     for arguments, word in (
         (['--dataset', 'none', '--models', 'table.tsv'], 'not prepared'),
@@ -264,14 +264,14 @@ def test_unknown_names_and_data_sets_stop_before_any_work(project, driver):
     assert calls(project, 'train', 'predict', 'validate') == []
 
 
-def test_broken_data_set_stops_before_any_work(project):
+def test_broken_dataset_stops_before_any_work(project):
     (project.path / 'datasets' / 'validate.py').write_text('import sys; sys.exit("labels/fg.tsv is missing")\n')
     result = train_all(project)
     assert result.returncode == 1 and 'fg.tsv is missing' in result.stderr
     assert calls(project) == []
 
 
-def test_killed_look_at_the_environment_makes_no_other_one(project, tmp_path):
+def test_environment_is_not_created_if_the_check_of_the_active_one_is_killed(project, tmp_path):
     (tmp_path / 'bin').mkdir()
     (tmp_path / 'bin' / 'python').write_text('#!/bin/sh\nkill -KILL $$\n')
     (tmp_path / 'bin' / 'python').chmod(0o755)
@@ -280,14 +280,14 @@ def test_killed_look_at_the_environment_makes_no_other_one(project, tmp_path):
     assert not (project.path / '.venv').exists()
 
 
-def test_log_of_what_was_killed_ends_with_the_signal(project):
+def test_log_of_a_killed_training_ends_with_the_signal(project):
     (project.experiments / 'train.py').write_text('import os; print("epoch 1", flush=True); os.kill(os.getpid(), 9)')
     assert train_all(project, 'plain').returncode == 1
     log = (project.experiments / 'tiny' / 'plain.log').read_text().splitlines()
     assert log[-1].endswith('failed with exit status 137: ended by SIGKILL, after: epoch 1')
 
 
-# Driver -> the program during which Ctrl-C comes, and further arguments.
+# Driver -> the program that runs when Ctrl-C is pressed, and further arguments.
 INTERRUPTED = {
     'experiments/train_all.sh': [('experiments/train.py',), ('experiments/status.py', '--watch')],
     'experiments/predict_missing.sh': [('experiments/predict.py',)],
@@ -296,7 +296,7 @@ INTERRUPTED = {
     'experiments/demo.sh': [('experiments/eval.py',)],
     'prepare_birdclef.sh': [('datasets/birdclef/xml/collect.py', 'datasets')],
 }
-# Says that it is there, and waits for a signal.
+# Writes to the FIFO that it is there, and waits for a signal.
 WAITER = """#!/usr/bin/env python3
 import signal
 with open(%r, 'w') as f:
@@ -306,7 +306,7 @@ signal.pause()
 
 
 def interrupt(driver, program, project, number, *arguments):
-    """Starts a driver in a session of its own, as a terminal does, and sends a signal to all of it while `program` runs."""
+    """Start a driver in its own session, as a terminal does, and send a signal to all of it while `program` runs."""
     fifo = project.path / 'there'
     os.mkfifo(fifo)
     (project.path / program).write_text(WAITER % str(fifo))
@@ -336,7 +336,7 @@ def environment(pid):
     'driver, program, arguments',
     [(driver, program, arguments) for driver, cases in INTERRUPTED.items() for program, *arguments in cases],
 )
-def test_ctrl_c_ends_a_driver_and_all_it_has_started(project, driver, program, arguments):
+def test_ctrl_c_ends_a_driver_and_all_its_processes(project, driver, program, arguments):
     folder = project.experiments / 'tiny'
     write_ensembles(project)
     (project.path / 'datasets' / 'tiny' / 'source').mkdir()
@@ -370,9 +370,9 @@ def test_other_signals_end_a_driver_with_their_status(project, number, status):
     assert ended == status and 'Traceback' not in said and left == [], said
 
 
-def test_a_reader_that_goes_away_does_not_stop_a_training(project):
+def test_training_continues_if_nobody_reads_the_output_any_more(project):
     standin = project.experiments / 'train.py'
-    # More than the pipes take, so that the program itself would notice.
+    # More than the pipes can buffer, so that the program itself would notice.
     standin.write_text(standin.read_text().replace("print('%s: trained' % name", "print(4000 * ('x' * 99 + '\\n')"))
     gate(project, 'plain')
     driver = start_training(project, 'plain')
@@ -399,7 +399,7 @@ def test_closed_streams_do_not_stop_a_training(project):
     )
     assert result.returncode == 0
     log = (project.experiments / 'tiny' / 'plain.log').read_text()
-    # The log calls files what they become.
+    # In the log, files have the names under which they are published.
     assert 'plain: trained' in log and models_of(project) == ['plain.npz']
 
 
@@ -409,7 +409,7 @@ def test_a_folder_that_cannot_be_written_to_is_named(project):
     assert result.returncode == 1 and 'experiments/tiny: cannot be written to' in result.stderr.splitlines()[-1]
 
 
-def test_slurm_script_without_arguments_says_how_it_is_used(project):
+def test_slurm_script_without_arguments_prints_its_usage(project):
     result = project.run('experiments/slurm.sh')
     assert result.returncode == 2 and 'Usage: slurm.sh' in result.stderr
 
@@ -426,7 +426,7 @@ def submit(project, *arguments, **kwargs):
     )
 
 
-def test_submissions_are_made_of_all_ensembles(project):
+def test_all_ensembles_are_submitted_and_submitting_again_changes_nothing(project):
     write_ensembles(project)
     train_all(project, 'plain', 'meta')
     before = len(calls(project, 'predict'))
@@ -448,10 +448,10 @@ def test_submissions_are_made_of_all_ensembles(project):
             '00:00:10-00:00:15',
         ]
         assert (soundscapes / (run + '.val.csv')).read_text().startswith('8;')
-    # the filter of the run's options is in what is submitted: no cat in 2014
+    # the option --birdclef-filter applies to the submission: no cat in 2014
     best = [line.split(';')[1] for line in (mono / 'two.csv').read_text().splitlines() if line.endswith(';1')]
     assert best == ['bee', 'cat']
-    # the row of the metadata network counts for every segment
+    # the single row of the metadata network is added to every segment
     plain, meta = [
         predictions.load(soundscapes / 'parts' / (n + '.pred.npz'))[DRIVER_LISTS['soundscapes_test'][0]]
         for n in ('plain', 'meta')
@@ -459,18 +459,11 @@ def test_submissions_are_made_of_all_ensembles(project):
     assert plain.shape == (3, 3) and meta.shape == (1, 3)
     both = predictions.load(soundscapes / 'two.npz')[DRIVER_LISTS['soundscapes_test'][0]]
     np.testing.assert_allclose(both, (0.5 * plain + 2 * meta) / 2)
-
-
-def test_submitting_again_predicts_nothing_and_ends_with_the_same_bytes(project):
-    write_ensembles(project)
-    train_all(project, 'plain', 'meta')
-    submit(project)
-    folder = project.experiments / 'tiny' / 'submissions'
-    before = {path: path.read_bytes() for path in folder.rglob('*.*') if path.is_file()}
-    counted = len(calls(project, 'predict'))
+    # submitting again predicts nothing and writes the same bytes
+    files = {path: path.read_bytes() for path in mono.parent.rglob('*.*') if path.is_file()}
     assert submit(project, 'two').returncode == 0
-    assert len(calls(project, 'predict')) == counted
-    assert before == {path: path.read_bytes() for path in folder.rglob('*.*') if path.is_file()}
+    assert len(calls(project, 'predict')) == before + 4
+    assert files == {path: path.read_bytes() for path in mono.parent.rglob('*.*') if path.is_file()}
 
 
 def add_recordings(project):
@@ -485,7 +478,7 @@ def add_recordings(project):
 
 
 def reused(project):
-    """Recordings of the earlier predictions that predict.py was handed, for each call that was handed any."""
+    """Recordings of the earlier predictions that were passed to predict.py, one list per call that got any."""
     return [
         line.split()[2:]
         for line in (project.experiments / 'CALLS').read_text().splitlines()
@@ -496,11 +489,11 @@ def reused(project):
 def test_recordings_added_after_the_submission_are_predicted_and_earlier_predictions_reused(project):
     write_ensembles(project)
     train_all(project, 'plain')
-    assert submit(project, 'one').returncode == 0
+    assert submit(project, '--member', 'plain', 'one').returncode == 0
     lists = add_recordings(project)
     (project.experiments / 'FAIL_PREDICT').write_text('plain')
-    assert submit(project, 'one').returncode == 1
-    # an attempt that fails, or is killed, hands the earlier predictions on to the next
+    assert submit(project, '--member', 'plain', 'one').returncode == 1
+    # an attempt that fails or is killed passes the earlier predictions on to the next one
     (project.experiments / 'FAIL_PREDICT').unlink()
     result = submit(project, 'one')
     assert result.returncode == 0, result.output
@@ -518,7 +511,7 @@ def test_recordings_added_after_the_submission_are_predicted_and_earlier_predict
         (project.experiments / 'tiny').rglob('old')
     )
     count = len(calls(project, 'predict'))
-    assert submit(project, 'one').returncode == 0 and len(calls(project, 'predict')) == count
+    assert submit(project, '--member', 'plain', 'one').returncode == 0 and len(calls(project, 'predict')) == count
 
 
 @pytest.mark.parametrize('driver', ['train_all', 'predict_missing'])
@@ -565,7 +558,7 @@ def test_lists_without_labels_are_predicted_and_submitted(project):
     ]
 
 
-def test_submission_fails_where_a_member_does_and_makes_the_others(project):
+def test_submission_fails_if_a_member_fails_and_the_others_are_made(project):
     write_ensembles(project)
     train_all(project, 'plain')
     result = submit(project)
@@ -575,11 +568,11 @@ def test_submission_fails_where_a_member_does_and_makes_the_others(project):
     assert csv.exists() and not (csv.parent / 'two.csv').exists()
     train_all(project, 'meta')
     (project.experiments / 'FAIL_PREDICT').write_text('meta')
-    result = submit(project)
+    result = submit(project, 'two')
     assert result.returncode == 1 and 'meta: prediction of' in result.stderr
     assert not (csv.parent / 'two.csv').exists()
     (csv.parent.parent.parent / 'ensembles' / 'two.tsv').write_text('plain\t1\nmeat\t1\n')
-    result = submit(project)
+    result = submit(project, 'two')
     assert result.returncode == 1 and 'no model meat' in result.stderr
     result = submit(project, 'three')
     assert result.returncode == 1 and 'no ensemble three' in result.stderr
@@ -595,7 +588,7 @@ def test_submission_fails_where_a_member_does_and_makes_the_others(project):
         ('# options:\t--save-predictions PWNED\nplain\t1\n', 'the option'),
     ],
 )
-def test_a_table_of_an_ensemble_runs_nothing_and_sets_no_options_but_those_allowed(project, lines, words):
+def test_ensemble_table_cannot_run_commands_or_set_other_options(project, lines, words):
     folder = project.experiments / 'tiny' / 'ensembles'
     folder.mkdir(parents=True)
     (folder / 'bad.tsv').write_text(lines)
@@ -608,9 +601,9 @@ def test_a_table_of_an_ensemble_runs_nothing_and_sets_no_options_but_those_allow
 
 
 @pytest.mark.parametrize('options', ['--softmax', '--no-softmax --birdclef-filter'])
-def test_a_table_of_an_ensemble_may_set_the_options_of_its_scores(project, options):
+def test_ensemble_table_may_set_options_of_its_scores(project, options):
     write_ensembles(project)
-    # The last line may be without its end.
+    # The last line may have no line end.
     (project.experiments / 'tiny' / 'ensembles' / 'one.tsv').write_text(f'# options: {options}\r\nplain\t1')
     train_all(project, 'plain')
     result = submit(project, 'one')
@@ -621,17 +614,8 @@ def test_two_submitters_share_the_predictions(project):
     write_ensembles(project)
     train_all(project, 'plain', 'meta')
     before = len(calls(project, 'predict'))
-    drivers = [
-        project.start(
-            'experiments/submit_all.sh',
-            '--dataset',
-            'tiny',
-            '--models',
-            project.experiments / 'table.tsv',
-            SUBMIT_ALL_POLL='0.1',
-        )
-        for _ in range(3)
-    ]
+    options = '--dataset', 'tiny', '--models', project.experiments / 'table.tsv'
+    drivers = [project.start('experiments/submit_all.sh', *options, 'two', SUBMIT_ALL_POLL='0.1') for _ in range(2)]
     for driver in drivers:
         _, stderr = driver.communicate(timeout=120)
         assert driver.returncode == 0, stderr
@@ -639,7 +623,7 @@ def test_two_submitters_share_the_predictions(project):
 
 
 @pytest.mark.parametrize('interrupted', [False, True])
-def test_a_driver_told_to_wait_stays_until_all_is_there_and_goes_on_with_what_others_leave(interrupted, project):
+def test_option_wait_waits_for_other_drivers_and_resumes_what_they_leave(interrupted, project):
     gate(project, 'plain')
     other = start_training(project, 'plain')
     wait_for(other.stdout, 'plain: training')
@@ -658,7 +642,7 @@ def test_a_driver_told_to_wait_stays_until_all_is_there_and_goes_on_with_what_ot
 
 
 @pytest.mark.slow
-def test_the_demo_blends_when_all_members_are_there_whoever_makes_them(project):
+def test_demo_blends_after_all_members_are_there_even_if_made_elsewhere(project):
     (project.experiments / 'table.tsv').write_text(
         'plain\tpublished dummy lme1\nmeta\tpublished meta-256-512 metaonly\n'
     )

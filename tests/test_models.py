@@ -1,5 +1,6 @@
 """The table of published models resolves to the published settings; model_table.py tells drivers what to run."""
 
+import itertools
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ def published(golden):
     return {e['model'].split('/')[1][: -len('.npz')]: e for e in golden('experiments')[0]}
 
 
-def test_table_holds_the_published_models_in_their_order(golden):
+def test_table_has_the_published_models_in_their_order(golden):
     assert list(model_table.read_table()) == list(published(golden))
 
 
@@ -34,7 +35,7 @@ def test_each_line_resolves_to_the_published_settings(golden):
 
 def values(arguments):
     """Files of --vars and assignments of --var among arguments."""
-    pairs = list(zip(arguments, arguments[1:]))
+    pairs = list(itertools.pairwise(arguments))
     return [b for a, b in pairs if a == '--vars'], [b for a, b in pairs if a == '--var']
 
 
@@ -50,7 +51,7 @@ def test_predictions_are_made_as_published(golden):
         assert ('--split-pool' in arguments) == ('--split-pool' in experiment['predict'])
 
 
-def test_soundscapes_get_a_row_every_5_seconds():
+def test_soundscapes_get_one_row_per_5_seconds():
     table = model_table.read_table()
     audio, meta = [next(m for m in table.values() if model_table.kind(m) == kind) for kind in ('audio', 'meta')]
     arguments = model_table.predict_arguments(audio, 'birdclef', soundscapes=True)
@@ -62,7 +63,7 @@ def test_soundscapes_get_a_row_every_5_seconds():
     )
 
 
-def test_kept_faults_are_remarked():
+def test_remarks_mention_faults_of_the_published_models_that_were_kept():
     for name, model in model_table.read_table().items():
         faulty = 'noblur_dtenc3' in name
         assert faulty == bool(model.remark), name
@@ -70,7 +71,7 @@ def test_kept_faults_are_remarked():
             assert 'input_meta.date_encoding.size' not in model.settings
 
 
-def test_teachers_come_first_and_paths_follow_the_data_set():
+def test_teachers_come_first_and_their_paths_contain_the_dataset():
     table = model_table.read_table(dataset='frogs')
     for names in ([], list(reversed(list(table)))):
         order = model_table.in_order(table, names)
@@ -120,7 +121,7 @@ def write(folder, *lines):
         ([], 'no models'),
     ],
 )
-def test_tables_that_cannot_be_are_refused_with_a_word(tmp_path, lines, word):
+def test_invalid_tables_are_refused_with_a_reason(tmp_path, lines, word):
     with pytest.raises(files.Problem, match=word):
         model_table.read_table(str(write(tmp_path, *lines)))
 
@@ -170,6 +171,6 @@ def test_program_refuses_in_one_line(tmp_path, arguments, word):
 
 
 @pytest.mark.parametrize('name', ['birdsong', 'vars', 'ensembles'])
-def test_folders_of_the_program_are_no_names_for_datasets(name):
+def test_datasets_cannot_be_named_like_folders_of_the_program(name):
     result = run('--dataset', name)
     assert result.returncode == 1 and f'experiments/{name} belongs to the program' in result.stderr

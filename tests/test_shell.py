@@ -1,4 +1,4 @@
-"""Every shell script is without findings of shellcheck; every driver says how it is used; the environment is made once."""
+"""Shell scripts pass shellcheck; every driver has a usage text; the environment is installed once."""
 
 import os
 import re
@@ -59,7 +59,7 @@ def test_no_text_is_evaluated_as_a_subscript(script):
 
 
 @pytest.mark.parametrize('name', ['a[$(touch x)]', '$(touch x)', '../up', '-x', '.hidden', 'a b', 'é', '', 'a\nb'])
-def test_names_that_bash_could_evaluate_or_paths_could_leave_by_are_refused(name):
+def test_names_that_bash_would_evaluate_or_that_leave_the_folder_are_refused(name):
     lib = ROOT / 'experiments' / 'lib.sh'
     result = subprocess.run(['bash', '-c', '. "$1"; is_name a1_.+-B && ! is_name "$2"', 'test', str(lib), name])
     assert result.returncode == 0
@@ -129,7 +129,7 @@ def finish(process):
     return process.returncode, stdout.strip(), stderr
 
 
-def test_environment_is_made_once_and_again_only_if_requirements_change(fresh):
+def test_environment_is_installed_once_and_again_if_requirements_change(fresh):
     code, python, words = finish(fresh())
     assert code == 0 and python == str(fresh.path / '.venv/bin/python') and 'installing requirements.txt' in words
     assert fresh.notes() == ['venv', 'install']
@@ -147,7 +147,7 @@ def test_two_starts_at_once_install_once(fresh):
     assert fresh.notes() == ['venv', 'install']
 
 
-def test_failed_installation_is_not_taken_for_a_done_one(fresh):
+def test_failed_installation_is_repeated(fresh):
     code, _, words = finish(fresh(PIP_FAILS='1'))
     assert code == 1 and 'type the same command again' in words
     assert finish(fresh())[0] == 0
@@ -164,7 +164,7 @@ def test_a_stopped_installation_leaves_no_process(fresh):
     assert finish(process)[0] == 143
 
 
-def test_an_environment_that_cannot_be_written_is_named_with_its_cure(fresh):
+def test_environment_that_cannot_be_written_is_reported_with_a_solution(fresh):
     (fresh.path / '.venv').write_text('in the way')
     code, _, words = finish(fresh())
     assert code == 1 and len(words.splitlines()) == 1
@@ -172,7 +172,7 @@ def test_an_environment_that_cannot_be_written_is_named_with_its_cure(fresh):
 
 
 @pytest.mark.parametrize('variable', ['VIRTUAL_ENV', 'CONDA_PREFIX'])
-def test_active_environment_is_used_if_it_has_all(fresh, variable):
+def test_active_environment_is_used_if_it_is_complete(fresh, variable):
     code, python, words = finish(fresh(**{variable: sys.prefix}))
     assert code == 0 and python == f'{sys.prefix}/bin/python' and 'using the active environment' in words
     (fresh.path / 'requirements.txt').write_text('numpy==1\nnosuchthing==1\n')
@@ -180,7 +180,7 @@ def test_active_environment_is_used_if_it_has_all(fresh, variable):
     assert code == 0 and python == str(fresh.path / '.venv/bin/python') and 'nosuchthing;' in words
 
 
-def test_missing_python_or_venv_is_told_with_its_cure(fresh):
+def test_missing_python_or_venv_is_reported_with_a_solution(fresh):
     python = fresh.path / 'bin' / 'python3'
     python.write_text(
         FAKE_PYTHON.replace('@PYTHON@', sys.executable).replace(

@@ -101,7 +101,7 @@ def status(project, cluster):
     return {line.split()[0]: ' '.join(line.split()[1:]) for line in result.stdout.splitlines()}
 
 
-def test_a_job_a_model_students_after_their_teachers(project, cluster):
+def test_one_job_per_model_with_students_after_their_teachers(project, cluster):
     gate(project, 'plain')
     result = train_all(project, cluster, '--slurm', '--', '--gres=gpu:1')
     assert result.returncode == 0, result.output
@@ -150,14 +150,14 @@ def test_failing_teacher_keeps_its_students_from_running_and_status_says_why(pro
     assert models_of(project) == ['both.npz', 'meta.npz', 'plain.npz', 'student.npz']
 
 
-def test_teacher_that_nobody_submits_is_named(project, cluster):
+def test_teacher_that_nobody_submits_is_reported(project, cluster):
     result = train_all(project, cluster, '--slurm', 'student')
     assert result.returncode == 1
     assert 'student: skipped: waiting for plain, which no job trains' in result.stderr
     assert not cluster.jobs(project)
 
 
-def test_requeued_job_of_a_lost_node_leaves_the_model_to_the_one_that_lives_on(project, cluster):
+def test_requeued_job_of_a_lost_node_leaves_the_model_to_the_job_that_still_runs(project, cluster):
     gate(project, 'plain')
     train_all(project, cluster, '--slurm', 'plain', 'student')
     cluster.wait(project, lambda jobs: jobs['plain'][0] == 'RUNNING' and calls(project))
@@ -221,7 +221,7 @@ def test_predictions_and_submissions_as_jobs(project, cluster):
         assert (project.experiments / 'tiny' / 'submissions' / 'mono' / (run + '.csv')).exists()
 
 
-def test_without_slurm_it_is_said(project):
+def test_missing_slurm_is_reported(project):
     empty = project.path / 'bin'
     empty.mkdir()
     for name in ('bash', 'dirname', 'cksum', 'mkdir', 'cat', 'env'):

@@ -29,7 +29,7 @@ def run(program, *arguments, python=(sys.executable,), **kwargs):
 
 
 @pytest.mark.parametrize('program', PROGRAMS, ids=lambda path: path.stem)
-def test_a_program_without_its_packages_says_in_one_line_how_to_get_them(program):
+def test_missing_packages_are_reported_in_one_line_with_a_solution(program):
     result = run(program, '--help', python=(sys.executable, '-S', '-E'))  # no packages but the standard library
     assert result.returncode == 1
     assert result.stderr.startswith(f'{program.name}: the Python package ') and result.stderr.count('\n') == 1
@@ -45,13 +45,13 @@ def test_ctrl_c_during_the_imports_leaves_no_traceback(program, tmp_path):
 
 
 @pytest.mark.parametrize('kilobytes, program', [(60000, 'experiments/eval.py'), (150000, TORCH)])
-def test_too_little_memory_is_said_in_one_line(kilobytes, program):
+def test_too_little_memory_is_reported_in_one_line(kilobytes, program):
     result = run(program, '--help', python=('bash', '-c', 'ulimit -v "$0"; exec "$@"', str(kilobytes), sys.executable))
     assert result.returncode == 1
     assert '.py: not enough memory' in result.stderr and result.stderr.count('\n') == 1
 
 
-def test_memory_that_runs_out_later_is_said_in_one_line(tmp_path):
+def test_memory_that_runs_out_later_is_reported_in_one_line(tmp_path):
     (tmp_path / 'json.py').write_text('bytearray(1 << 50)\n')
     result = run('experiments/eval.py', '--help', env=dict(os.environ, PYTHONPATH=str(tmp_path)))
     assert result.returncode == 1
@@ -59,13 +59,13 @@ def test_memory_that_runs_out_later_is_said_in_one_line(tmp_path):
 
 
 @pytest.mark.parametrize('closed', ['2>&-', '<&- >&- 2>&-'])
-def test_a_program_ends_as_usual_where_its_streams_are_closed(closed, tmp_path):
+def test_closed_streams_do_not_change_how_a_program_ends(closed, tmp_path):
     python = ('bash', '-c', f'exec "$@" {closed}', 'bash', sys.executable)
     assert run('experiments/list_models.py', 'none', python=python).returncode == 1
     assert run('experiments/list_models.py', python=python).returncode == 0
 
 
-def test_a_reader_that_goes_away_ends_a_program_in_silence():
+def test_program_ends_silently_when_nobody_reads_its_output():
     python = ('bash', '-c', '"$@" | head -c1; exit "${PIPESTATUS[0]}"', 'bash', sys.executable)
     result = run('experiments/list_models.py', python=python)
     assert result.returncode in (0, 141) and result.stderr == ''

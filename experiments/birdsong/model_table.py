@@ -1,10 +1,10 @@
 """Tables of models: what to train and to predict with which settings.
 
-A table has one line per model: name, presets (vars/PRESET.vars, later ones override earlier ones), teachers
-(SETTING=MODEL[:MODEL], or -) and perhaps a remark, separated by tabs. Models live in experiments/DATASET/.
+A table has one tab-separated line per model: name, presets (vars/PRESET.vars, later ones override earlier ones),
+teachers (SETTING=MODEL[:MODEL], or -) and optionally a remark. Models are in experiments/DATASET/.
 """
 
-import collections
+import dataclasses
 import os
 import re
 import sys
@@ -15,22 +15,31 @@ from birdsong.names import did_you_mean
 
 TABLE = os.path.join(config.EXPERIMENTS, 'models.tsv')
 NAME = r'[A-Za-z0-9][A-Za-z0-9_.+-]*'
-# folders in experiments/ that no dataset may be called by (parse_options of lib.sh has the same)
+# folders in experiments/ that belong to the program (parse_options of lib.sh has the same)
 PROGRAM_FOLDERS = ('birdsong', 'vars', 'ensembles')
 TEACHER_SETTINGS = ('ban', 'init_from')
 TRAIN_FLAGS = ['--validate', '--save-errors', '--keep-state']
 
-Model = collections.namedtuple('Model', 'name presets teachers remark settings')
+
+@dataclasses.dataclass
+class Model:
+    """A line of a table: `teachers` by setting; `settings` of the presets, and those that name files of teachers."""
+
+    name: str
+    presets: list[str]
+    teachers: dict[str, list[str]]
+    remark: str
+    settings: dict[str, str]
 
 
 def check_name(name: str, where: str) -> None:
-    """Raises Problem if `name` is not a name for a model, a preset, or a dataset (is_name of lib.sh has the same pattern)."""
+    """Raise Problem unless `name` is valid for models, presets and datasets (as is_name of lib.sh)."""
     if not re.fullmatch(NAME, name):
         raise Problem(f'{where}: {name!r} is not a valid name; use letters, digits and _ . + -')
 
 
 def check_dataset_name(name: str) -> None:
-    """Raises Problem if `name` is not a name for a dataset: results are in experiments/NAME/, which may not be the program's."""
+    """Raise Problem unless `name` is valid for a dataset, whose results are in experiments/NAME/."""
     check_name(name, '--dataset')
     if name in PROGRAM_FOLDERS:
         raise Problem(f'--dataset: experiments/{name} belongs to the program; choose another name')
@@ -46,57 +55,59 @@ def _preset(name, where):
     return settings
 
 
-def read_table(filename=TABLE, dataset='birdclef'):
-    """The models of a table: dict of name -> Model(name, presets, teachers {setting: [names]}, remark, settings {key: value}).
+def _read_line(line: str, where: str, dataset: str) -> Model:
+    fields = [field.strip() for field in line.split('\t')]
+    if not 2 <= len(fields) <= 4 or not fields[1]:
+        raise Problem(f'{where}: expected NAME, PRESETS, TEACHERS, REMARK separated by tabs, found {line!r}')
+    name, presets, teachers, remark = fields + [''] * (4 - len(fields))
+    check_name(name, where)
+    model = Model(name, presets.split(), {}, remark, {})
+    for preset in model.presets:
+        check_name(preset, where)
+        model.settings.update(_preset(preset, where))
+    for teacher in teachers.replace('-', '', teachers == '-').split():
+        setting, _, names = teacher.partition('=')
+        if setting not in TEACHER_SETTINGS or not names:
+            raise Problem(f'{where}: teachers are ban=MODEL or init_from=MODEL[:MODEL], not {teacher!r}')
+        model.teachers[setting] = names.split(':')
+        model.settings[setting] = ':'.join(f'{dataset}/{n}.npz' for n in model.teachers[setting])
+    return model
 
-    `settings` are the presets' overrides in their order, then the teachers as paths DATASET/MODEL.npz.
-    Raises Problem for lines, presets, settings and teachers that can't be, and for models that wait for themselves.
+
+def read_table(filename: str = TABLE, dataset: str = 'birdclef') -> dict[str, Model]:
+    """The models of a table by name.
+
+    Raises Problem for invalid lines, presets, settings and teachers, and for models that depend on themselves.
     """
     models = {}
     for number, line in enumerate(read_lines(filename), 1):
         if not line.strip() or line.startswith('#'):
             continue
-        where = f'{filename}, line {int(number)}'
-        fields = [field.strip() for field in line.split('\t')]
-        if not 2 <= len(fields) <= 4 or not fields[1]:
-            raise Problem(f'{where}: expected NAME, PRESETS, TEACHERS, REMARK separated by tabs, found {line!r}')
-        name, presets, teachers, remark = fields + [''] * (4 - len(fields))
-        check_name(name, where)
-        if name in models:
-            raise Problem(f'{where}: a second model of the name {name}')
-        settings = {}
-        for preset in presets.split():
-            check_name(preset, where)
-            settings.update(_preset(preset, where))
-        by_setting = {}
-        for teacher in teachers.replace('-', '', teachers == '-').split():
-            setting, _, names = teacher.partition('=')
-            if setting not in TEACHER_SETTINGS or not names:
-                raise Problem(f'{where}: teachers are ban=MODEL or init_from=MODEL[:MODEL], not {teacher!r}')
-            by_setting[setting] = names.split(':')
-            settings[setting] = ':'.join(f'{dataset}/{n}.npz' for n in by_setting[setting])
-        models[name] = Model(name, presets.split(), by_setting, remark, settings)
+        where = f'{filename}, line {number}'
+        model = _read_line(line, where, dataset)
+        if model.name in models:
+            raise Problem(f'{where}: a second model named {model.name}')
+        models[model.name] = model
     if not models:
-        raise Problem(f'{filename}: no models in it')
+        raise Problem(f'{filename}: it contains no models')
     for model in models.values():
         for teacher in teachers_of(model):
             if teacher not in models:
-                raise Problem(
-                    f'{filename}: {model.name} needs {teacher}, which is not in the table; {did_you_mean(teacher, list(models))}'
-                )
+                suggestion = did_you_mean(teacher, list(models))
+                raise Problem(f'{filename}: {model.name} needs {teacher}, which is not in the table; {suggestion}')
     in_order(models, list(models), filename)
     return models
 
 
-def teachers_of(model):
-    """Names of all models that have to be trained before `model`."""
+def teachers_of(model: Model) -> list[str]:
+    """Names of all models that must be trained before `model`."""
     return [name for names in model.teachers.values() for name in names]
 
 
-def in_order(models, names, filename=TABLE):
+def in_order(models: dict[str, Model], names: list[str], filename: str = TABLE) -> list[str]:
     """`names` (all, if empty) in the order of the table, but every teacher before its students.
 
-    Raises Problem for unknown names and for models that wait for themselves.
+    Raises Problem for unknown names and for models that depend on themselves.
     """
     for name in names:
         if name not in models:
@@ -105,9 +116,8 @@ def in_order(models, names, filename=TABLE):
 
     def visit(name, path):
         if name in path:
-            raise Problem(
-                f'{filename}: {name} waits for itself ({" needs ".join(path[path.index(name) :] + [name])}); correct its teachers'
-            )
+            circle = ' needs '.join(path[path.index(name) :] + [name])
+            raise Problem(f'{filename}: {name} depends on itself ({circle}); correct its teachers')
         if name not in done:
             for teacher in teachers_of(models[name]):
                 visit(teacher, path + [name])
@@ -121,8 +131,8 @@ def in_order(models, names, filename=TABLE):
 def found(dataset: str, table: dict[str, Model]) -> dict[str, Model]:
     """Models in experiments/DATASET/, trained or claimed, whoever started them: dict of name -> Model, by name.
 
-    A model that `table` does not name has the settings of its own .vars file; a note says which are left out because
-    that file cannot be read, or because of their name.
+    A model that is not in `table` has the settings of its own .vars file. Models are left out, with a note on standard
+    error, if that file cannot be read or their name is invalid.
     """
     models, folder = {}, os.path.join(config.EXPERIMENTS, dataset)
     for filename in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
@@ -142,8 +152,8 @@ def found(dataset: str, table: dict[str, Model]) -> dict[str, Model]:
 def choose(filename: str | None, dataset: str, names: list[str], all_found: bool = False) -> dict[str, Model]:
     """Models to look at: dict of name -> Model, teachers first.
 
-    `names` may be of the table or of experiments/DATASET/. Without names: all of the table if one is given, with
-    `all_found` also the others in that folder; without a table those in the folder, or if it is empty, those of models.tsv.
+    `names` may be in the table or in experiments/DATASET/. Without names: all of the table if one is given, with
+    `all_found` also the others in that folder; without a table those in the folder, or if it is empty, models.tsv.
     """
     table = read_table(filename or TABLE, dataset)
     here = found(dataset, table)
@@ -153,13 +163,13 @@ def choose(filename: str | None, dataset: str, names: list[str], all_found: bool
     return {name: models[name] for name in in_order(models, names or list(here or table), filename or TABLE)}
 
 
-def kind(model):
+def kind(model: Model) -> str:
     """'meta' for networks that read no samples, else 'audio' (combined networks, too)."""
     return 'audio' if model.settings.get('arch', True) else 'meta'
 
 
-def train_arguments(model, dataset):
-    """Arguments of train.py for a model, all but the file to write; run it in experiments/."""
+def train_arguments(model: Model, dataset: str) -> list[str]:
+    """Arguments of train.py for a model, except the file to write; run it in experiments/."""
     arguments = ['--dataset', dataset] + TRAIN_FLAGS
     for preset in model.presets:
         arguments += ['--vars', f'vars/{preset}.vars']
@@ -168,8 +178,8 @@ def train_arguments(model, dataset):
     return arguments
 
 
-def predict_arguments(model, dataset, soundscapes=False):
-    """Arguments of predict.py for a model, all but files and lists; the one place that knows them."""
+def predict_arguments(model: Model, dataset: str, soundscapes: bool = False) -> list[str]:
+    """Arguments of predict.py for a model, except files and lists."""
     arguments = ['--dataset', dataset]
     if kind(model) == 'meta':
         return arguments + ['--vars', 'vars/predict_meta.vars']

@@ -4,6 +4,7 @@ From the import on, Ctrl-C, a missing package or too little memory end the progr
 modules that load at once, as Ctrl-C may come while numpy and torch are being imported.
 """
 
+import contextlib
 import errno
 import mmap
 import os
@@ -13,20 +14,18 @@ from collections.abc import Callable
 from typing import NoReturn
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-# parts of the messages of torch, Python and the dynamic linker where memory runs out
+# parts of the messages of torch, Python and the dynamic linker when memory runs out
 OUT_OF_MEMORY = ('allocate memory', 'out of memory', 'failed to map segment', "can't start new thread", 'bad_alloc')
 
 
 def say(line: str) -> None:
     """Write a line to standard error, with the name of the program before it."""
-    try:
+    with contextlib.suppress(OSError):  # standard error may be closed
         os.write(2, f'{os.path.basename(sys.argv[0])}: {line}\n'.encode(errors='replace'))
-    except OSError:
-        pass  # nobody can read it
 
 
 def explain(error: BaseException) -> str | None:
-    """One line on an error that has its cause outside of the program, or None where a traceback says more."""
+    """One line on an error whose cause is outside of the program, or None if a traceback is more useful."""
     words = ' '.join(str(error).split())
     if (
         isinstance(error, MemoryError)
@@ -51,10 +50,10 @@ def explain(error: BaseException) -> str | None:
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Run `main()` as a program and exit with its status; input that it cannot use becomes one line on standard error.
+    """Run `main()` as a program and exit with its status; a `Problem` is printed as one line on standard error.
 
-    A `Problem` gives status 1, Ctrl-C 130, SIGTERM 143, a closed pipe 141, none of them a traceback. Both signals raise
-    exceptions in `main`, so that it can remove what it has begun.
+    The status is 1 for a `Problem`, 130 for Ctrl-C, 143 for SIGTERM and 141 for a closed pipe, all without a traceback.
+    Both signals raise exceptions in `main`, so that it can remove unfinished files.
     """
     from birdsong.files import Problem
 
@@ -88,7 +87,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
 
 def _end(*_):
-    """End the process at once, without a traceback: while modules are imported, there is nothing to remove."""
+    """End the process at once, without a traceback. While modules are imported, there is nothing to clean up."""
     say('interrupted')
     os._exit(130)
 
@@ -102,7 +101,7 @@ def _unexpected(kind, error, traceback):
 
 
 def _nowhere_to_raise(unraisable):
-    """A signal came where Python cannot raise an exception, such as in a destructor."""
+    """Handle a signal that came where Python cannot raise an exception, such as in a destructor."""
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
         _end()
     elif issubclass(unraisable.exc_type, SystemExit):
@@ -111,20 +110,20 @@ def _nowhere_to_raise(unraisable):
 
 
 def _open_closed_streams():
-    """Where standard error is closed, messages go nowhere, rather than into the next file that is opened."""
+    """Open /dev/null for closed standard streams. Otherwise messages would go into the next file that is opened."""
     for number, name, mode in ((0, 'stdin', 'r'), (1, 'stdout', 'w'), (2, 'stderr', 'w')):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
-            setattr(sys, name, open(number, mode, closefd=False))
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
 
 
-# Only where a program of ours starts, not where its parts are imported into another.
+# Only if one of our programs was started, not if its parts are imported into another.
 if os.path.abspath(sys.argv[0]).startswith((os.path.join(ROOT, 'experiments', ''), os.path.join(ROOT, 'datasets', ''))):
     _open_closed_streams()
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
     sys.excepthook, sys.unraisablehook = _unexpected, _nowhere_to_raise
-    # Fails where there is less memory than numpy needs to be imported: OpenBLAS would wait for it.
+    # Fails if there is less memory than numpy needs to be imported; OpenBLAS would wait for memory forever.
     mmap.mmap(-1, 1 << 27).close()

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Rush on one stale claim: many processes find it stale, all are held until each has, then all try to take it over.
+"""Rush on one stale claim: many processes find it stale, wait for each other, then all try to take it over.
 
 Prints how many winners each round had and ends with status 1 unless every round had exactly one. With
---without-protocol the same rush meets a common lock that removes what is stale; that has to fail, which shows that
-this harness sees two winners when there are two.
+--without-protocol they use a common lock that removes what is stale; this has to fail, which proves that two winners
+are detected.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 CLAIM = HERE.parent.parent / 'experiments' / 'claim.sh'
-# Stands before the real command on PATH: says that it has come so far, and waits for the others.
+# Comes before the real command on PATH: reports that it was reached, and waits for the other processes.
 GATE = """#!/bin/sh
 case " $* " in %s) echo >> "$ROUND/arrived"; read -r _ < "$ROUND/gate" ;; esac
 PATH=${PATH#*:} exec %s "$@"
@@ -111,14 +111,8 @@ def main():
         for number in range(args.rounds):
             (folder / str(number)).mkdir()
             counts[play(folder / str(number), args.workers, number % 2, not args.without_protocol)] += 1
-    print(
-        '%d rounds of %d processes: %s'
-        % (
-            args.rounds,
-            args.workers,
-            ', '.join('%d with %d winner%s' % (counts[n], n, '' if n == 1 else 's') for n in sorted(counts)),
-        )
-    )
+    winners = ', '.join(f'{counts[n]} with {n} winner{"" if n == 1 else "s"}' for n in sorted(counts))
+    print(f'{args.rounds} rounds of {args.workers} processes: {winners}')
     sys.exit(counts[1] != args.rounds)
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""The demo's main job, with several drivers at once, whose processes are killed (kill -9) at random and whose disk is full for a while.
+"""The demo with several drivers at once, while processes are killed at random and the disk is full for a while.
 
-The job runs once undisturbed. Then the same command is typed again and again, in several shells at once, until it ends
-well, while processes of all its stages are killed. All results have to be the same, byte by byte; ends with status 1 if not.
+The demo runs once undisturbed. Then the same command is repeated in several shells at once until it succeeds, while
+processes of all its stages are killed. Ends with status 1 unless all results are identical, byte by byte.
 """
 
 import argparse
@@ -25,7 +25,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from helpers import Checkout
 
 NAME = 'chaos'
-# Each of these is to be killed at least once, if there are as many kills.
+# Each of these is killed at least once if there are enough kills.
 STAGES = (
     'demo.sh',
     'prepare_birdclef.sh',
@@ -121,7 +121,9 @@ class Disk:
 
 
 def disturb(project, disk, options, args, seconds, rng, token, output):
-    """Run the job in the midst of kills until it ends well; returns how often each stage was killed, and how many drivers failed on a full disk.
+    """Run the job while processes are killed until it succeeds.
+
+    Returns how often each stage was killed, and how many drivers failed on a full disk.
 
     A job that ends before all of that has happened begins anew, without what it made in experiments/.
     """
@@ -262,14 +264,10 @@ def main():
         begun = time.monotonic()
         with open(top / 'disturbed.log', 'w') as output:
             kills, failed_on_full = disturb(disturbed, disk, options, args, seconds, rng, token, output)
+        by_stage = ', '.join(f'{stage} {count}' for stage, count in kills.most_common())
         print(
-            'disturbed: %d s, %d kills (%s), %d drivers failed on a full disk'
-            % (
-                time.monotonic() - begun,
-                sum(kills.values()),
-                ', '.join('%s %d' % item for item in kills.most_common()),
-                failed_on_full,
-            )
+            f'disturbed: {time.monotonic() - begun:.0f} s, {kills.total()} kills ({by_stage}), '
+            f'{failed_on_full} drivers failed on a full disk'
         )
         lines, count = differences(calm, disturbed)
         print('\n'.join(lines) or f'{int(count)} files are the same, byte by byte')

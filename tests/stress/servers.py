@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Servers that share a folder, with drivers on each: some die for good, some sleep for longer than the lease, their clocks differ by an hour.
+"""Servers that share a folder, with drivers on each: some die, some are suspended for longer than the lease.
 
-A server is a process namespace with a host name of its own: nothing of it can be seen from another one. Programs that train
-and predict are stand-ins. Ends with status 1 unless every model is there, trained in whole steps, by one attempt at the end,
-though servers died and slept.
+A server is a process namespace with its own host name, whose processes are invisible to the others; clocks differ by an
+hour. Programs that train and predict are stand-ins. Ends with status 1 unless every model is there at the end,
+trained in complete steps by one attempt.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-# Begins a process namespace; what it starts ends with it.
+# Starts a process namespace; all its processes end with it.
 BOOT = [
     'unshare',
     '--pid',
@@ -35,7 +35,7 @@ BOOT = [
     'echo "$HOSTNAME" > /proc/sys/kernel/hostname; "$@"; exit',
     'boot',
 ]
-# The local clock of a program, not the one by which files are stamped.
+# Changes the local clock of a program, but not the one that sets the times of files.
 CLOCK = """#define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdlib.h>
@@ -236,23 +236,11 @@ def main():
         counts['moved'] += len(set(steps)) > 1
     left = [path.name for path in folder.iterdir() if path.name.startswith('.') or path.suffix == '.lock']
     print(
-        '%d models, %d servers of %d drivers, %d booted, %d died, %d slept: %d lost, %d not whole, %d mixed, %d files left over; %d trained on '
-        'more than one server, %d attempts discarded; %.0f s'
-        % (
-            args.models,
-            args.servers,
-            args.drivers,
-            booted,
-            counts['death'],
-            counts['sleep'],
-            counts['lost'],
-            counts['unwhole'],
-            counts['mixed'],
-            len(left),
-            counts['moved'],
-            counts['noticed'],
-            time.monotonic() - begun,
-        )
+        f'{args.models} models, {args.servers} servers of {args.drivers} drivers, {booted} booted, '
+        f'{counts["death"]} died, {counts["sleep"]} suspended: {counts["lost"]} lost, {counts["unwhole"]} incomplete, '
+        f'{counts["mixed"]} mixed, '
+        f'{len(left)} files left over; {counts["moved"]} trained on more than one server, '
+        f'{counts["noticed"]} attempts discarded; {time.monotonic() - begun:.0f} s'
     )
     if left:
         print(f'left over: {" ".join(left)}')

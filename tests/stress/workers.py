@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Many workers on many jobs, some of them killed (kill -9) in the midst of one, and new ones come.
+"""Many workers share many jobs; some are killed (kill -9) during a job, and new ones are started.
 
 Counts jobs published, lost, published in pieces of two attempts, and overlaps (two attempts at a job running at once);
-ends with status 1 unless all were published and none overlapped. With --without-protocol the workers claim nothing;
-that has to show overlaps, so that this harness is known to see them.
+ends with status 1 unless all were published and none overlapped. With --without-protocol the workers take no claims;
+this has to show overlaps, which proves that they are detected.
 """
 
 import argparse
 import collections
+import contextlib
 import os
 import pathlib
 import random
@@ -110,10 +111,8 @@ def main():
             ]
             worker, pids = next(((w, pids) for w, pids in candidates if pids), (None, ()))
             for pid in pids:
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
             if pids:
                 kills += 1
                 next_kill = time.monotonic() + args.every
@@ -132,23 +131,9 @@ def main():
         mixed += result.exists() and result.read_text() != result.with_name(f'{result.name}.vars').read_text()
     leftovers = sum(1 for path in folder.iterdir() if path.suffix not in ('.npz', '.vars'))
     print(
-        '%d workers, %d jobs, %d kills of %s: %d published, %d lost, %d mixed, %d overlaps; %d begun, %d resumed, '
-        '%d ended, %d files left over; %.0f s'
-        % (
-            args.workers,
-            args.jobs,
-            kills,
-            args.kill,
-            published,
-            args.jobs - published,
-            mixed,
-            count['overlap'],
-            count['begin'],
-            count['resume'],
-            count['end'],
-            leftovers,
-            time.monotonic() - begun,
-        )
+        f'{args.workers} workers, {args.jobs} jobs, {kills} kills of {args.kill}: {published} published, '
+        f'{args.jobs - published} lost, {mixed} mixed, {count["overlap"]} overlaps; {count["begin"]} begun, '
+        f'{count["resume"]} resumed, {count["end"]} ended, {leftovers} left over; {time.monotonic() - begun:.0f} s'
     )
     shutil.rmtree(top, ignore_errors=True)
     sys.exit(published < args.jobs or kills < args.kills or mixed > 0 or count['overlap'] > 0 or leftovers > 0)
