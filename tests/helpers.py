@@ -400,3 +400,37 @@ def build_network(name, *settings, num_meta=0):
     from birdsong.networks import model
 
     return randomise(model.build(config.load([], NETWORK_SETTINGS + NETWORKS[name] + list(settings)), 3, num_meta))
+
+
+# == Training ==
+
+# a network that trains in a second
+SMALL_TRAINING = dict(
+    arch='conv:4x3x3x2x2,pool:3x3,Conv:8x3x-1,Conv:8x1x1',
+    mel_bands=20,
+    epochs=3,
+    epochsize=3,
+    batchsize=4,
+    len_min=1,
+    len_max=2,
+    bg_threads=1,
+    cost='softmax',
+    magscale='pow_learn',
+    first_params_log=2,
+)
+SMALL_TRAINING.update({'arch.pool': 'logmeanexp:1', 'arch.output': 'softmax'})
+FULL_TRAINING = '--validate', '--save-errors', '--keep-state'
+
+
+def training_arguments(dataset, out, *flags, **settings):
+    """Arguments of train.py for a small network; `a__b` is the setting a.b."""
+    merged = dict(SMALL_TRAINING, **{k.replace('__', '.'): v for k, v in settings.items()})
+    return [
+        '--dataset',
+        str(dataset),
+        '--device',
+        'cpu',
+        *flags,
+        *(x for k, v in merged.items() for x in ('--var', f'{k}={v}')),
+        str(out),
+    ]

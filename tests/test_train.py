@@ -1,11 +1,11 @@
 """train.py: reproducible, resumable, on one process or several."""
 
+import functools
 import json
 import os
 import re
 import shutil
 import socket
-import subprocess
 import sys
 
 import numpy as np
@@ -15,50 +15,45 @@ import torch
 import train
 from birdsong import program
 from birdsong.files import Problem, load_npz, save_npz
-from helpers import ROOT
+from birdsong.training.schedule import COLUMNS
+from helpers import FULL_TRAINING, training_arguments
 
-SMALL = dict(
-    arch='conv:4x3x3x2x2,pool:3x3,Conv:8x3x-1,Conv:8x1x1',
-    mel_bands=20,
-    epochs=3,
-    epochsize=3,
-    batchsize=4,
-    len_min=1,
-    len_max=2,
-    bg_threads=1,
-    cost='softmax',
-    magscale='pow_learn',
-    first_params_log=2,
-)
-SMALL.update({'arch.pool': 'logmeanexp:1', 'arch.output': 'softmax'})
+ALL = FULL_TRAINING
 
 
-def arguments(dataset, out, *flags, **settings):
-    merged = dict(SMALL, **{k.replace('__', '.'): v for k, v in settings.items()})
-    return [
-        '--dataset',
-        str(dataset),
-        '--device',
-        'cpu',
-        *flags,
-        *(x for k, v in merged.items() for x in ('--var', f'{k}={v}')),
-        str(out),
-    ]
+def run_train(dataset, out, *flags, **settings):
+    """train.py in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', ['train.py', *training_arguments(dataset, out, *flags, **settings)])
+        train.main()
 
 
 @pytest.fixture
-def call(monkeypatch, tiny_dataset):
-    def run_main(out, *flags, **settings):
-        monkeypatch.setattr(sys, 'argv', ['train.py', *arguments(tiny_dataset, out, *flags, **settings)])
-        train.main()
-
-    return run_main
+def call(tiny_dataset):
+    return functools.partial(run_train, tiny_dataset)
 
 
-ALL = '--validate', '--save-errors', '--keep-state'
+@pytest.fixture(scope='module')
+def undisturbed(tiny_dataset, tmp_path_factory):
+    """Function of settings that gives the folder of m.npz, trained without interruption, once for the same settings."""
+    folders = {}
+
+    def folder(**settings):
+        key = str(settings)
+        if key not in folders:
+            folders[key] = tmp_path_factory.mktemp('undisturbed')
+            run_train(tiny_dataset, folders[key] / 'm.npz', *ALL, **settings)
+        return folders[key]
+
+    return folder
 
 
-def test_a_run_leaves_model_settings_figures_history_and_record(call, tmp_path):
+def assert_equal_files(folder, other, *names):
+    for name in names or ('m.npz', 'm.err.npz', 'm.hist.npz', 'm.state'):
+        assert (folder / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def test_a_run_writes_model_settings_metrics_history_and_record(call, tmp_path):
     call(tmp_path / 'm.npz', *ALL, seed=5)
     assert {p.name for p in tmp_path.iterdir()} == {
         'm.npz',
@@ -77,6 +72,8 @@ def test_a_run_leaves_model_settings_figures_history_and_record(call, tmp_path):
         'classes=' in (tmp_path / 'm.npz.vars').read_text() and 'mel_bands=20' in (tmp_path / 'm.npz.vars').read_text()
     )
     record = json.loads((tmp_path / 'm.run.json').read_text())
+    assert [[row[name] for name in COLUMNS] for row in record['metrics']] == errors.tolist()
+    assert all(row['rate'] > 0 and row['seconds'] >= 0 for row in record['metrics'])
     assert record['epochs'] == 3 and record['finished'] and record['seed'] == 5 and record['device'] == 'cpu'
     assert (
         record['threads'] == torch.get_num_threads()
@@ -111,8 +108,9 @@ SCHEDULES = pytest.mark.parametrize(
 
 @SCHEDULES
 @pytest.mark.parametrize('dies_in', [1, 2, 3])
-def test_an_interrupted_run_ends_as_an_undisturbed_one(settings, dies_in, call, tmp_path, monkeypatch):
-    call(tmp_path / 'a' / 'm.npz', *ALL, **settings)
+def test_an_interrupted_run_gives_the_same_files_as_an_undisturbed_one(
+    settings, dies_in, call, undisturbed, tmp_path, monkeypatch
+):
     whole, calls = train.Trainer.epoch, []
 
     def dying(self, *args):
@@ -124,22 +122,23 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(settings, dies_in, call, 
 
     monkeypatch.setattr(train.Trainer, 'epoch', dying)
     with pytest.raises(RuntimeError):
-        call(tmp_path / 'b' / 'm.npz', *ALL, **settings)
-    assert not (tmp_path / 'b' / 'm.npz').exists()
-    call(tmp_path / 'b' / 'm.npz', *ALL, **settings)
-    for name in 'm.npz', 'm.err.npz', 'm.hist.npz', 'm.state':
-        assert (tmp_path / 'a' / name).read_bytes() == (tmp_path / 'b' / name).read_bytes(), name
+        call(tmp_path / 'm.npz', *ALL, **settings)
+    assert not (tmp_path / 'm.npz').exists()
+    call(tmp_path / 'm.npz', *ALL, **settings)
+    assert_equal_files(undisturbed(**settings), tmp_path)
+    metrics = json.loads((tmp_path / 'm.run.json').read_text())['metrics']
+    assert [row['epoch'] for row in metrics] == list(range(1, len(load_npz(tmp_path / 'm.err.npz')['errors']) + 1))
 
 
 @SCHEDULES
-def test_a_run_interrupted_after_its_last_epoch_ends_as_an_undisturbed_one(settings, call, tmp_path, monkeypatch):
-    call(tmp_path / 'a' / 'm.npz', *ALL, **settings)
+def test_a_run_interrupted_after_its_last_epoch_gives_the_same_files(
+    settings, call, undisturbed, tmp_path, monkeypatch
+):
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
         patch.setattr(train.model, 'save', lambda *args: (_ for _ in ()).throw(RuntimeError('power cut')))
-        call(tmp_path / 'b' / 'm.npz', *ALL, **settings)
-    call(tmp_path / 'b' / 'm.npz', *ALL, **settings)
-    for name in 'm.npz', 'm.err.npz', 'm.hist.npz', 'm.state':
-        assert (tmp_path / 'a' / name).read_bytes() == (tmp_path / 'b' / name).read_bytes(), name
+        call(tmp_path / 'm.npz', *ALL, **settings)
+    call(tmp_path / 'm.npz', *ALL, **settings)
+    assert_equal_files(undisturbed(**settings), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -153,13 +152,12 @@ def test_a_run_interrupted_after_its_last_epoch_ends_as_an_undisturbed_one(setti
         (dict(epochs=1, save='best'), dict(epochs=3, save='last')),
     ],
 )
-def test_a_finished_run_that_is_continued_ends_as_one_that_was_longer_from_the_start(settings, longer, call, tmp_path):
+def test_a_finished_run_that_is_continued_gives_the_same_files_as_a_longer_one(settings, longer, call, tmp_path):
     call(tmp_path / 'a' / 'm.npz', *ALL, **dict(settings, **longer))
     call(tmp_path / 'b' / 'm.npz', *ALL, **settings)
     assert len(load_npz(tmp_path / 'a' / 'm.err.npz')['errors']) > len(load_npz(tmp_path / 'b' / 'm.err.npz')['errors'])
     call(tmp_path / 'b' / 'm.npz', *ALL, **dict(settings, **longer))
-    for name in 'm.npz', 'm.npz.vars', 'm.err.npz', 'm.hist.npz', 'm.state':
-        assert (tmp_path / 'a' / name).read_bytes() == (tmp_path / 'b' / name).read_bytes(), name
+    assert_equal_files(tmp_path / 'a', tmp_path / 'b', 'm.npz', 'm.npz.vars', 'm.err.npz', 'm.hist.npz', 'm.state')
 
 
 def test_other_settings_continue_on_request_and_the_record_says_so(call, tmp_path, capsys):
@@ -205,7 +203,7 @@ def test_a_state_of_other_settings_stops_with_what_differs(call, tmp_path):
     assert (tmp_path / 'm.state').read_bytes() == before
 
 
-def test_a_state_of_other_data_or_of_another_format_stops_with_what_differs(call, tiny_dataset, tmp_path, monkeypatch):
+def test_a_state_of_other_data_or_of_another_format_stops_with_what_differs(call, tiny_dataset, tmp_path):
     state = tmp_path / 'm.state'
     call(tmp_path / 'm.npz', *ALL, epochs=1)
     before = state.read_bytes()
@@ -213,12 +211,10 @@ def test_a_state_of_other_data_or_of_another_format_stops_with_what_differs(call
         call(tmp_path / 'm.npz', '--keep-state', epochs=1)
     other = tmp_path / 'other'
     shutil.copytree(tiny_dataset, other)
-    (other / 'filelists' / 'valid').write_text(
-        '\n'.join((other / 'filelists' / 'valid').read_text().splitlines()[1:]) + '\n'
-    )
-    monkeypatch.setattr(sys, 'argv', ['train.py', *arguments(other, tmp_path / 'm.npz', *ALL, epochs=1)])
+    valid = other / 'filelists' / 'valid'
+    valid.write_text(valid.read_text().partition('\n')[2])
     with pytest.raises(Problem, match='data was [0-9a-f]{16}, now [0-9a-f]{16}'):
-        train.main()
+        run_train(other, tmp_path / 'm.npz', *ALL, epochs=1)
     assert state.read_bytes() == before
     arrays = load_npz(state)
     save_npz(
@@ -268,13 +264,14 @@ def test_training_lowers_the_loss(call, tmp_path):
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_a_student_learns_from_its_teacher_and_a_network_starts_from_another(call, tmp_path):
+def test_a_teacher_changes_the_training_and_a_network_starts_from_another(call, tmp_path):
     call(tmp_path / 't.npz', epochs=1)
-    call(tmp_path / 's.npz', '--save-errors', epochs=1, ban=tmp_path / 't.npz')
+    call(tmp_path / 's.npz', epochs=1, ban=tmp_path / 't.npz')
     call(tmp_path / 'i.npz', epochs=0, init_from=tmp_path / 't.npz')
-    assert all(
-        (a == b).all() for a, b in zip(load_npz(tmp_path / 'i.npz').values(), load_npz(tmp_path / 't.npz').values())
-    )
+    teacher, student, started = (load_npz(tmp_path / f'{name}.npz') for name in 'tsi')
+    # same seed and batches: only the teacher makes a difference
+    assert any((student[name] != teacher[name]).any() for name in teacher)
+    assert all((started[name] == teacher[name]).all() for name in teacher)
 
 
 def test_mixed_precision_stays_close(call, tmp_path):
@@ -311,18 +308,12 @@ def test_the_feed_can_be_timed_and_plotted(call, tmp_path, capsys):
 )
 def test_bad_settings_stop_before_anything_is_written(settings, words, call, tmp_path):
     with pytest.raises(Problem, match=words):
-        call(tmp_path / 'm.npz', *ALL, **settings) if 'patience_criterion' not in settings else call(
-            tmp_path / 'm.npz', **settings
-        )
+        call(tmp_path / 'm.npz', *(() if 'patience_criterion' in settings else ALL), **settings)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_that_is_no_npz_and_a_missing_data_set_are_refused_in_one_line(tmp_path):
-    for args in (['m.txt'], ['--dataset', 'nowhere', str(tmp_path / 'm.npz')]):
-        done = subprocess.run(
-            [sys.executable, str(ROOT / 'experiments' / 'train.py'), *args],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-        )
-        assert done.returncode == 1 and done.stderr.startswith('train.py: ') and done.stderr.count('\n') == 1
+def test_a_model_file_of_another_kind_and_a_missing_dataset_are_refused(call, tmp_path):
+    with pytest.raises(Problem, match='a model file must end in .npz'):
+        call(tmp_path / 'm.txt')
+    with pytest.raises(Problem, match='nowhere: no dataset|nowhere: no data set'):
+        run_train('nowhere', tmp_path / 'm.npz')

@@ -1,4 +1,4 @@
-"""One network trained by two processes (launch.py, gloo): the metrics of one process, and what is killed goes on."""
+"""One network trained by two processes: same metrics as by one, restarted when killed, and launch.py itself."""
 
 import contextlib
 import ipaddress
@@ -11,11 +11,10 @@ import sys
 
 import numpy as np
 import pytest
-from test_train import ALL, arguments
 
 from birdsong import devices
 from birdsong.files import Problem, load_npz
-from helpers import ROOT
+from helpers import FULL_TRAINING, ROOT, training_arguments
 
 LAUNCH = [sys.executable, str(ROOT / 'experiments' / 'launch.py'), '2']
 TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2']
@@ -106,7 +105,12 @@ def test_two_processes_reach_the_metrics_of_one(tiny_dataset, tmp_path, launcher
     for name, launch in (('one', [sys.executable]), ('two', launcher)):
         python = [sys.executable] if launch == LAUNCH else []
         subprocess.run(
-            [*launch, *python, TRAIN, *arguments(tiny_dataset, tmp_path / name / 'm.npz', *ALL, **settings)],
+            [
+                *launch,
+                *python,
+                TRAIN,
+                *training_arguments(tiny_dataset, tmp_path / name / 'm.npz', *FULL_TRAINING, **settings),
+            ],
             check=True,
             capture_output=True,
             env=dict(os.environ, OMP_NUM_THREADS='1'),
@@ -119,7 +123,7 @@ def test_two_processes_reach_the_metrics_of_one(tiny_dataset, tmp_path, launcher
 
 
 @pytest.mark.slow
-def test_a_killed_worker_costs_no_more_than_its_epoch(project, tmp_path):
+def test_after_a_worker_was_killed_training_continues_from_the_last_epoch(project, tmp_path):
     assert project.run(*DRIVER).returncode == 0
     folder = project.experiments / 'tiny'
     undisturbed = {path.name: path.read_bytes() for path in folder.glob('*.npz')}
@@ -168,7 +172,7 @@ def test_a_stopped_driver_leaves_no_worker_and_its_state(project):
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_not_finite_is_tried_once_and_ends_the_log(project):
+def test_a_loss_that_is_not_finite_is_not_tried_again_and_is_the_last_line_of_the_log(project):
     done = project.run(*DRIVER, '--var', 'initial_eta=1e30', '--var', 'learn_scheme=momentum')
     assert done.returncode == 1 and 'starting again' not in done.output
     assert (
@@ -190,7 +194,8 @@ def launched(script, **kwargs):
         ('[ $RANK = 1 ] || kill -9 $$; exec sleep 100', 137),
         # one that ends because it lost another is not the cause
         (
-            'if [ $RANK = 0 ]; then until [ -e ready ]; do :; done; exit 70; fi; trap "exit 1" TERM; : > ready; while :; do :; done',
+            'if [ $RANK = 0 ]; then until [ -e ready ]; do :; done; exit 70; fi; '
+            'trap "exit 1" TERM; : > ready; while :; do :; done',
             1,
         ),
     ],
@@ -216,6 +221,6 @@ def test_one_device_for_several_processes_is_refused(monkeypatch):
         devices.pick('cuda:1')
 
 
-def test_a_number_of_gpus_that_is_none_is_refused(checkout):
+def test_a_number_of_gpus_that_is_not_a_number_is_refused(checkout):
     done = checkout.run('experiments/train_all.sh', '--gpus-per-model', 'x')
     assert done.returncode == 2 and 'needs a number' in done.stderr
