@@ -52,7 +52,7 @@ def workers(root):
         if 'train.py' in command:
             with contextlib.suppress(OSError):
                 environment = (path / 'environ').read_bytes().decode().split('\0')
-                if 'PUBLISHED=tiny' in environment and str(root) in os.readlink(path / 'cwd'):
+                if 'RESULT_FOLDER=tiny' in environment and str(root) in os.readlink(path / 'cwd'):
                     found.update((int(e[5:]), int(path.name)) for e in environment if e.startswith('RANK='))
     return found
 
