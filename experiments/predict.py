@@ -28,90 +28,81 @@ from birdsong.scores.journal import Writer
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('model', metavar='MODEL.npz', help='a trained network, of this project or of the 2018 system')
-    parser.add_argument('out', metavar='OUT', help='prediction file to write, such as MODEL.pred.npz')
-    parser.add_argument(
-        '--dataset', help='name in datasets/, or path of a dataset (default: that of the model, else birdclef)'
-    )
-    parser.add_argument(
-        '--filelists', default='valid', metavar='A,B', help='lists of the dataset to predict for (%(default)s)'
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add('model', metavar='MODEL.npz', help='a trained network, of this project or of the 2018 system')
+    add('out', metavar='OUT', help='prediction file to write, such as MODEL.pred.npz')
+    add('--dataset', help='name in datasets/, or path of a dataset (default: that of the model, else birdclef)')
+    add('--filelists', default='valid', metavar='A,B', help='lists of the dataset to predict for (%(default)s)')
+    add(
         '--file',
         metavar='RECORDING',
         action='append',
         dest='files',
         help='a recording to predict for, instead of lists: its key as in lists, or its path (repeatable)',
     )
-    parser.add_argument(
+    add(
         '--vars',
         metavar='FILE',
         action='append',
         default=[],
         help='settings that override those of the model (repeatable)',
     )
-    parser.add_argument(
+    add(
         '--var',
         metavar='KEY=VALUE',
         action='append',
         default=[],
         help='a setting that overrides all files (repeatable)',
     )
-    parser.add_argument(
-        '--split-pool', action='store_true', help='pool once over a whole recording instead of over each block'
-    )
-    parser.add_argument(
-        '--score-rest', action='store_true', help='also score the remainder at the end of a recording, however short'
-    )
-    parser.add_argument(
+    add('--split-pool', action='store_true', help='pool once over a whole recording instead of over each block')
+    add('--score-rest', action='store_true', help='also score the remainder at the end of a recording, however short')
+    add(
         '--include-side-outputs',
         action='store_true',
         help='also write the scores of background species (arch.output_bg) to a file that ends in .background.npz '
         'instead of .npz, and attention (arch.pool=attention_nopool) to one that ends in .attention.npz',
     )
-    parser.add_argument(
-        '--full-resolution', action='store_true', help='write scores for every spectrogram frame, in float32'
-    )
-    parser.add_argument(
+    add('--full-resolution', action='store_true', help='write scores for every spectrogram frame, in float32')
+    add(
         '--window',
         type=float,
         default=5,
         metavar='SECONDS',
         help='excerpt that --full-resolution scores at each frame (%(default)g)',
     )
-    parser.add_argument(
+    add(
         '--own-step',
         action='store_true',
         help="have --full-resolution score at the network's own step instead of every frame: smaller",
     )
-    parser.add_argument(
+    add(
         '--plot',
         metavar='FOLDER',
         nargs='?',
         const='',
         help='show spectrogram, most probable classes and attention, or write such plots to FOLDER',
     )
-    parser.add_argument('--plot-format', choices=('png', 'pdf'), default='png', help='(%(default)s)')
-    parser.add_argument(
+    add('--plot-format', choices=('png', 'pdf'), default='png', help='(%(default)s)')
+    add(
         '--saliency',
         metavar='CLASS',
         help='write how much each bin of the spectrogram changes the score of a class (index, id or name) '
         'to a file that ends in .saliency.npz instead of .npz',
     )
-    parser.add_argument(
+    add(
         '--saliency-kind',
         choices=saliency.KINDS,
         default=saliency.DEFAULT,
         help='explained below the plots (%(default)s)',
     )
-    parser.add_argument(
+    add(
         '--reuse',
         metavar='OLD',
         help='copy from the prediction file OLD, if it exists, the rows of recordings '
         'that were predicted with the same model, settings and dataset',
     )
-    parser.add_argument('--device', help='cpu, cuda, cuda:1, mps (default: the fastest that is available)')
-    parser.add_argument('--amp', action='store_true', help='mixed precision')
+    add('--device', help='cpu, cuda, cuda:1, mps (default: the fastest that is available)')
+    add('--amp', action='store_true', help='mixed precision')
     # --plot without a folder must not take the model for its folder.
     args = sys.argv[1:]
     for i, following in enumerate(args[1:]):

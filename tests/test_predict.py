@@ -125,14 +125,7 @@ def test_recordings_shorter_than_the_network_get_a_row(golden_net, golden_datase
 
 def test_the_number_of_threads_does_not_change_predictions(trained, tiny_dataset, tmp_path, call):
     for threads in 0, 3:
-        call(
-            trained,
-            tmp_path / (f'{threads}.npz'),
-            '--dataset',
-            tiny_dataset,
-            '--var',
-            f'bg_threads={threads}',
-        )
+        call(trained, tmp_path / (f'{threads}.npz'), '--dataset', tiny_dataset, '--var', f'bg_threads={threads}')
     assert (tmp_path / '0.npz').read_bytes() == (tmp_path / '3.npz').read_bytes()
 
 
