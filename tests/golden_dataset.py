@@ -1,7 +1,7 @@
 """The dataset that the golden cases of feed and prediction were recorded on.
 
-Its recordings are synthetic: noise and chirps, drawn from seeds. So they are generated here, sample for sample as they
-were recorded; lists and labels lie in fixtures/golden_dataset/.
+Its recordings are synthetic, noise and chirps drawn from seeds, so they are generated here with exactly the same
+samples. Lists and labels are in fixtures/golden_dataset/.
 """
 
 import pathlib
@@ -12,7 +12,7 @@ import numpy as np
 
 FIXTURE = pathlib.Path(__file__).resolve().parent / 'fixtures' / 'golden_dataset'
 RATE = 22050
-# Recording -> its number of samples; its place is its seed.
+# Recording -> number of samples; the position of a recording is its seed.
 TRAIN = {
     'LIFECLEF2014_BIRDAMAZON_XC_WAV_RN11': 6615,
     'LIFECLEF2014_BIRDAMAZON_XC_WAV_RN12': 19843,
@@ -56,7 +56,7 @@ def recordings() -> dict[str, tuple[np.ndarray, int, int]]:
     pieces = [sounds(1000 + i, 2 * RATE + 11 * i) for i in range(3)]
     soundscape = np.concatenate([pieces[int(i)] for i in PIECES])[:SOUNDSCAPE_LENGTH]
     result[f'test/{SOUNDSCAPE}.wav'] = soundscape, 1, RATE
-    # What the original would not take: another rate, two channels, 8 bits.
+    # Formats that the original refused: another sample rate, two channels, 8 bits.
     short = sounds(5, 2000)
     result['bad/rate44k_RN2.wav'] = short, 1, 2 * RATE
     result['bad/stereo_RN1.wav'] = sounds(5, 4000), 2, RATE

@@ -111,7 +111,7 @@ def test_golden_excerpts_are_those_that_we_could_draw(golden):
             excerpts = arrays[f'{case["case"]}_{int(number)}_wavs']
             assert any(set(items) <= set(bucket) for bucket in buckets)
             assert excerpts.shape == (batchsize, excerpt_length(lengths[items], shortest, longest))
-            for item, excerpt in zip(items, excerpts):
+            for item, excerpt in zip(items, excerpts, strict=True):
                 if not excerpt.size:
                     continue
                 start = excerpt[0] - 100 * item
@@ -137,12 +137,12 @@ def test_excerpts_of_files_are_grabbed_in_batches_of_one_length(tmp_path):
     drawn = batches(60)
     for excerpts, labels in drawn:
         assert excerpts.dtype == np.int16 and excerpts.shape == (2, excerpt_length(np.array(lengths)[labels], 10, 20))
-        for excerpt, label in zip(excerpts, labels):
+        for excerpt, label in zip(excerpts, labels, strict=True):
             start = excerpt[0] - 100 * label
             assert 0 <= start <= max(0, lengths[label] - len(excerpt))
             np.testing.assert_array_equal(excerpt, 100 * label + (start + np.arange(len(excerpt))) % lengths[label])
     assert {label for _, labels in drawn for label in labels} == set(range(10))
-    assert all((a[0] == b[0]).all() for a, b in zip(drawn, batches(60)))
+    assert all((a[0] == b[0]).all() for a, b in zip(drawn, batches(60), strict=True))
     empty, _ = next(grab_random_excerpts(wavs, range(10), 2, 0))
     assert empty.shape == (2, 0)
 
@@ -214,7 +214,7 @@ def test_golden_stretch_and_shift(golden, order):
     _, arrays = golden('augment/augment')
     random = (np.random.RandomState(8).rand(2, 2) - 0.5) * 2
     for spect, factors, expected in zip(
-        arrays['stretch_in'], 1 + 0.3 * random, arrays[f'stretch_out_order{int(order)}']
+        arrays['stretch_in'], 1 + 0.3 * random, arrays[f'stretch_out_order{order}'], strict=True
     ):
         out = np.empty(expected.shape, np.float32)
         stretch_shift(spect, *factors, out, order)

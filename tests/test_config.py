@@ -1,4 +1,4 @@
-"""Settings: parsing as in 2018, checked against what defaults.vars admits."""
+"""Settings: parsed as in 2018, and checked against the kinds in defaults.vars."""
 
 import json
 

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import pathlib
 
 import numpy as np
 import pytest
@@ -180,14 +181,18 @@ def test_golden_training_batches_are_of_the_kind_that_ours_are(golden, dataset, 
         if cfg['len_max']:
             # Batches of this length hold recordings of the same bucket as ours.
             assert tuple(sorted(labels)) in lengths[tuple(expected['spect_shape'])]
-            for count, piece in zip(expected['samples'], expected['sha16']):
+            for count, piece in zip(expected['samples'], expected['sha16'], strict=True):
                 # Looped recordings, and those that are the shortest of their batch, allow one excerpt only.
                 if not cfg['mixup'] and (count == 22050 or piece in ('1ce7107329fbb13f', '70395856f9a4a485')):
                     assert piece in pieces
         by_label = {int(label): i for batch in ours for i, label in enumerate(batch['label'])}
         for name in names & {'label_bg', 'weight'}:
-            rows = {(int(label), row.tobytes()) for batch in ours for label, row in zip(batch['label'], batch[name])}
-            for label, row in zip(labels, arrays[f'{prefix}_{name}']):
+            rows = {
+                (int(label), row.tobytes())
+                for batch in ours
+                for label, row in zip(batch['label'], batch[name], strict=True)
+            }
+            for label, row in zip(labels, arrays[f'{prefix}_{name}'], strict=True):
                 if name == 'weight':
                     near = [np.frombuffer(value, np.float32)[0] for other, value in rows if other == label]
                     np.testing.assert_allclose(near, row, rtol=1e-6)
@@ -230,7 +235,7 @@ def test_golden_pseudo_labels(golden, dataset, tmp_path, monkeypatch):
     np.testing.assert_array_equal(feed.labels[order], arrays['labels'])
     np.testing.assert_allclose(feed.pseudo_labels(order), arrays['pseudo'], rtol=1e-5)
     batch = feed.batch(0)
-    row_of = dict(zip(order.tolist(), arrays['pseudo']))
+    row_of = dict(zip(order.tolist(), arrays['pseudo'], strict=True))
     np.testing.assert_allclose(batch['pseudo_label'], [row_of[i] for i in batch['item'].tolist()], rtol=1e-5)
     assert batch['pseudo_label'].dtype == np.float32
     with pytest.raises(Problem, match='no predictions for train/.*RN11.wav'):
@@ -304,7 +309,7 @@ def test_excerpts_have_the_length_of_the_shortest_recording(made, capsys):
         batch = feed.batch(k)
         lengths = np.array(LENGTHS)[batch['item']]
         assert batch['samples'].shape == (4, min(max(lengths.min(), 22050), 44100))
-        for item, row in zip(batch['item'], batch['samples']):
+        for item, row in zip(batch['item'], batch['samples'], strict=True):
             start = row[0] - 3000 * item
             period = min(LENGTHS[item], 3000) if LENGTHS[item] > 22050 else None
             if period:
@@ -371,7 +376,7 @@ def test_excerpts_and_targets_are_mixed_alike(made, setting, capsys):
 def test_background_targets_include_the_foreground(made, capsys):
     batch = TrainFeed(made, config.load([], SMALL + ['mix_fg_bg=1'])).batch(0)
     expected = np.zeros((4, 3), bool)
-    for row, item in zip(expected, batch['item']):
+    for row, item in zip(expected, batch['item'], strict=True):
         row[item % 3] = True
         if item % 2:
             row[[0, 2]] = True
@@ -441,7 +446,7 @@ def test_fault_of_the_dataset_is_named(made, file, content, words):
 
 def test_missing_list_or_table_is_named(made):
     for name in ('filelists/train', 'labels/fg.tsv', 'labels/labelset'):
-        content = open(os.path.join(made.path, name)).read()
+        content = pathlib.Path(made.path, name).read_text()
         os.unlink(os.path.join(made.path, name))
         with pytest.raises(Problem, match=f'{name}.*no such file'):
             TrainFeed(Dataset(made.path), config.load([], SMALL))

@@ -14,13 +14,13 @@ from helpers import wav_bytes
 @pytest.fixture
 def folder(tmp_path):
     for i in range(6):
-        path = tmp_path / 'audio' / 'train' / (f'r{int(i)}.wav')
+        path = tmp_path / 'audio' / 'train' / (f'r{i}.wav')
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(wav_bytes(np.zeros(100 + i, '<i2')))
     return tmp_path
 
 
-KEYS = [f'train/r{int(i)}.wav' for i in range(6)]
+KEYS = [f'train/r{i}.wav' for i in range(6)]
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_refresh_reads_what_has_changed_and_forgets_what_is_gone(folder, opened)
 @pytest.mark.parametrize(
     'damage', [lambda data: b'', lambda data: data[: len(data) // 2], lambda data: b'PK\3\4' + bytes(50)]
 )
-def test_damaged_index_is_made_anew(folder, damage, capsys):
+def test_damaged_index_is_created_again(folder, damage, capsys):
     index.load_index(folder, KEYS)
     file = folder / 'index.npz'
     good = file.read_bytes()

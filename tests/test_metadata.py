@@ -40,7 +40,7 @@ def test_golden_metadata(golden, golden_dataset):
         names = metadata.sources(cfg)
         assert metadata.size(cfg) == case['declared_shape'][1]
         rows = metadata.encode(metadata.numbers([table[key] for key in cases['files']], names), cfg)
-        for key, raw, row, expected in zip(cases['files'], case['raw'], rows, arrays[case['key']]):
+        for key, raw, row, expected in zip(cases['files'], case['raw'], rows, arrays[case['key']], strict=True):
             if key == MENDED:
                 raw.pop('date', None)
                 if 'date' in names:

@@ -55,7 +55,7 @@ class Silent(Exception):
         Silent(),
         KeyboardInterrupt(),
         SystemExit(3),
-        Problem('a file: broken; mend it'),
+        Problem('a file: broken; fix it'),
         GeneratorExit(),
     ],
 )

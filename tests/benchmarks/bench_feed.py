@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The training feed with 1 and 2 background threads: ours against the 2018 recipe, which is written out here.
+"""The training feed with 1 and 2 background threads and processes: ours against the 2018 recipe, which is below.
 
 Recipe: memory maps of all recordings, excerpts cut and looped to one array, a spectrogram of each (as in
 bench_spectrogram.py), stacked to a batch, put into a queue by background threads. Both make the same batches of 16
@@ -16,8 +16,8 @@ import time
 import wave
 
 os.environ['OMP_NUM_THREADS'] = '1'
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path[:0] = [os.path.join(HERE, '..', '..', 'experiments'), HERE]
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(sys.path[0], '..', '..', 'experiments'))
 
 import numpy as np
 from bench_spectrogram import recipe
@@ -34,7 +34,7 @@ def make_dataset(folder, recordings=96):
     rng = np.random.default_rng(0)
     for name in ('audio', 'filelists', 'labels'):
         os.makedirs(os.path.join(folder, name))
-    keys = ['r%d.wav' % i for i in range(recordings)]
+    keys = [f'r{i}.wav' for i in range(recordings)]
     for key in keys:
         with wave.open(os.path.join(folder, 'audio', key), 'wb') as f:
             f.setparams((1, 2, RATE, 0, 'NONE', ''))
@@ -65,7 +65,7 @@ class Recipe:
         length = augment.excerpt_length(lengths, ours.shortest, ours.longest)
         starts = augment.draw_starts(lengths, length, rng)
         result = np.empty((len(items), length), np.int16)
-        for row, item, start in zip(result, items, starts):
+        for row, item, start in zip(result, items, starts, strict=True):
             part = self.maps[item][start : start + length]
             row[:] = np.tile(part, -(-length // len(part)))[:length]
         return result
@@ -110,13 +110,14 @@ def main():
             assert np.abs(batch - old.batch(k)).max() <= 1e-6 * batch.max()
             seconds += 16 * device.batch(k)['samples'].shape[1] / RATE
 
-        def run_ours(which, threads):
-            return lambda: [batch['label'] for batch in prefetch.run_ahead(which.batch, numbers, threads)]
+        def run_ours(which, threads=0, processes=0):
+            return lambda: [batch['label'] for batch in prefetch.run_ahead(which.batch, numbers, threads, processes)]
 
         ways = {}
         for threads in (1, 2):
-            ways['2018 recipe, %d' % threads] = lambda threads=threads: [k for k, _ in old.batches(numbers, threads)]
-            ways['ours, %d' % threads] = run_ours(ours, threads)
+            ways[f'2018 recipe, {threads}'] = lambda threads=threads: [k for k, _ in old.batches(numbers, threads)]
+            ways[f'ours, {threads}'] = run_ours(ours, threads)
+            ways[f'ours, processes, {threads}'] = run_ours(ours, processes=threads)
         ways['ours, samples for the device, 1'] = run_ours(device, 1)
         times = {name: [] for name in ways}
         for _ in range(args.repeats):
@@ -125,15 +126,14 @@ def main():
                 way()
                 times[name].append(time.perf_counter() - start)
     medians = {name: np.median(values) for name, values in times.items()}
-    print('%-34s %14s %16s' % ('feed, threads', 'x real time', 'ratio to recipe'))
+    print(f'{"feed, threads":34} {"x real time":>14} {"ratio to recipe":>16}')
     for name, value in medians.items():
         reference = medians['2018 recipe, ' + name[-1]]
-        print('%-34s %14.0f %16.2f' % (name, seconds / value, reference / value))
+        print(f'{name:34} {seconds / value:14.0f} {reference / value:16.2f}')
     for who in ('2018 recipe', 'ours'):
-        print('second core, {}: {:.2f}'.format(who, medians[who + ', 1'] / medians[who + ', 2']))
+        print(f'second core, {who}: {medians[who + ", 1"] / medians[who + ", 2"]:.2f}')
     print(
-        '(16 excerpts of 5 to 30 s, %.0f s of sound a round; median of %d rounds, interleaved)'
-        % (seconds, args.repeats)
+        f'(16 excerpts of 5 to 30 s, {seconds:.0f} s of sound per round; median of {args.repeats} interleaved rounds)'
     )
 
 

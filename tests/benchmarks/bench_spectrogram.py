@@ -44,7 +44,7 @@ def recipe():
 
 
 def ours(compiled=True, fftw=True, into=False):
-    """Our function as it is, or as it is where a package is missing, or into an array that is there, as the feed calls it."""
+    """Our function, or as it is if a package is missing, or with a given output array, as in the feed."""
     outs = {}
     local, ways = (
         type(stft._local)(),
@@ -77,7 +77,7 @@ def main():
         'ours without numba': ours(compiled=False),
     }
     rng = np.random.default_rng(0)
-    print('%-8s' % 'signal' + ''.join('%28s' % name for name in ways))
+    print(f'{"signal":8}' + ''.join(f'{name:>28}' for name in ways))
     for seconds in (5, 30, 600):
         samples = rng.integers(-3000, 3000, RATE * seconds).astype(np.int16)
         expected = ways['2018 recipe'](samples)
@@ -93,13 +93,13 @@ def main():
                 times[name].append((time.perf_counter() - start) / inner)
         medians = {name: np.median(values) for name, values in times.items()}
         print(
-            '%5d s ' % seconds
+            f'{seconds:5} s '
             + ''.join(
-                '{:14.0f} x real time, {:3.2f}'.format(seconds / value, medians['2018 recipe'] / value)
+                f'{seconds / value:14.0f} x real time, {medians["2018 recipe"] / value:3.2f}'
                 for value in medians.values()
             )
         )
-    print('(times real time, ratio to the recipe; median of %d rounds, interleaved, 1 thread)' % args.repeats)
+    print(f'(times real time, ratio to the recipe; median of {args.repeats} interleaved rounds, 1 thread)')
 
 
 if __name__ == '__main__':

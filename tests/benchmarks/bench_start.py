@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Start of training: from the data set's name to the first batch, with the headers of all recordings known.
+"""Start of training: from the name of the dataset to the first batch, with the headers of all recordings known.
 
 Recordings are sparse files of 2 to 60 seconds. Each start is a process of its own, without the import of torch.
 The 2018 recipe opens every recording and maps it into memory each time. Prints seconds and peak memory.
@@ -23,12 +23,9 @@ RATE, CLASSES = 22050, 1500
 def make_dataset(folder, recordings):
     for name in ('filelists', 'labels'):
         os.makedirs(os.path.join(folder, name))
-    keys = [
-        f'train/201{int(4 + i % 4)}/LIFECLEF201{int(4 + i % 4)}_BIRD_XC_WAV_RN{int(i):06}.wav'
-        for i in range(recordings)
-    ]
+    keys = [f'train/201{4 + i % 4}/LIFECLEF201{4 + i % 4}_BIRD_XC_WAV_RN{i:06}.wav' for i in range(recordings)]
     for year in range(4):
-        os.makedirs(os.path.join(folder, 'audio', 'train', f'201{int(4 + year)}'))
+        os.makedirs(os.path.join(folder, 'audio', 'train', f'201{4 + year}'))
     for i, key in enumerate(keys):
         size = 2 * RATE * (2 + i * 7919 % 59)
         with open(os.path.join(folder, 'audio', key), 'wb') as f:
@@ -42,12 +39,10 @@ def make_dataset(folder, recordings):
     tables = {
         'filelists/train': [key for key in keys if key not in valid],
         'filelists/valid': keys[::16],
-        'labels/labelset': [f'c{int(c):04}' for c in range(CLASSES)],
-        'labels/fg.tsv': [f'{key}\t{int(i % CLASSES)}' for i, key in enumerate(keys)],
-        'labels/bg.tsv': [f'{key}\t{int(i % 7)},{int(i % 31)}' for i, key in enumerate(keys)],
-        'labels/meta.tsv': [
-            f'{key}\t2010-05-{int(1 + i % 28)}\t06:30:00\t-12.5\t-55.25\t340' for i, key in enumerate(keys)
-        ],
+        'labels/labelset': [f'c{c:04}' for c in range(CLASSES)],
+        'labels/fg.tsv': [f'{key}\t{i % CLASSES}' for i, key in enumerate(keys)],
+        'labels/bg.tsv': [f'{key}\t{i % 7},{i % 31}' for i, key in enumerate(keys)],
+        'labels/meta.tsv': [f'{key}\t2010-05-{1 + i % 28}\t06:30:00\t-12.5\t-55.25\t340' for i, key in enumerate(keys)],
     }
     for name, lines in tables.items():
         with open(os.path.join(folder, name), 'w') as f:
@@ -66,14 +61,15 @@ train.batch(0)
 RECIPE = """
 import wave, numpy as np
 from birdsong.data import audio, stft
-tables = [dict(line.rstrip('\\n').split('\\t', 1) for line in open(folder + '/labels/' + name)) for name in ('fg.tsv', 'bg.tsv', 'meta.tsv')]
+tables = [dict(line.rstrip('\\n').split('\\t', 1) for line in open(folder + '/labels/' + name))
+          for name in ('fg.tsv', 'bg.tsv', 'meta.tsv')]
 maps = []
 for name in ('train', 'valid'):
     for key in open(folder + '/filelists/' + name).read().split():
         filename = folder + '/audio/' + key
         with wave.open(filename) as f:
             length = f.getnframes()
-        # The map itself would need more maps than Linux admits for more than 65 530 recordings.
+        # The map itself would need more maps than Linux allows for more than 65 530 recordings.
         with open(filename, 'rb') as f:
             maps.append((length, np.fromfile(f, np.int16, 1, offset=44)))
 samples = np.zeros((16, 30 * 22050), np.int16)
@@ -100,10 +96,8 @@ def main():
     parser.add_argument('--recordings', default='48000,100000', help='numbers of recordings (%(default)s)')
     parser.add_argument('--repeats', type=int, default=7, help='rounds of which the median counts (%(default)s)')
     args = parser.parse_args()
-    print(
-        '%10s %18s %18s %16s %8s %12s'
-        % ('recordings', 'headers unknown', 'headers known', '2018 recipe', 'ratio', 'peak memory')
-    )
+    names = ('recordings', 10), ('headers unknown', 18), ('headers known', 18), ('2018 recipe', 16), ('ratio', 8)
+    print(*(f'{name:>{width}}' for name, width in (*names, ('peak memory', 12))))
     for number in map(int, args.recordings.split(',')):
         with tempfile.TemporaryDirectory() as folder:
             make_dataset(folder, number)
@@ -111,10 +105,8 @@ def main():
             rounds = [(start(OURS, folder), start(RECIPE, folder)) for _ in range(args.repeats)]
             ours, recipe = (sorted(one[i][0] for one in rounds)[len(rounds) // 2] for i in (0, 1))
             memory = max(one[0][1] for one in rounds)
-            print(
-                f'{int(number):10} {first:16.1f} s {ours:16.2f} s {recipe:14.2f} s {recipe / ours:8.1f} {int(memory):9} MB'
-            )
-    print(f'(median of {int(args.repeats)} rounds, interleaved; files in the page cache)')
+            print(f'{number:10} {first:16.1f} s {ours:16.2f} s {recipe:14.2f} s {recipe / ours:8.1f} {memory:9} MB')
+    print(f'(median of {args.repeats} interleaved rounds; files in the page cache)')
 
 
 if __name__ == '__main__':
