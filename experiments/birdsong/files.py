@@ -1,4 +1,4 @@
-"""Reading and writing files safely: results are written atomically, and files from elsewhere are read without running code.
+"""Reading and writing files safely: results are written atomically, and reading files from elsewhere runs no code.
 
 `Problem` is the exception for bad input; `writing` is how every result is written.
 """
@@ -16,8 +16,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
-# Limits on what an array in an .npz file may unpack to, so that a zip bomb cannot fill the memory. No recording, model or
-# prediction is compressed by as large a ratio.
+# Limits on what an array in an .npz file may unpack to, so that a zip bomb cannot fill the memory. No model or file of
+# predictions is compressed by as large a ratio.
 MAX_ARRAY_BYTES = 64 << 30
 MAX_COMPRESSION_RATIO = 200
 
@@ -85,7 +85,7 @@ def save_npz(filename: str | os.PathLike, arrays: Mapping[str, Any], compress: b
 
 @contextlib.contextmanager
 def reading_archive(filename: str, of: str, cure: str = 'create it again') -> Iterator[None]:
-    """Turn what zipfile and numpy raise for a damaged archive into a Problem; `of` says what the archive should hold."""
+    """Turn what zipfile and numpy raise for a damaged archive into a Problem; `of` says what it should hold."""
     try:
         yield
     except FileNotFoundError:
@@ -114,23 +114,26 @@ def load_npz(
 
     Raises Problem if the file is missing or damaged, holds Python objects, or would unpack to an implausible size.
     """
-    with reading_archive(filename, 'plain arrays', cure):
-        with open_regular(filename) as file, zipfile.ZipFile(file) as z:
-            for info in z.infolist():
-                ratio = info.file_size / max(1, info.compress_size)
-                if info.file_size > MAX_ARRAY_BYTES or info.file_size > 1 << 26 and ratio > MAX_COMPRESSION_RATIO:
-                    raise Problem(
-                        f'{filename}: {info.filename} would unpack to {info.file_size / 1e9:.1f} GB '
-                        f'from {info.compress_size / 1e6:.1f} MB; refused. Is the file what you think it is?'
-                    )
-            # numpy.load would search a list of all names for each array.
-            arrays = {}
-            for info in z.infolist():
-                name = info.filename.removesuffix('.npy')
-                if only is None or name in only:
-                    with z.open(info) as member:
-                        arrays[name] = npy.read_array(member, allow_pickle=False)
-            return arrays
+    with (
+        reading_archive(filename, 'plain arrays', cure),
+        open_regular(filename) as file,
+        zipfile.ZipFile(file) as z,
+    ):
+        for info in z.infolist():
+            ratio = info.file_size / max(1, info.compress_size)
+            if info.file_size > MAX_ARRAY_BYTES or info.file_size > 1 << 26 and ratio > MAX_COMPRESSION_RATIO:
+                raise Problem(
+                    f'{filename}: {info.filename} would unpack to {info.file_size / 1e9:.1f} GB '
+                    f'from {info.compress_size / 1e6:.1f} MB; refused. Is the file what you think it is?'
+                )
+        # numpy.load would search a list of all names for each array.
+        arrays = {}
+        for info in z.infolist():
+            name = info.filename.removesuffix('.npy')
+            if only is None or name in only:
+                with z.open(info) as member:
+                    arrays[name] = npy.read_array(member, allow_pickle=False)
+        return arrays
 
 
 def read_lines(filename: str | os.PathLike) -> list[str]:
