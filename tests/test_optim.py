@@ -1,4 +1,4 @@
-"""Optimisers, and whole training runs against the original's."""
+"""Optimisers, and training runs of 20 steps compared with those of the original."""
 
 import numpy as np
 import pytest
@@ -114,8 +114,8 @@ def test_training_stays_as_close_to_the_original_as_float32_can(golden, golden_n
     description, expected = golden(f'train/{name}.run')
     _, batches = golden('train/batches')
     found = run(golden_net, name, description, batches, False)
-    # Rounding sooner or later moves the maximum of a pooling window, and with it a gradient: a jump that double precision
-    # doesn't have, at another step on each machine. Metadata networks have no such windows.
+    # Rounding errors change which value is the maximum of a pooling window, and with it a gradient. In single precision
+    # this happens after a few steps, on each machine at another one. Networks of metadata alone have no such windows.
     np.testing.assert_allclose(
         found[0][:4], expected['train_loss'][:4], rtol=3e-4 if name == 'adam_mel_learn' else 5e-5
     )
@@ -124,11 +124,9 @@ def test_training_stays_as_close_to_the_original_as_float32_can(golden, golden_n
     elif name.startswith('nesterov'):
         compare(found, expected, 1e-2, 2e-2, 1e-3, 2e-2)
     else:
-        # Where a gradient is nearly zero, its sign is chance, and Adam's steps are off by up to twice the rate, 0.001, each.
+        # The sign of a gradient near zero is random, so each step of Adam may be off by twice the learning rate, 0.001.
         compare(found, expected, 1e-2, 2e-2, 2e-3, 2 * 20 * 1e-3)
-        off = np.concatenate(
-            [np.abs(array - expected[f'step1_param{int(i)}']).ravel() for i, array in enumerate(found[2])]
-        )
+        off = np.concatenate([np.abs(array - expected[f'step1_param{i}']).ravel() for i, array in enumerate(found[2])])
         assert np.quantile(off, 0.95) < 1e-5
 
 
@@ -190,6 +188,7 @@ def test_first_parameters_have_a_rate_of_their_own(scheme, scale):
             ['first_params=0'],
             ['first_params=0', f'initial_eta={0.001 * scale:g}'],
         ),
+        strict=True,
     ):
         train(net, optim.make_optimiser(net, config.load([], base + settings)), 3)
     ours, plain, scaled = ([p.detach() for p in net.list] for net in nets)
@@ -244,7 +243,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(scheme):
     after.load_state_arrays(arrays)
     assert after.eta == cfg['initial_eta']
     train(first, after, 3, start=5)
-    for a, b in zip(whole.list, first.list):
+    for a, b in zip(whole.list, first.list, strict=True):
         assert torch.equal(a, b)
 
 

@@ -1,11 +1,9 @@
-"""Learning rate, patience and trials, and the state that a run goes on from."""
+"""Learning rate, patience and trials."""
 
-import numpy as np
 import pytest
 
 from birdsong import config
 from birdsong.files import Problem
-from birdsong.training import checkpoint
 from birdsong.training.schedule import Schedule
 
 
@@ -65,45 +63,3 @@ def test_a_criterion_that_needs_validation_is_refused_without():
     with pytest.raises(Problem, match='--validate'):
         schedule(validate=False, patience_criterion='valid_map')
     assert schedule(validate=False).criterion == 'train_loss'
-
-
-def test_a_state_is_read_as_written(tmp_path):
-    file = str(tmp_path / 'm.state')
-    checkpoint.save(
-        file,
-        {'net': {'a.b': np.arange(3.0)}, 'run': {'errors': np.zeros((0, 4))}},
-        settings={'epochs': 3, 'bg_threads': 6},
-        data='x',
-    )
-    arrays, _, differing = checkpoint.load(file, settings={'epochs': 3, 'bg_threads': 0}, data='x')
-    assert not differing and arrays['net']['a.b'].tolist() == [0, 1, 2] and arrays['run']['errors'].shape == (0, 4)
-
-
-@pytest.mark.parametrize(
-    'now, words',
-    [(dict(settings={'fps': 4}, data='x'), 'fps=3, now 4'), (dict(settings={'fps': 3}, data='y'), 'data was x, now y')],
-)
-def test_a_state_that_does_not_fit_names_what_differs(tmp_path, now, words):
-    file = str(tmp_path / 'm.state')
-    checkpoint.save(file, {}, settings={'fps': 3}, data='x')
-    with pytest.raises(Problem, match=words):
-        checkpoint.load(file, **now)
-
-
-def test_a_state_cut_in_half_is_refused(tmp_path):
-    file = tmp_path / 'm.state'
-    checkpoint.save(str(file), {'net': {'a': np.zeros(1000)}}, settings={})
-    file.write_bytes(file.read_bytes()[:900])
-    with pytest.raises(Problem, match='m.state'):
-        checkpoint.load(str(file), settings={})
-
-
-def test_under_a_claim_a_state_is_called_by_the_folder_that_the_user_can_delete(tmp_path, monkeypatch):
-    file = tmp_path / 'm.state'
-    monkeypatch.setenv('CLAIM_WORK', str(tmp_path))
-    checkpoint.save(str(file), {}, settings={'fps': 3})
-    with pytest.raises(Problem, match=f'delete {tmp_path}/m.npz.lock to train from scratch'):
-        checkpoint.load(str(file), settings={'fps': 4})
-    file.write_bytes(file.read_bytes()[:-9])
-    with pytest.raises(Problem, match=f'delete {tmp_path}/m.npz.lock to train from scratch'):
-        checkpoint.load(str(file), settings={'fps': 3})
