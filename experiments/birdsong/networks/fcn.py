@@ -1,25 +1,38 @@
-"""Fully convolutional networks: class scores at every frame of a recording, of any length in constant memory.
+"""Fully convolutional networks: class scores at every frame of a recording of any length, in constant memory.
 
-A score belongs to a window: it is what the trained network says of an excerpt of that length that begins there, but
-the layers are computed once for all windows, with strides in time turned into dilations (Long et al. 2015,
-arXiv:1411.4038; dilated pooling: Sercu & Goel 2016, arXiv:1604.01792), and pooling slides.
+The score at a frame is the one that the trained network gives for an excerpt of fixed length, the window, that begins
+there. The layers are computed once for all windows: strides along time become dilations (Long et al. 2015,
+arXiv:1411.4038; dilated pooling: Sercu & Goel 2016, arXiv:1604.01792). Then the global pooling slides over the maps.
 """
 
 import itertools
 import json
 import math
+import os
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from birdsong import files
 from birdsong.data import audio, stft
 from birdsong.files import Problem
-from birdsong.networks import layers, operations, pooling
+from birdsong.networks import layers, pooling
 from birdsong.networks.compiled import CompiledNetwork
 from birdsong.networks.compiler import compile_metadata, compile_network
+from birdsong.networks.model import Network
+from birdsong.networks.operations import (
+    Linear,
+    Operation,
+    Pcen,
+    describe_operations,
+    padding_reach,
+    restore_operations,
+)
 
-# frames of a recording whose spectrogram is computed at a time
+# number of frames whose spectrogram is computed at a time
 READ_FRAMES = 4200
 # settings that a converted network needs to know
 SETTINGS = (
@@ -37,10 +50,10 @@ SETTINGS = (
 )
 
 
-def spectrograms(samples, cfg, least):
-    """Yields the spectrogram of a recording in blocks, float32 (frames, bins) with no seam; looped to `least` frames if shorter.
+def spectrograms(samples: np.ndarray, cfg: dict[str, Any], least: int) -> Iterator[np.ndarray]:
+    """Yield the spectrogram of a recording in blocks, float32 (frames, bins).
 
-    samples: int16 or float32 (N,), a memory map may be.
+    samples: int16 or float32 (N,), possibly a memory map. They are repeated if there are fewer than `least` frames.
     """
     frame_len, hop = cfg['frame_len'], stft.hop(cfg)
     needed = (least - 1) * hop + frame_len
@@ -54,17 +67,17 @@ def spectrograms(samples, cfg, least):
 
 
 class Scores:
-    """A recording on its way: `push` blocks of its spectrogram (batch, frames, bins) in order, then `end`.
+    """Computes the scores of a recording: `push` blocks of its spectrogram (batch, frames, bins) in order, then `end`.
 
-    Both return a dict of 'output' (and 'output_bg') (batch, scores, classes), or None if there is nothing yet.
+    Both return a dict with 'output' (and 'output_bg'), (batch, scores, classes), or None if no score is complete yet.
     """
 
-    def __init__(self, fcn, meta):
+    def __init__(self, fcn: 'FullyConvolutional', meta: Tensor | None):
         self.fcn, self.extra = fcn, fcn.metadata(meta)
         self.stream = fcn.compiled.stream()
         self.pool = pooling.SlidingPooling(fcn.pool, fcn.count, fcn.spacing)
 
-    def _finish(self, parts):
+    def _finish(self, parts: list[Tensor | None]) -> dict[str, Tensor] | None:
         parts = [p for p in parts if p is not None]
         if not parts:
             return None
@@ -76,29 +89,44 @@ class Scores:
             outputs['output_bg'] = torch.sigmoid(logits)
         return {k: v.transpose(1, 2) for k, v in outputs.items()}
 
-    def _pooled(self, maps):
+    def _pooled(self, maps: Tensor | None) -> Tensor | None:
         return None if maps is None else self.pool.push(layers.full_precision(maps))
 
     @torch.no_grad()
-    def push(self, spect):
+    def push(self, spect: Tensor) -> dict[str, Tensor] | None:
         spect = layers.full_precision(spect).to(self.fcn.compiled.device)
         return self._finish(
             [self._pooled(self.stream.push(block)) for block in spect.split(self.fcn.compiled.block, 1)]
         )
 
     @torch.no_grad()
-    def end(self):
+    def end(self) -> dict[str, Tensor] | None:
         return self._finish([self._pooled(self.stream.end()), self.pool.end()])
 
 
 class FullyConvolutional:
-    """A converted network.
+    """A trained network, converted by `to_fcn`, or read from a file by `load`. Its attributes, all in frames:
 
-    step: frames from one score to the next; window: frames that a score looks at; least: frames that the network needs
-    at least; margin: frames at both ends of a recording where padding reaches what padded layers put out, 0 without such.
+    step: from one score to the next; network_step: from one position of the trained network's maps to the next.
+    excerpt: length of the excerpts whose scores it gives; window: how many of these frames a score depends on.
+    least: shortest input of the network.
+    margin: so near to the ends of a recording, scores of networks with padded layers depend on padding; else 0.
     """
 
-    def __init__(self, operations, meta, settings, window, least, count, margin, network_step, step, device='cpu'):
+    def __init__(
+        self,
+        operations: list[Operation],
+        meta: list[Linear] | None,
+        settings: dict[str, Any],
+        window: int,
+        least: int,
+        count: int,
+        margin: int,
+        network_step: int,
+        step: int,
+        device: torch.device | str = 'cpu',
+    ):
+        """operations: compiled densely if step is 1; count: number of positions of the maps of an excerpt."""
         self.operations, self.meta, self.settings = operations, meta, settings
         self.pool, self.count = pooling.make_global_pooling(settings['arch.pool']), count
         self.least, self.step, self.network_step = least, step, network_step
@@ -109,8 +137,8 @@ class FullyConvolutional:
         self.compiled = CompiledNetwork(operations, device)
         self.hop = stft.hop(settings)
 
-    def metadata(self, meta):
-        """What metadata (1, values) add to the logits, (1, classes, 1), or None."""
+    def metadata(self, meta: Tensor | None) -> Tensor | None:
+        """What metadata (1, values) contribute to the logits, (1, classes, 1); None for a network without metadata."""
         if self.meta is None:
             return None
         wanted, given = self.meta[0].weight.shape[1], 'none' if meta is None else meta.shape[-1]
@@ -121,29 +149,40 @@ class FullyConvolutional:
             x = op.apply(x)
         return (float(self.settings['arch_meta.weight']) * x)[:, :, None].to(self.compiled.device)
 
-    def describe(self):
-        """What the scores are, for users: one or two lines."""
-        rate, frame_len = self.settings['sample_rate'], self.settings['frame_len']
-        text = f'a score every {int(self.step)} frame{"s" * (self.step > 1)} ({1000.0 * self.step * self.hop / rate:.1f} ms), for windows of {int(self.window)} frames ({((self.window - 1) * self.hop + frame_len) / rate:.2f} s); the network alone looks at {int(self.least)} frames'
+    def describe(self) -> str:
+        """One to three lines that say what the scores mean."""
+        rate, step = self.settings['sample_rate'], self.step
+        seconds = ((self.window - 1) * self.hop + self.settings['frame_len']) / rate
+        lines = [
+            f'a score every {step} frame{"s" * (step > 1)} ({1000.0 * step * self.hop / rate:.1f} ms), for windows of '
+            f'{self.window} frames ({seconds:.2f} s); each position of the maps looks at {self.least} frames'
+        ]
         if self.margin:
-            text += f'\npadded layers: equal to the network on excerpts that are longer by a margin of {int(self.margin)} frames ({self.margin * self.hop / rate:.2f} s) on both sides; so far from the ends of a recording, padding does not reach'
-        if any(isinstance(op, operations.Pcen) for op in self.operations[0].main):
-            text += '\nmagscale=pcen: its smoother starts with the recording, not with each window; scores differ by what that changes'
-        return text
+            lines.append(
+                f'padded layers: scores equal those of the network for excerpts with a margin of {self.margin} frames '
+                f'({self.margin * self.hop / rate:.2f} s) on both sides; nearer to the ends of a recording, padding '
+                'changes them'
+            )
+        if any(isinstance(op, Pcen) for op in self.operations[0].main):
+            lines.append(
+                'magscale=pcen: smoothing starts at the beginning of the recording, not of each window, which changes '
+                'scores slightly'
+            )
+        return '\n'.join(lines)
 
-    def stream(self, meta=None):
-        """A Scores for one recording, with its metadata (1, values) if the network takes such."""
+    def stream(self, meta: Tensor | None = None) -> Scores:
+        """A new Scores for a recording, with its metadata (1, values) if the network uses metadata."""
         return Scores(self, meta)
 
-    def times(self, first, count):
-        """Seconds of the middles of the windows of `count` scores from number `first` on."""
+    def times(self, first: int, count: int) -> np.ndarray:
+        """Middles of the windows of the scores number `first` to first + count - 1, in seconds."""
         middle = ((self.window - 1) * self.hop + self.settings['frame_len']) / 2
         return ((first + np.arange(count)) * self.step * self.hop + middle) / self.settings['sample_rate']
 
-    def recording(self, samples, meta=None):
-        """Scores of a recording, block by block: yields (number of the first, dict of arrays (scores, classes)).
+    def recording(self, samples: np.ndarray, meta: Tensor | None = None) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """Yield the scores of a recording block by block: number of the first, dict of arrays (scores, classes).
 
-        samples: as for `spectrograms`. A recording shorter than a window has one score.
+        samples: as for `spectrograms`. A recording that is shorter than a window has one score.
         """
         stream, first = self.stream(meta), 0
         for spect in itertools.chain(spectrograms(samples, self.settings, self.least), [None]):
@@ -153,12 +192,12 @@ class FullyConvolutional:
                 yield first, scores
                 first += len(scores['output'])
 
-    def save(self, filename):
-        """Write the converted network: plain arrays, and a description of the operations as JSON."""
+    def save(self, filename: str | os.PathLike) -> None:
+        """Write a file with plain arrays and a description of the operations in JSON."""
         arrays = {}
         description = {
-            'operations': operations.describe(self.operations, 'operations', arrays),
-            'meta': operations.describe(self.meta, 'meta', arrays),
+            'operations': describe_operations(self.operations, 'operations', arrays),
+            'meta': describe_operations(self.meta, 'meta', arrays),
             'settings': self.settings,
             'window': self.excerpt,
             'least': self.least,
@@ -170,47 +209,48 @@ class FullyConvolutional:
         files.save_npz(filename, dict(description=np.array(json.dumps(description)), **arrays))
 
 
-def load(filename, device='cpu'):
-    """A converted network from a file that `FullyConvolutional.save` wrote."""
+def load(filename: str | os.PathLike, device: torch.device | str = 'cpu') -> FullyConvolutional:
+    """Read a converted network that `FullyConvolutional.save` wrote. Raises Problem if the file is something else."""
     arrays = files.load_npz(filename)
     try:
         description = json.loads(str(arrays['description']))
         if description['settings']['filterbank'] == 'none':
-            # older files have all bins and do not say so
+            # Older files are for all bins and do not state it.
             description['settings'].setdefault('bins', description['operations'][0]['bands'])
         for name in ('operations', 'meta'):
-            description[name] = operations.restore(description[name], arrays)
+            description[name] = restore_operations(description[name], arrays)
         return FullyConvolutional(device=device, **description)
     except (AttributeError, KeyError, ValueError, TypeError):
-        raise Problem(f'{filename}: not a converted network; make one by model_to_fcn.py') from None
+        raise Problem(f'{filename}: not a converted network; create one with model_to_fcn.py') from None
 
 
 @torch.no_grad()
-def to_fcn(net, window=5.0, step=1):
-    """The FullyConvolutional form of a trained network.
+def to_fcn(net: Network, window: float = 5.0, step: int = 1) -> FullyConvolutional:
+    """Convert a trained network.
 
-    window: seconds of the excerpts whose scores it gives; step: frames from score to score, 1 or the network's own
-    step (`net.frame_step`), which is cheaper. Metadata are the same all over a recording; PCEN smooths from the start of
-    the recording, not of the window.
-    Raises Problem for a network on metadata alone, one with a layer that needs its excerpt whole, or too short a window.
+    window: length in seconds of the excerpts whose scores it gives.
+    step: frames from one score to the next, 1 or the network's own step (`net.frame_step`), which is faster.
+    Metadata are the same for all windows of a recording. PCEN starts smoothing at the beginning of the recording.
+    Raises Problem for a network on metadata alone, for a layer that needs an excerpt as a whole, for another step, and
+    for a window that is too short.
     """
     net.eval()
     cfg = net.cfg
     if net.audio is None:
-        raise Problem(
-            'a network on metadata alone has nothing to say about single frames; choose one with a spectrogram side'
-        )
+        raise Problem('a network on metadata alone gives no scores for frames; choose one that takes spectrograms')
     if step not in (1, net.frame_step):
-        raise Problem(f"a step of {step} frames: it must be 1 or the network's own, {int(net.frame_step)}")
-    frames = stft.num_frames(round(window * cfg['sample_rate']), cfg['frame_len'], stft.hop(cfg))
+        raise Problem(f"a step of {step} frames: it must be 1 or the network's own, {net.frame_step}")
+    hop = stft.hop(cfg)
+    frames = stft.num_frames(round(window * cfg['sample_rate']), cfg['frame_len'], hop)
     if frames < net.min_frames:
-        least = ((net.min_frames - 1) * stft.hop(cfg) + cfg['frame_len']) / cfg['sample_rate']
+        least = ((net.min_frames - 1) * hop + cfg['frame_len']) / cfg['sample_rate']
         raise Problem(
-            f'a window of {window:g} s has {int(frames)} frames, the network needs {int(net.min_frames)}: take at least {math.ceil(least * 100) / 100:.2f} s'
+            f'a window of {window:g} s has {frames} frames, the network needs {net.min_frames}: '
+            f'take at least {math.ceil(least * 100) / 100:.2f} s'
         )
     dense = compile_network(net, dense=True)
-    # a multiple of the network's step, so that an excerpt that is longer by it is cut in the same places
-    margin = -(-operations.padding_reach(dense) // net.frame_step) * net.frame_step
+    # A multiple of the network's step, so that the maps of an excerpt with this margin include those of the excerpt.
+    margin = -(-padding_reach(dense) // net.frame_step) * net.frame_step
     return FullyConvolutional(
         dense if step == 1 else compile_network(net),
         compile_metadata(net),

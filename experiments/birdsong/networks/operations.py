@@ -294,7 +294,7 @@ def padding_reach(operations: list[Operation]) -> int:
 KINDS = {cls.kind: cls for cls in Operation.__subclasses__()}
 
 
-def describe(value: Any, name: str, arrays: dict) -> Any:
+def describe_operations(value: Any, name: str, arrays: dict) -> Any:
     """Operations, or lists of them, as dicts and lists for JSON.
 
     Tensors are added to `arrays`, under names that begin with `name`.
@@ -306,20 +306,20 @@ def describe(value: Any, name: str, arrays: dict) -> Any:
         fields = {k: v for k, v in vars(value).items() if v is not None}
         value = {'kind': value.kind, **fields} if value.kind else fields
     if isinstance(value, dict):
-        return {k: describe(v, f'{name}.{k}', arrays) for k, v in value.items()}
+        return {k: describe_operations(v, f'{name}.{k}', arrays) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [describe(v, f'{name}.{i}', arrays) for i, v in enumerate(value)]
+        return [describe_operations(v, f'{name}.{i}', arrays) for i, v in enumerate(value)]
     return value
 
 
-def restore(value: Any, arrays: dict) -> Any:
-    """The reverse of `describe`. Raises KeyError or TypeError for what is not a description of operations."""
+def restore_operations(value: Any, arrays: dict) -> Any:
+    """The reverse of `describe_operations`. Raises KeyError or TypeError for what it cannot have returned."""
     if isinstance(value, list):
-        items = [restore(v, arrays) for v in value]
+        items = [restore_operations(v, arrays) for v in value]
         return tuple(items) if items and all(isinstance(v, int) for v in items) else items
     if not isinstance(value, dict):
         return value
     if 'array' in value:
         return torch.from_numpy(arrays[value['array']])
-    value = {k: restore(v, arrays) for k, v in value.items()}
+    value = {k: restore_operations(v, arrays) for k, v in value.items()}
     return KINDS[value.pop('kind', '')](**value)
