@@ -107,8 +107,8 @@ def test_golden_excerpts_are_those_that_we_could_draw(golden):
         batchsize, longest, shortest, count = case['args']
         buckets = make_buckets(lengths, shortest, longest, count)
         for number in range(case['batches']):
-            items = arrays[f'{case["case"]}_{int(number)}_labels']
-            excerpts = arrays[f'{case["case"]}_{int(number)}_wavs']
+            items = arrays[f'{case["case"]}_{number}_labels']
+            excerpts = arrays[f'{case["case"]}_{number}_wavs']
             assert any(set(items) <= set(bucket) for bucket in buckets)
             assert excerpts.shape == (batchsize, excerpt_length(lengths[items], shortest, longest))
             for item, excerpt in zip(items, excerpts, strict=True):
@@ -127,8 +127,8 @@ def test_excerpts_of_files_are_grabbed_in_batches_of_one_length(tmp_path):
     lengths = [30, 12, 25, 4, 18, 50, 22, 9, 14, 40]
     wavs = []
     for k, length in enumerate(lengths):
-        soundfile.write(tmp_path / (f'{int(k)}.wav'), (100 * k + np.arange(length)).astype(np.int16), 22050)
-        wavs.append(audio.WavFile(str(tmp_path / (f'{int(k)}.wav'))))
+        soundfile.write(tmp_path / f'{k}.wav', (100 * k + np.arange(length)).astype(np.int16), 22050)
+        wavs.append(audio.WavFile(str(tmp_path / f'{k}.wav')))
     assert [len(wav) for wav in wavs] == lengths and wavs[2][3:6].tolist() == [203, 204, 205]
 
     def batches(count):

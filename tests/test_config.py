@@ -38,7 +38,7 @@ def test_every_setting_is_explained_and_its_default_is_of_its_kind():
 
 def test_later_sources_override_earlier_ones(tmp_path):
     for name, value in (('a', 1), ('b', 2)):
-        (tmp_path / name).write_text(f'# remark\n\nepochs={int(value)}\nbatchsize={int(value)}\n')
+        (tmp_path / name).write_text(f'# remark\n\nepochs={value}\nbatchsize={value}\n')
     settings = config.load([str(tmp_path / 'a'), str(tmp_path / 'b')], ['epochs=3'])
     assert (settings['epochs'], settings['batchsize'], settings['patience']) == (3, 2, 0)
 

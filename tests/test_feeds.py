@@ -89,7 +89,7 @@ def test_golden_validation_batches(golden, dataset, case):
     seen = []
     for k, expected in enumerate(cases['batches']):
         batch, shipped = feed.batch(k), on_device.batch(k)
-        prefix = f'b{int(k)}'
+        prefix = f'b{k}'
         files = [feed.files[i] for i in batch['item']]
         seen += files
         for name in ('label', 'label_bg'):
@@ -133,7 +133,7 @@ def test_golden_test_items(golden, dataset, case):
         item = feed.item(i)
         assert item['file'] == cases['files'][i]
         if item['file'] != MENDED:
-            np.testing.assert_allclose(item['meta'], arrays[f'b{int(i)}_meta'][0], atol=2e-6)
+            np.testing.assert_allclose(item['meta'], arrays[f'b{i}_meta'][0], atol=2e-6)
         if cfg['len_max'] == 0:
             # The original computed whole spectrograms for nothing.
             assert 'samples' not in item
@@ -141,9 +141,9 @@ def test_golden_test_items(golden, dataset, case):
         assert item['samples'].dtype == np.int16
         assert [len(item['samples'])] == expected['samples']
         assert [digest(item['samples'])] == expected['sha16']
-        if f'b{int(i)}_spect_sub' in arrays:
+        if f'b{i}_spect_sub' in arrays:
             spect = stft.spectrogram(item['samples'], 22050, 1024, 70, 465)
-            close_spect({'spect': spect[None]}, arrays, f'b{int(i)}')
+            close_spect({'spect': spect[None]}, arrays, f'b{i}')
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_golden_training_batches_are_of_the_kind_that_ours_are(golden, dataset, 
         if 'spect' in batch:
             lengths.setdefault(batch['spect'].shape, set()).add(tuple(sorted(batch['label'])))
     for k, expected in enumerate(cases['batches']):
-        prefix = f'b{int(k)}'
+        prefix = f'b{k}'
         assert names == set(expected['dtypes']) - ({'spect'} if not cfg['len_max'] else set())
         for name in names:
             assert ours[0][name].dtype == expected['dtypes'][name]
@@ -223,7 +223,7 @@ def test_golden_pseudo_labels(golden, dataset, tmp_path, monkeypatch):
     case, arrays = golden('data/pseudo_labels')
     names = []
     for name in 'AB':
-        names.append(str(tmp_path / (f'{name}.pred.npz')))
+        names.append(str(tmp_path / f'{name}.pred.npz'))
         # Another order, and rows of another recording, make no difference.
         files = case['files'][::-1] + ['other.wav']
         predictions.save(names[-1], files, [row[None] for row in arrays[name][::-1]] + [np.zeros((2, 7), np.float32)])
@@ -258,7 +258,7 @@ def made(tmp_path):
     """A dataset of ten recordings of three classes, each of samples that tell where they come from."""
     for name in ('audio', 'filelists', 'labels'):
         (tmp_path / name).mkdir()
-    keys = [f'LIFECLEF2014_RN{int(i)}.wav' for i in range(len(LENGTHS))]
+    keys = [f'LIFECLEF2014_RN{i}.wav' for i in range(len(LENGTHS))]
     for i, key in enumerate(keys):
         samples = (np.arange(LENGTHS[i]) % 3000 + 3000 * i).astype('<i2')
         (tmp_path / 'audio' / key).write_bytes(wav_bytes(samples))
@@ -268,7 +268,7 @@ def made(tmp_path):
         'labels/labelset': ['a', 'b', 'c'],
         'labels/fg.tsv': [f'{key}\t{int(i % 3)}' for i, key in enumerate(keys)],
         'labels/bg.tsv': [f'{key}\t{"0,2" if i % 2 else ""}' for i, key in enumerate(keys)],
-        'labels/meta.tsv': [f'{key}\t2010-05-07\t\t{int(i)}\t\t' for i, key in enumerate(keys)],
+        'labels/meta.tsv': [f'{key}\t2010-05-07\t\t{i}\t\t' for i, key in enumerate(keys)],
     }
     for name, content in lines.items():
         (tmp_path / name).write_text(''.join(f'{line}\n' for line in content))

@@ -53,12 +53,10 @@ def test_golden_metadata(golden, golden_dataset):
 def test_golden_encoding(golden):
     cases, arrays = golden('data/encode_metadata')
     for size in (12, 3):
-        cfg = config.load(
-            [], [ALL_META] + [f'input_meta.{name}_encoding.size={int(size)}' for name in ('date', 'time')]
-        )
+        cfg = config.load([], [ALL_META] + [f'input_meta.{name}_encoding.size={size}' for name in ('date', 'time')])
         ours = metadata.encode(metadata.numbers(cases['raw'], metadata.sources(cfg)), cfg)
         assert ours.dtype == cases['dtype_of_each']
-        np.testing.assert_allclose(ours, arrays[f'enc{int(size)}'], atol=2e-6)
+        np.testing.assert_allclose(ours, arrays[f'enc{size}'], atol=2e-6)
 
 
 def test_elevations_are_upper_bounds_and_may_be_negative():
