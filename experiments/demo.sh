@@ -27,13 +27,13 @@ own_option() {
 
 step() { printf '\n== %d:%02d  %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$*" >&2; }
 
-# Prints the metrics of all models and of the ensemble, and where the submissions are.
+# Prints the metrics of all models and of the ensemble, which are in file $1, and where the submissions are.
 summary() {
-    local metrics=$1 submitted=$2 out=experiments/$DATASET
+    local out=experiments/$DATASET
     cat <<END
 
 == $((SECONDS / 60)):$(printf %02d $((SECONDS % 60)))  Done. Metrics on the validation list (chance: MAP about $(chance)):
-$(printf '%s\n' "$metrics" "$submitted" | awk -F ': ' 'NF > 2 { name = $1; sub(/[^:]*: /, ""); printf "  %-22s %s\n", name, $0 }')
+$(awk -F ': ' 'NF > 2 { name = $1; sub(/[^:]*: /, ""); printf "  %-22s %s\n", name, $0 }' "$1")
 
 Submissions:
 $(cd "$ROOT" && wc -l "$out"/submissions/*/*.csv | awk '$2 != "total" { printf "  %-48s %6d lines\n", $2, $1 }')
@@ -51,7 +51,7 @@ END
 chance() { awk 'END { for (i = 1; i <= NR; i++) sum += 1 / i; printf "%.2f", sum / NR }' "../datasets/$DATASET/labels/labelset"; }
 
 main() {
-    local source common metrics submitted predictions weights
+    local source common predictions weights
     parse_options "$@"
     ensure_env
     export BIRDCLEF_ENV_SAID=1
@@ -69,17 +69,18 @@ main() {
     step 'Training the models, and predicting the validation list with each'
     run_child ./train_all.sh "${common[@]}" "${SETTINGS[@]}" "${DEVICE[@]}" --wait
     step 'Evaluating the models'
-    metrics=$(./eval_all.sh --dataset "$DATASET")
-    printf '%s\n' "$metrics"
+    METRICS=$(mktemp)
+    trap 'rm -f "$METRICS"' EXIT
+    run_child ./eval_all.sh --dataset "$DATASET" > "$METRICS"
+    cat "$METRICS"
     if [[ ! -e $weights ]]; then
         step 'Searching for the best weights of an ensemble'
         run_child "$PYTHON" blender.py --dataset "$DATASET" --labelfile-background bg.tsv --strategy hyperopt --patience 300 \
             --output "$weights" "${predictions[@]}"
     fi
     step 'Making the submissions'
-    submitted=$(./submit_all.sh "${common[@]}" "${DEVICE[@]}")
-    printf '%s\n' "$submitted"
-    summary "$metrics" "$submitted"
+    run_child ./submit_all.sh "${common[@]}" "${DEVICE[@]}" >> "$METRICS"
+    summary "$METRICS"
 }
 
 main "$@"

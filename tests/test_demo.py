@@ -42,7 +42,7 @@ def test_demo_makes_submissions_and_prints_metrics(checkout):
         assert re.search(rf'^  {name} +MAP: [01]\.\d+', summary, re.M), summary
     for path in ('mono/blend.csv', 'soundscapes/blend.csv', 'soundscapes/blend.val.csv'):
         assert f'experiments/tiny/submissions/{path}' in summary
-    assert 'Next, the real thing' in summary
+    assert 'Next, the real dataset' in summary
 
     datasets = checkout.path / 'datasets' / 'tiny'
     classes = (datasets / 'labels' / 'labelset').read_text().split()
@@ -60,7 +60,7 @@ def test_demo_makes_submissions_and_prints_metrics(checkout):
     assert {row[1] for row in rows} >= {'00:00:00-00:00:05', '00:00:05-00:00:10'}
     assert all(len(row) == 4 and row[2] in classes for row in rows)
 
-    # Started again, it makes nothing anew and ends the same.
+    # When started again, it makes nothing again and ends with the same files.
     made = {path: path.stat().st_mtime_ns for path in folder.glob('*.npz')}
     submissions = {path: path.read_bytes() for path in (folder / 'submissions').rglob('*.csv')}
     again = checkout.run('experiments/demo.sh', *TINY, timeout=600)

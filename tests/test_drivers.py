@@ -305,7 +305,7 @@ signal.pause()
 """
 
 
-def interrupt(driver, program, project, number, *arguments):
+def interrupt(driver, program, project, number, *arguments, send=os.killpg):
     """Start a driver in its own session, as a terminal does, and send a signal to all of it while `program` runs."""
     fifo = project.path / 'there'
     os.mkfifo(fifo)
@@ -314,7 +314,7 @@ def interrupt(driver, program, project, number, *arguments):
     process = project.start(driver, '--dataset=tiny', *arguments, start_new_session=True)
     try:
         assert select.select([there], [], [], 60)[0], 'the program was never started'
-        os.killpg(process.pid, number)
+        send(process.pid, number)
         stdout, stderr = process.communicate(timeout=60)
         assert os.read(there, 100) == b'there', 'the program was started again'
     finally:
@@ -368,6 +368,21 @@ def test_other_signals_end_a_driver_with_their_status(project, number, status):
         project.experiments / 'table.tsv',
     )
     assert ended == status and 'Traceback' not in said and left == [], said
+
+
+def test_sigterm_to_the_demo_alone_ends_what_it_runs(project):
+    (project.path / 'datasets' / 'tiny' / 'source').mkdir()
+    (project.path / 'prepare_birdclef.sh').write_text('#!/bin/sh\n')
+    (project.experiments / 'train_all.sh').write_text('#!/bin/sh\n')
+    (project.experiments / 'tiny').mkdir()
+    (project.experiments / 'tiny' / 'plain.npz.vars').touch()
+    (project.experiments / 'tiny' / 'plain.pred.npz').touch()
+    options = '--models', project.experiments / 'table.tsv'
+    project.env['MARK'] = str(project.path / 'there')
+    ended, said, left = interrupt(
+        'experiments/demo.sh', 'experiments/eval.py', project, signal.SIGTERM, *options, send=os.kill
+    )
+    assert ended == 143 and left == [], said
 
 
 def test_training_continues_if_nobody_reads_the_output_any_more(project):
