@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Prediction of whole recordings, one thread: the network as trained (eager, NCHW) against the compiled one.
+"""Prediction for whole recordings, one thread: the trained network (eager PyTorch) against the compiled one.
 
-The full-size network of the published settings dummy and lme1, spectrogram given. Prints seconds, times real time,
-the ratio, and the largest difference of the scores.
+The network of the published settings dummy and lme1, for a spectrogram. Prints seconds, multiples of real time, the
+ratio, and the largest difference of scores.
 """
 
 import argparse
@@ -14,12 +14,12 @@ os.environ['OMP_NUM_THREADS'] = '1'
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, '..', '..', 'experiments'))
 
-import numpy as np
-import torch
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
 
-from birdsong import config
-from birdsong.data import stft
-from birdsong.networks import compiled, model
+from birdsong import config  # noqa: E402
+from birdsong.data import stft  # noqa: E402
+from birdsong.networks import compiled, model  # noqa: E402
 
 
 def network(classes):
@@ -35,7 +35,7 @@ def network(classes):
 
 
 def spectrogram(net, seconds, generator):
-    """That of noise, (1, frames, bins)."""
+    """The spectrogram of noise, (1, frames, bins)."""
     cfg, samples = net.cfg, generator.normal(0, 1000, int(22050 * seconds)).astype(np.int16)
     return torch.from_numpy(
         stft.spectrogram(samples, cfg['sample_rate'], cfg['frame_len'], cfg['fps'], stft.num_bins(cfg))
@@ -43,10 +43,10 @@ def spectrogram(net, seconds, generator):
 
 
 def interleaved(ways, repeats):
-    """Median seconds of each of the functions, called in turns; once before to warm up."""
+    """Median time of each function in seconds; the functions take turns, after one call of each to warm up."""
     times = [[] for _ in ways]
     for turn in range(repeats + 1):
-        for way, taken in zip(ways, times):
+        for way, taken in zip(ways, times, strict=True):
             start = time.perf_counter()
             way()
             if turn:
@@ -56,8 +56,10 @@ def interleaved(ways, repeats):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--repeats', type=int, default=9, help='rounds of which the median counts (%(default)s)')
-    parser.add_argument('--classes', type=int, default=1500, help='(%(default)s)')
+    parser.add_argument(
+        '--repeats', type=int, default=9, help='number of rounds; the median is printed (default: %(default)s)'
+    )
+    parser.add_argument('--classes', type=int, default=1500, help='number of classes (default: %(default)s)')
     args = parser.parse_args()
     torch.set_num_threads(1)
     net = network(args.classes)
@@ -65,15 +67,17 @@ def main():
     for seconds in (30, 60):
         spect = spectrogram(net, seconds, np.random.default_rng(seconds))
         with torch.no_grad():
-            ways = [lambda net=net: net.finish(net.pool(net.maps(spect)))['output'] for net in (net, fast)]
+            ways = [lambda net=net, x=spect: net.finish(net.pool(net.maps(x)))['output'] for net in (net, fast)]
             expected, found = (way() for way in ways)
             difference = (found - expected).abs().max().item()
             plain, ours = interleaved(ways, args.repeats)
         print(
-            f'{int(seconds)} s: as trained {plain:.3f} s ({seconds / plain:.0f} x real time), compiled {ours:.3f} s ({seconds / ours:.0f} x), ratio {plain / ours:.2f}; scores differ by {difference:.1g} of {expected.abs().max().item():.1f}'
+            f'{seconds} s: trained {plain:.3f} s ({seconds / plain:.0f} x real time), compiled {ours:.3f} s '
+            f'({seconds / ours:.0f} x), ratio {plain / ours:.2f}; scores of up to {expected.abs().max().item():.1f} '
+            f'differ by {difference:.1g}'
         )
         assert difference <= 1e-4
-    print(f'(median of {int(args.repeats)} rounds, interleaved, 1 thread; target 1.6)')
+    print(f'(median of {args.repeats} rounds, interleaved, 1 thread; target 1.6)')
 
 
 if __name__ == '__main__':
