@@ -118,7 +118,7 @@ def test_one_job_per_model_with_students_after_their_teachers(project, cluster):
     )
     assert re.search(r'^waiting for plain; Slurm: job \d+ pending \(Dependency\)', shown['student'])
     again = train_all(project, cluster, '--slurm')
-    assert 'plain: skipped: is job' in again.stderr and 'meta: finished, skipped' in again.stderr
+    assert 'plain: skipped: already job' in again.stderr and 'meta: finished, skipped' in again.stderr
     open_gate(project, 'plain')
     cluster.wait_for_all(project, plain='COMPLETED', student='COMPLETED', meta='COMPLETED', both='COMPLETED')
     assert sorted(calls(project)) == sorted(calls(project, 'predict')) == ['both', 'meta', 'plain', 'student']
