@@ -133,9 +133,8 @@ class Checkout:
 # == Projects with stand-ins for what takes long ==
 
 DRIVER_CLASSES = ['ant', 'bee', 'cat']
-
 DRIVER_LISTS = {
-    'train': ['train/2014/LIFECLEF2014_RN%d.wav' % i for i in range(1, 4)],
+    'train': [f'train/2014/LIFECLEF2014_RN{i}.wav' for i in range(1, 4)],
     'valid': ['train/2014/LIFECLEF2014_RN4.wav', 'train/2017/LIFECLEF2017_RN5.wav'],
     'test': ['test/2014/LIFECLEF2014_RN6.wav', 'test/2017/LIFECLEF2017_RN7.wav'],
     'soundscapes_val': ['soundscapes/val/SSW_RN8.wav'],
@@ -173,7 +172,7 @@ def write_dataset(folder):
     (folder / 'labels' / 'labelset_2014').write_text('ant\nbee\n')
     (folder / 'labels' / 'labelset_2015').write_text('ant\nbee\n')
     (folder / 'labels' / 'labelset_2017').write_text('\n'.join(DRIVER_CLASSES) + '\n')
-    (folder / 'labels' / 'fg.tsv').write_text(''.join('%s\t%d\n' % (key, i % 3) for i, key in enumerate(labelled)))
+    (folder / 'labels' / 'fg.tsv').write_text(''.join(f'{key}\t{i % 3}\n' for i, key in enumerate(labelled)))
     (folder / 'labels' / 'bg.tsv').write_text(''.join(f'{key}\t\n' for key in labelled))
 
 

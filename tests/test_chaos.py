@@ -7,9 +7,9 @@ import sys
 import time
 
 import pytest
+from stress import servers
 
 from helpers import ROOT, calls, gate, models_of
-from stress import servers
 
 TRAIN = 'experiments/train_all.sh', '--dataset', 'tiny', '--models', 'experiments/table.tsv'
 
