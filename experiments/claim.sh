@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# claim.sh: make a file exactly once, although many processes on many machines that share its folder may try to.
+# claim.sh: create a file exactly once, even if many processes on many machines that share its folder try to.
 #
 #   claim.sh RESULT.lock -- COMMAND...   claim RESULT, run COMMAND, publish the files that it left in $CLAIM_WORK
-#   claim.sh --replace VERSION RESULT.lock -- COMMAND...    the same for a RESULT that exists, if it still is that
-#                                        version (stat -c %i-%.9Y); COMMAND finds it at $CLAIM_WORK/old/RESULT
+#   claim.sh --replace VERSION RESULT.lock -- COMMAND...    the same, but replace RESULT if it is still of that version
+#                                        (stat -c %i-%.9Y); COMMAND finds the old one at $CLAIM_WORK/old/RESULT
 #   claim.sh --status RESULT.lock        print one line; exit status 0 held, 1 free, 3 stale, 4 failed, 5 finished,
 #                                        6 published but not in place yet
 #   claim.sh --release [--force] RESULT.lock    free a claim whose holder will not return
 #   claim.sh --work RESULT.lock          print the folder of the latest attempt
 #
-# Exit status: that of COMMAND; 0 also if RESULT exists already; 75 held by another; 76 claim lost, result discarded;
-# 74 the folder cannot be written to (read-only, full); 130, 143, 129 interrupted by SIGINT, SIGTERM, SIGHUP.
+# Exit status: that of COMMAND; 0 also if RESULT already exists; 74 the folder cannot be written to (read-only, full);
+# 75 held by another process; 76 claim lost, result discarded; 130, 143, 129 interrupted by SIGINT, SIGTERM, SIGHUP.
 # Settings: CLAIM_BEAT=30, CLAIM_LEASE=600, CLAIM_GRACE=120 seconds.
 #
 # States. RESULT.lock is a folder with one numbered folder per attempt (1/, 2/, ...), and the highest number counts.
@@ -22,21 +22,21 @@
 # Staleness. On the holder's machine (same boot, process namespace and user), a claim is stale when the holder's
 #   process is gone. Elsewhere it is stale when `beat`, which the holder's watcher touches regularly, is older than
 #   the lease. Both times are those of files in this folder, so only the clock of the file server matters. If that
-#   clock was set back, so that `beat` is in the future, the first one to see this touches it once, and the lease
-#   begins again.
+#   clock was set back, so that `beat` is in the future, the first process to notice this touches it once, and the
+#   lease starts again.
 # Publishing. The command writes to its attempt's own folder, N/work.TOKEN/ ($CLAIM_WORK). The first attempt to
-#   succeed renames it to published/, which fails for all others. Then the files are moved beside RESULT, RESULT
-#   itself last, and the lock is removed. Folders and hidden files are not published.
-# Recovery. An attempt starts with a copy of the files of the one before, so that training resumes. If a machine
-#   crashes while it publishes, the next caller completes that: each step can be repeated by anyone at any time. The
-#   watcher, a process of its own, kills the command if a higher number appears or this script dies; it finds the
+#   succeed renames it to published/, which fails for all others. Then its files are moved to the folder of RESULT,
+#   RESULT last, and the lock is removed. Folders and hidden files are not published.
+# Recovery. An attempt starts with a copy of the files of the previous one, so that training continues. If a machine
+#   crashes while it publishes, the next caller completes this: any process can repeat each step at any time. The
+#   watcher, a separate process, kills the command if a higher number appears or this script dies; it finds the
 #   processes of an attempt by CLAIM_TOKEN in their environment.
 #
-# An NFS client may answer from its cache. Hence decisions rely on renames, on fresh listings of folders and on whose
-# token is in a file, and whoever claims looks for RESULT once more after claiming.
+# An NFS client may answer from its cache. Therefore, decisions are based on renames, on fresh listings of folders and
+# on the token in a file, and a process that has just claimed RESULT checks again whether it exists.
 set -euo pipefail
 shopt -s nullglob
-# Closed streams, or streams that nobody reads, must not end this script half-way.
+# Standard streams that are closed or not read must not end this script.
 true >&2 || exec 2>/dev/null
 { true >&1; } 2>/dev/null || exec >/dev/null
 { true <&0; } 2>/dev/null || exec </dev/null
@@ -44,8 +44,10 @@ trap : PIPE
 
 beat=${CLAIM_BEAT:-30} lease=${CLAIM_LEASE:-600} grace=${CLAIM_GRACE:-120}
 for seconds in "$beat" "$lease" "$grace"; do
-    [[ $seconds =~ ^[0-9]+(\.[0-9]+)?$ ]] ||
-        { printf 'claim.sh: CLAIM_BEAT, CLAIM_LEASE and CLAIM_GRACE are numbers of seconds, not %s\n' "${seconds@Q}" >&2; exit 2; }
+    if [[ ! $seconds =~ ^[0-9]+(\.[0-9]+)?$ ]]; then
+        printf 'claim.sh: CLAIM_BEAT, CLAIM_LEASE and CLAIM_GRACE are numbers of seconds, not %s\n' "${seconds@Q}" >&2
+        exit 2
+    fi
 done
 boot=$(</proc/sys/kernel/random/boot_id)
 namespace=$(readlink /proc/self/ns/pid)
@@ -53,17 +55,17 @@ self=$(readlink -f -- "${BASH_SOURCE[0]}")
 
 say() { printf 'claim.sh: %s: %s\n' "$name" "${*//[[:cntrl:]]/?}" >&2 2>/dev/null || :; }
 die() { say "$2"; exit "$1"; }
-explain_error() {  # VERB ERROR: says what cannot be done, where and why, and what to do
-    local reason=${2##*: } where=$folder cure='correct that'
+explain_error() {  # VERB ERROR: prints what cannot be done, where, why, and what to do
+    local reason=${2##*: } where=$folder cure='correct this'
     case $reason in
         *'No space'* | *quota*) cure='free some space there' ;;
         *ermi*)
             [[ ! -d $lock ]] || where=$lock
             cure="make it writable (it belongs to $(stat -c %U -- "$where"))" ;;
         Read-only*) cure='make it writable' ;;
-        *exists* | 'cannot overwrite'*) where=$lock cure='remove that' ;;
+        *exists* | 'cannot overwrite'*) where=$lock cure='remove it' ;;
     esac
-    say "cannot $1 it: $where: $reason; $cure, then start it again; nothing is lost"
+    say "cannot $1 it: $where: $reason; $cure, then start it again; no result is lost"
 }
 fail_with_error() { explain_error "$@"; exit 74; }
 
@@ -78,7 +80,7 @@ set_paths() {  # RESULT.lock: sets the paths
     [[ ${1%/} == ?*.lock ]] || usage 2 >&2
     lock=${1%/} name=${1##*/}
     folder=$(cd -- "$(dirname -- "$lock")" 2>/dev/null && pwd) ||
-        { printf 'claim.sh: %s: no such folder; make it first\n' "$(dirname -- "$lock")" >&2; exit 74; }
+        { printf 'claim.sh: %s: no such folder; create it first\n' "$(dirname -- "$lock")" >&2; exit 74; }
     lock=$folder/$(basename -- "$lock") result=${lock%.lock}
     lock=$result.lock name=${result##*/}
 }
@@ -102,7 +104,7 @@ is_new_version() {  # whether RESULT is not the version to be replaced
     [[ ! $replace || $(stat -c %i-%.9Y -- "$result" 2>/dev/null) != "$replace" ]]
 }
 
-# ERROR: whether a file was missing: a rival moved it, or our own move succeeded but the server's answer was lost
+# ERROR: whether it says that a file is missing: a rival moved it, or we did, but the server's answer was lost
 file_was_missing() {
     [[ $1 == *'No such file'* || $1 == *'Stale file'* || $1 == *'are the same file'* ]]
 }
@@ -142,7 +144,8 @@ age_of() {
 
 read_owner() {  # NUMBER: sets the table owner; malformed values stay empty, so that they match no process
     local line key value
-    declare -gA owner=([host]='' [process]='' [gpu]='' [slurm]='' [since]='' [boot]='' [namespace]='' [user]='' [start]='' [token]='')
+    declare -gA owner=([host]='' [process]='' [gpu]='' [slurm]='' [since]='' [boot]='' [namespace]='' [user]=''
+        [start]='' [token]='')
     [[ -f $lock/$1/owner ]] || return 0
     while IFS= read -r line; do
         [[ $line =~ ^(host|process|gpu|slurm|since|boot|namespace|user|start|token):\ (.*)$ ]] || continue
@@ -155,7 +158,8 @@ read_owner() {  # NUMBER: sets the table owner; malformed values stay empty, so 
     done 2>/dev/null <"$lock/$1/owner" || :
 }
 
-# NUMBER: sets state (free, failed, held, stale), description, surely_ended (not only silent), survivors (processes here)
+# NUMBER: sets state (free, failed, held, stale), description, surely_ended (its process is known to be gone), and
+# survivors (those of its processes that still run on this machine)
 assess_attempt() {
     local dir=$lock/$1 who seen age
     survivors=() surely_ended=1
@@ -172,7 +176,7 @@ assess_attempt() {
         if [[ $(start_time "${owner[process]}") == "${owner[start]}" ]]; then
             state=held description="held by $who"
         else
-            # Only a token that this holder made, so that a forged file cannot name other processes.
+            # Only a token that this holder created, so that a forged file cannot name other processes.
             [[ ${owner[token]%.*} != "${boot%%-*}.${owner[process]}.${owner[start]}" ]] ||
                 mapfile -t survivors < <(processes_of "${owner[token]}")
             state=stale description="stale: was held by $who; that process is gone"
@@ -195,7 +199,7 @@ assess_attempt() {
     fi
 }
 
-still_mine() {  # whether we hold the claim; fails only if it was surely lost
+still_mine() {  # whether we hold the claim; fails only if it was certainly lost
     local found
     find_latest
     ((latest <= number)) || return 1
@@ -206,7 +210,7 @@ still_mine() {  # whether we hold the claim; fails only if it was surely lost
 
 end_attempt() {  # released|failed DESCRIPTION: lets the next caller claim RESULT
     ! still_mine || printf '%s\n' "$2" 2>/dev/null >"$lock/$number/$1" || [[ -e $lock/$number/$1 ]] ||
-        say "$lock cannot be written to, so other machines wait $lease s before they claim it"
+        say "cannot write to $lock, so other machines wait $lease s before they claim it"
 }
 
 complete_publication() {  # moves published files into place; others may do so at the same time
@@ -220,9 +224,9 @@ complete_publication() {  # moves published files into place; others may do so a
     remove_lock
 }
 
-move_into_place() {  # FILE of published/: fails if RESULT is there already, so that others do the rest
+move_into_place() {  # FILE of published/: fails if RESULT is already in place, since then others do the rest
     local error
-    # The error message decides: an NFS client's cache may still show a file that another one has moved.
+    # Only the error message is reliable: an NFS client's cache may still show a file that another process has moved.
     error=$(LC_ALL=C mv -fT -- "$1" "$folder/${1##*/}" 2>&1) || file_was_missing "$error" ||
         { ! result_in_place && fail_with_error publish "$error"; }
 }
@@ -233,7 +237,7 @@ remove_lock() {  # after RESULT is in place: renames the lock, so that it is gon
     for f in "$folder/.$name.lock."*.old; do rm -rf -- "$f" 2>/dev/null || :; done
 }
 
-take_claim() {  # sets number, token and dir, or says why it is not possible and ends the script
+take_claim() {  # sets number, token and dir, or prints why it is not possible and ends the script
     local error tries filled f
     token=${boot%%-*}.$$.$(start_time $$).$RANDOM
     for ((tries = 0; tries < 20; tries++)); do
@@ -241,7 +245,7 @@ take_claim() {  # sets number, token and dir, or says why it is not possible and
         find_latest
         if [[ -e $lock/published ]]; then
             complete_publication
-            result_in_place || continue  # it was removed since
+            result_in_place || continue  # it was removed in the meantime
             say 'finished already'
             exit 0
         fi
@@ -270,23 +274,23 @@ take_claim() {  # sets number, token and dir, or says why it is not possible and
         fi
         mv -T -- "$filled" "$dir" 2>/dev/null || :
         rm -rf -- "$filled"
-        # The file decides, because a server's answer to the rename may be lost.
+        # Only the file is reliable: a server's answer to the rename may be lost.
         if grep -qxsF -- "token: $token" "$dir/owner"; then
-            still_mine || die 75 'another was quicker'
+            still_mine || die 75 'another process was faster'
             return
         fi
-        [[ ! -d $dir ]] || die 75 'another was quicker'
+        [[ ! -d $dir ]] || die 75 'another process was faster'
     done
-    die 75 'others are busy with it'
+    die 75 'other processes are claiming it'
 }
 
-write_owner() {  # FOLDER: creates it, and the lock if necessary
+write_owner() {  # FOLDER: creates it, and the lock if needed
     local -x LC_ALL=C
     { [[ -d $lock ]] || mkdir -- "$lock"; } && mkdir -- "$1" && touch -- "$1/beat" &&
         printf '%s: %s\n' host "$HOSTNAME" process $$ gpu "${CUDA_VISIBLE_DEVICES:-}" \
             slurm "${SLURM_JOB_ID:-}${SLURM_RESTART_COUNT:+, restart $SLURM_RESTART_COUNT}" since "$(now)" \
             boot "$boot" namespace "$namespace" user "$UID" start "$(start_time $$)" token "$token" >"$1/owner" &&
-        sync -- "$1/owner"  # a server may report a full disk only now
+        sync -- "$1/owner"  # some servers report a full disk only here
 }
 
 prepare_work_folder() {  # creates it with a copy of the latest complete one; sets error if it fails
@@ -305,16 +309,17 @@ prepare_work_folder() {  # creates it with a copy of the latest complete one; se
         error=$(find "$part" -exec sync -- {} + 2>&1) || return 1
     fi
     error=$(mv -T -- "$part" "$work" 2>&1) || return 1
-    # Older copies are not needed any more. That of a holder that may still run elsewhere is removed one attempt later.
+    # Remove older copies, except for that of a holder that may still run elsewhere: the next attempt removes it.
     [[ ! $surely_ended ]] || from=''
     for ((i = number - 1; i > 0; i--)); do
         rm -rf -- "$lock/$i"/.work.* "$lock/$i/.old" 2>/dev/null || :
-        for f in "$lock/$i"/work.*; do  # renamed first, so that none is published half deleted
+        for f in "$lock/$i"/work.*; do  # renamed first, so that no incomplete copy is published
             [[ $f == "$from" ]] || { mv -T -- "$f" "$lock/$i/.old" && rm -rf -- "$lock/$i/.old"; } 2>/dev/null || :
         done
     done
     # The version to be replaced is moved to a folder, since folders are passed on to later attempts but not published.
-    is_new_version || error=$( { mkdir -p -- "$work/old" && mv -T -- "$result" "$work/old/$name"; } 2>&1) || is_new_version
+    is_new_version || error=$( { mkdir -p -- "$work/old" && mv -T -- "$result" "$work/old/$name"; } 2>&1) ||
+        is_new_version
 }
 
 publish() {  # after the command succeeded: the first attempt to rename its folder wins
@@ -324,7 +329,7 @@ publish() {  # after the command succeeded: the first attempt to rename its fold
     if error=$(LC_ALL=C mv -T -- "$work/.attempt" "$work/.succeeded" 2>&1) || file_was_missing "$error"; then
         error=$(LC_ALL=C mv -T -- "$work" "$lock/published" 2>&1) || :
     fi
-    # .succeeded contains the winner's token, even if a server's answer was lost; it also keeps the folder from being empty.
+    # .succeeded contains the winner's token, even if a server's answer was lost. It also keeps published/ non-empty.
     winner=$(cat -- "$lock/published/.succeeded" 2>/dev/null) || winner=''
     if [[ $winner == "$token" ]]; then
         sync -- "$lock" || :
@@ -345,7 +350,8 @@ keep_failed_logs() {  # puts the log and record of a failed attempt beside RESUL
     for f in "$work"/*.log "$work"/*.run.json; do
         aside=$folder/.${f##*/}.$token
         # A link needs no space on a full disk.
-        if { ln -- "$f" "$aside" || cp -p -- "$f" "$aside"; } 2>/dev/null && mv -fT -- "$aside" "$folder/${f##*/}" 2>/dev/null; then
+        if { { ln -- "$f" "$aside" || cp -p -- "$f" "$aside"; } &&
+                mv -fT -- "$aside" "$folder/${f##*/}"; } 2>/dev/null; then
             [[ $f != *.log ]] || kept=$folder/${f##*/}
         else
             rm -f -- "$aside"
@@ -372,18 +378,19 @@ watch_attempt() {  # LOCK NUMBER TOKEN: the watcher; its stdin ends when the mai
     done
 }
 
-forward_signal() {  # SIGNAL: lets the command save its state, then kills it; on a second signal at once
+forward_signal() {  # SIGNAL: lets the command save its state, then kills it; at a second signal, kills it at once
     local deadline=$((SECONDS + 10#${grace%.*}))
     [[ ! $signal ]] || deadline=0
     signal=$1
     [[ $command ]] || return 0
-    kill -TERM -- "-$command" 2>/dev/null || kill -TERM "$command" 2>/dev/null || :  # also before it leads its own group
-    # The command may be a shell that is gone while its child still saves.
+    # It may not lead a process group yet.
+    kill -TERM -- "-$command" 2>/dev/null || kill -TERM "$command" 2>/dev/null || :
+    # The command may be a shell that has ended while its child is still saving.
     while ((SECONDS < deadline)) && [[ $(processes_of "$token") ]]; do sleep 0.1; done
     end_processes "$token" || :
 }
 
-run_command() {  # COMMAND...: sets status, and why unless the status is the command's own
+run_command() {  # COMMAND...: sets status, and why if the status is not that of the command
     local watcher first
     # shellcheck disable=SC2034  # our end of its stdin closes when this script dies
     coproc WATCHER { exec env -u CLAIM_TOKEN setsid "$self" --watch "$lock" "$number" "$token" >/dev/null; }
@@ -391,7 +398,8 @@ run_command() {  # COMMAND...: sets status, and why unless the status is the com
     CLAIM_WORK=$work CLAIM_TOKEN=$token setsid setpriv --pdeathsig KILL "$@" &
     command=$!
     {  # silent, because Bash reports each process that was killed
-        if [[ $signal ]]; then first=$signal signal=''; forward_signal "$first"; fi  # it came before the command started
+        # A signal may have come before the command started.
+        if [[ $signal ]]; then first=$signal signal=''; forward_signal "$first"; fi
         while start_time "$command" && start_time "$watcher"; do wait -n "$command" "$watcher" || :; done
         start_time "$watcher" || { why=', its watcher was killed'; end_processes "$token" || :; }
         end_processes "$token" || why=', some of its processes could not be killed'
@@ -407,7 +415,7 @@ claim() {
     trap end_by_signal EXIT
     trap 'forward_signal INT' INT
     trap 'forward_signal TERM' TERM
-    trap 'forward_signal HUP' HUP  # no effect under nohup, since signals that were ignored at the start stay ignored
+    trap 'forward_signal HUP' HUP  # no effect under nohup: signals that are ignored at the start remain ignored
     take_claim
     if result_in_place || [[ -e $lock/published ]]; then
         complete_publication
@@ -416,22 +424,26 @@ claim() {
     fi
     if ! prepare_work_folder; then
         rm -rf -- "$dir/.work.$token"
-        [[ $signal ]] || still_mine || die 76 'the claim was lost to another'
+        [[ $signal ]] || still_mine || die 76 'the claim was lost to another process'
         end_attempt released "after it could not start on $HOSTNAME, $(now)"
         [[ $signal ]] || explain_error start "$error"
         return 74
     fi
     if [[ $signal ]]; then status=143; else run_command "$@"; fi
-    trap '' INT TERM HUP  # the rest is short
+    trap '' INT TERM HUP  # the rest takes only a moment
     if ((status == 0)); then
-        publish || { status=74; keep_failed_logs; end_attempt failed "on $HOSTNAME, $(now): its result could not be published"; }
+        publish || {
+            status=74
+            keep_failed_logs
+            end_attempt failed "on $HOSTNAME, $(now): its result could not be published"
+        }
     elif ! still_mine; then
-        say 'the claim was lost to another; this attempt is discarded'
+        say 'the claim was lost to another process; this attempt is discarded'
         status=76
     elif [[ $signal ]]; then
-        end_attempt released "interrupted on $HOSTNAME, $(now); the next attempt resumes from there"
+        end_attempt released "interrupted on $HOSTNAME, $(now); the next attempt continues from there"
     elif ((status == 141)); then
-        end_attempt released "on $HOSTNAME, $(now), as nobody read its output any more; the next attempt resumes from there"
+        end_attempt released "on $HOSTNAME, $(now), as nobody read its output any more; the next attempt continues it"
     else
         keep_failed_logs
         end_attempt failed "on $HOSTNAME, $(now): exit status $status$why"
@@ -454,7 +466,7 @@ status() {
         echo finished
         return 5
     elif [[ -e $lock/published ]]; then
-        echo 'published, but not in place yet: the next caller moves it'
+        echo 'published, but not in place yet: the next call moves it into place'
         return 6
     elif ((latest == 0)); then
         echo free
@@ -474,11 +486,13 @@ release() {  # '' or force
     assess_attempt "$number"
     case $state in
         free | failed) say "$description" ;;
-        held) [[ $force ]] || die 75 "$description; --force releases it nevertheless; its holder stops when another claims it" ;;&
+        held)
+            [[ $force ]] ||
+                die 75 "$description; --force frees it anyway; its holder stops when another process claims it" ;;&
         *)
             read_owner "$number"
-            error=$(export LC_ALL=C; printf 'by hand on %s, %s; was held by %s\n' "$HOSTNAME" "$(now)" "${owner[host]:-someone}" \
-                2>&1 >"$lock/$number/released") || fail_with_error release "$error"
+            error=$(export LC_ALL=C; printf 'by hand on %s, %s; was held by %s\n' "$HOSTNAME" "$(now)" \
+                "${owner[host]:-someone}" 2>&1 >"$lock/$number/released") || fail_with_error release "$error"
             say released
             ;;
     esac

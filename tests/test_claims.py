@@ -807,7 +807,7 @@ def test_lock_of_another_user_is_named_with_its_owner(place):
 def test_file_in_place_of_the_lock_is_named(place):
     place.lock.touch()
     result = place.claim(MAKE, 'a')
-    assert result.returncode == 74 and f'{place.lock}: File exists; remove that' in result.error
+    assert result.returncode == 74 and f'{place.lock}: File exists; remove it' in result.error
 
 
 def test_read_only_folder(place, disk):
