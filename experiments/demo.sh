@@ -10,8 +10,8 @@ GENERATE=()
 usage() {
     cat <<'END'
 Usage: demo.sh [OPTIONS] [-- OPTIONS OF datasets/demo/generate.py]
-Runs the complete workflow, from raw recordings to submissions, on a synthetic dataset with small networks, in some
-minutes on 2 cores. When started again, it makes only what is missing.
+Runs the complete workflow, from raw recordings to submissions, on a synthetic dataset with small networks. This takes a
+few minutes on 2 cores. If it is started again, it does only what is missing.
   --dataset NAME       name of the dataset (demo)
   --models FILE        table of models (experiments/demo.tsv)
   --var KEY=VALUE, --vars FILE    settings for all models (repeatable)
@@ -27,12 +27,12 @@ own_option() {
 
 step() { printf '\n== %d:%02d  %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$*" >&2; }
 
-# Prints the metrics of all models and of the ensemble, which are in file $1, and where the submissions are.
+# Prints the metrics of all models and of the ensemble, which are in file $1, and lists the submissions.
 summary() {
     local out=experiments/$DATASET
     cat <<END
 
-== $((SECONDS / 60)):$(printf %02d $((SECONDS % 60)))  Done. Metrics on the validation list (chance: MAP about $(chance)):
+== $((SECONDS / 60)):$(printf %02d $((SECONDS % 60)))  Done. Metrics on the validation list (chance: MAP $(chance)):
 $(awk -F ': ' 'NF > 2 { name = $1; sub(/[^:]*: /, ""); printf "  %-22s %s\n", name, $0 }' "$1")
 
 Submissions:
@@ -41,14 +41,16 @@ Weights of the ensemble: $out/ensembles/blend.tsv
 
 Next, the real dataset (see README.md for sizes and durations):
   ./prepare_birdclef.sh FOLDER_OF_THE_ARCHIVES
-  ./experiments/train_all.sh --device cuda     # once on every GPU
+  ./experiments/train_all.sh --device cuda     # on each GPU
   ./experiments/train_all.sh --status
   ./experiments/submit_all.sh
 END
 }
 
-# Prints the expected MAP of random scores: the mean reciprocal rank of one class among all.
-chance() { awk 'END { for (i = 1; i <= NR; i++) sum += 1 / i; printf "%.2f", sum / NR }' "../datasets/$DATASET/labels/labelset"; }
+# Prints the MAP that is expected for random scores: the mean of 1 / rank over all ranks.
+chance() {
+    awk 'END { for (i = 1; i <= NR; i++) sum += 1 / i; printf "%.2f", sum / NR }' "../datasets/$DATASET/labels/labelset"
+}
 
 main() {
     local source common predictions weights
@@ -58,7 +60,8 @@ main() {
     read_models
     predictions=("${NAMES[@]/#/$DATASET/}")
     predictions=("${predictions[@]/%/.pred.npz}")
-    weights=$DATASET/ensembles/blend.tsv source=../datasets/$DATASET/source common=(--dataset "$DATASET" --models "$MODELS")
+    weights=$DATASET/ensembles/blend.tsv source=../datasets/$DATASET/source
+    common=(--dataset "$DATASET" --models "$MODELS")
     if [[ ! -e $source ]]; then
         step 'Generating recordings in the layout of the BirdCLEF archives'
         mkdir -p "${source%/*}"
@@ -75,8 +78,8 @@ main() {
     cat "$METRICS"
     if [[ ! -e $weights ]]; then
         step 'Searching for the best weights of an ensemble'
-        run_child "$PYTHON" blender.py --dataset "$DATASET" --labelfile-background bg.tsv --strategy hyperopt --patience 300 \
-            --output "$weights" "${predictions[@]}"
+        run_child "$PYTHON" blender.py --dataset "$DATASET" --labelfile-background bg.tsv --strategy hyperopt \
+            --patience 300 --output "$weights" "${predictions[@]}"
     fi
     step 'Making the submissions'
     run_child ./submit_all.sh "${common[@]}" "${DEVICE[@]}" >> "$METRICS"

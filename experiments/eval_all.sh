@@ -7,13 +7,13 @@ usage() {
     cat <<'END'
 Usage: eval_all.sh [OPTIONS] [FILE...]
 Prints metrics on the validation list for all models in experiments/NAME/, or for FILEs: names of models, or their .npz,
-.npz.vars or prediction files. Models without predictions are reported; predict_missing.sh makes predictions.
+.npz.vars or prediction files. Models without predictions are reported; predict_missing.sh computes predictions.
   --dataset NAME       dataset in datasets/, whose models are in experiments/NAME/ (birdclef)
 Example: ./eval_all.sh --dataset birdclef birdclef/meta*.npz.vars
 END
 }
 
-# Adds a FILE, which may be relative to the user's folder, as patterns of the shell are.
+# Adds a FILE. It may be relative to the user's folder, for example if the user's shell has expanded *.npz.
 own_option() {
     [[ $1 != -* ]] || return 1
     NAMES+=("$(absolute "$1")")
@@ -36,13 +36,13 @@ main() {
         [[ ! -e $root.npz.vars ]] || file=$root.pred.npz
         printf '%s: ' "${root##*/}"
         if [[ ! -e $file ]]; then
-            printf 'no predictions; predict_missing.sh --dataset %s makes them\n' "$DATASET"
+            printf 'no predictions; start predict_missing.sh --dataset %s\n' "$DATASET"
             failed=$((failed + 1))
         else
             run_child "$PYTHON" eval.py --dataset "$DATASET" "${background[@]}" "$file" || failed=$((failed + 1))
         fi
     done
-    ((failed == 0)) || die "$failed of ${#NAMES[@]} without metrics, see above"
+    ((failed == 0)) || die "$failed of ${#NAMES[@]} models have no metrics, see above"
 }
 
 main "$@"

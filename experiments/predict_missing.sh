@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Predicts the validation list with every trained model whose predictions are missing, including models trained by hand.
+# Predicts the validation list with each trained model whose predictions are missing, including models trained by hand.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/results.sh"
@@ -7,11 +7,11 @@ set -euo pipefail
 usage() {
     cat <<'END'
 Usage: predict_missing.sh [OPTIONS] [MODEL...]
-Predicts the validation list with all trained models in experiments/NAME/, or those named, whose predictions are missing.
-The list needs no labels.
+Predicts the validation list with all trained models in experiments/NAME/, or those named, whose predictions are
+missing. The list needs no labels.
   --dataset NAME       dataset in datasets/, whose models are in experiments/NAME/ (birdclef)
-  --models FILE        table of models; those that are not trained yet are reported
-  --var KEY=VALUE, --vars FILE    settings in addition to those that train_all.sh predicts with (repeatable)
+  --models FILE        table of models; its models that are not trained yet are reported
+  --var KEY=VALUE, --vars FILE    settings in addition to those that train_all.sh uses for predictions (repeatable)
   --device DEVICE, --amp          as for predict.py
 Example: ./predict_missing.sh --dataset birdclef --device cuda:1
 END

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# To be sourced by drivers after lib.sh: what makes models and predictions, each under its claim and with a log.
+# Sourced by the drivers after lib.sh: trains models and predicts with them, each under a claim and with a log.
 
 PREDICT_SETTINGS=() GPUS=1
-# The states of a claim: exit statuses of claim.sh --status, which explains them.
+# The states of a claim: the exit statuses of claim.sh --status. claim.sh explains them.
 # shellcheck disable=SC2034
 declare -r HELD=0 FREE=1 STALE=3 FAILED=4 FINISHED=5 PUBLISHED=6
 
-# Sets NAMES to the models of the table (those named, or all), teachers first, and for each what list_models.py says:
-# KIND, TEACHERS, and the arguments of train.py and predict.py. With --found, models in experiments/DATASET/ that the table
-# does not name are added; without the option --models, the table is not used.
+# Sets NAMES to the models of the table (those named, or all), teachers first, and for each what list_models.py prints:
+# KIND, TEACHERS, and the arguments of train.py and predict.py. With --found, models in experiments/DATASET/ that are
+# not in the table are added; then the table is used only if --models was given.
 declare -A KIND=() TEACHERS=() TRAIN=() PREDICT=() SOUNDSCAPES=()
 # shellcheck disable=SC2034,SC2153  # the drivers read them; lib.sh sets TABLE
 read_models() {
@@ -23,7 +23,7 @@ read_models() {
     done <<< "$table"
 }
 
-# Notes in INCOMPLETE which predictions in folder $2, of the models that follow, are missing recordings of lists $1.
+# Stores in INCOMPLETE which predictions in folder $2 are missing recordings of lists $1. Further arguments: models.
 declare -A INCOMPLETE=()
 find_incomplete() {
     local lists=$1 folder=$2 files=() found version file
@@ -41,8 +41,9 @@ look_up_claim() {
     [[ ! -e $1.lock ]] || { CLAIM=0; WHO=$(./claim.sh --status "$1.lock") || CLAIM=$?; }
 }
 
-# Runs a command with its output also in a log; the last line of the log says why it failed. Words that begin with {}/ are
-# files in $CLAIM_WORK. In the log, such files have the names under which they are published.
+# Runs a command and copies its output to a log: `logged LOG COMMAND...`. If it fails, the last line of the log says
+# why. A {}/ at the beginning of a word stands for $CLAIM_WORK. In the log, such files have the names under which they
+# are published.
 logged() {
     local log status=0 why word command=()
     for word; do
@@ -51,24 +52,26 @@ logged() {
     done
     log=${command[0]} command=("${command[@]:1}")
     printf '== %(%F %T)T %s: %s\n' -1 "$HOSTNAME" "${command[*]}" >> "$log"
-    # The log has to continue after the signal that ends the command, and after the reader of standard output (| head) is gone.
+    # The log must continue after the signal that ends the command, and after a reader of its output (| head) has ended.
     "${command[@]}" 2>&1 | (trap '' INT TERM; published_names | tee -p -a "$log") || status=${PIPESTATUS[0]}
     if ((status)); then
         # The last message of a program if there is one, else the last line.
-        why=$(awk '/^== / { why = "" } /^[a-z_]+\.py: / { why = $0 } { last = $0 } END { print why == "" ? last : why }' "$log")
+        why=$(awk '/^== / { why = "" } /^[a-z_]+\.py: / { why = $0 } { last = $0 }
+            END { print why == "" ? last : why }' "$log")
         ((status <= 128)) || why="ended by SIG$(kill -l "$status"), after: $why"
         printf '%(%F %T)T %s: failed with exit status %d: %s\n' -1 "$HOSTNAME" "$status" "$why" >> "$log"
     fi
     return "$status"
 }
 
-# Copies lines; files in $CLAIM_WORK get the names under which they are published.
+# Copies lines, and replaces paths in $CLAIM_WORK by those under which the files are published.
 published_names() {
     local line
     while IFS= read -r line || [[ -n $line ]]; do printf '%s\n' "${line//"$CLAIM_WORK/"/$RESULT_FOLDER/}"; done
 }
 
-# Runs a command that resumes from file $1. If a process of it dies, runs it again, until it fails twice without progress.
+# Runs a command that continues from file $1. If one of its processes dies, runs it again, until it fails twice in a row
+# without progress.
 restarted() {
     local file=$1 status before stuck=0
     shift
@@ -76,7 +79,7 @@ restarted() {
         before=$(stat -c %.9Y "$file" 2>/dev/null) || :
         status=0
         "$@" || status=$?
-        # An error in the input (1) or the options (2) would only be repeated.
+        # After an error in the input (1) or the options (2), the next attempt would fail, too.
         ((status > 2)) || return "$status"
         if [[ $(stat -c %.9Y "$file" 2>/dev/null) == "$before" ]]; then stuck=$((stuck + 1)); else stuck=0; fi
         ((stuck == 2)) || printf 'failed with exit status %d; starting again\n' "$status"
@@ -84,9 +87,10 @@ restarted() {
     return "$status"
 }
 
-# Makes a file by a command under its claim: `claimed FILE COMMAND...`. A {}/ at the beginning of a word stands for the
-# attempt's own folder; what the command leaves there is published beside FILE, with a log. Exit status 75 or 76: someone
-# else has the claim. After a failure, REASON says where to look: in the log, or above if nothing was written to it.
+# Makes a file by a command under a claim: `claimed FILE COMMAND...`. A {}/ at the beginning of a word stands for the
+# folder of the attempt; the files that the command leaves there are published in the folder of FILE, with a log. Exit
+# status 75 or 76: another process has the claim. After a failure, REASON says where to look: in the log, or above if
+# nothing was written to it.
 claimed() {
     local log=${1##*/} replace=() status=0 before after
     [[ -z ${INCOMPLETE[$1]:-} ]] || replace=(--replace "${INCOMPLETE[$1]}")
@@ -101,12 +105,12 @@ claimed() {
     return "$status"
 }
 
-# After look_up_claim: whether another driver has failed to make file $1 since this driver started, if STARTED says when.
+# After look_up_claim: whether another driver has failed to make file $1 since STARTED, when this driver started.
 failed_elsewhere() {
     ((CLAIM == FAILED)) && [[ -n ${STARTED:-} && -e ${1%.npz}.log && $(stat -c %.9Y "${1%.npz}.log") > $STARTED ]]
 }
 
-# Makes FILE of a model unless it is in place or someone else is making it: `make_result MODEL FILE WHAT COMMAND...`.
+# Makes FILE of a model unless it is in place or another process is making it: `make_result MODEL FILE WHAT COMMAND...`.
 # Sets OUTCOME to `in place`, `made`, `held` (elsewhere) or `failed`, and for the last two REASON. Never fails.
 # shellcheck disable=SC2034  # the drivers read OUTCOME
 make_result() {
@@ -131,17 +135,18 @@ make_result() {
     esac
 }
 
-# Trains model $1, as make_result.
+# Trains model $1; sets OUTCOME and REASON as make_result does.
 make_model() { make_result "$1" "$DATASET/$1.npz" training train_model "$1"; }
 
-# Predicts with model $1 for lists $2 into folder $3 with arguments $4 (of PREDICT or SOUNDSCAPES), as make_result.
+# Predicts lists $2 with model $1 into folder $3, with arguments $4 (from PREDICT or SOUNDSCAPES); sets OUTCOME and
+# REASON as make_result does.
 make_predictions() {
     local lists=$2
     [[ $lists != valid ]] || lists='the validation list'
     make_result "$1" "$3/$1.pred.npz" "prediction of $lists" predict_model "$@"
 }
 
-# Trains model $1. Exit status as `claimed`.
+# Trains model $1. The exit status is that of `claimed`.
 train_model() {
     local launch=("$PYTHON")
     # If one of several processes dies, all of them start again from the last epoch.
@@ -150,7 +155,8 @@ train_model() {
     claimed "$DATASET/$1.npz" "${launch[@]}" train.py ${TRAIN[$1]} "${SETTINGS[@]}" "${DEVICE[@]}" "{}/$1.npz"
 }
 
-# Arguments as make_predictions, exit status as `claimed`. If the file is incomplete, only what is missing is predicted.
+# Arguments as for make_predictions; the exit status is that of `claimed`. If the file is incomplete, only missing
+# recordings are predicted.
 predict_model() {
     mkdir -p "$3" || return
     # shellcheck disable=SC2086  # words without spaces

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Drivers on Slurm. When sourced, it adds --slurm to a driver. A job executes it: slurm.sh RESULT DRIVER ARGUMENTS...
+# Drivers on Slurm. Sourced by a driver, this adds the option --slurm. Jobs run it: slurm.sh RESULT DRIVER ARGUMENTS...
 #
-# A job runs a driver as a user would, with the same claims. Shortly before the time limit (sbatch --signal), the driver
-# lets its program save its state and stop, and the job requeues itself. It also does so if the driver succeeded but RESULT
-# is not there because it is made elsewhere (after the loss of a node perhaps by an earlier start of the same job).
+# A job runs a driver like a user does, with the same claims. Shortly before the time limit (sbatch --signal), the
+# driver lets its program save its state and stop, and the job requeues itself. The job also requeues itself if the
+# driver succeeded but RESULT does not exist because it is made elsewhere (after the loss of a node, perhaps by an
+# earlier start of the same job).
 
 SLURM='' WORKERS='' SBATCH=()
 
@@ -20,7 +21,7 @@ slurm_option() {
     esac
 }
 
-# Sets QUEUED to the ids of the jobs in the queue by name, or ends the script if there is no Slurm.
+# Sets QUEUED[NAME] to the id of each job in the queue, or ends the script if there is no Slurm.
 slurm_begin() {
     local name id
     declare -gA QUEUED=() SUBMITTED=()
@@ -29,7 +30,8 @@ slurm_begin() {
     while read -r id name; do [[ -z $name ]] || QUEUED[$name]=$id; done <<< "$id"
 }
 
-# Submits a job that starts after other jobs: slurm_submit NAME RESULT JOB:JOB... DRIVER ARGUMENTS.... Sets QUEUED[DATASET/NAME].
+# Submits a job that starts after other jobs: slurm_submit NAME RESULT JOB:JOB... DRIVER ARGUMENTS...
+# Sets QUEUED[DATASET/NAME].
 slurm_submit() {
     local name=$DATASET/$1 result=$2 after=$3 id options
     shift 3
@@ -40,7 +42,8 @@ slurm_submit() {
         log "${name#*/}: skipped: already job ${QUEUED[$name]} of Slurm"
         return
     fi
-    options=(--job-name="$name" --chdir="$PWD" --output="$DATASET/${name##*/}${WORKERS:+.%a}.slurm.log" --open-mode=append --requeue --signal=B:USR1@120)
+    options=(--job-name="$name" --chdir="$PWD" --output="$DATASET/${name##*/}${WORKERS:+.%a}.slurm.log"
+        --open-mode=append --requeue --signal=B:USR1@120)
     [[ -z $after ]] || options+=(--dependency="afterok:$after" --kill-on-invalid-dep=yes)
     id=$(printf '#!/usr/bin/env bash\nexec %s\n' "$(printf '%q ' ./slurm.sh "$result" "$@")" |
         sbatch --parsable "${options[@]}" "${SBATCH[@]}") || die "${name#*/}: sbatch failed, see above"
@@ -73,7 +76,7 @@ submit_models_to_slurm() {
             id=${QUEUED[$DATASET/$teacher]:-}
             after+=${id:+${after:+:}$id}
             [[ -n $id || -e $DATASET/$teacher.npz ]] || {
-                log "$name: skipped: waiting for $teacher, which no job trains; submit it, too"
+                log "$name: skipped: waiting for $teacher, which no job trains; submit $teacher, too"
                 failed=1
                 continue 2
             }
@@ -83,7 +86,7 @@ submit_models_to_slurm() {
     return "$failed"
 }
 
-# Whether member $1 has all predictions for lists $3 (perhaps none) in folder $2.
+# Whether folder $2 has all predictions of member $1 for lists $3 (which may be empty).
 predicted() {
     [[ -n $3 ]] || return 0
     find_incomplete "$3" "$2" "$1"
@@ -93,7 +96,8 @@ predicted() {
 # For submit_all.sh: submits one job for each member with missing predictions, and after them one for each of RUNS.
 submit_runs_to_slurm() {
     local run member after
-    local options=(--dataset "$DATASET" --models "$MODELS" "${ENSEMBLES[@]/#/--ensembles=}" "${SETTINGS[@]}" "${DEVICE[@]}")
+    local options=(--dataset "$DATASET" --models "$MODELS" "${ENSEMBLES[@]/#/--ensembles=}"
+        "${SETTINGS[@]}" "${DEVICE[@]}")
     slurm_begin
     if [[ -n $WORKERS ]]; then
         slurm_workers ./submit_all.sh "${options[@]}" "${RUNS[@]}"
@@ -103,7 +107,8 @@ submit_runs_to_slurm() {
         read_ensemble "${FILE[$run]}"
         after=
         for member in "${MEMBERS[@]}"; do
-            if predicted "$member" "$DATASET" "$VALID_LIST" && predicted "$member" "$SUBMISSIONS/mono/parts" "$TEST_LIST" &&
+            if predicted "$member" "$DATASET" "$VALID_LIST" &&
+                predicted "$member" "$SUBMISSIONS/mono/parts" "$TEST_LIST" &&
                 predicted "$member" "$SUBMISSIONS/soundscapes/parts" "$SOUNDSCAPE_LISTS"; then
                 continue
             fi
@@ -114,10 +119,11 @@ submit_runs_to_slurm() {
     done
 }
 
-# Runs in a job.
+# What a job runs: RESULT DRIVER ARGUMENTS... RESULT may be empty.
 job() {
     if (($# < 2)) || [[ -z ${SLURM_JOB_ID:-} ]]; then
-        printf '%s\n' 'Usage: slurm.sh RESULT DRIVER [ARGUMENT...]' 'Runs a driver in a job of Slurm, and requeues the job.' \
+        printf '%s\n' 'Usage: slurm.sh RESULT DRIVER [ARGUMENT...]' \
+            'Runs a driver in a job of Slurm, and requeues the job if necessary.' \
             'To submit jobs, type ./train_all.sh --slurm or ./submit_all.sh --slurm.' >&2
         exit 2
     fi
@@ -125,7 +131,8 @@ job() {
     shift
     trap 'signal=USR1; kill -TERM "$child"' USR1
     trap 'signal=TERM; kill -TERM "$child"' TERM
-    printf '== %(%F %T)T %s, job %s%s: %s\n' -1 "$HOSTNAME" "$SLURM_JOB_ID" "${SLURM_RESTART_COUNT:+, restart $SLURM_RESTART_COUNT}" "$*"
+    printf '== %(%F %T)T %s, job %s%s: %s\n' -1 "$HOSTNAME" "$SLURM_JOB_ID" \
+        "${SLURM_RESTART_COUNT:+, restart $SLURM_RESTART_COUNT}" "$*"
     "$@" &
     child=$!
     while kill -0 "$child" 2> /dev/null; do
@@ -142,7 +149,7 @@ job() {
     fi
     trap '' TERM
     scontrol requeue "$SLURM_JOB_ID" || exit 1
-    # Slurm ends this start of the job.
+    # Slurm will end this process.
     sleep 1000
 }
 

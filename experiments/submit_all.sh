@@ -1,27 +1,27 @@
 #!/usr/bin/env bash
-# Makes the submissions of ensembles: metrics on the validation list, missing predictions, combinations, CSV files.
+# Creates the submissions of ensembles: metrics on the validation list, missing predictions, combinations, CSV files.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/results.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/slurm.sh"
 
 ENSEMBLES=() MEMBER=''
-# seconds between looks at predictions that are made elsewhere
+# seconds between two checks of predictions that are made elsewhere
 POLL=${SUBMIT_ALL_POLL:-30}
 
 usage() {
     cat <<'END'
 Usage: submit_all.sh [OPTIONS] [RUN...]
-For each ensemble, or those named: prints its metrics on the validation list, makes missing predictions of its members for
-the test recordings and the soundscapes, and writes the weighted combination and the CSV files to
+For all ensembles, or those named: prints metrics on the validation list, computes missing predictions of the members
+for the test recordings and the soundscapes, and writes the weighted combination and the CSV files to
 experiments/NAME/submissions/mono/ and .../soundscapes/ (RUN.csv, and RUN.val.csv for the validation soundscapes).
   --dataset NAME       dataset in datasets/, whose models are in experiments/NAME/ (birdclef)
   --models FILE        table of models (experiments/models.tsv)
-  --ensembles PATH     table of members and weights, or folder of such tables (repeatable; by default
-                       experiments/NAME/ensembles/ if that exists, else experiments/ensembles/)
+  --ensembles PATH     table of members and weights, or folder of such tables (repeatable; default:
+                       experiments/NAME/ensembles/ if it exists, else experiments/ensembles/)
   --var KEY=VALUE, --vars FILE    settings for predictions in addition to the usual ones (repeatable)
   --device DEVICE, --amp          as for predict.py
-  --member MODEL       only predict with this member, write no submission
+  --member MODEL       only predict with this member, without writing a submission
   --slurm [-- SBATCH OPTIONS]    submit one job per member to Slurm, and one per run after them
   --slurm-workers N [-- ...]     submit N jobs to Slurm that share the work
 Example: ./submit_all.sh --dataset birdclef run1 run2
@@ -59,23 +59,24 @@ read_ensemble() {
                 read -ra OPTIONS <<< "${line#*:}"
                 for option in "${OPTIONS[@]}"; do
                     [[ $option =~ ^--(softmax|no-softmax|birdclef-filter)$ ]] ||
-                        die "$where: the option ${option@Q} is not allowed; an ensemble may have --softmax, --no-softmax and --birdclef-filter"
+                        die "$where: the option ${option@Q} is not allowed;" \
+                            "an ensemble may have --softmax, --no-softmax and --birdclef-filter"
                 done ;;
             '#'* | '') ;;
             *)
                 IFS=$'\t' read -r member weight _ <<< "$line"
                 is_name "$member" || die "$where: ${member@Q} is not a name of a model; a line is MODEL, tab, WEIGHT"
-                [[ -n ${KIND[$member]:-} ]] || die "$where: no model $member in $MODELS; is it the right --models?"
+                [[ -n ${KIND[$member]:-} ]] || die "$where: no model $member in $MODELS; is --models right?"
                 [[ $weight =~ ^[-+]?[0-9.]+([eE][-+]?[0-9]+)?$ ]] ||
-                    die "$where: $member has no weight but ${weight@Q}; a line is MODEL, tab, WEIGHT"
+                    die "$where: the weight of $member is not a number: ${weight@Q}; a line is MODEL, tab, WEIGHT"
                 MEMBERS+=("$member") WEIGHTS+=("$weight") ;;
         esac
     done < "$1"
-    ((${#MEMBERS[@]})) || die "$1: no members in it"
+    ((${#MEMBERS[@]})) || die "$1: it contains no members"
 }
 
-# Makes the missing predictions of all members for lists $2 in folder $1, with arguments of the array named $3, and waits
-# for those that are made elsewhere.
+# Computes the missing predictions of all members for lists $2 in folder $1, with the arguments in the array named $3,
+# and waits for those that are made elsewhere.
 predict_members() {
     local member waiting
     local -n arguments=$3
@@ -97,18 +98,19 @@ predict_members() {
     done
 }
 
-# Combines the members' predictions in folder $1/parts to $1/$2.npz and $1/$2.csv, for list $3; the rest are options of
-# eval.py. Does nothing if only one member is to predict.
+# Combines the members' predictions in folder $1/parts to $1/$2.npz and $1/$2.csv, for list $3; further arguments are
+# options of eval.py. Does nothing with --member.
 combine() {
     local out=$1/$2 list=$3 mode=mono weighted=() i
     [[ -z $MEMBER ]] || return 0
     for i in "${!MEMBERS[@]}"; do weighted+=("$1/parts/${MEMBERS[i]}.pred.npz:${WEIGHTS[i]}"); done
     [[ $list == test ]] || mode=soundscape
-    run_child "$PYTHON" eval.py --dataset "$DATASET" --filelist "$list" "${@:4}" "${OPTIONS[@]}" --save-predictions "$out.npz" "${weighted[@]}" &&
+    run_child "$PYTHON" eval.py --dataset "$DATASET" --filelist "$list" "${@:4}" "${OPTIONS[@]}" \
+        --save-predictions "$out.npz" "${weighted[@]}" &&
         run_child "$PYTHON" submit_csv.py --dataset "$DATASET" --filelist "$list" --mode "$mode" "$out.npz" "$out.csv"
 }
 
-# Whether all members are trained; says which one is not.
+# Whether all members are trained. If not, logs which one is missing.
 all_trained() {
     local member
     for member in "${MEMBERS[@]}"; do
@@ -118,11 +120,11 @@ all_trained() {
     done
 }
 
-# Prints the ensemble's metrics on the validation list, if that has labels.
+# Prints the ensemble's metrics on the validation list, if the list has labels.
 print_metrics() {
     local weighted=() i background=()
     if [[ -z $VALID_LIST || ! -e ../datasets/$DATASET/labels/fg.tsv ]]; then
-        log "$RUN: no metrics, since there are no labels (labels/fg.tsv) of a validation list"
+        log "$RUN: no metrics: there is no validation list with labels (labels/fg.tsv)"
         return 0
     fi
     for i in "${!MEMBERS[@]}"; do weighted+=("$DATASET/${MEMBERS[i]}.pred.npz:${WEIGHTS[i]}"); done
@@ -170,7 +172,8 @@ find_ensembles() {
     for RUN in "${RUNS[@]}"; do
         is_name "$RUN" || die "${RUN@Q}: not a name of an ensemble; use letters, digits and _ . + -"
         for file in "${files[@]}"; do [[ ${file##*/} != "$RUN.tsv" ]] || break; done
-        [[ -e $file && ${file##*/} == "$RUN.tsv" ]] || die "no ensemble $RUN in ${ENSEMBLES[*]}; blender.py finds weights for one"
+        [[ -e $file && ${file##*/} == "$RUN.tsv" ]] ||
+            die "no ensemble $RUN in ${ENSEMBLES[*]}; to create one, start blender.py --output"
         FILE[$RUN]=$file
     done
 }

@@ -1,30 +1,31 @@
 #!/usr/bin/env bash
-# Trains every model of a table that is neither finished nor being trained elsewhere, and predicts the validation list with it.
+# Trains each model of a table that is neither finished nor being trained elsewhere, and predicts the validation list.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/results.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/slurm.sh"
 
 ACTION=train FORCE=()
-# what a model becomes while it is made elsewhere: skipped or waiting
+# state of a model that is trained elsewhere: skipped or waiting
 WHEN_HELD=skipped
-# seconds between looks at models that are trained elsewhere
+# seconds between two checks of models that are trained elsewhere
 POLL=${TRAIN_ALL_POLL:-30}
 
 usage() {
     cat <<'END'
 Usage: train_all.sh [OPTIONS] [MODEL...]
-Trains all models of the table, or those named, teachers before their students. Start it on every GPU of every server
-that shares the folder: each model is trained once. Finished models are skipped; interrupted trainings are resumed.
+Trains all models of the table, or those named, teachers before their students, and predicts the validation list. Start
+it on each GPU of each server that shares the folder: each model is trained once. Finished models are skipped;
+interrupted trainings continue.
   --dataset NAME       dataset in datasets/, whose models are in experiments/NAME/ (birdclef)
   --models FILE        table of models (experiments/models.tsv)
   --var KEY=VALUE, --vars FILE    settings for all models trained (repeatable)
   --device DEVICE, --amp          as for train.py
-  --gpus-per-model N   train each model on N GPUs (which: CUDA_VISIBLE_DEVICES=0,1,...), or by N processes on the CPU
-  --continue-anyway    resume trainings even if their settings or data have changed since, as for train.py
-  --wait               also wait for models that are trained elsewhere; resume them if their training is interrupted
-  --status             show the progress of each model (without --models, those in experiments/NAME/); --watch: repeatedly
-  --release MODEL      free a claim whose holder will not return; --force: even if its holder may be alive
+  --gpus-per-model N   train each model on N GPUs (of CUDA_VISIBLE_DEVICES=0,1,...), or by N processes on the CPU
+  --continue-anyway    continue trainings even if their settings or data have changed, as for train.py
+  --wait               also wait for models that are trained elsewhere, and continue those that are interrupted
+  --status, --watch    show the progress of all models, once or repeatedly (by default those in experiments/NAME/)
+  --release MODEL      free a claim whose holder will not return; with --force even if the holder may be alive
   --slurm [-- SBATCH OPTIONS]    submit one job per model to Slurm, students after their teachers
   --slurm-workers N [-- ...]     submit N jobs to Slurm that share the models
 Examples: ./train_all.sh --dataset birdclef --device cuda:1 --amp
@@ -50,14 +51,14 @@ own_option() {
 
 declare -A STATE=() SAID=()
 
-# Sets the state of model $1 to $2 (finished, failed, skipped, waiting or stuck) and says $3 unless it was said last.
+# Sets the state of model $1 to $2 (finished, failed, skipped, waiting or stuck) and logs $3 unless it was logged last.
 set_state() {
     STATE[$1]=$2
     [[ ${SAID[$1]:-} == "$3" ]] || log "$1: $3"
     SAID[$1]=$3
 }
 
-# Whether the teachers of model $1 are trained; says why not.
+# Whether the teachers of model $1 are trained. If not, sets its state and logs the reason.
 ready() {
     local teacher file
     for teacher in ${TEACHERS[$1]}; do
@@ -73,13 +74,13 @@ ready() {
         elif [[ -e $file ]]; then
             continue  # it was finished a moment ago
         else
-            set_state "$1" stuck "waiting for $teacher, which nobody trains; name it, too"
+            set_state "$1" stuck "waiting for $teacher, which nobody trains; also name $teacher"
         fi
         return 1
     done
 }
 
-# Makes something for model $1 by a command (make_model or make_predictions). Fails if it is not there afterwards.
+# Runs a command for model $1 (make_model or make_predictions). Fails unless its result is there afterwards.
 attempt() {
     "${@:2}"
     case $OUTCOME in
@@ -89,7 +90,7 @@ attempt() {
     esac
 }
 
-# Does what can be done now for model $1.
+# Does for model $1 what is possible now.
 advance() {
     [[ -e $DATASET/$1.npz ]] || ready "$1" || return 0
     attempt "$1" make_model "$1" || return 0
@@ -97,10 +98,10 @@ advance() {
     set_state "$1" finished "${SAID[$1]:-finished, skipped}"
 }
 
-# Goes through all models until nothing is left that this driver can do or shall wait for.
+# Goes through all models until there is nothing left to do or to wait for.
 train_models() {
     local name stamp waiting
-    # by the clock of the file server, which other machines use, too
+    # the time of the file server, which is the same for all machines
     stamp=$(mktemp "$DATASET/.train_all.XXXXXX")
     STARTED=$(stat -c %.9Y "$stamp")
     rm -f "$stamp"
@@ -144,7 +145,7 @@ main() {
     read_models
     check_dataset --for train
     { mkdir -p "$DATASET" && [[ -w $DATASET ]]; } 2> /dev/null ||
-        die "experiments/$DATASET: cannot be written to; does it belong to another user, or is the disk full or read-only?"
+        die "experiments/$DATASET: cannot be written to; does another user own it, or is the disk full or read-only?"
     find_incomplete valid "$DATASET" "${NAMES[@]}"
     [[ -z $SLURM ]] || { submit_models_to_slurm; exit; }
     train_models

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Runs the tests, in an environment that is made if there is none.
+# Runs the tests. Creates a Python environment if there is none.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../experiments/lib.sh"
 
 usage() {
     cat <<'END'
 Usage: tests/run.sh [--all] [PYTEST ARGUMENTS]
-Runs the tests that take seconds, in one process per core; with --all, also those that take minutes. -n 0 runs them in one
-process, as a debugger needs.
+Runs the tests that take seconds, in one process per core; with --all, also those that take minutes. With -n 0, all
+tests run in one process, which a debugger needs.
 Example: tests/run.sh tests/test_models.py -k teachers
 END
 }

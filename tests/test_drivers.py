@@ -598,7 +598,7 @@ def test_submission_fails_if_a_member_fails_and_the_others_are_made(project):
     [
         ('x[$(touch PWNED)]\t1\n', 'is not a name of a model'),
         ('$(touch PWNED)\t1\n', 'is not a name of a model'),
-        ('plain\tKIND[$(touch PWNED)]\n', 'plain has no weight'),
+        ('plain\tKIND[$(touch PWNED)]\n', 'the weight of plain is not a number'),
         ('# options: --softmax --json=PWNED\nplain\t1\n', 'the option'),
         ('# options:\t--save-predictions PWNED\nplain\t1\n', 'the option'),
     ],
