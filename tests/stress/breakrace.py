@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Rush on one stale claim: many processes find it stale, wait for each other, then all try to take it over.
+"""A race for one stale claim: many processes find it stale, wait for each other, then all try to take it over.
 
-Prints how many winners each round had and ends with status 1 unless every round had exactly one. With
---without-protocol they use a common lock that removes what is stale; this has to fail, which proves that two winners
-are detected.
+Prints how many winners each round had and ends with status 1 unless each round had exactly one. With
+--without-protocol, they use a common kind of lock, which removes stale locks; this must fail, which proves that two
+winners are detected.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 CLAIM = HERE.parent.parent / 'experiments' / 'claim.sh'
-# Comes before the real command on PATH: reports that it was reached, and waits for the other processes.
+# Found on PATH before the real command: reports that it was called, and waits for the other processes.
 GATE = """#!/bin/sh
 case " $* " in %s) echo >> "$ROUND/arrived"; read -r _ < "$ROUND/gate" ;; esac
 PATH=${PATH#*:} exec %s "$@"
@@ -26,7 +26,7 @@ WINNER = 'echo >> "$ROUND/won"; read -r _ < "$ROUND/over"; echo > "${CLAIM_WORK:
 
 
 def make_stale(lock, elsewhere):
-    """A claim whose holder is on another host and silent for an hour, or was here and is gone."""
+    """Write a claim whose holder is on another host and silent for an hour, or was on this host and is gone."""
     first = lock / '1'
     first.mkdir(parents=True)
     boot = pathlib.Path('/proc/sys/kernel/random/boot_id').read_text().strip()
@@ -53,7 +53,7 @@ def lines(path):
 
 
 def play(folder, workers, elsewhere, protocol):
-    """One round; returns how many of the workers got the claim."""
+    """Play one round; returns how many workers got the claim."""
     lock = folder / 'x.npz.lock'
     if protocol:
         make_stale(lock, elsewhere)
@@ -97,7 +97,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--rounds', type=int, default=300)
     parser.add_argument('--workers', type=int, default=20)
-    parser.add_argument('--folder', help='where to play, for example on NFS (a temporary folder)')
+    parser.add_argument('--folder', help='folder for the files, for example on NFS (default: a temporary folder)')
     parser.add_argument('--without-protocol', action='store_true', help='negative control')
     args = parser.parse_args()
     counts = collections.Counter()

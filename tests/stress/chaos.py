@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""The demo with several drivers at once, while processes are killed at random and the disk is full for a while.
+"""The demo with several drivers at once, while processes are killed at random and the disk is temporarily full.
 
-The demo runs once undisturbed. Then the same command is repeated in several shells at once until it succeeds, while
-processes of all its stages are killed. Ends with status 1 unless all results are identical, byte by byte.
+The demo runs once undisturbed. Then several shells at once repeat the same command until it succeeds, while processes
+of all its stages are killed. Ends with status 1 unless all results are identical, byte for byte.
 """
 
 import argparse
@@ -45,7 +45,7 @@ STAGES = (
     'submit_all.sh',
     'submit_csv.py',
 )
-# What tells of a run rather than being its result.
+# Files that describe a run and are not its results.
 RECORDS = ('*.log', '*.run.json')
 
 
@@ -60,7 +60,7 @@ def start(project, options, token, output):
         CLAIM_BEAT='1',
         CLAIM_LEASE='20',
         PIP_NO_INDEX='1',
-    )  # an environment made anew would be a fault
+    )  # without an index, an attempt to install packages fails
     return subprocess.Popen(
         [project / 'experiments' / 'demo.sh', '--dataset', NAME, *options],
         env=env,
@@ -72,7 +72,7 @@ def start(project, options, token, output):
 
 
 def processes(token):
-    """{stage: its processes} of all that runs of a job; what is in no stage is under the name of its program."""
+    """{stage: its processes} of a job. Processes that are not in STAGES are under the names of their programs."""
     found = collections.defaultdict(list)
     for path in pathlib.Path('/proc').glob('[0-9]*'):
         try:
@@ -92,7 +92,7 @@ def kill(pid):
 
 
 class Disk:
-    """A disk in memory, which can be full for a while; without the right to mount, a common folder, which can't."""
+    """A disk in memory, which can be filled. Without the right to mount, a normal folder, which can't."""
 
     def __init__(self, path, megabytes):
         self.path = path
@@ -125,7 +125,7 @@ def disturb(project, disk, options, args, seconds, rng, token, output):
 
     Returns how often each stage was killed, and how many drivers failed on a full disk.
 
-    A job that ends before all of that has happened begins anew, without what it made in experiments/.
+    A job that ends before all kills have happened starts from scratch, without its results in experiments/.
     """
     kills, failed_on_full = collections.Counter(), 0
     targets = rng.sample(STAGES, min(args.kills, len(STAGES)))
@@ -139,9 +139,9 @@ def disturb(project, disk, options, args, seconds, rng, token, output):
         time.sleep(0.02)
         now = time.monotonic()
         if now - begun > args.limit:
-            raise SystemExit(f'chaos.py: not through after {int(now - begun)} s and {int(sum(kills.values()))} kills')
+            raise SystemExit(f'chaos.py: not finished after {int(now - begun)} s and {int(sum(kills.values()))} kills')
         running = processes(token)
-        # A stage that was never killed gets its turn at some moment soon after it begins.
+        # A stage that was never killed is killed at a random time soon after it starts.
         due = None
         for stage in targets:
             if stage in running and not kills[stage]:
@@ -179,7 +179,7 @@ def disturb(project, disk, options, args, seconds, rng, token, output):
 
 
 def same(one, other):
-    """Are two files the same, byte by byte? The index of the recordings is, but for their times of change."""
+    """Whether two files are the same; in the index of recordings, modification times may differ."""
     if one.name != 'index.npz':
         return filecmp.cmp(one, other, shallow=False)
     with np.load(one) as a, np.load(other) as b:
@@ -215,16 +215,16 @@ def differences(one, other):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--kills', type=int, default=40, help='at least so many (%(default)s)')
-    parser.add_argument('--drivers', type=int, default=3, help='that run at once (%(default)s)')
-    parser.add_argument('--epochs', type=int, default=3, help='of each model (%(default)s)')
+    parser.add_argument('--kills', type=int, default=40, help='minimum number of kills (%(default)s)')
+    parser.add_argument('--drivers', type=int, default=3, help='number of drivers that run at once (%(default)s)')
+    parser.add_argument('--epochs', type=int, default=3, help='epochs of each model (%(default)s)')
     parser.add_argument('--recordings', type=int, default=40, help='(%(default)s)')
     parser.add_argument('--models', metavar='FILE', type=os.path.abspath, help='table of models (that of the demo)')
     parser.add_argument('--soundscapes', type=int, default=1, help='(%(default)s)')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--disk', type=int, default=400, help='size of the disk in MB (%(default)s)')
     parser.add_argument('--limit', type=float, default=3600, help='seconds after which to give up (%(default)s)')
-    parser.add_argument('--keep', metavar='FOLDER', help='where both runs are left, with what they said (nowhere)')
+    parser.add_argument('--keep', metavar='FOLDER', help='where to keep both runs (default: they are deleted)')
     args = parser.parse_args()
     options = [
         *(['--models', args.models] if args.models else []),
@@ -270,7 +270,7 @@ def main():
             f'{failed_on_full} drivers failed on a full disk'
         )
         lines, count = differences(calm, disturbed)
-        print('\n'.join(lines) or f'{int(count)} files are the same, byte by byte')
+        print('\n'.join(lines) or f'{int(count)} files are the same, byte for byte')
         if args.keep:
             shutil.copytree(disturbed, top / 'disturbed', dirs_exist_ok=True)
         spared = [stage for stage in STAGES if not kills[stage]] if args.kills >= len(STAGES) else []

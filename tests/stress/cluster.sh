@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# A Slurm cluster on this machine alone, for tests: one controller, several nodes (slurmd -N), everything in one folder.
+# A Slurm cluster on a single machine, for tests: one controller, several nodes (slurmd -N), all files in one folder.
 set -euo pipefail
 
 usage() {
     cat <<'END'
-Usage: cluster.sh up FOLDER [NODES [PORT]]    start it; NODES (2) nodes n1, n2, ... of one job each, ports from PORT (16817)
-       cluster.sh crash FOLDER NODE           kill a node's slurmd; jobs on it go on running, unseen
-       cluster.sh restart FOLDER NODE         start it again
-       cluster.sh down FOLDER                 end everything that was started
-Then: export SLURM_CONF=FOLDER/slurm.conf. Needs root, and slurmctld, slurmd, slurm-client and munge (Debian's names).
+Usage: cluster.sh up FOLDER [NODES [PORT]]  start it: NODES (2) nodes n1, n2, ..., one job each, ports from PORT (16817)
+       cluster.sh crash FOLDER NODE         kill a node's slurmd; its jobs continue without it
+       cluster.sh restart FOLDER NODE       start a node's slurmd again
+       cluster.sh down FOLDER               end all its processes
+Then: export SLURM_CONF=FOLDER/slurm.conf. Needs root and the Debian packages slurmctld, slurmd, slurm-client, munge.
 END
     exit 2
 }
@@ -18,7 +18,7 @@ die() { printf 'cluster.sh: %s\n' "$*" >&2; exit 1; }
 configure() {
     local host node last=$nodes
     host=$(hostname -s)
-    # A device must be a character device, else CUDA_VISIBLE_DEVICES is not set, without a word.
+    # Unless it is a character device, Slurm does not set CUDA_VISIBLE_DEVICES, without any message.
     [[ -c $folder/gpu0 ]] || mknod "$folder/gpu0" c 1 3
     cat >"$folder/slurm.conf" <<END
 ClusterName=trial
@@ -62,7 +62,8 @@ END
             "$node" "$host" $((port + node)) >>"$folder/slurm.conf"
         printf 'NodeName=n%d Name=gpu File=%s/gpu0\n' "$node" "$folder" >>"$folder/gres.conf"
     done
-    printf 'PartitionName=all Nodes=n[1-%d] Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO\n' "$last" >>"$folder/slurm.conf"
+    printf 'PartitionName=all Nodes=n[1-%d] Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO\n' "$last" \
+        >>"$folder/slurm.conf"
 }
 
 wait_for() {  # WHAT COMMAND...
@@ -73,7 +74,7 @@ wait_for() {  # WHAT COMMAND...
         sleep 0.1
     done
     tail -n 5 "$folder"/*.log >&2
-    die "$what does not come up; see the logs in $folder"
+    die "$what did not start; see the logs in $folder"
 }
 
 all_up() { [[ $(sinfo -h -N -o '%N %t' | grep -c -E ' (idle|mix|alloc)$') == "$nodes" ]]; }
@@ -115,7 +116,7 @@ down() {
     local file path
     scancel --me 2>/dev/null || true
     for file in "$folder"/slurmd.*.pid "$folder"/slurmctld.pid "$folder"/munged.pid; do end "$file"; done
-    # Steps and jobs of a crashed slurmd outlive it; theirs alone have this cluster in their environment.
+    # Jobs and steps survive a crash of slurmd. Only processes with this cluster in their environment are killed.
     for path in /proc/[0-9]*/environ; do
         if grep -qzxs "SLURM_CONF=$folder/slurm.conf" "$path" && grep -qzs '^SLURM_JOB_ID=' "$path"; then
             kill -KILL "$(cut -d/ -f3 <<<"$path")" 2>/dev/null || true

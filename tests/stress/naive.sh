@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The negative control of the claims: a lock as it is commonly written, which breaks a stale lock by removing it.
-# Called as claim.sh is, by breakrace.py --without-protocol, which must see it fail.
+# Negative control for claim.sh: a common way to write a lock, which removes a stale lock. It is called like claim.sh
+# by breakrace.py --without-protocol, which must detect that it fails.
 set -euo pipefail
 
 lock=$1

@@ -2,8 +2,8 @@
 """Servers that share a folder, with drivers on each: some die, some are suspended for longer than the lease.
 
 A server is a process namespace with its own host name, whose processes are invisible to the others; clocks differ by an
-hour. Programs that train and predict are stand-ins. Ends with status 1 unless every model is there at the end,
-trained in complete steps by one attempt.
+hour. Short scripts replace train.py and predict.py. Ends with status 1 unless all models are finished in the end, with
+all steps of training, and all files are from the same attempt.
 """
 
 import argparse
@@ -68,7 +68,7 @@ while len(steps) < 5:
     steps.append(os.environ['HOSTNAME'])
     aside.write_text(' '.join(steps))
     aside.replace(state)
-# The last model stays until all has happened that is to happen, however fast the machine.
+# The last model waits until all events have happened, so that a fast machine does not finish before.
 while out.stem == os.environ['LAST_MODEL'] and not os.path.exists(os.environ['ALL_HAPPENED']):
     time.sleep(0.1)
 token = os.environ['CLAIM_TOKEN']
@@ -79,7 +79,7 @@ out.write_text(' '.join([*steps, token]))
 
 
 def obstacle():
-    """Why there can be no servers here, or nothing."""
+    """Why servers are not possible on this machine, or nothing."""
     if not shutil.which('cc'):
         return 'needs a C compiler, cc'
     trial = subprocess.run([*BOOT, 'true'], env=dict(os.environ, HOSTNAME='trial'), stderr=subprocess.PIPE, text=True)
@@ -96,7 +96,7 @@ def build_clock(folder):
 
 
 class Server:
-    """A machine called `name` whose clock is `ahead`; runs one command, its words go to the file `said`."""
+    """A machine called `name`, with its clock `ahead` by some seconds, that runs a command; output: file `said`."""
 
     def __init__(self, name, command, said, clock, ahead=0, **env):
         self.name = name
@@ -135,9 +135,9 @@ def main():
     parser.add_argument('--models', type=int, default=40)
     parser.add_argument('--servers', type=int, default=3, help='at a time (%(default)s)')
     parser.add_argument('--drivers', type=int, default=2, help='on each (%(default)s)')
-    parser.add_argument('--events', type=int, default=20, help='deaths and sleeps, in turn (%(default)s)')
+    parser.add_argument('--events', type=int, default=20, help='deaths and suspensions, in turn (%(default)s)')
     parser.add_argument('--lease', type=float, default=4, help='seconds (%(default)s)')
-    parser.add_argument('--step', default='0.5', help='seconds of a fifth of a training (%(default)s)')
+    parser.add_argument('--step', default='0.5', help='seconds for each fifth of a training (%(default)s)')
     parser.add_argument('--limit', type=float, default=1200, help='seconds after which to give up (%(default)s)')
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
@@ -204,7 +204,7 @@ def main():
                 server.wake()
                 del asleep[server]
             for i, server in enumerate(servers):
-                # Those that saw all models in others' hands have ended; they come again until there is nothing left.
+                # A server whose drivers found nothing to do has ended; another one starts until all is finished.
                 if server.process.poll() is not None and not done():
                     servers[i] = boot()
             if sum(counts.values()) >= args.events:

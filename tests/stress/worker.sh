@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A driver in workers.py: goes through the jobs in an order of its own until all are done. Arguments: FOLDER JOBS PROGRAM...
+# A worker of workers.py: runs the jobs in random order until all are finished. Arguments: FOLDER JOBS [PROGRAM...]
 set -euo pipefail
 
 here=$(dirname "$0") folder=$1 jobs=$2

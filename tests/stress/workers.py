@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Many workers share many jobs; some are killed (kill -9) during a job, and new ones are started.
 
-Counts jobs published, lost, published in pieces of two attempts, and overlaps (two attempts at a job running at once);
-ends with status 1 unless all were published and none overlapped. With --without-protocol the workers take no claims;
-this has to show overlaps, which proves that they are detected.
+Counts jobs that were published, lost, or published with files of two attempts, and overlaps (two attempts of a job that
+run at once); ends with status 1 unless all jobs were published without mixtures and overlaps. With --without-protocol,
+the workers take no claims; this must cause overlaps, which proves that they are detected.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def tree():
 
 
 def victims(worker, kind, children, commands):
-    """Processes to kill of a worker that has a job running; none if it has none."""
+    """Those processes of a worker that are to be killed; none if it is not running a job."""
 
     def below(pid):
         return [p for child in children[pid] for p in [child, *below(child)]]
@@ -68,12 +68,12 @@ def main():
     parser.add_argument('--jobs', type=int, default=200)
     parser.add_argument('--kills', type=int, default=25)
     parser.add_argument(
-        '--kill', choices=(*KINDS, 'all'), default='all', help='what of a worker is killed (each in turn)'
+        '--kill', choices=(*KINDS, 'all'), default='all', help='what is killed of a worker (each in turn)'
     )
     parser.add_argument('--every', type=float, default=0.3, help='seconds between kills (%(default)s)')
-    parser.add_argument('--step', default='0.3', help='seconds of a quarter of a job (%(default)s)')
+    parser.add_argument('--step', default='0.3', help='seconds for each quarter of a job (%(default)s)')
     parser.add_argument('--limit', type=float, default=1800, help='seconds after which to give up (%(default)s)')
-    parser.add_argument('--folder', help='where to play, for example on NFS (a temporary folder)')
+    parser.add_argument('--folder', help='folder for the files, for example on NFS (default: a temporary folder)')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--without-protocol', action='store_true', help='negative control')
     args = parser.parse_args()
