@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
 """Find the weights of an ensemble that give the best metrics on a labelled list of recordings.
 
-Prints each improvement (stderr), and at the end FILE:WEIGHT lines that eval.py takes as arguments. Ctrl-C ends the
-search with the best weights so far; the same command with the same --seed starts it again from the beginning.
+Prints each improvement to standard error, and at the end FILE:WEIGHT lines, which are arguments for eval.py. Ctrl-C
+ends the search and prints the best weights so far. The same --seed gives the same weights.
 
-The metrics of the weights are those on the list that the weights were fitted to. greedy and forward, which are fast,
-also print an estimate for new recordings: the list is divided into parts, and each part is evaluated with weights that
-were found on the others.
+The metrics printed are those on the list that the weights were fitted to. The fast strategies (greedy and forward) also
+print an estimate for new recordings: each of several folds of the list is evaluated with weights found on the others.
 """
 
 from birdsong import program  # isort: skip
@@ -30,11 +29,11 @@ FAST, ESTIMATE_FOLDS = ('greedy', 'forward'), 5
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add('infiles', metavar='FILE[:WEIGHT]', nargs='+', help='predictions, with the initial weight')
+    add('infiles', metavar='FILE[:WEIGHT]', nargs='+', help='prediction file, optionally with its initial weight')
     add('--dataset', help='name in datasets/, or path of a dataset (default: that of the model, else birdclef)')
     add('--filelist', default='valid', help='recordings to find the weights on (%(default)s)')
     add('--labelfile', default='fg.tsv', help='foreground species, in labels/ of the dataset (%(default)s)')
-    add('--labelfile-background', metavar='FILE', help='background species (bg.tsv); without it the criterion is fg')
+    add('--labelfile-background', metavar='FILE', help='background species (bg.tsv), needed for other criteria than fg')
     add('--softmax', action='store_true', help='apply a softmax to the scores of each file first')
     add('--no-softmax', dest='softmax', action='store_false', help=argparse.SUPPRESS)
     add(
@@ -63,17 +62,17 @@ def parse_arguments() -> argparse.Namespace:
     add(
         '--stability',
         action='store_true',
-        help='search with several seeds and also with greedy, compare the results and the initial weights '
-        f'on {SUBSETS} random subsets of {100 * SUBSET_SHARE:.0f} %% of the recordings, and choose the winner of most',
+        help='search with several seeds and also with greedy, compare the weights found and the initial weights on '
+        f'{SUBSETS} random subsets of {100 * SUBSET_SHARE:.0f} %% of the recordings, and choose those that win most',
     )
-    add('--seeds', metavar='N', type=int, default=3, help='seeds of --stability (%(default)s)')
+    add('--seeds', metavar='N', type=int, default=3, help='number of seeds of --stability (%(default)s)')
     add(
         '--folds',
         metavar='K',
         type=int,
         default=0,
-        help='evaluate on held-out recordings: each of K parts of the list with weights found on the other parts; the '
-        'weights printed are found on the whole list',
+        help='evaluate on held-out recordings: each of K folds of the list with weights found on the other folds; the '
+        'weights printed are found on the complete list',
     )
     add('--output', metavar='FILE', help='also write members and weights to FILE (.tsv)')
     add('--trials', metavar='FILE', help=argparse.SUPPRESS)
@@ -81,10 +80,10 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raise Problem for options that make no sense."""
+    """Raise Problem for invalid values of options."""
     if args.trials:
         raise Problem(
-            '--trials: a search is no longer recorded; leave the option out: the same --seed gives the same weights'
+            '--trials: a search is no longer recorded; leave out the option: the same --seed gives the same weights'
         )
     for value, least, option in (
         (args.init_weights, 0, '--init-weights'),
@@ -120,7 +119,7 @@ def read_members(infiles: list[str], init_weight: float, files: list[str], num_c
 
 
 def candidates_of(args: argparse.Namespace) -> list[Candidate]:
-    """The searches of which the best is chosen: one, or with --stability several."""
+    """The searches to choose the best weights from: one, or several with --stability."""
     candidates = [Candidate(args.strategy, args.seed, args.patience)]
     if args.stability:
         candidates = [Candidate(args.strategy, args.seed + i, args.patience) for i in range(args.seeds)]
@@ -130,7 +129,7 @@ def candidates_of(args: argparse.Namespace) -> list[Candidate]:
 
 
 def print_comparison(comparison: Comparison, candidates: list[Candidate], title: str) -> None:
-    """A table of the candidates, to standard error."""
+    """Print a table of the candidates to standard error."""
     say(f'{title}; wins and 95 % intervals on {SUBSETS} random subsets of {comparison.size}')
     say(f'{"mean":>8} {"wins":>6}  {"interval":16}  candidate')
     rows = zip(candidates, comparison.means, comparison.wins, comparison.lows, comparison.highs, strict=True)
@@ -156,13 +155,13 @@ def search(args: argparse.Namespace, selection: Selection) -> str:
 
 
 def maps_line(maps: Sequence[float], has_background: bool) -> str:
-    """A pair of MAPs as eval.py prints them; the second only with background species."""
+    """A pair of MAPs as eval.py prints them, the second only with background species."""
     names = ('MAP', 'MAP-bg') if has_background else ('MAP',)
     return metrics.line(dict(zip(names, maps, strict=False)))
 
 
 def member_name(filename: str) -> str:
-    """The name of a member in ensembles/: that of its model."""
+    """The name of a member in a table of an ensemble: the name of its model."""
     return os.path.basename(filename).removesuffix('.pred.npz').removesuffix('.pred.pkl')
 
 
@@ -188,7 +187,7 @@ def main() -> int | None:
     files = dataset.filelist(args.filelist)
     truth, background = dataset.truth(files, args.labelfile, args.labelfile_background, args.filelist)
     if args.folds > len(files):
-        raise Problem(f'--folds={args.folds} of {len(files)} recordings')
+        raise Problem(f'--folds={args.folds}: more than the {len(files)} recordings of the list')
     members, start = zip(*read_members(args.infiles, args.init_weights, files, dataset.num_classes), strict=True)
     if args.output:
         os.makedirs(os.path.dirname(os.path.abspath(args.output)), exist_ok=True)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Print the metrics of predictions, or of a weighted combination of several, on a labelled list of recordings.
 
-MAP is the mean reciprocal rank of the foreground species; MAP-bg the mean average precision over foreground and
-background species; top-k the share of recordings whose foreground species is among the k highest scores.
+MAP is the mean reciprocal rank of the foreground species, MAP-bg the mean average precision over foreground and
+background species, and top-k the share of recordings whose foreground species is among the k highest scores.
 """
 
 from birdsong import program  # isort: skip
@@ -19,7 +19,7 @@ from birdsong.scores import combination, metrics, predictions
 
 # Score of classes that --birdclef-filter and --subset-class exclude: below all others, but finite.
 IMPOSSIBLE = -1e30
-# Bootstrap samples of --intervals without a number.
+# Number of bootstrap samples if --intervals is given without a number.
 SAMPLES = 1000
 
 
@@ -30,30 +30,30 @@ def parse_arguments() -> argparse.Namespace:
         'infiles',
         metavar='FILE[:WEIGHT]',
         nargs='+',
-        help='predictions (.pred.npz, or .pred.pkl of the original); several are combined as the sum of '
+        help='predictions (.pred.npz, or .pred.pkl of the 2018 system); several are combined as the sum of '
         'weight x scores, divided by the number of files',
     )
     add('--dataset', help='name in datasets/, or path of a dataset (default: that of the model, else birdclef)')
     add('--filelist', default='valid', help='recordings to evaluate (%(default)s)')
     add('--labelfile', default='fg.tsv', help='foreground species, in labels/ of the dataset (%(default)s)')
-    add('--labelfile-background', metavar='FILE', help='background species (bg.tsv); without it no MAP-bg')
+    add('--labelfile-background', metavar='FILE', help='background species (bg.tsv), needed for MAP-bg')
     add('--softmax', action='store_true', help='apply a softmax to the scores of each file first')
     add('--no-softmax', dest='softmax', action='store_false', help=argparse.SUPPRESS)
     add(
         '--no-maxpool',
         dest='maxpool',
         action='store_false',
-        help='keep the rows of a recording separate: they are saved as they are, or evaluated one by one',
+        help='do not take the maximum over the rows of a recording: save or evaluate each row',
     )
     add(
         '--birdclef-filter',
         action='store_true',
-        help="only species of the recording's own challenge edition can win (all, if it has none)",
+        help="exclude classes that are not in the recording's challenge edition (if its edition is known)",
     )
     add('--subset', metavar='SHARE', type=float, default=1, help='evaluate a random share of the recordings')
     add('--subset-class', metavar='SHARE', type=float, default=1, help='evaluate a random share of the classes')
     add('--subset-seed', metavar='SEED', type=int, help='makes the random share repeatable')
-    add('--save-predictions', metavar='FILE', help='write the combination to FILE instead; needs no labels')
+    add('--save-predictions', metavar='FILE', help='write the combined scores to FILE, without evaluation or labels')
     add(
         '--more',
         action='store_true',
@@ -78,7 +78,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def number_of_samples_given(arguments: list[str]) -> list[str]:
-    """The arguments, with a number for --intervals if a file name follows, which argparse would take as its value."""
+    """The arguments, with a number added to --intervals where argparse would take a file name as its value."""
 
     def alone(argument, following):
         return len(argument) > 2 and '--intervals'.startswith(argument) and not following.lstrip('-').isdigit()
@@ -98,7 +98,7 @@ def random_share(total: int, share: float, rng: np.random.RandomState, option: s
 
 
 def filter_editions(combined: predictions.Predictions, dataset: Dataset) -> np.ndarray:
-    """Scores in which classes are impossible that are not of the recording's own challenge edition."""
+    """Scores in which the classes that are not in the recording's challenge edition are IMPOSSIBLE."""
     scores = combined.scores.copy()
     for i, key in enumerate(combined.files):
         classes = dataset.edition_classes(key)
@@ -112,12 +112,12 @@ def filter_editions(combined: predictions.Predictions, dataset: Dataset) -> np.n
 def draw_classes(
     scores: np.ndarray, truth: np.ndarray, background: list | None, share: float, rng: np.random.RandomState
 ) -> tuple[np.ndarray, np.ndarray, list | None]:
-    """Scores, truth and background of recordings of a random share of the classes; the others become impossible."""
+    """Scores, truth and background of the recordings of a random share of the classes; the others are IMPOSSIBLE."""
     num_classes = scores.shape[1]
     chosen = random_share(num_classes, share, rng, '--subset-class')
     keep = np.flatnonzero(np.isin(truth, chosen))
     if not len(keep):
-        raise Problem(f'--subset-class={share}: no recording is of the classes drawn; give another --subset-seed')
+        raise Problem(f'--subset-class={share}: no recording belongs to the classes drawn; give another --subset-seed')
     scores = np.where(np.isin(np.arange(num_classes), chosen), scores, IMPOSSIBLE)[keep]
     if background is not None:
         background = [sorted(set(background[i]) & set(chosen.tolist())) for i in keep]
@@ -125,7 +125,7 @@ def draw_classes(
 
 
 def print_metrics(args: argparse.Namespace, scores: np.ndarray, truth: np.ndarray, background: list | None) -> dict:
-    """Print the lines of metrics that the arguments ask for. Returns all metrics that --json stores, as a dict."""
+    """Print the metrics that the arguments ask for. Returns the metrics for --json as a dict."""
     found = metrics.evaluate(scores, truth, background)
     print(metrics.line(found))
     if args.more or args.json:
@@ -143,7 +143,7 @@ def print_metrics(args: argparse.Namespace, scores: np.ndarray, truth: np.ndarra
 def write_per_class(
     filename: str, dataset: Dataset, scores: np.ndarray, truth: np.ndarray, background: list | None
 ) -> None:
-    """Write a table with a row for each class that occurs: its metrics, and the class that most often wins instead."""
+    """Write a table with a row per class that occurs: its metrics, and the class it is most often confused with."""
     precisions = metrics.per_class(scores, truth, background)['AP']
     first, _ = metrics.per_recording(scores, truth)
     best = np.argmax(scores, axis=1)
@@ -164,7 +164,7 @@ def write_per_class(
 
 
 def write_json(filename: str, report: dict) -> None:
-    """Write metrics as JSON; those that are undefined (no class with recordings of both kinds) become null."""
+    """Write metrics as JSON; undefined ones (NaN) become null."""
     with writing(filename, 'w', encoding='utf-8') as f:
         json.dump({k: None if v != v else v for k, v in report.items()}, f, indent=1)
         f.write('\n')
@@ -182,7 +182,7 @@ def main() -> None:
     if not args.save_predictions:
         truth, background = dataset.truth(files, args.labelfile, args.labelfile_background, args.filelist)
 
-    # Combining predictions needs no labels; without them, the files only have to agree with each other.
+    # Predictions can be combined without labels. Then only the files are compared with each other.
     num_classes = None if args.save_predictions and not dataset.has_labels else dataset.num_classes
     members = (combination.prepared(name, files, num_classes, args.softmax, args.maxpool) for name in names)
     combined = combination.combine(members, weights)

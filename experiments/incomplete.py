@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Print which prediction files are missing recordings of file lists, one per line: version, tab, file.
+"""Print the prediction files that do not contain all recordings of some file lists, one per line: version, tab, file.
 
-The version is the file's inode and time of modification, as claim.sh --replace expects it. Files that do not exist or
-cannot be read are not printed; eval.py says what is wrong with them.
+The version is the inode and modification time of the file, as claim.sh --replace expects it. Files that do not exist or
+cannot be read are not printed; eval.py reports what is wrong with them.
 """
 
 from birdsong import program  # isort: skip
@@ -13,7 +13,7 @@ from birdsong.files import Problem, load_npz, read_lines
 
 
 def version(filename: str) -> str:
-    """Text that changes when a file is replaced; the same as that of stat -c %i-%.9Y."""
+    """A text that changes when a file is replaced, the same as the output of stat -c %i-%.9Y."""
     status = os.stat(filename)
     return f'{status.st_ino}-{status.st_mtime_ns // 10**9}.{status.st_mtime_ns % 10**9:09d}'
 

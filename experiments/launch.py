@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Run a command N times at once, as processes that train one network together: launch.py N COMMAND...
 
-If one of them fails, or this program gets a signal, all of them end. The exit status is that of the first failure, or
-128 + N for signal N. A process that only ends because it lost another (exit status 70) does not count as the first.
+If one process fails, or this program gets a signal, all processes are ended. The exit status is that of the first
+process that failed, or 128 + S for signal S. A process that ended because it lost the connection to another one (exit
+status 70) counts only if no other failed.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ def main() -> int:
     if len(sys.argv) < 3 or not sys.argv[1].isdecimal() or not int(sys.argv[1]):
         sys.exit('Usage: launch.py N COMMAND...')
     size = int(sys.argv[1])
-    # A file in memory has no name: only these processes can read it, and nothing of it remains when they end.
+    # A file in memory can be read by these processes only, and disappears when they end.
     store = os.memfd_create('store', 0)
     running, status = set(), 0
 
@@ -43,7 +44,7 @@ def main() -> int:
     for rank in range(size):
         command = ['setpriv', '--pdeathsig', 'KILL', *sys.argv[2:]]
         running.add(os.posix_spawnp(command[0], command, environment(size, rank, store)))
-    if status:  # the signal came before all of them had started
+    if status:  # a signal came while the processes were being started
         end(status)
     while running:
         pid, code = os.wait()

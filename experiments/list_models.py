@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Print what the drivers run, one tab-separated line per model, teachers first.
+"""Print what the shell scripts run for each model: one tab-separated line per model, teachers before students.
 
 The fields are name, kind (audio or meta), teachers (or -), and the arguments of train.py, of predict.py for whole
 recordings, and of predict.py for soundscapes.

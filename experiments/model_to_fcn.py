@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Convert a trained network to a fully convolutional one, which gives class scores at every frame of a recording.
+"""Convert a trained network to a fully convolutional one, which computes class scores at every frame of a recording.
 
-The score at a frame is the one that the network gives for an excerpt of --window seconds that begins there. Strided
-layers become dilated ones, so that all windows share the computation. OUT.npz holds plain arrays and a description of
-the operations; birdsong.networks.fcn.load reads it. predict.py --full-resolution does not need such a file.
+The scores at a frame are those of the network for an excerpt of --window seconds that begins there. Strided layers
+become dilated ones, so that all windows share the computation. OUT.npz contains arrays and a description of the
+operations; birdsong.networks.fcn.load reads it. predict.py --full-resolution does not need such a file.
 """
 
 from birdsong import program  # isort: skip
@@ -31,7 +31,7 @@ def parse_arguments():
         type=float,
         default=5,
         metavar='SECONDS',
-        help='length of the excerpts whose scores it gives (default: %(default)s)',
+        help='length of the excerpts that are scored (default: %(default)s)',
     )
     parser.add_argument(
         '--own-step',
@@ -58,7 +58,7 @@ def compare(net: model.Network, converted: fcn.FullyConvolutional) -> tuple[floa
     """
     margin = converted.margin
     longest = converted.excerpt + 2 * margin
-    # values of a magnitude for which no nonlinearity is saturated
+    # magnitudes that saturate no nonlinearity
     spect = torch.rand(1, longest + 40 * CHECKS, net.audio.front.bins, generator=torch.Generator().manual_seed(0))
     spect = spect**3 * 1e5
     meta = torch.zeros(1, net.num_meta) if net.num_meta else None

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Compute the predictions of MODEL.npz for the recordings of file lists and write them to OUT (.pred.npz).
 
-The settings are the defaults, overridden by MODEL.npz.vars, then by --vars and --var. Recordings up to len_max seconds
-are processed at once, longer ones in blocks of len_max that overlap by len_min. An interrupted run continues where it
-stopped. Of the dataset, only audio/ and the lists are needed, and labels/meta.tsv for networks that use metadata.
+The settings are the defaults, overridden by MODEL.npz.vars, then by --vars and --var. Recordings of up to len_max
+seconds are processed at once, longer ones in blocks of len_max that overlap by len_min. An interrupted run continues
+where it stopped. The dataset needs no labels, but networks that use metadata need its labels/meta.tsv.
 """
 
 from birdsong import program  # isort: skip
@@ -38,7 +38,7 @@ def parse_arguments():
         metavar='RECORDING',
         action='append',
         dest='files',
-        help='a recording to predict for, instead of lists: its key as in lists, or its path (repeatable)',
+        help='predict for this recording instead of lists: its key (as in lists) or its path (repeatable)',
     )
     add(
         '--vars',
@@ -59,8 +59,8 @@ def parse_arguments():
     add(
         '--include-side-outputs',
         action='store_true',
-        help='also write the scores of background species (arch.output_bg) to a file that ends in .background.npz '
-        'instead of .npz, and attention (arch.pool=attention_nopool) to one that ends in .attention.npz',
+        help='also write the scores of background species (arch.output_bg) to a file whose name ends in '
+        '.background.npz instead of .npz, and attention (arch.pool=attention_nopool) to one in .attention.npz',
     )
     add('--full-resolution', action='store_true', help='write scores for every spectrogram frame, in float32')
     add(
@@ -68,12 +68,12 @@ def parse_arguments():
         type=float,
         default=5,
         metavar='SECONDS',
-        help='excerpt that --full-resolution scores at each frame (%(default)g)',
+        help='length of the excerpt that --full-resolution scores at each frame (%(default)g)',
     )
     add(
         '--own-step',
         action='store_true',
-        help="have --full-resolution score at the network's own step instead of every frame: smaller",
+        help="let --full-resolution write scores at the network's own step instead of every frame: a smaller file",
     )
     add(
         '--plot',
@@ -87,7 +87,7 @@ def parse_arguments():
         '--saliency',
         metavar='CLASS',
         help='write how much each bin of the spectrogram changes the score of a class (index, id or name) '
-        'to a file that ends in .saliency.npz instead of .npz',
+        'to a file whose name ends in .saliency.npz instead of .npz',
     )
     add(
         '--saliency-kind',
@@ -103,7 +103,7 @@ def parse_arguments():
     )
     add('--device', help='cpu, cuda, cuda:1, mps (default: the fastest that is available)')
     add('--amp', action='store_true', help='mixed precision')
-    # --plot without a folder must not take the model for its folder.
+    # If --plot has no folder, argparse would take the name of the model as its folder.
     args = sys.argv[1:]
     for i, following in enumerate(args[1:]):
         if args[i] == '--plot' and following.endswith(('.npz', '.pkl')):
@@ -114,8 +114,8 @@ def parse_arguments():
 def keys(args, cfg, dataset, net):
     """(key of the rows, key of the run).
 
-    Rows are reused if their key is the same. A journal is continued if the key of its run is the same, which also
-    includes what else is written.
+    Rows of an earlier file are reused if their key is the same. An interrupted run is continued if the key of the run
+    is the same, which also contains the options about additional outputs.
     """
     options = {name: getattr(args, name) for name in ('amp', 'full_resolution', 'own_step', 'window')}
     if cfg['arch']:
@@ -126,7 +126,7 @@ def keys(args, cfg, dataset, net):
 
 
 def reuse(writer, filename):
-    """Copy rows of an earlier prediction file into a Writer; print how many, or why none."""
+    """Copy rows of an earlier prediction file into a Writer; print how many, or why none were."""
     if not os.path.exists(filename):
         return
     try:
@@ -135,13 +135,13 @@ def reuse(writer, filename):
         print(f'nothing reused: {e}')
         return
     if number is None:
-        print(f'nothing reused: {filename} is of another model, dataset or other settings, or does not say of which')
+        print(f'nothing reused: {filename} was written with another model, dataset or other settings, or has no key')
     else:
-        print(f'reused {number} recordings of {filename}')
+        print(f'reused {number} recordings from {filename}')
 
 
 def check_files(args):
-    """Raises Problem if the model is not there, or if the output is not called .npz (.pkl becomes .npz)."""
+    """Raises Problem if the model is missing or the name of the output does not end in .npz; replaces .pkl by .npz."""
     if not os.path.exists(args.model):
         raise Problem(f'{args.model}: no such file; train it first')
     if not os.path.exists(f'{args.model}.vars'):
@@ -162,10 +162,7 @@ def check_options(args, cfg):
     }
     wanted = [option for option, is_given in given.items() if is_given]
     if wanted and not cfg['arch']:
-        raise Problem(
-            f'{args.model}: uses metadata alone, so there is nothing to show over time; '
-            f'leave out {" and ".join(wanted)}'
-        )
+        raise Problem(f'{args.model}: uses metadata alone, which has no time axis; leave out {" and ".join(wanted)}')
     if args.full_resolution and (len(wanted) > 1 or args.include_side_outputs):
         raise Problem(
             '--full-resolution cannot be combined with --plot, --saliency and --include-side-outputs; '
@@ -176,7 +173,7 @@ def check_options(args, cfg):
 
 
 def predict_function(args, predictor, dataset):
-    """The function that computes the outputs for a recording, as `Predictor.predict`."""
+    """The function that computes the outputs for a recording, with the interface of `Predictor.predict`."""
     if args.full_resolution:
         full_resolution = FullResolution(predictor, args.window, args.own_step)
         print(full_resolution.fcn.describe())
@@ -191,7 +188,7 @@ def predict_function(args, predictor, dataset):
 
 
 def output_widths(args, cfg, predictor):
-    """{output: columns of its file} for the outputs that are wanted."""
+    """{output: number of columns of its file} for the outputs to write."""
     widths = {'output': cfg['classes']}
     if args.saliency is not None:
         widths['saliency'] = stft.num_bins(cfg)
@@ -203,7 +200,7 @@ def output_widths(args, cfg, predictor):
 
 
 def output_filename(out, output):
-    """Name of the file of an output; 'output' are the scores."""
+    """Name of the file of an output; the scores are called 'output'."""
     suffix = {'output': '', 'output_bg': '.background'}.get(output, f'.{output}')
     return f'{out.removesuffix(".npz")}{suffix}.npz'
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Show the state of models: finished, running, waiting, failed, interrupted or free.
 
-Shows the models named, else those of the table, else those in experiments/NAME/, else those of models.tsv.
+Shows the models given as arguments, else those of --models, else those in experiments/DATASET/, else all of models.tsv.
 """
 
 from birdsong import program  # isort: skip
@@ -23,12 +23,12 @@ from birdsong.files import Problem, load_npz
 from birdsong.training import provenance
 from birdsong.training.schedule import COLUMNS
 
-# what claim.sh --status says by its exit status
+# exit statuses of claim.sh --status
 HELD, FREE, STALE, FAILED, FINISHED, PUBLISHED = 0, 1, 3, 4, 5, 6
 
 
 def claim(action: str, result: str) -> tuple[int, str]:
-    """Exit status and first line of claim.sh for a result; without a claim, free, without starting claim.sh."""
+    """Exit status and first line of the output of claim.sh for a result; claim.sh is not run if there is no claim."""
     if not os.path.exists(result + '.lock'):
         return FREE, 'free'
     command = [os.path.join(EXPERIMENTS, 'claim.sh'), action, result + '.lock']
@@ -47,13 +47,13 @@ def last_line(filename: str) -> str:
 
 
 def metrics_of(root: str) -> list[dict]:
-    """The metrics of each epoch, as in ROOT.run.json; where that has none (older versions), those in ROOT.err.npz."""
+    """The metrics of each epoch in ROOT.run.json or, if it contains none (older versions), in ROOT.err.npz."""
     metrics = provenance.read(root + '.run.json').get('metrics')
     if metrics:
         return metrics
     try:
         stored = load_npz(root + '.err.npz')
-        errors = stored['errors'] if 'errors' in stored else stored['arr_0']  # the original has no names
+        errors = stored['errors'] if 'errors' in stored else stored['arr_0']  # files of 2018 have no names
     except (Problem, KeyError):
         return []
     columns = [str(name) for name in stored.get('columns', COLUMNS)]
@@ -62,7 +62,7 @@ def metrics_of(root: str) -> list[dict]:
 
 
 def progress(root: str, now: datetime.datetime | None = None) -> str:
-    """How far the training whose files begin with `root` is: epoch, metrics, learning rate, pace, expected end."""
+    """Progress of the training whose files begin with `root`: epoch, metrics, learning rate, duration, expected end."""
     epochs = metrics_of(root)
     if not epochs:
         return 'no epoch finished yet'
@@ -90,7 +90,7 @@ def span(seconds: float) -> str:
 
 
 def reached(root: str) -> str:
-    """The MAP that a finished model has on excerpts of the validation recordings; empty if it is not known."""
+    """The MAP of a finished model for excerpts of the validation recordings; empty if unknown."""
     epochs = metrics_of(root)
     epoch = provenance.read(root + '.run.json').get('saved_epoch') or len(epochs)
     value = epochs[epoch - 1].get('valid_map') if 0 < epoch <= len(epochs) else None
@@ -124,7 +124,7 @@ def state_of(model: tables.Model, folder: str) -> tuple[str, str]:
 
 
 def predictions_of(root: str) -> str:
-    """What there is to say on the predictions of a finished model; empty if they are finished, too."""
+    """State of the predictions of a finished model; empty if they are finished, too."""
     if os.path.exists(root + '.pred.npz'):
         return ''
     code, holder = claim('--status', root + '.pred.npz')
@@ -141,9 +141,9 @@ def attempt(root: str) -> str:
 
 
 def slurm_jobs(folder: str) -> dict[str, list[str]]:
-    """By model in `folder`, descriptions of its Slurm jobs that are not completed, the latest last.
+    """{model in `folder`: descriptions of its Slurm jobs that are not completed, the latest last}; {} without Slurm.
 
-    Jobs that work for all models are those of 'workers'. Empty without Slurm.
+    Jobs that work for all models have the key 'workers'.
     """
     jobs = {}
     if not shutil.which('squeue'):
@@ -155,7 +155,7 @@ def slurm_jobs(folder: str) -> dict[str, list[str]]:
         if not glob.glob(os.path.join(glob.escape(folder), '*.slurm.log')):
             return jobs
         error = answer.stderr.strip().replace('\n', ' ')
-        return {'workers': [f'not known, squeue says: {error}']}
+        return {'workers': [f'unknown, squeue failed: {error}']}
     for line in answer.stdout.splitlines():
         number, name, state, nodes, reason, restarts = line.split('|')[:6]
         dataset, _, model = name.rpartition('/')
@@ -179,7 +179,7 @@ def table(models: dict[str, tables.Model], folder: str) -> list[str]:
         lines.append(f'Slurm: workers: {"; ".join(jobs["workers"])}')
     if any('MAP of excerpts' in line or 'valid map' in line for line in lines):
         lines.append(
-            'MAP: of the excerpts that training validates with; that of the predictions for whole recordings: '
+            'MAP: for excerpts, as in training; for the MAP of the predictions for whole recordings, type '
             f'./eval_all.sh --dataset {os.path.basename(folder)}'
         )
     counts = collections.Counter(state for state, _ in states.values())
@@ -197,7 +197,7 @@ def main() -> None:
         type=float,
         nargs='?',
         const=10,
-        help='show them again every so many seconds (%(const)s)',
+        help='update the output every SECONDS (%(const)s)',
     )
     options = parser.parse_args()
     folder = os.path.join(EXPERIMENTS, options.dataset)

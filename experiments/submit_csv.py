@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Write predictions as a submission: monophone (a row per recording and species) or soundscape (5-second segments).
+"""Write predictions as a CSV submission: monophone (one line per recording and class) or soundscape (one line per
+5-second segment and class).
 
 Monophone lines are MEDIAID;CLASSID;PROBABILITY;RANK, soundscape lines MEDIAID;HH:MM:SS-HH:MM:SS;CLASSID;PROBABILITY,
-most probable first. MEDIAID is the number after _RN in the file name; without one, the file name without suffix, or,
-if two such names in the list are equal, the path below audio/ without suffix. The original applied a sigmoid after the
-softmax; --sigmoid does the same.
+most probable class first. MEDIAID is the number after _RN in the file name. If there is none, it is the file name
+without suffix, or, if two of these names are equal, the path below audio/ without suffix. The 2018 system applied a
+sigmoid after the softmax; --sigmoid does the same.
 """
 
 from birdsong import program  # isort: skip
@@ -29,25 +30,24 @@ def parse_arguments() -> argparse.Namespace:
     add('infile', metavar='IN', help='predictions, as eval.py --save-predictions writes them')
     add('outfile', metavar='OUT', help='CSV file to write')
     add('--dataset', help='name in datasets/, or path of a dataset (default: that of the model, else birdclef)')
-    add('--filelist', default='test', help='recordings to submit, all of which have to be predicted (%(default)s)')
+    add('--filelist', default='test', help='list of the recordings to submit; all need predictions (%(default)s)')
     add(
         '--mode',
         choices=('mono', 'soundscape'),
         default='mono',
-        help='mono: whole recordings, their rows max-pooled; soundscape: each row is a segment (%(default)s)',
+        help='mono: whole recordings, the maximum over their rows; soundscape: each row is a segment (%(default)s)',
     )
     add('--softmax', action='store_true', default=True, help='scores are logits: apply a softmax (default)')
     add('--no-softmax', dest='softmax', action='store_false', help='scores are probabilities')
-    add('--sigmoid', action='store_true', help='apply a sigmoid, after the softmax if any, as in 2018')
-    add('--max-classes', metavar='N', type=int, default=100, help='species per recording or segment (%(default)s)')
+    add('--sigmoid', action='store_true', help='apply a sigmoid, after the softmax (if any), as in 2018')
+    add('--max-classes', metavar='N', type=int, default=100, help='classes per recording or segment (%(default)s)')
     return parser.parse_args()
 
 
 def media_ids(files: list[str]) -> dict[str, str]:
-    """Media id of each recording: the number after `_RN` in its file name, as in BirdCLEF; without one, the file name
-    without suffix or, if two such file names are equal, the key without suffix.
+    """Media id of each recording (key), see the top of this file.
 
-    Raises Problem for ids that are equal or would break the columns of the submission.
+    Raises Problem for ids that are equal or contain a separator of the submission.
     """
     numbers = {key: re.findall(r'_RN(\d+)', os.path.basename(key)) for key in files}
     others = {key: os.path.splitext(key)[0] for key in files if not numbers[key]}
@@ -75,7 +75,7 @@ def clock(seconds: int) -> str:
 
 
 def probabilities(scores: np.ndarray, softmax: bool, sigmoid: bool) -> np.ndarray:
-    """Scores as probabilities, in the scores' precision."""
+    """Scores as probabilities, of the same dtype."""
     if softmax:
         scores = combination.softmax(scores)
     if sigmoid:
@@ -85,9 +85,9 @@ def probabilities(scores: np.ndarray, softmax: bool, sigmoid: bool) -> np.ndarra
 
 
 def rows(media: str, probs: np.ndarray, classes: list[str], mode: str, max_classes: int) -> Iterator[str]:
-    """Lines for the recording with that media id, most probable first, ties in order of class index.
+    """Lines for the recording with the media id `media`, most probable class first, ties in order of class index.
 
-    `probs`: (segments, classes), probabilities. Soundscapes get no lines for probabilities that are written as 0.
+    `probs`: (segments, classes), probabilities. In mode 'soundscape', probabilities that round to 0 are left out.
     """
     for segment, row in enumerate(probs):
         best = np.argsort(-row, kind='stable')[:max_classes]
@@ -120,14 +120,14 @@ def main() -> None:
             if probs.min() < 0 or probs.max() > 1:
                 raise Problem(
                     f'{args.infile}: scores of {key} are no probabilities ({probs.min():g} to {probs.max():g}); '
-                    'leave --no-softmax out'
+                    'leave out --no-softmax'
                 )
             before = lines
             for line in rows(media[key], probs, classes, args.mode, args.max_classes):
                 f.write(line)
                 lines += 1
             if lines == before:
-                raise Problem(f'{args.infile}: {key} gets no row, all its probabilities are 0')
+                raise Problem(f'{args.infile}: {key} has no line, as all its probabilities are 0')
     print(f'{args.outfile}: {lines} lines for {len(files)} recordings', file=sys.stderr)
 
 

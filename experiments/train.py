@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
-"""Train a network on a dataset and write it to MODEL.npz, its settings to MODEL.npz.vars.
+"""Train a network on a dataset; write it to MODEL.npz and its settings to MODEL.npz.vars.
 
-With --keep-state, a run that was interrupted continues after its last epoch, and gives the same result.
-Started by launch.py, several processes train one network together.
+With --keep-state, an interrupted run continues after its last complete epoch and gives the same result.
+launch.py starts several processes that train one network together.
 """
 
 from birdsong import program  # isort: skip
 import argparse
 import os
-import signal
 import sys
 import traceback
 from typing import Any
@@ -42,8 +41,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         '--continue-anyway',
         action='store_true',
-        help='continue from MODEL.state even if settings or data have changed since (no single command then '
-        'reproduces the result)',
+        help='continue from MODEL.state even if settings or data have changed since (the result is then not '
+        'reproducible by a single command)',
     )
     parser.add_argument(
         '--vars', metavar='FILE', action='append', default=[], help='settings that override the defaults (repeatable)'
@@ -71,9 +70,9 @@ def check_output(filename: str) -> None:
 
 
 def check_settings(cfg: dict[str, Any], validate: bool, state_file: str | None) -> None:
-    """Raises Problem for settings that do not fit, and for networks that they name and that are missing.
+    """Raises Problem for settings that do not fit, and if a network that they name is missing.
 
-    Sets cfg['bins'] where a file to start from needs it.
+    Sets cfg['bins'] if a file to start from requires it.
     """
     Schedule(cfg, validate)
     for key in ('ban', 'init_from'):
@@ -87,7 +86,7 @@ def check_settings(cfg: dict[str, Any], validate: bool, state_file: str | None) 
 
 
 def say_what_is_trained(filename: str, trainer: Trainer) -> None:
-    """Print size and device of the network, and what it cannot be used for."""
+    """Print the sizes of dataset and network, the device, and what the network cannot be used for."""
     print(
         f'{filename}: {len(trainer.feed.files)} recordings, {trainer.cfg["classes"]} classes, '
         f'{sum(p.numel() for p in trainer.net.parameters())} parameters, on {devices.describe(trainer.device)}',
@@ -95,14 +94,14 @@ def say_what_is_trained(filename: str, trainer: Trainer) -> None:
     )
     if trainer.cfg['arch'] and trainer.cfg['band_centre']:
         print(
-            'band_centre=1: this network needs each excerpt as a whole, so predict.py --full-resolution will not '
-            'work with it',
+            'band_centre=1: this network needs complete excerpts, so predict.py --full-resolution will not work '
+            'with it',
             flush=True,
         )
 
 
 def save(filename: str, trainer: Trainer, run: Run) -> None:
-    """Write the network that the run leads to, its settings and its record."""
+    """Write the network that the run results in, its settings and its record."""
     chosen, epoch = run.result()
     trainer.restore_network(chosen)
     config.write_vars(filename + '.vars', trainer.cfg)
@@ -113,7 +112,6 @@ def save(filename: str, trainer: Trainer, run: Run) -> None:
 
 def main() -> None:
     args = parse_arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     check_output(args.model)
     root = args.model.removesuffix('.npz')
     cfg = config.load(args.vars, args.var)

@@ -84,7 +84,7 @@ def test_unreadable_files_are_reported_and_skipped(dataset):
         (('m0.pred.npz:-1',), 'negative'),
         (('m0.pred.npz', 'm0.pred.npz:2'), 'twice'),
         ((INPUTS[0], '--folds=1'), '--folds=1'),
-        ((INPUTS[0], '--folds=81'), '--folds=81 of 80'),
+        ((INPUTS[0], '--folds=81'), '--folds=81: more than the 80'),
         ((INPUTS[0], '--patience=0'), '--patience=0'),
         ((INPUTS[0], '--init-weights=nan'), '--init-weights'),
         ((INPUTS[0], '--labelfile-background=x.tsv'), 'x.tsv'),

@@ -152,4 +152,4 @@ def test_a_submission_says_that_it_needs_the_class_ids(dataset):
 def test_a_segment_list_whose_recording_would_get_no_row_is_refused(dataset):
     predictions.save(dataset.parent / 'in.npz', KEYS, [np.eye(6)[:1], np.zeros((2, 6)), np.eye(6)[:1]])
     done = submit(dataset, 'in.npz', 'out.csv', '--mode=soundscape', '--no-softmax')
-    assert done.returncode == 1 and f'{KEYS[1]} gets no row' in done.stderr
+    assert done.returncode == 1 and f'{KEYS[1]} has no line' in done.stderr
