@@ -1,4 +1,4 @@
-"""Settings: read from defaults.vars and the files and options that override it, and checked against defaults.vars.
+"""Settings: the defaults in defaults.vars, overridden by files and options, and checked against defaults.vars.
 
 A setting is a line KEY=VALUE. The value is an int if it can be read as one, otherwise a float, otherwise text.
 """
@@ -13,7 +13,7 @@ from birdsong.names import did_you_mean
 
 EXPERIMENTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DEFAULTS = os.path.join(EXPERIMENTS, 'defaults.vars')
-# Settings that programs, not users, add to a model, with the kinds of their values.
+# Settings that are added by programs, not by users, with the kinds of their values.
 DERIVED = {'classes': 'int 1..', 'bins': 'int 1..'}
 # Settings that change how fast results are computed, but not the results.
 INDIFFERENT = ('bg_threads', 'bg_processes')
@@ -33,9 +33,9 @@ def parse_value(text: str) -> Value:
 
 
 def parse_assignments(lines: Iterable[str], origin: str = '--var') -> Settings:
-    """The settings in `lines`: KEY=VALUE each; blank lines and lines that begin with # are skipped.
+    """The settings in lines KEY=VALUE; blank lines and lines that begin with # are skipped.
 
-    Raises Problem, which names `origin`, for any other line.
+    Raises Problem, with `origin` in the message, for any other line.
     """
     settings = {}
     for number, line in enumerate(lines, 1):
@@ -61,7 +61,7 @@ def write_vars(filename: str, settings: Settings) -> None:
 
 @functools.lru_cache(None)
 def kinds() -> dict[str, str]:
-    """The kind of each setting's value: the text in brackets at the end of the comment above it in defaults.vars."""
+    """Allowed values of each setting: the text in brackets at the end of the comment above it in defaults.vars."""
     result, kind = dict(DERIVED), None
     for line in read_lines(DEFAULTS):
         if line.startswith('#'):
@@ -88,7 +88,7 @@ def _is_of_kind(value: Value, kind: str) -> bool:
 
 
 def check(settings: Settings, origin: str = 'settings') -> None:
-    """Raise Problem, which names `origin`, for the first setting that is unknown or has a value of the wrong kind."""
+    """Raise Problem, with `origin` in the message, for a setting that is unknown or has a value of the wrong kind."""
     known = kinds()
     for key, value in settings.items():
         if key not in known:
@@ -101,7 +101,7 @@ def check(settings: Settings, origin: str = 'settings') -> None:
 def load(vars_files: Iterable[str] = (), assignments: Iterable[str] = ()) -> Settings:
     """All settings: the defaults, overridden by `vars_files` in their order, then by `assignments` (KEY=VALUE).
 
-    Raises Problem for files that cannot be read, and for settings that are unknown or have a value of the wrong kind.
+    Raises Problem for files that cannot be read, and as `check`.
     """
     settings = read_vars(DEFAULTS)
     for filename in vars_files:
@@ -116,6 +116,6 @@ def load(vars_files: Iterable[str] = (), assignments: Iterable[str] = ()) -> Set
 
 
 def find(filename: str) -> str:
-    """Path of a file that a setting or option names: relative to the working directory or else to experiments/."""
+    """Path of a file in a setting or option, relative to the working directory or, if missing there, experiments/."""
     in_experiments = os.path.join(EXPERIMENTS, filename)
     return in_experiments if not os.path.exists(filename) and os.path.exists(in_experiments) else filename

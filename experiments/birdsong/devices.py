@@ -1,4 +1,4 @@
-"""Where networks and spectrograms are computed: the CPU, a GPU, in which precision."""
+"""Devices (CPU or GPU) that networks and spectrograms are computed on, and their precision."""
 
 import os
 from typing import Any
@@ -14,7 +14,7 @@ os.environ.setdefault('ONEDNN_MAX_CPU_ISA', 'AVX512_CORE_FP16')
 
 
 def pick(name: str | None = None) -> torch.device:
-    """The device called `name`; without a name CUDA if available, then MPS, else the CPU.
+    """The device `name`; if None, CUDA, MPS or the CPU, the first that is available.
 
     Each of several processes gets the CUDA device of its local rank. Raises Problem if the device is not available.
     """
@@ -46,7 +46,7 @@ def deterministic() -> None:
 
 
 def computes_spectrograms(cfg: dict[str, Any], device: torch.device) -> bool:
-    """Whether the setting `spectrogram` has the device compute spectrograms, rather than the feed."""
+    """Whether the device computes spectrograms, according to the setting `spectrogram`; otherwise the feed does."""
     return cfg['spectrogram'] == 'device' or cfg['spectrogram'] == 'auto' and device.type == 'cuda'
 
 
@@ -56,7 +56,7 @@ def describe(device: torch.device) -> str:
 
 
 def to_device(batch: dict[str, np.ndarray], device: torch.device) -> dict[str, torch.Tensor]:
-    """The arrays of a batch as tensors on `device`; the host does not wait for the copies."""
+    """The arrays of a batch as tensors on `device`, copied asynchronously."""
     tensors = {}
     for key, value in batch.items():
         tensor = torch.from_numpy(value)

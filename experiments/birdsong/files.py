@@ -1,7 +1,4 @@
-"""Reading and writing files safely: results are written atomically, and reading files from elsewhere runs no code.
-
-`Problem` is the exception for bad input; `writing` is how every result is written.
-"""
+"""Reading and writing files safely: results are written atomically, and files from elsewhere cannot run code."""
 
 import contextlib
 import os
@@ -16,18 +13,18 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
-# Limits on what an array in an .npz file may unpack to, so that a zip bomb cannot fill the memory. No model or file of
-# predictions is compressed by as large a ratio.
+# Limits on the unpacked size of an array in an .npz file, so that a zip bomb cannot fill the memory. Models and
+# predictions have much smaller ratios.
 MAX_ARRAY_BYTES = 64 << 30
 MAX_COMPRESSION_RATIO = 200
 
 
 class Problem(Exception):
-    """Something is wrong with the input. The message says in one line what, where, and what to do."""
+    """Something is wrong with the input. The message has one line: what is wrong, where, and what to do."""
 
 
 def open_regular(filename: str, mode: str = 'rb', **kwargs: Any) -> IO:
-    """As `open` for reading, but raises Problem for a pipe or a device, which may never end."""
+    """Like `open` for reading, but raises Problem for a pipe or a device, which may never end."""
 
     def opener(path: str, flags: int) -> int:
         descriptor = os.open(path, flags | os.O_NONBLOCK)
@@ -42,7 +39,7 @@ def open_regular(filename: str, mode: str = 'rb', **kwargs: Any) -> IO:
 
 @contextlib.contextmanager
 def naming(filename: str) -> Iterator[None]:
-    """Add `filename` to an OSError of the block that names no file, such as one about a full disk."""
+    """Add `filename` to an OSError in the block that has no file name, for example if the disk is full."""
     try:
         yield
     except OSError as e:
@@ -55,7 +52,7 @@ def naming(filename: str) -> Iterator[None]:
 def writing(filename: str | os.PathLike, mode: str = 'wb', **kwargs: Any) -> Iterator[IO]:
     """Open a temporary file that is flushed to disk and renamed to `filename` when the block ends without an exception.
 
-    If the block fails, `filename` is as it was before, and the temporary file is removed.
+    If the block fails, `filename` is not changed, and the temporary file is removed.
     """
     filename = os.fspath(filename)
     if os.path.exists(filename) and not (os.path.isfile(filename) or os.path.isdir(filename)):
@@ -85,7 +82,7 @@ def save_npz(filename: str | os.PathLike, arrays: Mapping[str, Any], compress: b
 
 @contextlib.contextmanager
 def reading_archive(filename: str, of: str, cure: str = 'create it again') -> Iterator[None]:
-    """Turn what zipfile and numpy raise for a damaged archive into a Problem; `of` says what it should hold."""
+    """Turn the exceptions of zipfile and numpy for a damaged archive into Problem; `of` is its expected content."""
     try:
         yield
     except FileNotFoundError:
@@ -102,7 +99,7 @@ def reading_archive(filename: str, of: str, cure: str = 'create it again') -> It
         RuntimeError,
         MemoryError,
     ) as e:
-        if getattr(e, 'filename', None):  # not damaged: the file cannot be opened, or is a folder
+        if getattr(e, 'filename', None):  # not damaged, but cannot be opened, or a folder
             raise
         raise Problem(f'{filename}: not a complete .npz of {of} ({e}); {cure}') from None
 
@@ -110,7 +107,7 @@ def reading_archive(filename: str, of: str, cure: str = 'create it again') -> It
 def load_npz(
     filename: str | os.PathLike, only: Collection[str] | None = None, cure: str = 'create it again'
 ) -> dict[str, np.ndarray]:
-    """Arrays of an .npz file, in the order of the file; of all arrays, or those whose names are in `only`.
+    """All arrays of an .npz file, in its order, or only those whose names are in `only`.
 
     Raises Problem if the file is missing or damaged, holds Python objects, or would unpack to an implausible size.
     """
@@ -126,7 +123,7 @@ def load_npz(
                     f'{filename}: {info.filename} would unpack to {info.file_size / 1e9:.1f} GB '
                     f'from {info.compress_size / 1e6:.1f} MB; refused. Is the file what you think it is?'
                 )
-        # numpy.load would search a list of all names for each array.
+        # not numpy.load, which searches a list of all names for each array
         arrays = {}
         for info in z.infolist():
             name = info.filename.removesuffix('.npy')
@@ -137,10 +134,10 @@ def load_npz(
 
 
 def read_lines(filename: str | os.PathLike) -> list[str]:
-    """Lines of a text file, without line ends and byte order marks. Raises Problem if it is missing or not UTF-8."""
+    """Lines of a text file without line breaks and byte order marks. Raises Problem if it is missing or not UTF-8."""
     try:
         with open_regular(filename, 'r', encoding='utf-8', newline=None) as f:
-            # Files that were joined have such a mark at the start of each part.
+            # concatenated files can have a byte order mark at the start of each part
             return [line.lstrip('\ufeff') for line in f.read().splitlines()]
     except FileNotFoundError:
         raise Problem(f'{filename}: no such file') from None

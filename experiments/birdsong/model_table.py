@@ -1,4 +1,4 @@
-"""Tables of models: what to train and to predict with which settings.
+"""Tables of models: which models to train, and with which settings.
 
 A table has one tab-separated line per model: name, presets (vars/PRESET.vars, later ones override earlier ones),
 teachers (SETTING=MODEL[:MODEL], or -) and optionally a remark. Models are in experiments/DATASET/.
@@ -15,7 +15,7 @@ from birdsong.names import did_you_mean
 
 TABLE = os.path.join(config.EXPERIMENTS, 'models.tsv')
 NAME = r'[A-Za-z0-9][A-Za-z0-9_.+-]*'
-# folders in experiments/ that belong to the program (parse_options of lib.sh has the same)
+# folders in experiments/ that are not results; parse_options in lib.sh has the same list
 PROGRAM_FOLDERS = ('birdsong', 'vars', 'ensembles')
 TEACHER_SETTINGS = ('ban', 'init_from')
 TRAIN_FLAGS = ['--validate', '--save-errors', '--keep-state']
@@ -23,7 +23,7 @@ TRAIN_FLAGS = ['--validate', '--save-errors', '--keep-state']
 
 @dataclasses.dataclass
 class Model:
-    """A line of a table: `teachers` by setting; `settings` of the presets, and those that name files of teachers."""
+    """A line of a table: `teachers` by setting; `settings` from the presets, and those with the files of teachers."""
 
     name: str
     presets: list[str]
@@ -33,7 +33,7 @@ class Model:
 
 
 def check_name(name: str, where: str) -> None:
-    """Raise Problem unless `name` is valid for models, presets and datasets (as is_name of lib.sh)."""
+    """Raise Problem unless `name` is valid for models, presets and datasets, as is_name in lib.sh does."""
     if not re.fullmatch(NAME, name):
         raise Problem(f'{where}: {name!r} is not a valid name; use letters, digits and _ . + -')
 
@@ -129,10 +129,10 @@ def in_order(models: dict[str, Model], names: list[str], filename: str = TABLE) 
 
 
 def found(dataset: str, table: dict[str, Model]) -> dict[str, Model]:
-    """Models in experiments/DATASET/, trained or claimed, whoever started them: dict of name -> Model, by name.
+    """Models in experiments/DATASET/ that are trained or claimed: dict of name -> Model, sorted by name.
 
-    A model that is not in `table` has the settings of its own .vars file. Models are left out, with a note on standard
-    error, if that file cannot be read or their name is invalid.
+    A model that is not in `table` gets the settings of its own .vars file. If that file cannot be read, or the name is
+    invalid, the model is left out, with a message to standard error.
     """
     models, folder = {}, os.path.join(config.EXPERIMENTS, dataset)
     for filename in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
@@ -150,10 +150,10 @@ def found(dataset: str, table: dict[str, Model]) -> dict[str, Model]:
 
 
 def choose(filename: str | None, dataset: str, names: list[str], all_found: bool = False) -> dict[str, Model]:
-    """Models to look at: dict of name -> Model, teachers first.
+    """Models to work on: dict of name -> Model, teachers before students.
 
-    `names` may be in the table or in experiments/DATASET/. Without names: all of the table if one is given, with
-    `all_found` also the others in that folder; without a table those in the folder, or if it is empty, models.tsv.
+    `names` may be in the table `filename` or in experiments/DATASET/. If empty: all models of the table, with
+    `all_found` also the others in that folder. Without a table: those in the folder or, if it is empty, models.tsv.
     """
     table = read_table(filename or TABLE, dataset)
     here = found(dataset, table)
@@ -164,12 +164,12 @@ def choose(filename: str | None, dataset: str, names: list[str], all_found: bool
 
 
 def kind(model: Model) -> str:
-    """'meta' for networks that read no samples, else 'audio' (combined networks, too)."""
+    """'meta' for networks that use metadata alone, else 'audio' (also for those that use both)."""
     return 'audio' if model.settings.get('arch', True) else 'meta'
 
 
 def train_arguments(model: Model, dataset: str) -> list[str]:
-    """Arguments of train.py for a model, except the file to write; run it in experiments/."""
+    """Arguments of train.py, run in experiments/, for a model, except the file to write."""
     arguments = ['--dataset', dataset] + TRAIN_FLAGS
     for preset in model.presets:
         arguments += ['--vars', f'vars/{preset}.vars']

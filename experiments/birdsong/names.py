@@ -10,6 +10,6 @@ def most_similar(name: str, known: Collection[str]) -> str | None:
 
 
 def did_you_mean(name: str, known: Collection[str], otherwise: str = '') -> str:
-    """The end of a message about an unknown name: a similar name, or `otherwise` (default: all known names)."""
+    """End of a message about an unknown name: a similar name or, if there is none, `otherwise` (default: all names)."""
     near = most_similar(name, known)
-    return f'did you mean {near}?' if near else otherwise or f'there are: {", ".join(known)}'
+    return f'did you mean {near}?' if near else otherwise or f'known names: {", ".join(known)}'

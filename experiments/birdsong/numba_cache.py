@@ -1,7 +1,8 @@
-"""Compilation by numba, with a cache on disk that never stops the program.
+"""Compilation by numba, with a cache on disk whose errors never stop the program.
 
 numba's own cache stops the program if an entry is damaged or the disk is full, and a damaged entry can crash LLVM. Here
-each entry has a digest. A function whose entry cannot be read is compiled again, also if it could not be written.
+each entry has a digest. A function is compiled again if its entry cannot be read, for example because it could not be
+written.
 """
 
 import contextlib

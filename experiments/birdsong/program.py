@@ -1,7 +1,7 @@
-"""How programs start and end. Every program imports this module first and ends by `program.run(main)`.
+"""How programs start and end. Every program imports this module first and ends with `program.run(main)`.
 
-From the import on, Ctrl-C, a missing package or too little memory end the program with one line. This module needs only
-modules that load at once, as Ctrl-C may come while numpy and torch are being imported.
+After this import, Ctrl-C, a missing package or too little memory end the program with a message of one line. This
+module imports only fast modules, because Ctrl-C may come while numpy and torch are being imported.
 """
 
 import contextlib
@@ -19,13 +19,13 @@ OUT_OF_MEMORY = ('allocate memory', 'out of memory', 'failed to map segment', "c
 
 
 def say(line: str) -> None:
-    """Write a line to standard error, with the name of the program before it."""
+    """Write a line to standard error, after the name of the program."""
     with contextlib.suppress(OSError):  # standard error may be closed
         os.write(2, f'{os.path.basename(sys.argv[0])}: {line}\n'.encode(errors='replace'))
 
 
 def explain(error: BaseException) -> str | None:
-    """One line on an error whose cause is outside of the program, or None if a traceback is more useful."""
+    """A message of one line if the cause of the error is outside of the program, else None: a traceback is better."""
     words = ' '.join(str(error).split())
     if (
         isinstance(error, MemoryError)
@@ -119,7 +119,7 @@ def _open_closed_streams():
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
 
 
-# Only if one of our programs was started, not if its parts are imported into another.
+# Only if one of our programs was started, not if a module is imported by something else.
 if os.path.abspath(sys.argv[0]).startswith((os.path.join(ROOT, 'experiments', ''), os.path.join(ROOT, 'datasets', ''))):
     _open_closed_streams()
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:

@@ -1,7 +1,8 @@
 """WAV files: their headers, and their samples as memory maps.
 
-Headers are parsed here because soundfile.info takes 4 times as long, accepts truncated files, and does not say where
-the samples begin, and because the wave module of Python 3.11 knows no EXTENSIBLE headers and accepts truncated files.
+Headers are parsed here because soundfile.info takes 4 times as long, accepts truncated files, and does not return the
+offset of the samples, and because the wave module of Python 3.11 cannot read EXTENSIBLE headers and accepts truncated
+files.
 """
 
 import mmap
@@ -19,7 +20,7 @@ DTYPES = {1: np.dtype('u1'), 2: np.dtype('<i2'), 4: np.dtype('<i4')}
 
 
 class Header(NamedTuple):
-    """What the header of a WAV file says of its samples."""
+    """The properties of the samples of a WAV file."""
 
     sample_rate: int  # Hz
     channels: int
@@ -80,7 +81,7 @@ def _parse_header(f: IO[bytes], file_size: int) -> Header:
 
 
 def _parse_format(body: bytes) -> tuple[int, int, int]:
-    """Sample rate, channels and bytes per sample that a format chunk says."""
+    """Sample rate, channels and bytes per sample in a format chunk."""
     if len(body) < 16:
         raise ValueError('truncated in its format chunk')
     tag, channels, rate, _, _, bits = struct.unpack('<HHIIHH', body[:16])
@@ -94,7 +95,7 @@ def _parse_format(body: bytes) -> tuple[int, int, int]:
 
 
 def check_header(header: Header, filename: str | os.PathLike, sample_rate: int) -> None:
-    """Raise Problem unless `header` is that of a mono 16 bit recording at `sample_rate` Hz."""
+    """Raise Problem unless the recording is mono, 16 bit, at `sample_rate` Hz."""
     if header.sample_rate != sample_rate or header.channels != 1 or header.width != 2:
         raise Problem(
             f'{filename}: {header.sample_rate} Hz, {header.channels} channel(s), {8 * header.width} bit, '
@@ -105,10 +106,9 @@ def check_header(header: Header, filename: str | os.PathLike, sample_rate: int) 
 class WavFile:
     """A WAV file: the fields of its Header as attributes, and `.samples`, a read-only memory map.
 
-    Samples have the shape (length,), or (length, channels) if there are several channels; 8 bit samples are unsigned
-    (0..255), wider ones signed. `len(wav)` is the length, `wav[start:stop]` reads these samples only.
-    Raises Problem as `read_header` does, for 24 bit samples, and, if `sample_rate` is given, for anything other than
-    mono 16 bit at that rate.
+    Samples have the shape (length,), or (length, channels) for several channels; 8 bit samples are unsigned (0..255),
+    wider ones signed. `len(wav)` is the length, `wav[start:stop]` reads only these samples.
+    Raises Problem as `read_header` does, for 24 bit samples, and as `check_header` does if `sample_rate` is given.
     """
 
     def __init__(self, filename: str | os.PathLike, sample_rate: int | None = None):
@@ -141,7 +141,7 @@ def map_samples(filename: str | os.PathLike, header: Header) -> np.ndarray:
 
 
 def release(samples: np.ndarray) -> None:
-    """Free the memory that samples of `map_samples` take up; they are read from the file again when they are needed."""
+    """Free the memory of samples from `map_samples`; if used again, they are read from the file again."""
     while isinstance(samples, np.ndarray):
         samples = samples.base
     samples = getattr(samples, 'obj', samples)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-# scipy warns in every process of a change in version 0.18, which makes no difference here.
+# scipy warns in every process about a change in version 0.18 that does not affect this code.
 warnings.filterwarnings('ignore', 'The behavior of affine_transform')
 
 
@@ -14,11 +14,11 @@ warnings.filterwarnings('ignore', 'The behavior of affine_transform')
 
 
 def make_buckets(lengths: np.ndarray, shortest: int, longest: int, count: int) -> list[np.ndarray]:
-    """Group recordings by length: a list of index arrays, which are not empty, sorted by length.
+    """Group recordings by length: a list of index arrays, none of them empty, sorted by length.
 
     `lengths` (N,), `shortest` and `longest` are in samples. Recordings shorter than `shortest` form one group, those
-    not shorter than `longest` another. The rest is divided into groups of equal size, so that there are `count` groups
-    in all, but at least one for the rest.
+    not shorter than `longest` another. The rest is divided into groups of equal size (at least one), for a total of
+    `count` groups.
     """
     order = np.argsort(lengths, kind='stable')
     low, high = np.searchsorted(np.asarray(lengths)[order], (shortest, longest))
@@ -30,9 +30,9 @@ def make_buckets(lengths: np.ndarray, shortest: int, longest: int, count: int) -
 
 
 def draw_items(buckets: Sequence[np.ndarray], count: int, rng: np.random.Generator) -> np.ndarray:
-    """Index array (count,): items of one bucket, drawn without replacement unless it has too few.
+    """Index array (count,): items drawn from one bucket, without replacement unless it has too few.
 
-    The probability of a bucket is proportional to its size, so that every item has the same chance.
+    The probability of a bucket is proportional to its size, so that all items are equally likely.
     """
     sizes = np.array([len(bucket) for bucket in buckets])
     bucket = buckets[np.searchsorted(np.cumsum(sizes), rng.integers(sizes.sum()), side='right')]
@@ -50,11 +50,11 @@ def draw_starts(lengths: np.ndarray, length: int, rng: np.random.Generator) -> n
 
 
 def loop(out: np.ndarray, length: int) -> None:
-    """Fill `out` (N,) by repeating its own first `length` samples, or with zeros if there are none."""
+    """Fill `out` (N,) by repeating its first `length` samples, or with zeros if `length` is 0."""
     if not length:
         out[:] = 0
         return
-    # Each step doubles the part that is filled, so that there are few steps.
+    # Each step doubles the filled part.
     while length < len(out):
         step = min(length, len(out) - length)
         out[length : length + step] = out[:step]
@@ -74,7 +74,7 @@ def grab_random_excerpts(
 
     All excerpts of a batch (batchsize, N) have the length of its shortest recording, within min_len..max_len samples;
     shorter recordings are looped. Recordings are grouped into `buckets` of similar length, so that little is cut off.
-    `rng` is a numpy Generator (default: seed 0). TrainFeed in feeds.py draws in the same way.
+    TrainFeed in feeds.py draws in the same way.
     """
     rng = np.random.default_rng(0) if rng is None else rng
     lengths, labels = np.array([len(wav) for wav in wavs]), np.asarray(labels)
@@ -116,7 +116,7 @@ def mix(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.ndarra
 
 
 def draw_filters(count: int, bins: int, max_freq: float, max_db: float, rng: np.random.Generator) -> np.ndarray:
-    """Random filter responses, float32 (count, bins) factors of magnitudes: a Gaussian in dB each.
+    """Random filter responses, each a Gaussian in dB, as factors of magnitudes, float32 (count, bins).
 
     The centre is uniformly distributed on the pitch scale between 150 Hz and `max_freq` Hz, the standard deviation is
     5 + 2 N(0, 1) semitones, and the height is uniformly distributed within +-`max_db` (Schlueter, Grill, ISMIR 2015).
@@ -131,26 +131,25 @@ def draw_filters(count: int, bins: int, max_freq: float, max_db: float, rng: np.
 def filter_responses(
     centre: np.ndarray, deviation: np.ndarray, gain: np.ndarray, bins: int, max_freq: float
 ) -> np.ndarray:
-    """Responses of Gaussian filters, float32 (N, bins) factors of magnitudes; the bins cover 0 to `max_freq` Hz.
+    """Responses of Gaussian filters as factors of magnitudes, float32 (N, bins); the bins cover 0 to `max_freq` Hz.
 
     `centre` and `deviation` (N,) are in semitones (12 log2 Hz), `gain` (N,) in dB.
     """
     bins_per_hz = bins / max_freq
     middle = 2 ** (centre / 12)
     width = 2 ** ((centre + deviation) / 12) - middle
-    # A width of 0 would divide by 0.
     width = np.where(width == 0, 1e-9, width)
     distance = (np.arange(bins) - middle[:, None] * bins_per_hz) / (width[:, None] * bins_per_hz)
     return (10 ** (gain[:, None] * np.exp(-0.5 * distance**2) / 20)).astype(np.float32)
 
 
 def kept_frames(frames: int, max_stretch: float) -> int:
-    """Number of frames that remain of an excerpt of so many after the largest compression."""
+    """Number of frames that remain of `frames` after the largest compression."""
     return int(frames * (1 - max_stretch))
 
 
 def needed_bins(bins: int, max_shift: float, available: int) -> int:
-    """Number of bins, at most `available`, that are read if pitch is shifted down by the factor 1 - `max_shift`."""
+    """Number of bins, at most `available`, that are needed if pitch is shifted down by the factor 1 - `max_shift`."""
     return available if max_shift >= 1 else min(available, int(np.ceil(bins / (1 - max_shift))) + 1)
 
 
@@ -158,12 +157,12 @@ def stretch_shift(spect: np.ndarray, stretch: float, shift: float, out: np.ndarr
     """Stretch a spectrogram (frames, bins) in time and shift it in pitch by one affine transform, into `out`.
 
     `stretch` > 1 makes it longer, `shift` > 1 higher. `out` gets the central frames and the lowest bins of the result.
-    Values outside of the spectrogram are 0, and negative values, which splines of `order` can give, become 0. If `out`
+    Values outside of the spectrogram are 0, and negative values, which are possible with splines, become 0. If `out`
     has kept_frames(frames, max_stretch) frames, all of them lie within the spectrogram.
     """
     from scipy.ndimage import affine_transform
 
-    # This is the formula of 2018, although the offset should be in frames of the excerpt, not of the stretched one.
+    # The formula of 2018, although the offset should be in frames of the original, not of the stretched excerpt.
     offset = (len(spect) * stretch - len(out)) / 2
     affine_transform(spect, (1 / stretch, 1 / shift), (offset, 0), out.shape, out, order=order, mode='constant')
     np.maximum(out, 0, out=out)

@@ -15,15 +15,15 @@ from birdsong.files import Problem, read_lines
 
 DATASETS = os.path.join(os.path.dirname(config.EXPERIMENTS), 'datasets')
 LABEL_FILE = 'fg.tsv'
-# A class index above this is a mistake in a label file, not a class.
+# Larger class indices are errors in a label file.
 MAX_CLASSES = 10**6
 
 
 class Dataset:
-    """A folder of recordings, file lists and labels, as datasets/README.md describes it.
+    """A folder of recordings, file lists and labels, see datasets/README.md.
 
     `name` is the name of a folder in datasets/, or a path. A `label_file` in labels/ other than fg.tsv may have more
-    classes than labelset; the additional ones are named by their numbers. Raises Problem if there is no such folder.
+    classes than labelset; the names of these are their indices. Raises Problem if there is no such folder.
     """
 
     def __init__(self, name: str | os.PathLike, label_file: str = LABEL_FILE):
@@ -34,7 +34,7 @@ class Dataset:
         if not _is_dataset(path):
             raise Problem(
                 f'{path}: no dataset (a folder with audio/, filelists/, labels/); '
-                'make it with ./prepare_birdclef.sh, or name another with --dataset'
+                'create it with ./prepare_birdclef.sh, or choose another with --dataset'
             )
         self.path = path
         self.name = os.path.basename(os.path.abspath(path))
@@ -46,7 +46,7 @@ class Dataset:
         return os.path.join(self.path, 'audio', key)
 
     def key(self, name: str) -> str:
-        """Key of a recording that is given by its key or the path of its file. Raises Problem if it does not exist."""
+        """Key of a recording, given its key or the path of its file. Raises Problem if it does not exist."""
         for key in (name, os.path.relpath(name, os.path.join(self.path, 'audio'))):
             if not key.startswith(('/', '..')) and os.path.isfile(self.audio_path(key)):
                 return key
@@ -67,7 +67,6 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes."""
         return len(self.labelset)
 
     @property
@@ -76,13 +75,13 @@ class Dataset:
         return os.path.exists(self._label_path('labelset'))
 
     def need_labels(self, names: list[str], why: str) -> None:
-        """Raise Problem if one of these files in labels/ is missing; `why` says what needs it."""
+        """Raise Problem, with `why` in the message, if one of the files `names` in labels/ is missing."""
         for name in names:
             if not os.path.exists(self._label_path(name)):
                 raise Problem(f'{self._label_path(name)}: no such file; {why}')
 
     def labels(self, label_file: str = LABEL_FILE) -> dict[str, int]:
-        """Class index of each labelled recording. Raises Problem for a line that holds no key and class index."""
+        """Class index of each labelled recording. Raises Problem for a line without key and class index."""
         return {key: self._class_index(label_file, number, text) for number, key, text in self._table(label_file)}
 
     def background(self, label_file: str = 'bg.tsv') -> dict[str, list[int]]:
@@ -95,9 +94,9 @@ class Dataset:
     def truth(
         self, files: list[str], label_file: str, background_file: str | None, filelist: str
     ) -> tuple[np.ndarray, list[list[int]] | None]:
-        """Class index of each of `files`, (N,), and its background classes, or None if there is no `background_file`.
+        """Class indices (N,) of `files`, and their background classes (None without `background_file`).
 
-        Raises Problem, which names `filelist`, if a label file or the label of a recording is missing.
+        Raises Problem, with `filelist` in the message, if a label file or the label of a recording is missing.
         """
         names = ['labelset', label_file, *filter(None, [background_file])]
         self.need_labels(names, 'metrics need labels (predict.py does not)')
@@ -111,10 +110,9 @@ class Dataset:
         return self._cached('metadata', lambda: metadata.read_table(self._label_path('meta.tsv')))
 
     def edition_classes(self, key: str) -> np.ndarray | None:
-        """Sorted class indices of the challenge edition that a recording was published in.
+        """Sorted class indices of the challenge edition of a recording, which is the year in its file name.
 
-        The edition is the year in the file name (LIFECLEF2014...). None if the name holds no year or there is no
-        labelset_YEAR: then all classes are possible.
+        None if the name contains no year (LIFECLEF2014...) or there is no labelset_YEAR: all classes are possible.
         """
         found = re.search(r'LIFECLEF(\d{4})', os.path.basename(key))
         if not found:
@@ -187,10 +185,10 @@ def _is_dataset(path: str) -> bool:
 
 
 def dataset_of(result: str) -> str:
-    """Name of the dataset that a model or a file of predictions was made with, for commands without --dataset.
+    """Name of the dataset that a model or a prediction file was created with, for commands without --dataset.
 
-    The name is read from the .run.json beside the file. Without one, it is the folder NAME of experiments/NAME/, if
-    there is such a dataset, and otherwise birdclef. Raises Problem if the dataset in .run.json is not in datasets/.
+    The name is read from the .run.json next to the file. Without one, it is NAME if the file is in experiments/NAME/
+    and there is such a dataset, else birdclef. Raises Problem if the dataset in .run.json is not in datasets/.
     """
 
     def exists(name):
@@ -208,7 +206,7 @@ def dataset_of(result: str) -> str:
     else:
         if not exists(name):
             raise Problem(
-                f'{result}: made with dataset {name}, which is not in {DATASETS}; name its folder with --dataset'
+                f'{result}: made with dataset {name}, which is not in {DATASETS}; give its folder with --dataset'
             )
     if name != 'birdclef':
         sys.stderr.write(f'dataset: {name}, to which {result} belongs\n')

@@ -1,4 +1,4 @@
-"""The batches that networks are trained and validated on, and the recordings that they predict."""
+"""Feeds: batches for training and validation, and recordings for prediction."""
 
 import os
 import sys
@@ -12,22 +12,21 @@ from birdsong.data import audio, augment, index, metadata, prefetch, stft
 from birdsong.data.dataset import Dataset
 from birdsong.files import Problem, open_regular
 
-# Makes the random numbers of the feed independent of others that are drawn with the same seed.
+# Makes the random numbers of the feed independent of others with the same seed.
 FEED_STREAM = 0xFEED
 
 Batch = dict[str, np.ndarray]
 
 
 def needs_host_spectrogram(cfg: Settings) -> bool:
-    """Whether an augmentation acts on spectrograms in a way that only the feed can do (stretch and shift)."""
+    """Whether an augmentation of spectrograms (stretch or shift) can only be computed by the feed."""
     return bool(cfg['spect_augment'] and (cfg['max_stretch'] or cfg['max_shift']))
 
 
 class Feed:
-    """What all feeds share: the recordings of file lists, their headers, labels and metadata.
+    """Base class of all feeds: the recordings of file lists, their headers, labels and metadata.
 
-    Raises Problem, before any long computation, for recordings that are missing, broken, or of another sample rate, and
-    for recordings without a label.
+    Raises Problem for recordings that are missing, broken, of another sample rate, or without a label.
     """
 
     def __init__(
@@ -157,13 +156,13 @@ class Excerpts(NamedTuple):
 class TrainFeed(Feed):
     """Batches of random excerpts. `batch(k)` depends on (cfg['seed'], k) only.
 
-    The recordings of a batch have similar lengths, and every recording has the same chance to be drawn. A batch of B
-    excerpts and C classes is a dict of
-        'spect': float32 (B, frames, bins). Absent if len_max=0 or without arch. With `on_device`, unless stretch or
-            shift need the spectrogram here, there are instead
+    The recordings of a batch have similar lengths, and all recordings are equally likely. A batch of B excerpts and
+    C classes is a dict of
+        'spect': float32 (B, frames, bins). Absent if len_max=0 or without arch. With `on_device`, unless
+            needs_host_spectrogram(cfg), it is replaced by
         'samples': int16 (B, N), float32 after mixing, and, with random filters,
         'filter': float32 (B, bins), factors of the magnitudes
-        'meta': float32 (B, D), if there is input_meta
+        'meta': float32 (B, D), with input_meta
         'label': int64 (B,)
         'label_bg': bool (B, C), foreground and background classes, with cost_bg or mix_fg_bg
         'mixed_label': float32 (B, C), with mixup2
@@ -173,7 +172,7 @@ class TrainFeed(Feed):
     With mixup, everything except the audio belongs to the first excerpt of each pair. With mixup2, 'label_bg' (then
     float32), 'pseudo_label' and 'weight' are mixed, too.
 
-    `pseudo_labels`: function of positions in the file list (B,) that gives 'pseudo_label', absent without it.
+    `pseudo_labels`: function that returns 'pseudo_label' for positions in the file list (B,), if there are any.
     """
 
     def __init__(
@@ -195,8 +194,8 @@ class TrainFeed(Feed):
         smallest = min(len(bucket) for bucket in self.buckets)
         if smallest < self.drawn:
             sys.stderr.write(
-                f'{self.list_path}: a group of recordings of similar length has only {smallest}, '
-                f'fewer than the {self.drawn} of a batch: drawn with replacement\n'
+                f'{self.list_path}: a group of recordings of similar length has only {smallest} of the {self.drawn} '
+                'that a batch needs: drawn with replacement\n'
             )
         if self.with_audio and max(self.shortest, lengths.min()) < cfg['frame_len']:
             raise Problem(
@@ -210,7 +209,7 @@ class TrainFeed(Feed):
         return int(self.cfg['epochs']) * int(self.cfg['epochsize'])
 
     def batch(self, k: int) -> Batch:
-        """Batch number k: the same whenever it is called."""
+        """Batch number k, the same in every call."""
         cfg = self.cfg
         rng = np.random.Generator(
             np.random.Philox(np.random.SeedSequence(int(cfg['seed']), spawn_key=(FEED_STREAM, k)))
@@ -300,9 +299,9 @@ class TrainFeed(Feed):
 class ValidFeed(Feed):
     """The same `len(feed)` batches in each epoch, of recordings of similar length.
 
-    Batches have the keys of TrainFeed, of which only 'spect' or 'samples', 'meta', 'label', 'label_bg' and 'item'.
-    All excerpts of a batch have the same length: the longer of the shortest recording and of 0.8 times the longest,
-    clipped to len_min..len_max. Shorter recordings are looped, longer ones cut to their centre.
+    Batches have these keys of TrainFeed: 'spect' or 'samples', 'meta', 'label', 'label_bg' and 'item'.
+    All excerpts of a batch have the same length: that of the shortest recording or 0.8 times that of the longest,
+    whichever is longer, clipped to len_min..len_max. Shorter recordings are looped; of longer ones, the centre is used.
     """
 
     def __init__(self, dataset: Dataset, cfg: Settings, filelist: str = 'valid', on_device: bool = False):
@@ -314,7 +313,6 @@ class ValidFeed(Feed):
         return -(-len(self.order) // self.batchsize)
 
     def batch(self, k: int) -> Batch:
-        """Batch number k of len(self)."""
         items = self.order[k * self.batchsize : (k + 1) * self.batchsize]
         batch = self._audio(items) if self.with_audio else {}
         if self.sources:
@@ -347,11 +345,11 @@ class ValidFeed(Feed):
 class TestFeed(Feed):
     """Whole recordings, one at a time, in the order of the lists. No labels are needed.
 
-    `filelists`: names of lists, as a list or comma-separated; `files`: keys of recordings to take instead.
+    `filelists`: names of lists, as a list or comma-separated; `files`: keys of recordings to use instead.
 
-    `.item(i)` is a dict of 'file': the key; 'samples': int16 (N,), a read-only memory map, or, for a recording shorter
-    than len_min seconds, an array in which it is looped; absent if len_max=0 or without arch; 'meta': float32 (D,), if
-    there is input_meta.
+    `.item(i)` is a dict of 'file': the key; 'samples': int16 (N,), a read-only memory map, or, if shorter than len_min
+    seconds, an array with the looped recording (absent if len_max=0 or without arch); 'meta': float32 (D,), with
+    input_meta.
     """
 
     __test__ = False  # not a test of pytest
@@ -370,7 +368,6 @@ class TestFeed(Feed):
         return len(self.files)
 
     def item(self, i: int) -> dict[str, str | np.ndarray]:
-        """Key, samples and metadata of recording number i."""
         item = {'file': self.files[i]}
         if self.with_audio:
             if self.index['length'][i] < self.shortest:

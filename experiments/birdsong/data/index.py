@@ -1,7 +1,4 @@
-"""The headers of the recordings of a dataset, read once and kept in its index.npz.
-
-Once the index is complete, programs start without opening any of 100 000 recordings.
-"""
+"""The headers of the recordings of a dataset, stored in its index.npz, so that programs need not read them again."""
 
 import concurrent.futures
 import os
@@ -16,22 +13,22 @@ from birdsong.files import Problem, load_npz, save_npz
 FILENAME = 'index.npz'
 COLUMNS = audio.Header._fields + ('size', 'mtime_ns')
 THREADS = 8
-# Number of headers from which a progress bar is shown
+# Number of headers to read above which a progress bar is shown
 PROGRESS_FROM = 2000
 
 
 def load_index(dataset_dir: str, files: Sequence[str]) -> dict[str, np.ndarray]:
-    """The fields of audio.Header and 'size' in bytes, int64 (len(files),) each, of recordings (paths below audio/).
+    """The fields of audio.Header and the 'size' in bytes of recordings (paths below audio/), int64 (len(files),) each.
 
-    Only headers that are not yet in the index are read from the recordings; the index is then written again.
-    Raises Problem for recordings that are missing or broken.
+    Headers that are not in the index are read from the recordings and added to it. Raises Problem for recordings that
+    are missing or broken.
     """
     known, table = _read(dataset_dir)
     return _complete(dataset_dir, files, known, table)
 
 
 def refresh_index(dataset_dir: str, files: Sequence[str]) -> dict[str, np.ndarray]:
-    """As `load_index`, but the headers of files whose size or modification time has changed are read again.
+    """Like `load_index`, but the headers of files whose size or modification time has changed are read again.
 
     Recordings that no longer exist are removed from the index.
     """
@@ -57,7 +54,7 @@ def refresh_index(dataset_dir: str, files: Sequence[str]) -> dict[str, np.ndarra
 def _complete(
     dataset_dir: str, files: Sequence[str], known: dict[str, int], table: np.ndarray, changed: bool = False
 ) -> dict[str, np.ndarray]:
-    """The rows of `files`, after reading missing headers; the index is written if it has changed."""
+    """Read missing headers, write the index if it has changed, and return the rows of `files`."""
     missing = [key for key in dict.fromkeys(files) if key not in known]
     if missing:
         rows = _read_headers(dataset_dir, missing)
@@ -83,7 +80,6 @@ def _read(dataset_dir: str) -> tuple[dict[str, int], np.ndarray]:
         if table.shape != (len(keys), len(COLUMNS)) or table.dtype != np.int64:
             raise Problem(f'{filename}: not an index')
     except (Problem, KeyError, UnicodeDecodeError, AttributeError):
-        # Nothing is lost: all headers can be read again.
         sys.stderr.write(f'{filename}: damaged or of another version; reading all headers again\n')
         return empty
     return {key: row for row, key in enumerate(keys)}, table
@@ -94,7 +90,7 @@ def _write(dataset_dir: str, known: dict[str, int], table: np.ndarray) -> None:
     keys = list(known)
     order = np.fromiter(known.values(), np.int64, len(keys))
     try:
-        # If two processes write at the same time, the headers that one of them has read are lost, and read again later.
+        # If two processes write at the same time, the headers of one are lost and will be read again later.
         save_npz(filename, {'files': np.frombuffer('\n'.join(keys).encode(), np.uint8), 'headers': table[order]})
     except OSError as e:
         sys.stderr.write(f'{filename}: not written ({e.strerror}); headers will be read again each time\n')

@@ -13,14 +13,14 @@ from birdsong.files import Problem, read_lines
 SOURCES = ('date', 'time', 'latitude', 'longitude', 'elevation')
 DAYS_BEFORE = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)
 RANGE = re.compile(r'[-+]?[0-9.]+ *- *([-+]?[0-9.]+)')
-# Values of this size are mistakes in any unit.
+# Values of this size are wrong in any unit.
 IMPOSSIBLE = 1e6
 # Periods of the sources that are encoded as points on a circle, in days and minutes
 CIRCLES = {'date': 365, 'time': 24 * 60}
 
 
 def day_of_year(text: str) -> int:
-    """'2010-05-07' -> 127; leap days are ignored. Raises ValueError without a year, a month 1 to 12 and a day."""
+    """'2010-05-07' -> 127; leap days are ignored. Raises ValueError for other formats and months."""
     year, month, day = text.split('-', 2)
     int(year)
     month = int(month)
@@ -30,7 +30,7 @@ def day_of_year(text: str) -> int:
 
 
 def minute_of_day(text: str) -> float:
-    """'06:30:30' -> 390.5. Raises ValueError unless there are hours, minutes and seconds."""
+    """'06:30:30' -> 390.5. Raises ValueError for other formats."""
     hours, minutes, seconds = text.split(':', 2)
     return 60 * int(hours) + int(minutes) + int(seconds) / 60
 
@@ -52,10 +52,10 @@ READERS = dict(zip(SOURCES, (day_of_year, minute_of_day, _finite, _finite, upper
 
 
 def read_table(filename: str) -> dict[str, dict[str, float]]:
-    """Metadata of each recording, {source: number}: day of the year, minute of the day, degrees, metres.
+    """Metadata of each recording, {source: number}, in days of the year, minutes of the day, degrees and metres.
 
-    Values that are empty or cannot be parsed are missing in the result. Times after 23:59 are minutes since midnight,
-    as in 2018; a warning says how many there are. Raises Problem for a line that does not have six columns.
+    Values that are empty or cannot be parsed are left out. Times after 23:59 are converted to minutes as in 2018, with
+    a warning. Raises Problem for a line that does not have six columns.
     """
     table, wrong = {}, []
     for number, line in enumerate(read_lines(filename), 1):
@@ -85,13 +85,13 @@ def read_table(filename: str) -> dict[str, dict[str, float]]:
 
 
 def sources(cfg: Settings) -> tuple[str, ...]:
-    """The sources that the setting `input_meta` lists. Raises Problem for an unknown or repeated one."""
+    """The sources in the setting `input_meta`. Raises Problem for an unknown or repeated one."""
     names = tuple(name.strip() for name in str(cfg['input_meta']).split(',') if name.strip())
     for i, name in enumerate(names):
         if name not in SOURCES or name in names[:i]:
             raise Problem(
                 f'input_meta={cfg["input_meta"]}: {name} is {"repeated" if name in SOURCES else "unknown"}; '
-                f'there are {", ".join(SOURCES)}'
+                f'known sources: {", ".join(SOURCES)}'
             )
     return names
 
@@ -126,9 +126,9 @@ def distort(values: np.ndarray, cfg: Settings, rng: np.random.Generator) -> np.n
 def encode(values: np.ndarray, cfg: Settings) -> np.ndarray:
     """Network input, float32 (N, size(cfg)), for `values` (N, sources), NaN where missing.
 
-    The flags of all sources, 1 if present, are followed by their values: date and time v as points on a circle of
-    max = 365 days or 1440 minutes, sqrt(2) sin(2 pi v / max + k pi / size), k = 0..size-1; other values standardised.
-    Missing values are 0.
+    First the flags of all sources (1: present), then their values. A date or time v is encoded as
+    sqrt(2) sin(2 pi v / max + k pi / size), k = 0..size-1, with max = 365 days or 1440 minutes. Other values are
+    standardised. Missing values are 0.
     """
     columns = []
     for name, column in zip(sources(cfg), values.T, strict=True):

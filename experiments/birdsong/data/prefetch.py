@@ -12,7 +12,7 @@ from typing import Any
 
 from birdsong.files import Problem
 
-# The function that this process computes, if it is a background process.
+# The function to compute, in a background process
 _function: Callable[[Any], Any]
 
 
@@ -21,11 +21,11 @@ def run_ahead(
 ) -> Iterator:
     """Yield function(item) for each of `items`, in their order, computed ahead in the background.
 
-    With `processes` above 0, so many processes compute, otherwise so many `threads`, otherwise the caller itself. In
-    addition to the result that was yielded last, at most `ahead` results exist (default: workers + 2; at least the
-    number of workers). An exception raised by a call is raised here when its result is due; if a process dies, Problem
-    is raised. When the generator is closed or deleted, the workers end. Processes are forked, so that `function` can be
-    any function, but its results and exceptions are pickled, which makes processes slower than threads for batches.
+    The workers are `processes`, or if that is 0, `threads`; if both are 0, the caller computes. In addition to the last
+    result yielded, at most `ahead` results exist (default: workers + 2; at least the number of workers). An exception
+    in a call is raised here when its result is due; if a process dies, Problem is raised. When the generator is closed
+    or deleted, the workers end. Processes are forked, so that `function` can be any function, but its results are
+    pickled, which makes processes slower than threads for batches.
     """
     workers = processes or threads
     ahead = max(workers, workers + 2 if ahead is None else ahead)
@@ -49,7 +49,7 @@ def _run(pool: concurrent.futures.Executor, function: Callable, items: Iterable,
             yield waiting.popleft().result()
     except concurrent.futures.BrokenExecutor:
         raise Problem(
-            'a background process died or sent what cannot be read; is there enough memory? '
+            'a background process died or sent unreadable data; is there enough memory? '
             'Try fewer bg_processes, or bg_threads instead'
         ) from None
     finally:
@@ -59,7 +59,7 @@ def _run(pool: concurrent.futures.Executor, function: Callable, items: Iterable,
 def _begin_process(function: Callable, parent: int) -> None:
     global _function
     _function = function
-    # Ctrl-C reaches all processes of the group, but the parent decides when its workers end.
+    # Ctrl-C is sent to all processes of the group, but the parent decides when its workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
@@ -70,7 +70,7 @@ def _call(item: Any) -> Any:
 
 
 def _end_with(parent: int) -> None:
-    """End this process soon after its parent was killed, when nobody else would."""
+    """End this process soon after its parent was killed."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)

@@ -19,9 +19,9 @@ def hop(cfg: Mapping[str, Any]) -> int:
 
 
 def num_bins(cfg: Mapping[str, Any]) -> int:
-    """Number of frequency bins that the network needs: those up to mel_max, or all with filterbank=mel_learn.
+    """Number of frequency bins that the network needs: those up to mel_max; all, if filterbank=mel_learn.
 
-    With filterbank=none, `bins` in cfg overrides this. Raises Problem if mel_max is above half the sample rate.
+    If filterbank=none, `bins` in cfg overrides this. Raises Problem if mel_max is above half the sample rate.
     """
     bins = cfg['frame_len'] // 2 + 1
     if cfg['filterbank'] == 'mel_learn':
@@ -34,18 +34,18 @@ def num_bins(cfg: Mapping[str, Any]) -> int:
 
 
 def num_frames(samples: int, frame_len: int, hop: int) -> int:
-    """Number of frames that lie completely within a signal of so many samples."""
+    """Number of frames that lie completely within a signal."""
     return 1 + (samples - frame_len) // hop if samples >= frame_len else 0
 
 
 # == Spectrograms ==
 
-# Number of frames that are transformed at once. Their data should fit the cache of a core; fewer frames would mean more
-# calls, each of which needs the global interpreter lock.
+# Number of frames that are transformed at once. Their data should fit the cache of a core. Fewer frames would need more
+# calls, each with the global interpreter lock.
 FRAMES = 64
 # Transforms and their memory, one set per thread
 _local = threading.local()
-# FFTW plans must not be made by two threads at once.
+# FFTW plans must not be created by two threads at once.
 _planning = threading.Lock()
 
 
@@ -68,8 +68,8 @@ def spectrogram(
     """Magnitudes of the Fourier transforms of Hann-windowed frames, float32 (frames, bins).
 
     `samples` (N,) of any real dtype are not scaled. Frames start every int(sample_rate // fps) samples and lie
-    completely within the signal, so that there are none if it is shorter than `frame_len`. Only the first `bins`
-    frequency bins are kept (default: all frame_len // 2 + 1). The result is written to `out`, if given.
+    completely within the signal; there are none if it is shorter than `frame_len`. Only the first `bins` frequency bins
+    are kept (default: all frame_len // 2 + 1). The result is written to `out`, if given.
     """
     samples = np.asarray(samples)
     if samples.ndim != 1:
@@ -112,7 +112,7 @@ def _compiled_spectrogram(
 
 
 class _Transform:
-    """Complex Fourier transforms of FRAMES frames at once, with all memory that they need, for one thread."""
+    """Complex Fourier transforms of FRAMES frames at once, with their memory, for one thread."""
 
     def __init__(self, frame_len: int):
         half = frame_len // 2
@@ -178,8 +178,8 @@ def create_mel_filterbank(
 ) -> np.ndarray:
     """Triangular filters on the mel scale 1127 ln(1 + f / 700), float64 (frame_len // 2 + 1 bins, bands).
 
-    Frequencies are in Hz. The `num_bands` + 2 edges and peaks are equally spaced in mel; each slope is a line
-    through its zero in Hz, divided by its width in bins. Each filter sums to 1, or is 0 if it contains no bin.
+    Frequencies are in Hz. The `num_bands` + 2 edges and peaks are equally spaced in mel. Each slope is linear in Hz
+    from its zero, divided by its width in bins. Each filter sums to 1, or is 0 if it contains no bin.
     """
     bins = frame_len // 2 + 1
     bin_freqs = np.linspace(0, sample_rate / 2, bins)

@@ -1,7 +1,7 @@
-"""The loops over samples and magnitudes of stft.py, compiled by numba; without numba, stft.py does not need this file.
+"""The loops of stft.py over samples and magnitudes, compiled by numba. If numba is missing, stft.py works without them.
 
 A real Fourier transform of 2 M samples is computed as a complex one of M samples (even samples are real parts, odd ones
-imaginary parts), which is faster in Fourier transform libraries. `magnitudes` separates its result again.
+imaginary parts), which is faster in FFT libraries. `magnitudes` computes the real transform from its result.
 """
 
 import numpy as np
@@ -28,7 +28,7 @@ def cut_frames(samples: np.ndarray, start: int, step: int, window: np.ndarray, f
 def magnitudes(
     halves: np.ndarray, real: np.ndarray, imag: np.ndarray, cosine: np.ndarray, sine: np.ndarray, out: np.ndarray
 ) -> None:
-    """Fill `out` (n, bins <= M) from `halves` (>= n, 2 M: alternately real and imaginary), transforms of halved frames.
+    """Fill `out` (n, bins <= M) from `halves` (>= n, 2 M: real and imaginary in turn), transforms of halved frames.
 
     `real` and `imag` (M,) are overwritten; `cosine` and `sine` (M,) are those of pi k / M.
     """
