@@ -136,7 +136,7 @@ def test_after_a_worker_was_killed_training_continues_from_the_last_epoch(projec
             break
     stdout, stderr = driver.communicate(timeout=120)
     assert driver.returncode == 0, stdout + stderr
-    assert 'going on from' in stdout and stdout.count('epoch 3:') == 1
+    assert 'continuing from' in stdout and stdout.count('epoch 3:') == 1
     assert {path.name: path.read_bytes() for path in folder.glob('*.npz')} == undisturbed
 
 
@@ -168,7 +168,7 @@ def test_a_stopped_driver_leaves_no_worker_and_its_state(project):
     driver.communicate()
     assert not workers(project.path)
     done = project.run(*DRIVER)
-    assert done.returncode == 0 and 'going on from' in done.stdout
+    assert done.returncode == 0 and 'continuing from' in done.stdout
 
 
 @pytest.mark.slow

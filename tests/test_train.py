@@ -180,7 +180,7 @@ def test_other_settings_continue_on_request_and_the_record_says_so(call, tmp_pat
     assert np.isnan(load_npz(tmp_path / 'm.err.npz')['errors'][:2, 1:]).all()
     changes = json.loads((tmp_path / 'm.run.json').read_text())['changes']
     assert 'after epoch 1: batchsize=4, now 5' in changes and 'after epoch 2: validate was False, now True' in changes
-    with pytest.raises(Problem, match='m.state: is of another network .* delete .*m.state to train from scratch'):
+    with pytest.raises(Problem, match='m.state: belongs to another network .* delete .*m.state to train from scratch'):
         call(tmp_path / 'm.npz', *ALL, '--continue-anyway', epochs=4, mel_bands=30)
 
 

@@ -1,7 +1,6 @@
 """The state of a training run between epochs: arrays and a description, in one file without pickle.
 
-A run that continues from a state gives the same result as one without interruption. A state that does not fit the
-command is refused with a message that lists the differences, unless the user wants to continue anyway.
+A run that continues from a state gives the same result as one without interruption.
 """
 
 import hashlib
@@ -16,9 +15,9 @@ from birdsong.data.dataset import Dataset
 from birdsong.files import Problem, load_npz, save_npz
 
 FORMAT = 1
-# Settings that only say how long to train, and what to write of it.
+# Settings that only affect how long to train and what to write.
 DURATION = ('epochs', 'patience', 'trials_of_patience', 'save', 'first_params_log')
-# Settings that may differ between a state and a run. `bins` is known from the shapes of the arrays.
+# Settings that may differ between a state and a run. `bins` follows from the shapes of the arrays.
 MAY_DIFFER = {*INDIFFERENT, *DURATION, 'bins'}
 
 Groups = dict[str, dict[str, np.ndarray]]
@@ -37,7 +36,7 @@ def fingerprint(dataset: Dataset) -> str:
 
 
 def save(filename: str, arrays: Groups, **description: Any) -> None:
-    """Write a state: arrays by group and name, and a description, which must be writable as JSON."""
+    """Write a state: arrays by group and name, and a description, which must be convertible to JSON."""
     flat = {
         f'{group}|{name}': np.asarray(value) for group, members in arrays.items() for name, value in members.items()
     }
@@ -46,16 +45,15 @@ def save(filename: str, arrays: Groups, **description: Any) -> None:
 
 
 def restart(filename: str) -> str:
-    """What to delete to train from scratch although there is a state; under a claim, the folder of the claim."""
+    """The cure in messages: what to delete (the state, or the claim that it is in) to train from scratch."""
     claimed = os.path.dirname(filename) == os.environ.get('CLAIM_WORK')
     return f'delete {filename.removesuffix(".state") + ".npz.lock" if claimed else filename} to train from scratch'
 
 
 def load(filename: str, anyway: bool = False, **expected: Any) -> tuple[Groups, dict[str, Any], list[str]]:
-    """Arrays and description of a state as given to `save`, and a list of its differences from `expected`.
+    """Arrays and description of a state, as given to `save`, and its `differences` from `expected`.
 
-    Raises Problem if the file is damaged or of another format, or, unless `anyway`, if any of the `expected` parts of
-    the description (settings among them, except those of MAY_DIFFER) is different.
+    Raises Problem if the file is damaged or has another format, or, unless `anyway`, if there are differences.
     """
     flat = load_npz(filename, cure=restart(filename))
     try:
@@ -79,7 +77,7 @@ def load(filename: str, anyway: bool = False, **expected: Any) -> tuple[Groups, 
 
 
 def differences(description: dict[str, Any], expected: dict[str, Any]) -> list[str]:
-    """What is different in a description, one line per item; settings in MAY_DIFFER do not count."""
+    """Differences of a description from `expected`, one line per item, without the settings in MAY_DIFFER."""
     found = []
     for key, now in expected.items():
         then = description.get(key)

@@ -23,12 +23,12 @@ def _clipped(predictions, cfg):
 
 
 def _categorical(targets, log_predictions):
-    # 0 x log 0 would not be a number
+    # 0 * log 0 would be NaN
     return -torch.where(targets == 0, 0, targets * log_predictions).sum(1)
 
 
 def _binary(predictions, targets):
-    # finite at predictions of exactly 0 and 1 where the target agrees
+    # xlogy and xlog1py are finite if the prediction is exactly 0 or 1 and equal to the target
     return -(torch.xlogy(targets, predictions) + torch.special.xlog1py(1 - targets, -predictions))
 
 
@@ -51,7 +51,7 @@ def cost(
 
     predictions, targets: (batch, classes); for attention_logsoftmax, predictions are logarithms (batch, classes, time)
     and `attention` (batch, K, time) are the attention maps before the softmax.
-    logits: the input of the softmax that gave the predictions, if known; small predictions are then exact.
+    logits: the input of the softmax that computed the predictions, if known; it makes small predictions more accurate.
 
     Raises Problem if there is no such cost.
     """
@@ -70,17 +70,17 @@ def cost(
     if kind == 'ce_bgtopk':
         mask = torch.maximum(_below_top(predictions, int(float(number))), targets)
         return _binary(_clipped(predictions, cfg), targets) * mask
-    raise Problem(f'cost={name}: there is no such cost')
+    raise Problem(f'cost={name}: unknown cost')
 
 
 def _outputs(outputs, cfg):
-    """Predictions for the main cost, and the logits that a softmax turned into them, or None."""
+    """Predictions for the main cost, and their logits if they are the output of a softmax, else None."""
     predictions = full_precision(outputs['output'])
     kind = cfg['cost']
     if (kind == 'attention_logsoftmax') != (predictions.ndim == 3) and kind != 'none':
         raise Problem(
-            f'cost={kind} does not fit arch.pool={cfg["arch.pool"]}: attention_logsoftmax goes with attention_nopool, '
-            'all others with pooling'
+            f'cost={kind} does not fit arch.pool={cfg["arch.pool"]}: attention_logsoftmax needs attention_nopool, '
+            'all others need pooling'
         )
     if cfg['arch.output'] == 'softmax' and 'logits' in outputs:
         return predictions, full_precision(outputs['logits'])
@@ -111,9 +111,9 @@ def _one_hot(outputs, batch):
 def training_targets(
     outputs: Tensors, batch: Tensors, cfg: Settings, teacher: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Targets (batch, classes): one-hot or mixed labels, plus what else the classes are learned from.
+    """Targets (batch, classes): one-hot or mixed labels.
 
-    That is the output of the teacher, pseudo-labels, and background labels times the setting mix_fg_bg.
+    If used, the output of the teacher, pseudo-labels, and background labels times the setting mix_fg_bg are added.
     """
     targets = _one_hot(outputs, batch)
     if 'mixed_label' in batch:
@@ -128,7 +128,7 @@ def training_targets(
 
 
 def training_cost(outputs: Tensors, batch: Tensors, cfg: Settings, teacher: torch.Tensor | None = None) -> torch.Tensor:
-    """Mean cost of a training batch, a scalar; `teacher`: the output of a teacher for this batch (batch, classes)."""
+    """Mean cost of a training batch, a scalar; `teacher`: output of the teacher for this batch (batch, classes)."""
     with torch.autocast(outputs['output'].device.type, enabled=False):
         total = _total(outputs, training_targets(outputs, batch, cfg, teacher), batch, cfg)
         if 'weight' in batch:
@@ -137,6 +137,6 @@ def training_cost(outputs: Tensors, batch: Tensors, cfg: Settings, teacher: torc
 
 
 def validation_cost(outputs: Tensors, batch: Tensors, cfg: Settings) -> torch.Tensor:
-    """Mean cost of a validation batch with its labels as the only targets, a scalar."""
+    """Mean cost of a validation batch, a scalar; the labels are the only targets."""
     with torch.autocast(outputs['output'].device.type, enabled=False):
         return _total(outputs, _one_hot(outputs, batch), batch, cfg).mean()

@@ -11,9 +11,9 @@ from birdsong.files import Problem
 
 
 class Team:
-    """The processes that train one network: this one alone, or those that launch.py or torchrun started.
+    """The processes that train one network: only this one, or those that launch.py or torchrun started.
 
-    Each process computes its share of each batch; metrics are those of all shares together.
+    Each process computes its share of each batch.
     """
 
     def __init__(self, device: torch.device):
@@ -21,7 +21,7 @@ class Team:
         self.rank = int(os.environ.get('RANK', 0))
         self.device = device
         if self.size > 1 and not dist.is_initialized():
-            # torchrun's store, which listens on the network, only if it was torchrun that started this process
+            # torchrun's store listens on the network, so it is used only if there is no other
             store = os.environ.get('TEAM_STORE')
             dist.init_process_group(
                 'nccl' if device.type == 'cuda' else 'gloo',
@@ -55,10 +55,7 @@ class Team:
         return tensor
 
     def gather(self, arrays: list[np.ndarray]) -> list[list[np.ndarray]]:
-        """The arrays of all processes, one list per process by rank. They may differ in shape.
-
-        They are sent without pickle.
-        """
+        """The arrays of all processes, which may differ in shape, in one list per rank; sent without pickle."""
         if self.size == 1:
             return [arrays]
         buffer = io.BytesIO()
@@ -76,7 +73,7 @@ class Team:
         return gathered
 
     def leave(self) -> None:
-        """Wait until all processes are done, and end their connections."""
+        """Wait until all processes have finished, and close the connections."""
         if self.size > 1:
             dist.barrier()
             dist.destroy_process_group()

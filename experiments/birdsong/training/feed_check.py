@@ -1,4 +1,4 @@
-"""What a training run is fed with, drawn or timed, for the settings plot_datafeed and benchmark_datafeed."""
+"""Plotting and timing the training batches, for the settings plot_datafeed and benchmark_datafeed."""
 
 import time
 
@@ -10,7 +10,7 @@ from birdsong.training.trainer import Trainer
 
 
 def plot(trainer: Trainer, filename: str) -> None:
-    """Draw the spectrograms of the first batches into a PNG file."""
+    """Plot spectrograms of the first batches to a PNG file."""
     import matplotlib
 
     matplotlib.use('Agg')
@@ -30,7 +30,7 @@ def plot(trainer: Trainer, filename: str) -> None:
 
 
 def benchmark(trainer: Trainer, count: int) -> None:
-    """Print how fast the first `count` batches are made."""
+    """Print how fast the first `count` batches are computed."""
     cfg = trainer.cfg
     hop = int(cfg['sample_rate'] // cfg['fps'])  # samples per frame
     samples = 0

@@ -1,8 +1,8 @@
 """The optimisers of 2018, with the same arithmetic, and weight decay.
 
 adam is the variant at the end of section 2 of Kingma & Ba (2015), which adds epsilon before the bias correction; in
-nesterov and momentum, the velocity includes the learning rate. The first arrays of the network can have a learning rate
-of their own.
+nesterov and momentum, the velocity includes the learning rate. The first arrays of the network can have another
+learning rate.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ class Optimiser(torch.optim.Optimizer):
     """Updates the trainable parameters, given in the order of the network.
 
     eta: the learning rate; the attribute can be set at any time.
-    first, first_scale: the first so many parameters have `first_scale` times that rate; with 0 they are not updated.
+    first, first_scale: the first `first` parameters have `first_scale` times that rate; with 0 they are not updated.
     """
 
     names = ()  # of the arrays that are kept per parameter
@@ -64,21 +64,21 @@ class Optimiser(torch.optim.Optimizer):
             start = stop
 
     def state_arrays(self) -> dict[str, np.ndarray]:
-        """The state of the optimiser: 'steps', 'eta', and one array of each of `names` per parameter."""
+        """The state of the optimiser: 'steps', 'eta', and for each of `names`, one array per parameter."""
         arrays = {'steps': np.array(self.steps), 'eta': np.array(self.eta)}
         for name, slot in self.slots.items():
             arrays.update((f'{name}{i}', value.cpu().numpy()) for i, value in enumerate(slot))
         return arrays
 
     def load_state_arrays(self, arrays: dict[str, np.ndarray]) -> None:
-        """Continue from what `state_arrays` returned. Raises Problem if it is of another optimiser or network."""
+        """Continue from what `state_arrays` returned. Raises Problem if it belongs to another optimiser or network."""
         expected = {k: v.shape for k, v in self.state_arrays().items()}
         found = {k: np.shape(v) for k, v in arrays.items()}
         if expected != found:
             name = min(k for k in set(expected) | set(found) if expected.get(k) != found.get(k))
             raise Problem(
                 f"the optimiser's state does not fit: {name} is {found.get(name, 'missing')}, expected "
-                f'{expected.get(name, "nothing")}; was it another learn_scheme or network?'
+                f'{expected.get(name, "nothing")}; was learn_scheme or the network different?'
             )
         self.steps, self.eta = int(arrays['steps']), float(arrays['eta'])
         for name, slot in self.slots.items():
@@ -123,7 +123,7 @@ class Nesterov(Momentum):
 
 
 def make_optimiser(net: torch.nn.Module, cfg: dict[str, Any]) -> Optimiser:
-    """The optimiser that the setting `learn_scheme` names, for the trainable parameters of the network."""
+    """The optimiser for the setting `learn_scheme` and the trainable parameters of the network."""
     scheme = {'adam': Adam, 'nesterov': Nesterov, 'momentum': Momentum}[cfg['learn_scheme']]
     if scheme is Adam and float(cfg['momentum']) >= 1:
         raise Problem(f'momentum={cfg["momentum"]}: adam needs less than 1')

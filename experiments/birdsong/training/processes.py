@@ -1,16 +1,16 @@
-"""What launch.py and the processes that it starts agree on. Without torch, so that launch.py starts at once."""
+"""Conventions of launch.py and the processes that it starts. Needs no torch, so that launch.py starts fast."""
 
 import os
 
-# Exit status of a process that ends because another process or a GPU failed: worth another try.
+# Exit status of a process that ended because another process or a GPU failed; a retry may succeed.
 LOST = 70
 
 
 def environment(size: int, rank: int, store: int) -> dict[str, str]:
     """Environment of process `rank` of `size`; `store` is a file descriptor that all of them inherit.
 
-    The processes find each other through that file and talk over the loopback interface, so that nothing listens on the
-    network.
+    The processes find each other through that file and communicate over the loopback interface, so that no port is open
+    to the network.
     """
     return {
         'OMP_NUM_THREADS': '1',

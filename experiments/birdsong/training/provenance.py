@@ -35,12 +35,12 @@ def _revision():
 
 
 def now() -> str:
-    """The time in UTC, as ISO 8601 writes it."""
+    """The time in UTC, in the format of ISO 8601."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds')
 
 
 def read(filename: str) -> dict[str, Any]:
-    """What a record says, or an empty dict if it is missing or damaged."""
+    """The content of a record, or an empty dict if it is missing or damaged."""
     try:
         with open(filename, encoding='utf-8') as f:
             known = json.load(f)
@@ -50,7 +50,7 @@ def read(filename: str) -> dict[str, Any]:
 
 
 class Record:
-    """MODEL.run.json: what is known of a run from its start on (`known`), and what `add_epoch` and `write` add.
+    """MODEL.run.json: what is known when a run starts (`known`), and what `add_epoch` and `write` add.
 
     Each entry of `metrics` is a dict of one epoch: 'epoch', counted from 1, its metrics by name (None if not finite),
     the learning 'rate' and the 'seconds' it took.
@@ -71,11 +71,11 @@ class Record:
         self.metrics = []
 
     def resume(self, epoch: int) -> None:
-        """Take over the metrics up to an epoch from the record that an interrupted run left."""
+        """Copy the metrics up to an epoch from the record of the interrupted run."""
         self.metrics = [row for row in read(self.filename).get('metrics', []) if row['epoch'] <= epoch]
 
     def add_epoch(self, epoch: int, metrics: dict[str, float], rate: float, seconds: float) -> None:
-        """Note the metrics of an epoch."""
+        """Add the metrics of an epoch."""
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         self.metrics.append({'epoch': epoch, **finite, 'rate': rate, 'seconds': round(seconds, 1)})
 

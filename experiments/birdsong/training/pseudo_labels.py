@@ -10,10 +10,10 @@ from birdsong.scores import predictions
 
 
 def load(setting: str, files: Sequence[str], num_classes: int) -> Callable[[np.ndarray], np.ndarray] | None:
-    """Read the predictions that the setting `pseudo_labels`, FILE[,FILE...]:softmax, names.
+    """Read the predictions for the setting `pseudo_labels`, which is FILE[,FILE...]:softmax.
 
-    Returns None without a setting, else a function of indices into `files` (B,) that gives float32 (B, classes): the
-    softmax of the mean over the files of predictions. Of predictions for several segments, the maxima count.
+    Returns None if the setting is empty, else a function from indices into `files` (B,) to float32 (B, classes): the
+    softmax of the mean over the prediction files. Rows of the same recording are max-pooled.
 
     Raises Problem if predictions are missing or have another number of classes.
     """

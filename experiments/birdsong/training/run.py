@@ -1,4 +1,4 @@
-"""A training run: epochs until the schedule ends, and what is written after each of them."""
+"""A training run: epochs until the schedule ends, and the files written after each epoch."""
 
 import itertools
 import math
@@ -16,11 +16,11 @@ from birdsong.training.trainer import Arrays, Trainer
 
 
 class Run:
-    """Trains the network of a `Trainer` by its settings.
+    """Trains the network of a `Trainer` with its settings.
 
-    The process that leads the team writes: a line per epoch to standard output, the metrics of all epochs to
-    `record` and, with `save_errors`, to ROOT.err.npz, with `keep_state` all that is needed to continue to ROOT.state,
-    and, with the setting `first_params_log`, the first parameters over time to ROOT.hist.npz.
+    The first process of the team writes one line per epoch to standard output, the metrics of all epochs to `record`
+    and, with `save_errors`, to ROOT.err.npz, with `keep_state` the state of the run to ROOT.state, and, with the
+    setting `first_params_log`, the first parameters over time to ROOT.hist.npz.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Run:
         self.state_file = f'{root}.state'
         self.schedule = Schedule(trainer.cfg, validate)
         self.columns = COLUMNS if validate else COLUMNS[:1]
-        # what must be the same for a state to be continued
+        # what must be equal to continue from a state
         self.identity = dict(
             settings=trainer.cfg,
             data=checkpoint.fingerprint(dataset),
@@ -47,7 +47,7 @@ class Run:
             processes=trainer.team.size,
         )
         self.errors = []  # per epoch, the values of `columns`
-        self.changes = []  # what differs from the command that the run was started with
+        self.changes = []  # changes since the command that the run was started with
         self.best = self.latest = trainer.arrays()
         named = ((name, p) for name, p in trainer.net.named_parameters() if p.requires_grad)
         self.first = dict(itertools.islice(named, trainer.cfg['first_params']))
@@ -56,7 +56,7 @@ class Run:
     def resume(self, anyway: bool = False) -> None:
         """Continue from the state file if there is one.
 
-        Raises Problem if the state does not fit this run; with `anyway` only if it is of another network.
+        Raises Problem if the state does not fit this run; with `anyway`, only if it belongs to another network.
         """
         if not os.path.exists(self.state_file):
             return
@@ -68,7 +68,7 @@ class Run:
         except RuntimeError as e:
             reason = str(e).splitlines()[-1].strip()
             cure = checkpoint.restart(self.state_file)
-            raise Problem(f'{self.state_file}: is of another network ({reason}); {cure}') from None
+            raise Problem(f'{self.state_file}: belongs to another network ({reason}); {cure}') from None
         randoms = arrays.get(f'random{self.trainer.team.rank}')
         if randoms:
             self.trainer.set_random_state(randoms)
@@ -95,7 +95,7 @@ class Run:
                 f'{k}={cfg[k]} (was {before.get(k, "unset")})' for k in checkpoint.DURATION if cfg[k] != before.get(k)
             ]
             words = f', with {", ".join(longer)}' if longer else ''
-            print(f'going on from {self.state_file} after epoch {epoch}{words}', flush=True)
+            print(f'continuing from {self.state_file} after epoch {epoch}{words}', flush=True)
 
     def train(self) -> None:
         """Train until the schedule ends."""
@@ -121,7 +121,7 @@ class Run:
             )
 
     def result(self) -> tuple[Arrays, int]:
-        """Arrays of the network to save, by the setting `save`, and the number of epochs after which it was there."""
+        """Arrays of the network to save, according to the setting `save`, and its epoch, counted from 1."""
         cfg = self.trainer.cfg
         keep_best = cfg['save'] == 'best' or not cfg['save'] and cfg['patience']
         if keep_best and self.errors:
@@ -132,7 +132,7 @@ class Run:
         self.history.append([p.detach().cpu().numpy().copy() for p in self.first.values()])
 
     def _advance(self, row: list[float]) -> bool:
-        """Tell the schedule the metrics of an epoch. Returns whether the network went back to its best epoch."""
+        """Pass the metrics of an epoch to the schedule. Returns whether the network went back to its best epoch."""
         action = self.schedule.advance(dict(zip(self.columns, row, strict=True)))
         self.latest = self.trainer.arrays()
         if action == 'keep':
@@ -143,7 +143,7 @@ class Run:
         return action == 'back'
 
     def _random_states(self) -> list[Arrays]:
-        """The random state of each process; nothing without `keep_state`."""
+        """The random state of each process; empty without `keep_state`."""
         mine = self.trainer.random_state() if self.keep_state else {}
         return [dict(zip(mine, states, strict=True)) for states in self.trainer.team.gather(list(mine.values()))]
 
@@ -158,11 +158,10 @@ class Run:
         print(f'epoch {schedule.epoch}: {words}, rate {rate:.3g}, {seconds:.1f} s{back}', flush=True)
 
     def _write(self, row: list[float], rate: float, seconds: float, randoms: list[Arrays]) -> None:
-        """Write what this run keeps of an epoch."""
         errors = np.array(self.errors)
         if self.save_errors:
             columns = np.array(self.columns)
-            # arr_0 is the name under which scripts of 2018 read the errors
+            # arr_0 is the name that the scripts of 2018 read
             save_npz(f'{self.root}.err.npz', {'errors': errors, 'columns': columns, 'arr_0': errors})
         changes = {'changes': self.changes} if self.changes else {}
         if self.keep_state:

@@ -1,4 +1,4 @@
-"""The schedule of a training run: its learning rate, when it goes back to the best network, and when it ends."""
+"""The schedule of a training run: the learning rate, when to go back to the best network, and when to stop."""
 
 import math
 from typing import Any
@@ -10,12 +10,12 @@ COLUMNS = ('train_loss', 'valid_loss', 'valid_error', 'valid_map')
 
 
 class Schedule:
-    """Learning rate and patience from epoch to epoch, by the settings of a run.
+    """Learning rate and patience in each epoch, according to the settings of a run.
 
-    A trial ends after `patience` epochs without improvement of the criterion; training then goes back to the best
-    network so far, and ends after `trials_of_patience` trials. An equal value counts as improvement. The learning rate
-    is multiplied by `eta_decay` every `eta_decay_every` epochs or after each trial, and by the factors of `eta_cycle`
-    in turn.
+    A trial ends after `patience` epochs without improvement of the criterion. Then training goes back to the best
+    network so far; it stops after `trials_of_patience` trials. An equal value counts as improvement. The learning rate
+    is multiplied by `eta_decay` every `eta_decay_every` epochs or after each trial, and in each epoch by the next
+    factor of `eta_cycle`.
 
     Raises Problem if the settings need a validation list and `validate` is false.
     """
@@ -45,10 +45,10 @@ class Schedule:
         return [] if factors == [0] else factors
 
     def advance(self, metrics: dict[str, float]) -> str:
-        """Take the metrics of an epoch, named as in COLUMNS.
+        """Account for an epoch, given its metrics by the names in COLUMNS.
 
-        Returns what the caller has to do: 'keep' the network, which is the best so far, go 'back' to the best one, or
-        nothing ('').
+        Returns what the caller has to do: 'keep' the network as the best so far, go 'back' to the best one, or nothing
+        ('').
         """
         value = metrics[self.criterion]
         if self.criterion == 'valid_map':
@@ -72,17 +72,17 @@ class Schedule:
 
     @property
     def finished(self) -> bool:
-        """Whether training ends here."""
+        """Whether training has to stop."""
         return self.epoch >= self.epochs or bool(self.patience) and self.trial >= self.trials
 
     def position(self) -> dict[str, float]:
-        """Where the schedule is, for `resume`."""
+        """The state of the schedule, for `resume`."""
         return {k: getattr(self, k) for k in ('eta', 'epoch', 'trial', 'waited', 'best', 'best_epoch')}
 
     def resume(self, position: dict[str, float], changed: bool = False) -> None:
         """Continue from a `position`.
 
-        If settings or data have `changed`, values of the criterion from before are not compared with later ones.
+        If settings or data have `changed`, later values of the criterion are not compared with earlier ones.
         """
         for key, value in position.items():
             setattr(self, key, value)

@@ -1,4 +1,4 @@
-"""A network in training: steps, epochs and validation, on one process or several."""
+"""A network in training: steps, epochs and validation, in one process or several."""
 
 import math
 import os
@@ -21,21 +21,21 @@ from birdsong.scores import metrics
 from birdsong.training import costs, optim, pseudo_labels
 from birdsong.training.distributed import Team
 
-# Batches between two looks at the loss, each of which makes the host wait for the device.
+# Batches between two checks of the loss. Each check makes the host wait for the device.
 CHECK_EVERY = 50
 
 Arrays = dict[str, np.ndarray]
 
 
 def find_all(filenames: str) -> str:
-    """The files A:B that a setting names, as `config.find` finds each."""
+    """The paths of the files A:B in a setting, see `config.find`."""
     return ':'.join(map(config.find, filenames.split(':')))
 
 
 def load_teacher(cfg: dict[str, Any], classes: int, num_meta: int, device: torch.device) -> torch.nn.Module:
-    """The network that the setting `ban` names, built by its own settings and ready to predict.
+    """The network in the file cfg['ban'], built with its own settings and ready to predict.
 
-    Raises Problem if the file or the settings do not fit `cfg`, the settings of the student.
+    Raises Problem if it does not fit `cfg`, the settings of the student.
     """
     filename = config.find(cfg['ban'])
     own = config.load([filename + '.vars']) if os.path.exists(filename + '.vars') else dict(cfg)
@@ -57,8 +57,7 @@ def load_teacher(cfg: dict[str, Any], classes: int, num_meta: int, device: torch
 class Trainer:
     """A network in training, with its feeds, its optimiser and, if there is one, its teacher.
 
-    validate: whether `validate` will be called, which needs the validation list.
-    amp: whether to compute in mixed precision.
+    validate: whether `validate` will be called, which needs the validation list. amp: use mixed precision.
     """
 
     def __init__(
@@ -80,7 +79,7 @@ class Trainer:
             model.synchronise(self.net)
             device_ids = [device.index] if device.type == 'cuda' else None
             self.parallel = DistributedDataParallel(self.net, device_ids=device_ids, broadcast_buffers=False)
-            torch.manual_seed(cfg['seed'] + 1000003 * team.rank)  # dropout differs from process to process
+            torch.manual_seed(cfg['seed'] + 1000003 * team.rank)  # a different dropout in each process
 
     def _make_feeds(self, dataset: Dataset, validate: bool) -> None:
         cfg = self.cfg
@@ -105,7 +104,7 @@ class Trainer:
     def step(self, batch: Arrays) -> torch.Tensor:
         """Update the network once. Returns the loss of this process's rows times their fraction of the batch.
 
-        The loss, a scalar on the device, is without weight decay, as in 2018.
+        The loss is a scalar on the device and does not include weight decay, as in 2018.
         """
         batch, part = self.team.share(batch)
         batch = devices.to_device(batch, self.device)
@@ -156,7 +155,7 @@ class Trainer:
         return total / size
 
     def validate(self) -> tuple[float, float, float]:
-        """Loss, error and MAP on the validation list; the loss is the mean over batches of their mean loss."""
+        """Loss (mean over batches of their mean loss), error and MAP on the validation list."""
         self.net.eval()
         mine = []
         share = range(self.team.rank, len(self.valid_feed), self.team.size)
@@ -182,23 +181,23 @@ class Trainer:
         )
 
     def restore_network(self, arrays: Arrays) -> None:
-        """Put arrays of a network into this one. Raises RuntimeError if they are of another network."""
+        """Load the arrays of a network. Raises RuntimeError if they belong to another network."""
         self.net.load_state_dict({k: torch.from_numpy(np.asarray(v)) for k, v in arrays.items()})
 
     def restore(self, network: Arrays, optimiser: Arrays) -> None:
-        """Go back to what `arrays` returned."""
+        """Go back to the state that `arrays` returned."""
         self.restore_network(network)
         self.optimiser.load_state_arrays(optimiser)
 
     def random_state(self) -> Arrays:
-        """State of torch's random numbers, which dropout draws from, by kind of device."""
+        """State of torch's random generators, which dropout uses, by kind of device."""
         states = {'cpu': torch.get_rng_state().numpy().copy()}
         if self.device.type == 'cuda':
             states['cuda'] = torch.cuda.get_rng_state(self.device).numpy().copy()
         return states
 
     def set_random_state(self, states: Arrays) -> None:
-        """Go back to what `random_state` returned."""
+        """Go back to the state that `random_state` returned."""
         torch.set_rng_state(torch.from_numpy(states['cpu']))
         if self.device.type == 'cuda' and 'cuda' in states:
             torch.cuda.set_rng_state(torch.from_numpy(states['cuda']), self.device)
