@@ -97,7 +97,7 @@ def write_arrays(filename, **changes):
         ({'offsets': [0, 3, 3, 7]}, 'do not divide 7 rows'),
         ({'offsets': [0, 2, 7]}, 'not predictions'),
         ({'files': [PREDICTED[0], PREDICTED[1], PREDICTED[0]]}, 'twice'),
-        ({'files': [1, 2, 3]}, 'no list of paths'),
+        ({'files': [1, 2, 3]}, 'not a list of paths'),
         ({'scores': np.zeros(7, np.float32)}, 'not predictions'),
         ({'scores': np.zeros((7, 5), np.int32)}, 'not predictions'),
         ({'scores': np.array([[None] * 5] * 7)}, 'p.npz'),

@@ -1,4 +1,4 @@
-"""Combining the predictions of several models, each with a weight."""
+"""Weighted combination of the predictions of several models."""
 
 import os
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ def parse_weighted(text: str) -> tuple[str, float | None]:
     except ValueError:
         return text, None
     if not np.isfinite(weight):
-        raise Problem(f'{text}: the weight has to be a finite number')
+        raise Problem(f'{text}: the weight must be a finite number')
     return name, weight
 
 
@@ -33,8 +33,10 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 def prepared(
     filename: str, files: list[str], num_classes: int | None = None, use_softmax: bool = False, maxpool: bool = True
 ) -> Predictions:
-    """Predictions of `files`, in that order; with `maxpool` reduced to one row per recording, then with `use_softmax`
-    softmaxed. Raises Problem as `load` and `select` do."""
+    """Predictions for `files`, in that order. Raises Problem as `load` and `select` do.
+
+    maxpool: take the maximum over the rows of each recording. use_softmax: then apply a softmax.
+    """
     chosen = load(filename, num_classes).select(files)
     offsets, scores = chosen.offsets, chosen.scores
     if maxpool:
@@ -47,9 +49,9 @@ def prepared(
 def combine(members: Iterable[Predictions], weights: list[float]) -> Predictions:
     """The sum of weight x scores over `members`, divided by their number.
 
-    The members are predictions of the same files in the same order. A member with one row per recording is added to
-    every row of the others. `members` may be a generator, so that only one is in memory at a time. Raises Problem if
-    numbers of rows or classes differ otherwise.
+    The members are predictions for the same files in the same order. A member with one row for a recording is added to
+    every row of the others. Raises Problem for other differences in the numbers of rows, and in those of classes.
+    `members` may be a generator, so that only one is in memory at a time.
     """
     total = None
     for member, weight in zip(members, weights, strict=True):

@@ -1,10 +1,9 @@
 """Fast evaluation of weighted combinations of predictions, for the search for ensemble weights.
 
-It is fast for two reasons. A rank is found by counting the classes with higher scores, without sorting. And since
-weights are never negative, a class that has a lower score than all relevant classes of a recording in all models cannot
-be ranked before any of these, so it is removed (pruned). The remaining scores are stored as recordings x models x
-classes, which is the order in which they are used. The relevant classes of a recording are those in its foreground and
-background.
+It is fast for two reasons. Ranks are found by counting the classes with higher scores, without sorting. And since
+weights are never negative, a class that has a lower score than all relevant classes of a recording (its foreground and
+background) in all models cannot be ranked before any of these, so it is removed (pruned). The remaining scores are
+stored as recordings x models x classes, which is the order in which they are used.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,7 +22,7 @@ BATCH = 16
 
 @compiled(error_model='numpy')
 def _prune(data, count, models, classes, pair_starts, pair_classes, widths, places):
-    """Remove, in place, the classes that cannot be ranked before a relevant one. Returns the number of values left."""
+    """Remove in place classes that cannot be ranked before a relevant one. Returns the number of remaining values."""
     scores = np.empty((models, classes), np.float32)
     kept = np.empty(classes, np.int64)
     end = 0
@@ -68,10 +67,10 @@ def _precision(found, count):
     return total / count
 
 
-# Counting in floats takes half the time of integers. Sums may be reordered, since those of small integers are exact.
+# Counting with floats takes half the time. Sums may be reordered, since sums of small integers are exact.
 @compiled(error_model='numpy', fastmath={'reassoc', 'nsz'})
 def _count(sums, width, own):
-    """How many of sums[:width] are higher than `own`, and how many equal it."""
+    """Numbers of sums[:width] that are higher than `own` and that are equal to it."""
     above, alike = np.float32(0), np.float32(0)
     for c in range(width):
         above += np.float32(sums[c] > own)
@@ -146,7 +145,7 @@ def _sum_up(data, starts, widths, weights, sums):
 
 @compiled(error_model='numpy')
 def _changes(data, starts, widths, pair_starts, places, recordings, models, sums, which, deltas, firsts, precisions):
-    """As _evaluate, for ensembles that differ in one weight from that with these sums: model which[k] by deltas[k]."""
+    """Like _evaluate, for ensembles that differ in one weight from the one with `sums`: model which[k] by deltas[k]."""
     own = np.empty(widths.max(), np.float32)
     found = np.empty(np.diff(pair_starts).max(), np.int32)
     for r in range(len(recordings)):
@@ -161,13 +160,13 @@ def _changes(data, starts, widths, pair_starts, places, recordings, models, sums
             firsts[k, r], precisions[k, r] = _judge(own, width, relevant, found)
 
 
-# Inlined, since otherwise its loops are not vectorized, which takes 1.7 times as long.
+# Inlined, since otherwise its loops are not vectorised, which takes 1.7 times as long.
 @compiled(error_model='numpy', inline='always')
 def _rank_line(rest, alone, begin, end, width, place, low, step, crosses, ranks):
     """Ranks (count,) of the class at `place` at shares low, low + step, ...
 
     Scores are `begin` at the first share, `end` at the last one and linear in between, so each class passes this one at
-    most once. Therefore the rank at the first share is counted, and then how many classes pass in each step. `rest` are
+    most once. Therefore the rank is counted at the first share, and then the classes that pass in each step. `rest` are
     the scores of the other models, `alone` those of the model; `crosses` (C,) is working memory.
     """
     ranks[:] = 0
@@ -192,7 +191,7 @@ def _rank_line(rest, alone, begin, end, width, place, low, step, crosses, ranks)
 
 @compiled(error_model='numpy')
 def _line(data, starts, widths, pair_starts, places, recordings, models, sums, change, steps, first, precision):
-    """Mean reciprocal rank and average precision at shares low, low + step, ... of a model in the ensemble.
+    """Mean reciprocal rank and mean average precision at shares low, low + step, ... of a model in the ensemble.
 
     `change` is (model, its weight, factor that makes the other weights sum to 1), `steps` is (low, step).
     """
@@ -229,8 +228,8 @@ class Ensemble:
     """Scores of several models for the same recordings, prepared for the evaluation of many weight vectors.
 
     members: iterable of `count` arrays (N, C), one per model, which is used once; truth: (N,) class indices;
-    background: list of N lists of class indices, or None. Without `prune` all classes are kept. Raises Problem if
-    shapes or labels don't fit. Weights must not be negative; they need not sum to 1.
+    background: list of N lists of class indices, or None. Without `prune`, all classes are kept. Raises Problem if
+    shapes or labels do not fit. Weights must not be negative; they need not sum to 1.
     """
 
     def __init__(
@@ -257,7 +256,7 @@ class Ensemble:
                         'labels of another dataset?'
                     )
             if scores.shape != shape or len(scores) != len(truth):
-                raise Problem(f'scores of shape {scores.shape} beside those of {shape}, for {len(truth)} recordings')
+                raise Problem(f'scores of shape {scores.shape} and {shape} for {len(truth)} recordings do not fit')
             data[:, m] = scores
         self._data = data.reshape(-1)
         self._widths = np.full(len(truth), shape[1], np.int64)
@@ -281,10 +280,9 @@ class Ensemble:
         return recordings, (self._data, self._starts, self._widths, self._pair_starts, self._places, recordings)
 
     def each(self, weights: np.ndarray, recordings: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Reciprocal rank and average precision of all recordings, or of those at indices `recordings`.
+        """Reciprocal ranks and average precisions of all recordings, or of those at indices `recordings`.
 
-        weights: (M,) or (K, M), not negative. Returns two float64 arrays (N,) or (K, N). If all weights of an ensemble
-        are 0, its results are 0.
+        weights: (M,) or (K, M), not negative. Returns two float64 arrays (N,) or (K, N), 0 if all weights are 0.
         """
         weights = np.asarray(weights, np.float32)
         several = np.atleast_2d(weights)
@@ -300,7 +298,7 @@ class Ensemble:
         return (firsts, precisions) if weights.ndim == 2 else (firsts[0], precisions[0])
 
     def evaluate(self, weights: np.ndarray, recordings: np.ndarray | None = None) -> tuple:
-        """Means of `each`: two numbers, or two arrays (K,), the MAP of the foreground and that with background."""
+        """Means of `each`: the MAP of the foreground and the MAP with background, as numbers or arrays (K,)."""
         firsts, precisions = self.each(weights, recordings)
         return firsts.mean(axis=-1), precisions.mean(axis=-1)
 
@@ -310,7 +308,7 @@ class Ensemble:
 
 
 class Walk:
-    """An ensemble of which one weight is changed at a time, which is faster to evaluate than other changes."""
+    """An ensemble in which one weight is changed at a time, which is faster to evaluate than other changes."""
 
     def __init__(self, ensemble: Ensemble, weights: np.ndarray, recordings: np.ndarray | None = None):
         self.ensemble = ensemble
@@ -319,17 +317,17 @@ class Walk:
         self.start(weights)
 
     def start(self, weights: np.ndarray) -> None:
-        """Go to these weights (M,). The sums are computed again, so that rounding errors do not accumulate."""
+        """Set the weights (M,). The sums are computed from scratch, so that rounding errors do not accumulate."""
         self.weights = np.array(weights, np.float32)
         _sum_up(*self._layout[:3], self.weights[None], self._sums)
 
     def change(self, model: int, weight: float) -> tuple[float, float]:
-        """The two MAPs with another weight for `model`; `weights` stay as they are."""
+        """The two MAPs with another weight for `model`, without changing `weights`."""
         first, precision = self.changes([model], [weight])
         return first[0], precision[0]
 
     def changes(self, models: Sequence[int], weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The two MAPs (K,) of ensembles with one other weight each: models[k] has weights[k]."""
+        """The two MAPs (K,) of ensembles in each of which one weight is different: models[k] has weights[k]."""
         models, weights = np.asarray(models, np.int64), np.asarray(weights, np.float32)
         firsts, precisions = np.empty((2, len(models), len(self._layout[-1])))
         _changes(

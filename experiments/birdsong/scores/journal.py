@@ -1,4 +1,4 @@
-"""Writing predictions in a way that survives interruptions: a killed program goes on where it was."""
+"""Writing predictions so that a program that was killed can continue where it stopped."""
 
 import contextlib
 import hashlib
@@ -17,12 +17,12 @@ from birdsong.scores.predictions import as_float32, load, write
 class Writer:
     """Writes predictions of many recordings; finished ones are kept in a journal, `.NAME.journal` beside `filename`.
 
-    `files` are all recordings of the result, in its order. `key` is a text that identifies model and settings: a
-    journal of another key, other files or another number of classes is discarded. `rows_key` is the part of it that
-    the rows depend on; it is stored in the result, so that `reuse` can take rows from there later.
+    `files` are all recordings of the result, in its order. `key` is a text that identifies model and settings; a
+    journal with another key, other files or another number of classes is discarded. `rows_key` is the part of it that
+    the rows depend on; it is stored in the result, so that `reuse` can copy rows from there later.
 
-    `.done` is the set of files that are finished. `add` takes recordings in any order. `finish` writes `filename`, with
-    the same bytes as without interruptions, and removes the journal.
+    `.done` is the set of finished files. Recordings may be added in any order. `finish` writes `filename` and removes
+    the journal. The bytes are the same as without interruptions.
     """
 
     # A record in the journal starts with the index of the file (~index if more records of the file follow), the number
@@ -36,7 +36,7 @@ class Writer:
         self._where = {name: i for i, name in enumerate(self.files)}
         if len(self._where) < len(self.files):
             twice = next(name for i, name in enumerate(self.files) if self._where[name] != i)
-            raise Problem(f'{self.filename}: the file list names {twice} twice; remove one of them')
+            raise Problem(f'{self.filename}: the file list contains {twice} twice; remove one of them')
         if not self.files:
             raise Problem(f'{self.filename}: no recordings to write predictions of; is the file list empty?')
         self.key = hashlib.sha256(rows_key.encode()).hexdigest() if rows_key else ''
@@ -49,7 +49,7 @@ class Writer:
         self._open()
 
     def _open(self):
-        """Open the journal and read its records; cut off an incomplete end. Discard a journal of something else."""
+        """Open the journal, read its records and cut off an incomplete end. Discard a journal of another run."""
         with contextlib.suppress(FileNotFoundError), open(self.journal, 'rb') as f:
             end = len(self._head)
             if f.read(end) != self._head:
@@ -61,14 +61,14 @@ class Writer:
                     end = f.tell()
                     record = self._read(f, end)
                 os.truncate(self.journal, end)
-        # Each record is appended by one call, so that even two writers of one file do not mix their records.
+        # Each record is appended by one call, so that the records of two writers of the same file do not mix.
         self._file = open(self.journal, 'ab+', buffering=0)  # noqa: SIM115 - closed by close()
         if os.fstat(self._file.fileno()).st_size == 0:
             with naming(self.journal):
                 self._file.write(self._head)
 
     def _note(self, at, index, before, rows):
-        """Remember the record at `at`, unless it does not continue the last one: then its recording was given up."""
+        """Remember the record at `at`, if it continues the last one; otherwise its recording was not completed."""
         more = index < 0
         index = ~index if more else index
         if not before:
@@ -97,7 +97,7 @@ class Writer:
         return index, before, np.frombuffer(content, '<f4').reshape(count, self.num_classes)
 
     def reuse(self, filename: str | os.PathLike) -> int | None:
-        """Take over the rows of our recordings from a prediction file with the same key.
+        """Copy the rows of our recordings from a prediction file with the same key.
 
         Returns the number of recordings, or None if the file has another key or none. Raises Problem if it is damaged.
         """
@@ -110,12 +110,14 @@ class Writer:
         return len(taken)
 
     def add(self, file: str, rows: np.ndarray | Iterator[np.ndarray]) -> None:
-        """Add a recording: `rows` (classes) or (n, classes), or an iterator over such arrays, so that not all rows need
-        to be in memory. Raises Problem for scores that are not finite."""
+        """Add a recording: `rows` (classes) or (n, classes), or, to save memory, an iterator over such arrays.
+
+        Raises Problem for scores that are not finite.
+        """
         if file not in self._where:
             raise Problem(f'{self.filename}: {file} is not in the file list')
         if file in self.done:
-            raise Problem(f'{self.filename}: {file} is in it already')
+            raise Problem(f'{self.filename}: already contains {file}')
         parts = rows if hasattr(rows, '__next__') else iter([rows])
         part, before = next(parts), 0
         for following in parts:
@@ -140,7 +142,7 @@ class Writer:
         with naming(self.journal):
             written = self._file.write(record)
             if written != len(record):
-                # Write the rest, or raise the reason (disk full). The next start cuts off incomplete records.
+                # Write the rest, or raise the reason (disk full); the next start cuts off incomplete records.
                 self._file.write(record[written:])
         self._note(self._file.tell() - len(record), index, before, rows)
         return len(rows)
@@ -167,7 +169,7 @@ class Writer:
                 yield record[2]
 
     def close(self) -> None:
-        """Close the journal; its content is kept for the next time."""
+        """Close the journal, which is kept for the next run."""
         self._file.close()
 
     def __enter__(self):

@@ -1,7 +1,7 @@
 """Metrics of scores: mean average precisions (MAP), accuracies, and the metrics of later challenges.
 
-Equal scores are ordered by class index everywhere: the class with the lower index comes first. So a network that gives
-every class the same score is not better than guessing.
+Of classes with equal scores, the one with the lower index comes first, so that a network with the same score for all
+classes is not better than guessing.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ def relevant(truth: Sequence[int], background: list | None = None) -> tuple[np.n
     """Pairs (recording, class) of the foreground and background classes, as two int64 arrays sorted by recording.
 
     truth: (N,) class indices; background: list of N lists of class indices, or None. The foreground class of each
-    recording comes first, and no class twice.
+    recording comes first; no class is repeated.
     """
     truth = np.asarray(truth, np.int64)
     rows, classes = [], []
@@ -38,7 +38,7 @@ def ranks(scores: np.ndarray, rows: np.ndarray, classes: np.ndarray) -> np.ndarr
         those = scores[rows[start:end]]
         own = those[np.arange(end - start), classes[start:end]][:, None]
         result[start:end] = 1 + np.count_nonzero(those > own, axis=1)
-        # Ties are rare, so the order of equal scores is looked up only where a class ties with another one.
+        # Ties are rare, so the order of equal scores is determined only where there are any.
         ties = np.flatnonzero(np.count_nonzero(those == own, axis=1) > 1)
         if len(ties):
             before = (those[ties] == own[ties]) & (index < classes[start + ties, None])
@@ -47,7 +47,7 @@ def ranks(scores: np.ndarray, rows: np.ndarray, classes: np.ndarray) -> np.ndarr
 
 
 def average_precisions(rows: np.ndarray, found: np.ndarray, count: int) -> np.ndarray:
-    """(count,) average precision of each recording, from the pairs' recordings (sorted) and their ranks `found`."""
+    """Average precision of each recording (count,), given the recordings (sorted) and ranks of all pairs."""
     order = np.lexsort((found, rows))
     starts = np.searchsorted(rows, np.arange(count))
     nth = np.arange(len(rows)) - starts[rows] + 1
@@ -98,13 +98,13 @@ def evaluate(
     scores: (N, C), any real numbers; truth: (N,) class indices; background: list of N lists of class indices, or
     None. 'MAP' is the mean reciprocal rank of the foreground class, 'MAP-bg' the mean over recordings of the average
     precision over foreground and background classes, 'top-K' the share of recordings whose foreground class is among
-    the K highest scores. Raises Problem if these don't fit each other.
+    the K highest scores. Raises Problem if these do not fit.
     """
     return {name: float(np.mean(values)) for name, values in _values(scores, truth, background, top_k).items()}
 
 
 def line(values: dict[str, float]) -> str:
-    """One line of the original's metrics: 'MAP: 0.754, MAP-bg: 0.677, top-1: 0.68, ...'."""
+    """Metrics as a line: 'MAP: 0.754, MAP-bg: 0.677, top-1: 0.68, ...'."""
     return ', '.join(f'{name}: {value:.{2 if name.startswith("top") else 3}f}' for name, value in values.items())
 
 
@@ -119,7 +119,7 @@ def intervals(
 ) -> dict[str, tuple[float, float]]:
     """Bootstrap intervals (low, high) of the metrics of `evaluate`.
 
-    Recordings are drawn with replacement `samples` times; percentiles (Efron and Tibshirani 1993, ch. 13).
+    Percentile method (Efron and Tibshirani 1993, ch. 13).
     """
     values = _values(scores, truth, background, top_k)
     table = np.stack(list(values.values()), axis=1).astype(float)
@@ -139,10 +139,9 @@ def per_class(
     """Metrics of each class over recordings: dict of (C,) arrays, NaN for classes that do not occur.
 
     'AP': average precision of the recordings with the class in foreground or background; 'AP-padded': the same after
-    adding `padding` recordings that have the class and the highest scores (BirdCLEF 2023; it reduces the influence of
-    rare classes, and is defined for classes that do not occur); 'ROC-AUC': area under the receiver operating
-    characteristic (NaN also for classes in all recordings). Recordings with equal scores share a threshold, as in
-    scikit-learn.
+    adding `padding` recordings with the class and the highest scores (BirdCLEF 2023; it reduces the influence of rare
+    classes, and is defined also for classes that do not occur); 'ROC-AUC': area under the receiver operating
+    characteristic (NaN also for classes in all recordings). Equal scores share a threshold, as in scikit-learn.
     """
     rows, classes = relevant(truth, background)
     order = np.argsort(classes, kind='stable')
@@ -170,7 +169,7 @@ def per_class(
 def current(scores: np.ndarray, truth: Sequence[int], background: list | None = None) -> dict[str, float]:
     """'cmAP', 'cmAP-padded', 'ROC-AUC': means of `per_class` over the classes for which they are defined.
 
-    'cmAP-padded' counts all classes (Klinck et al., BirdCLEF 2023); 'ROC-AUC' is the metric of BirdCLEF 2024.
+    'cmAP-padded' includes all classes (Klinck et al., BirdCLEF 2023); 'ROC-AUC' is the metric of BirdCLEF 2024.
     """
     values = per_class(np.asarray(scores), truth, background)
     return {

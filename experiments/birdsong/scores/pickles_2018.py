@@ -1,7 +1,7 @@
 """A restricted reader of the predictions of 2018 (`MODEL.pred.pkl`): pickled dicts of plain arrays, and nothing else.
 
-Unpickling can run any code. Here only the few names that numpy arrays need are known, and each stands for a class or
-function of this module, so that a file can run nothing of numpy or of any other module. All other names are refused.
+Unpickling can run any code. Here only the few names that numpy arrays need are allowed, and each is replaced by a class
+or function of this module, so that a file cannot call code of any other module.
 """
 
 import os
@@ -15,7 +15,7 @@ from birdsong.files import Problem
 
 
 def read(f: BinaryIO, filename: str) -> dict[str, np.ndarray]:
-    """Read a pickled dict of arrays from an open file. Raises Problem if it holds anything else or is damaged."""
+    """Read a pickled dict of arrays from an open file. Raises Problem if it contains anything else or is damaged."""
     try:
         content = _Unpickler(_Bounded(f), encoding='bytes').load()
         if type(content) is not dict:
@@ -38,7 +38,7 @@ def read(f: BinaryIO, filename: str) -> dict[str, np.ndarray]:
 
 
 class _Array:
-    """Replaces `numpy.ndarray` in a pickle: builds the array itself instead of running numpy's unpickling code."""
+    """Replaces `numpy.ndarray` in a pickle: creates the array without the unpickling code of numpy."""
 
     value = None
 
@@ -102,10 +102,10 @@ ALLOWED = {
 
 
 class _Unpickler(pickle._Unpickler):
-    """The unpickler written in Python: the one in C allocates as much memory as a pickle claims to need."""
+    """The unpickler written in Python, as the one in C allocates as much memory as a pickle claims to need."""
 
     def load_bytearray8(self):
-        """Read a bytearray as bytes: its memory would be allocated before the file is known to hold that much."""
+        """Read a bytearray as bytes; its memory would be allocated before the size of the file is checked."""
         (length,) = struct.unpack('<Q', self.read(8))
         self.append(self.read(length))
 
@@ -118,7 +118,7 @@ class _Unpickler(pickle._Unpickler):
 
 
 class _Bounded:
-    """A file that refuses to read beyond its end, so that a wrong length in it cannot make us allocate memory."""
+    """A file that refuses to read beyond its end, so that no memory is allocated for a wrong length in it."""
 
     def __init__(self, f):
         self.f, self.size = f, os.fstat(f.fileno()).st_size

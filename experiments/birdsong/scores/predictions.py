@@ -1,9 +1,9 @@
-"""Predictions of a model for the recordings of a list: the container, and how it is read and written.
+"""Predictions of a model for the recordings of a list: container and file format.
 
 `MODEL.pred.npz` is an uncompressed `.npz` of the arrays `files` (paths as in the file list), `offsets` (int64, one more
 than files) and `scores` (float32, rows x classes); rows offsets[i]:offsets[i + 1] belong to files[i]. Files written by
-predict.py also have `key`, a text that is the same for the same model, settings and dataset, so that rows can be reused
-after the list has changed. The original's `.pred.pkl` are read as well.
+predict.py also have `key`, a text that identifies model, settings and dataset, so that rows can be reused when the list
+changes. `.pred.pkl` files of 2018 can be read, too.
 """
 
 import mmap
@@ -20,16 +20,15 @@ from birdsong.files import Problem, load_npz, open_regular, reading_archive, wri
 from birdsong.scores import pickles_2018
 
 CURE = 'create it again with predict.py'
-# Rows are copied and checked in blocks of this size: they fit the cache, and Python's overhead is small against them.
+# Rows are copied and checked in blocks of this size: they fit the cache, and the overhead of Python is small.
 BLOCK_BYTES = 1 << 20
 
 
 class Predictions:
     """Scores of recordings: `.files` (list of keys), `.offsets` (int64), `.scores` (rows, classes).
 
-    `predictions[key]` are the rows of one recording, (n, classes). Scores are float32, or float64 where a file of the
-    original has those; scores of a `.pred.npz` are mapped from the file, not read into memory. `.key` identifies model,
-    settings and dataset; it is empty if the file has none.
+    `predictions[key]` are the rows of one recording, (n, classes). Scores are float32, or float64 from some files of
+    2018; those of a `.pred.npz` are mapped from the file, not read into memory. `.key` is empty if the file has none.
     """
 
     key = ''
@@ -56,10 +55,7 @@ class Predictions:
         return self.scores.shape[1]
 
     def select(self, files: Iterable[str]) -> 'Predictions':
-        """Predictions of `files`, in that order.
-
-        Raises Problem if recordings are missing; the message has their number and the first of them.
-        """
+        """Predictions of `files`, in that order. Raises Problem if recordings are missing."""
         files = list(files)
         if files == self.files:
             return self
@@ -81,7 +77,7 @@ class Predictions:
         return Predictions(files, offsets, self.scores[rows], self.filename)
 
     def max(self) -> np.ndarray:
-        """(recordings, classes): scores max-pooled over the rows of each recording."""
+        """Maximum of the scores over the rows of each recording, (recordings, classes)."""
         if len(self.scores) == len(self.files):
             return self.scores
         return np.maximum.reduceat(self.scores, self.offsets[:-1], axis=0)
@@ -113,8 +109,8 @@ def load(filename: str | os.PathLike, num_classes: int | None = None) -> Predict
         raise Problem(f'{filename}: a folder, not predictions') from None
     if num_classes is not None and result.num_classes != num_classes:
         raise Problem(
-            f'{filename}: predictions of {result.num_classes} classes, but the dataset has {num_classes}; name the '
-            '--dataset that they are of'
+            f'{filename}: predictions of {result.num_classes} classes, but the dataset has {num_classes}; select the '
+            'dataset that they belong to with --dataset'
         )
     return result
 
@@ -128,7 +124,7 @@ def _load_zip(f, filename):
         scores = _mapped(f, scores) if scores.compress_type == zipfile.ZIP_STORED else None
     small = load_npz(filename, only=('files', 'offsets', 'key') if scores is not None else None)
     if small['files'].ndim != 1 or small['files'].dtype.kind not in 'UT':
-        raise Problem(f'{filename}: its files are no list of paths; {CURE}')
+        raise Problem(f'{filename}: its files are not a list of paths; {CURE}')
     scores = small['scores'] if scores is None else scores
     result = _checked(small['files'].tolist(), small['offsets'], scores, filename)
     result.key = str(small.get('key', ''))
@@ -136,7 +132,7 @@ def _load_zip(f, filename):
 
 
 def _mapped(f, info):
-    """The array of an uncompressed zip member, as a read-only map of the file. Raises ValueError if it is damaged."""
+    """The array of an uncompressed zip member as a read-only memory map. Raises ValueError if it is damaged."""
     f.seek(info.header_offset)
     header = f.read(30)
     if len(header) < 30 or header[:4] != b'PK\3\4':
@@ -162,7 +158,7 @@ def _mapped(f, info):
 
 
 def _from_dict(arrays, filename):
-    """Predictions of a dict path -> scores (classes) or (rows, classes), which is how the original stores them."""
+    """Predictions from a dict path -> scores (classes) or (rows, classes), the format of 2018."""
     files, rows = [], []
     for key, value in arrays.items():
         value = value[None] if value.ndim == 1 else value
@@ -184,7 +180,7 @@ def _offsets(rows):
 
 
 def _checked(files, offsets, scores, filename):
-    """Predictions of arrays that may hold anything. Raises Problem, with `filename`, if they are no predictions."""
+    """Predictions from unchecked arrays. Raises Problem, with `filename` in the message, if they are invalid."""
     offsets = np.asarray(offsets)
     if (
         scores.ndim != 2
@@ -202,10 +198,10 @@ def _checked(files, offsets, scores, filename):
     result = Predictions(files, offsets, scores, filename)
     if len(result._where) < len(files):
         twice = next(key for i, key in enumerate(files) if result._where[key] != i)
-        raise Problem(f'{filename}: {twice} is in it twice; {CURE}')
+        raise Problem(f'{filename}: contains {twice} twice; {CURE}')
     row, zeros = 0, np.zeros(BLOCK_BYTES // scores.itemsize + scores.shape[1], scores.dtype)
     for block in _blocks(scores):
-        # A dot product with zeros is NaN if any factor is not finite; this is faster than np.isfinite.
+        # A dot product with zeros is NaN if any value is not finite; this is faster than np.isfinite.
         if np.dot(np.ravel(block), zeros[: block.size]) != 0:
             bad = row + np.argmin(np.isfinite(block).all(axis=1))
             raise Problem(
@@ -233,8 +229,8 @@ def save(
 ) -> None:
     """Write predictions atomically.
 
-    `rows` is a list of arrays (classes) or (n_i, classes), one per file; with `offsets` (one more than files), it is a
-    single array of all rows. Raises Problem if scores are not finite or don't fit the files.
+    `rows` is a list of arrays (classes) or (n_i, classes), one per file, or with `offsets` (one more than files) a
+    single array of all rows. Raises Problem if scores are not finite or do not fit the files.
     """
     files = list(files)
     if offsets is None:
@@ -251,7 +247,7 @@ def save(
 
 
 def as_float32(scores: np.ndarray) -> np.ndarray:
-    """Scores as they are stored: contiguous float32, with doubles beyond its range set to its limits."""
+    """Scores as they are stored: contiguous float32, with doubles clipped to its range."""
     limits = np.finfo(np.float32)
     return np.ascontiguousarray(np.clip(scores, limits.min, limits.max), '<f4')
 

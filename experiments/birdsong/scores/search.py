@@ -1,4 +1,4 @@
-"""Search for the weights of an ensemble that give the highest mean average precision (MAP)."""
+"""Search for the weights of an ensemble with the highest mean average precision (MAP)."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ if TYPE_CHECKING:  # importing it at run time would load Numba
 
 # Default of `patience` for each strategy.
 PATIENCE = {'greedy': 10, 'forward': 5, 'hyperopt': 1000, 'hyperopt_zero': 1000, 'hyperopt_log': 1000}
-# The strategy that searches nothing: the initial weights are the result.
+# The strategy without search: the result are the initial weights.
 INITIAL = 'initial weights'
 # Random halves of the recordings on which forward selection is repeated.
 BAGS = 5
-# Number of weights tried in the search along one weight, and the highest of them in multiples of its share.
+# Number of shares tried in the search along one weight, and the highest in multiples of the present share.
 LINE_STEPS, LINE_REACH = 64, 4
-# The search along single weights ends when a round of all improves the criterion by less; beyond this it overfits.
+# The search along single weights ends when a round improves the criterion by less, since then it overfits.
 MIN_GAIN = 1e-4
 # Differences below this are due to rounding.
 EPSILON = 1e-9
 
 
 def criterion_value(criterion: str, maps: Sequence) -> float | np.ndarray:
-    """The number to maximize: `criterion` is 'fg', 'bg' or 'fg+bg', `maps` the pair of MAPs for these."""
+    """The value to maximise: `criterion` is 'fg', 'bg' or 'fg+bg', `maps` the MAPs of foreground and background."""
     return sum(value for name, value in zip(('fg', 'bg'), maps, strict=True) if name in criterion)
 
 
 class Search:
-    """Evaluates weights of an ensemble, on all or only some `recordings` (indices), and keeps the best.
+    """Evaluates weights of an ensemble on all recordings or some (indices), and keeps the best weights.
 
     `.weights` (M,) are the best weights so far, None at first, and `.best` is the value of the criterion for them, also
     after an interruption. `report(count, weights, maps)` is called for each improvement.
@@ -45,7 +45,7 @@ class Search:
         self.best, self.weights, self.count = -np.inf, None, 0
 
     def consider(self, weights: np.ndarray, maps: Sequence[float]) -> float:
-        """Count an evaluation that gave `maps`, and keep the weights if they are the best. Returns the value."""
+        """Count an evaluation with the result `maps`; keep the weights if they are the best. Returns the value."""
         self.count += 1
         value = criterion_value(self.criterion, maps)
         if value > self.best + EPSILON:
@@ -93,8 +93,10 @@ def run(strategy: str, search: Search, start: np.ndarray, patience: int | None, 
 
 
 def greedy(search: Search, patience: int, seed: int) -> None:
-    """Change one weight at a time, in random order, until none improves the best weights so far: first by doubling and
-    halving it, then by a simplex search (Nelder and Mead 1965)."""
+    """Change one weight at a time, in random order, until no change improves the result.
+
+    Each weight is doubled and halved, then optimised by a simplex search (Nelder and Mead 1965).
+    """
     from scipy.optimize import minimize
 
     rng = np.random.default_rng(seed)
@@ -120,9 +122,9 @@ def greedy(search: Search, patience: int, seed: int) -> None:
 
 
 def forward(search: Search, patience: int, seed: int) -> None:
-    """Forward selection with replacement (Caruana et al. 2004), then exact search along one weight after the other.
+    """Forward selection with replacement (Caruana et al. 2004), then exact search along one weight at a time.
 
-    The selection is repeated on random halves of the recordings and averaged, which generalizes better (as they found).
+    As in the paper, the selection is repeated on random halves of the recordings and averaged, to generalise better.
     """
     rng = np.random.default_rng(seed)
     ensemble = search.ensemble
@@ -138,7 +140,7 @@ def forward(search: Search, patience: int, seed: int) -> None:
 
 
 def select(search: Search, patience: int) -> np.ndarray:
-    """Forward selection: add the model that helps most, again and again. Returns how often each was added (M,)."""
+    """Forward selection: repeatedly add the model that helps most. Returns how often each was added (M,)."""
     single = np.eye(search.ensemble.models)
     counts = single[search.consider_all(single, search.ensemble.evaluate(single, search.recordings))]
     walk, waited = search.ensemble.walk(counts, search.recordings), 0
@@ -152,7 +154,7 @@ def select(search: Search, patience: int) -> np.ndarray:
 
 
 def ascend(search: Search, walk: Walk, best: float, rng: np.random.Generator) -> None:
-    """Coordinate ascent: search along one weight after the other, until a round of all improves by less than MIN_GAIN.
+    """Coordinate ascent: search along one weight at a time, until a round of all improves by less than MIN_GAIN.
 
     `best` is the value of the weights of `walk`.
     """
@@ -183,12 +185,12 @@ def best_share(search: Search, walk: Walk, model: int) -> float:
     edges = np.flatnonzero(np.diff(np.concatenate([[0], values >= values.max() - EPSILON, [0]])))
     longest = np.argmax(edges[1::2] - edges[::2])
     first, last = edges[2 * longest], edges[2 * longest + 1] - 1
-    # If the interval begins at 0, leave the model out: the ensemble is smaller and as good.
+    # If the interval begins at 0, the ensemble is as good without the model.
     return 0.0 if first == 0 else (first + last) / 2 * high / LINE_STEPS
 
 
 def hyperopt(search: Search, start: np.ndarray, patience: int, seed: int, strategy: str) -> None:
-    """Tree of Parzen estimators (Bergstra et al. 2011): `patience` evaluations after one at `start`.
+    """Tree of Parzen estimators (Bergstra et al. 2011): `patience` evaluations, after one of `start`.
 
     Weights are uniform in 0..1, with 'hyperopt_zero' also 0 with probability 1/2, or with 'hyperopt_log' log-uniform in
     e^-6..1. The weights `start` are scaled and clipped to this range, since only their ratios matter.

@@ -1,4 +1,4 @@
-"""Choosing among the results of several searches for ensemble weights, and estimating how well they generalize."""
+"""Choosing among the results of several searches for ensemble weights, and estimating how well they generalise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from birdsong.scores import search
 if TYPE_CHECKING:  # importing it at run time would load Numba
     from birdsong.scores.ensemble import Ensemble
 
-# As in 2018, when this was done by hand: the winner is the candidate that is best on most of 50 random subsets of 10 %.
+# As was done by hand in 2018, the winner is the candidate that is best on most of 50 random subsets of 10 %.
 SUBSETS, SUBSET_SHARE = 50, 0.1
 
 
@@ -28,7 +28,7 @@ class Candidate(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The criterion of each candidate: its mean, the bounds of a 95 % interval, and on how many subsets it is best."""
+    """The criterion of each candidate: mean, bounds of a 95 % interval, and number of subsets on which it is best."""
 
     means: np.ndarray
     lows: np.ndarray
@@ -52,7 +52,7 @@ def compare(values: np.ndarray, seed: int) -> Comparison:
 
 
 def rounded(weights: np.ndarray) -> np.ndarray:
-    """Weights as they are printed (6 digits), so that metrics belong to the printed weights."""
+    """Weights as they are printed (6 digits), so that the metrics are those of the printed weights."""
     return np.array([float(f'{weight:g}') for weight in weights])
 
 
@@ -78,7 +78,7 @@ class Selection:
         return self.start if best is None or best.weights is None else rounded(best.weights)
 
     def find(self, candidate: Candidate, recordings: np.ndarray | None = None) -> np.ndarray:
-        """The weights (M,) that a candidate finds on all recordings (then rounded), or on some (indices)."""
+        """The weights (M,) that a candidate finds on all recordings (rounded), or on some (indices)."""
         found = search.Search(self.ensemble, self.criterion, recordings, self.report if recordings is None else None)
         if recordings is None:
             self.searches.append(found)
@@ -86,8 +86,7 @@ class Selection:
         return rounded(weights) if recordings is None else weights
 
     def held_out(self, candidates: list[Candidate], folds: int, seed: int) -> np.ndarray:
-        """Reciprocal ranks and average precisions (candidates, 2, N), each with weights that were found without that
-        recording: each of `folds` parts of the recordings is evaluated with weights found on the others."""
+        """Reciprocal ranks and average precisions (candidates, 2, N) by cross-validation with `folds` folds."""
         order = np.random.default_rng([seed, folds]).permutation(self.ensemble.recordings)
         results = np.empty((len(candidates), 2, self.ensemble.recordings))
         for k in range(folds):
@@ -101,9 +100,10 @@ class Selection:
     def choose(
         self, candidates: list[Candidate], folds: int, seed: int, show: Callable[[Comparison], None]
     ) -> np.ndarray | None:
-        """Search with all candidates and choose one, by held-out recordings if `folds`; `show` gets the comparison.
+        """Search with all candidates and choose one; `show` is called with the comparison.
 
-        Returns the chosen candidate's `held_out` (2, N), or None without folds.
+        With `folds`, candidates are compared on held-out recordings. Returns the chosen candidate's `held_out` (2, N),
+        or None without folds.
         """
 
         def on_all(candidate):
