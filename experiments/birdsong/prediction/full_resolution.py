@@ -1,4 +1,4 @@
-"""Scores at every spectrogram frame of a recording, by the fully convolutional form of a network."""
+"""Scores at every spectrogram frame of a recording, computed by a fully convolutional network."""
 
 from collections.abc import Iterator
 
@@ -16,6 +16,6 @@ class FullResolution:
         self.fcn = to_fcn(predictor.plain, window, predictor.plain.frame_step if own_step else 1)
 
     def predict(self, item: dict, blocks: None = None) -> dict[str, Iterator[np.ndarray]]:
-        """{'output': iterator over parts (rows, classes)} for an item of a TestFeed; used as `Predictor.predict`."""
+        """{'output': iterator over parts (rows, classes)} for an item of a TestFeed, like `Predictor.predict`."""
         parts = self.fcn.recording(item['samples'], self.predictor.meta(item))
         return {'output': (scores['output'] for _, scores in parts)}

@@ -16,16 +16,16 @@ from birdsong.networks.fcn import spectrograms
 from birdsong.prediction import saliency
 from birdsong.prediction.predictor import Predictor
 
-# number of columns in a plot; longer recordings are reduced to this many
+# largest number of columns in a plot
 COLUMNS = 1600
-# number of classes that get a curve
+# number of classes with a curve
 TOP = 5
-# smallest range of the colours of a spectrogram in decibels, from its median upwards
+# smallest range of the colours of a spectrogram in decibels, starting at its median
 DECIBELS = 30
 
 
 def known_names(dataset: Dataset, classes: int) -> list[list[str]]:
-    """The lists of names in the dataset that fit the number of classes: Latin names, class ids; possibly none."""
+    """The lists of class names in the dataset (Latin names, class ids) that fit the number of classes."""
     filenames = (os.path.join(dataset.path, 'labels', name) for name in ('labelset_latin', 'labelset'))
     lists = (read_lines(filename) for filename in filenames if os.path.exists(filename))
     return [names for names in lists if len(names) == classes]
@@ -75,13 +75,13 @@ class Columns:
             self.rows[column] = np.maximum(self.rows[column], row) if column in self.rows else row
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
-        """(frame in the middle of each column that is not empty (columns,), values (columns, width))."""
+        """(middle frames of the columns that are not empty (columns,), values (columns, width))."""
         columns = sorted(self.rows)
         return (np.array(columns) + 0.5) * self.frames_per_column, np.array([self.rows[c] for c in columns])
 
 
 def _first_middle(net):
-    """The frame in the middle of the receptive field of the first position of the maps."""
+    """The middle frame of the receptive field of the first position of the maps."""
     middle, step = 0, 1
     for size, stride, padded in net.audio.chain.steps:
         middle, step = middle + (0 if padded else (size - 1) / 2 * step), step * stride
@@ -91,7 +91,7 @@ def _first_middle(net):
 class Plotter:
     """Plots recordings to files in `folder`, or shows them if `folder` is empty.
 
-    `trained`: the settings that the network was trained with, if those of the predictor change its output.
+    `trained`: the settings of the training, if those of the predictor change the output.
     Raises Problem if plots are to be shown and there is no display.
     """
 
@@ -109,7 +109,7 @@ class Plotter:
             matplotlib.use('Agg')
             os.makedirs(folder, exist_ok=True)
         elif matplotlib.get_backend().lower() == 'agg':
-            raise Problem('--plot: no display here; name a folder to write the plots to: --plot FOLDER')
+            raise Problem('--plot: no display here; give a folder to write the plots to: --plot FOLDER')
 
     def _labels(self, dataset, name, read):
         """Labels of recordings if the dataset has them for the classes of the network, else {}."""
@@ -177,7 +177,7 @@ class Plotter:
         return spect, chances, attention
 
     def _title(self, file):
-        """Name of a recording, and its species where they are known."""
+        """Name of a recording, and its species if known."""
         text = file
         if file in self.truth:
             text += f'\ntrue species: {self.names[self.truth[file]]}'
@@ -247,7 +247,7 @@ def _time_axis(panel, seconds):
 
 
 class Inspector:
-    """Predicts as `predictor` does; computes the saliency for a class if one is given; plots if there is a plotter."""
+    """Predicts like `predictor`, computes the saliency if a class is given, and plots if a plotter is given."""
 
     def __init__(
         self,
@@ -261,7 +261,7 @@ class Inspector:
     def predict(self, item: dict, blocks: list[np.ndarray] | None = None) -> dict:
         """As `Predictor.predict`; for a class also 'saliency', an iterator over parts (frames, bins).
 
-        The plot is made before the function returns, or, with saliency, when that iterator ends.
+        With saliency, the plot is made when that iterator ends.
         """
         outputs = self.predictor.predict(item, blocks)
         if self.class_index is not None:

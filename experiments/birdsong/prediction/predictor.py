@@ -1,4 +1,4 @@
-"""Applying a network to recordings: cutting them into blocks, computing scores, and identifying predictions."""
+"""Applying a network to recordings: cutting them into blocks and computing scores."""
 
 import hashlib
 import itertools
@@ -19,19 +19,19 @@ from birdsong.networks.fcn import spectrograms
 from birdsong.networks.frontend import Magnitudes
 from birdsong.networks.model import Network
 
-# Recordings of more blocks than this are not cut ahead in the background, to limit the memory that is needed.
+# Recordings with more blocks than this are not cut ahead in the background, to limit the memory.
 MOST_BLOCKS_AHEAD = 4
 
 
 def load_model(filename: str, cfg: dict, num_meta: int) -> Network:
-    """The network stored in a file, built with the settings `cfg`, for `num_meta` metadata values."""
+    """The network in a file, built with the settings `cfg`, for `num_meta` metadata values."""
     net = model.build(cfg, cfg['classes'], num_meta)
     model.load(net, filename)
     return net
 
 
 def rows_key(net: Network, dataset_name: str, cfg: dict, options: dict) -> str:
-    """A text that is equal for predictions of the same model, dataset, settings and options, and for no others."""
+    """A text that identifies model, dataset, settings and options of predictions."""
     digest = hashlib.sha256()
     for name, value in net.state_dict().items():
         digest.update(name.encode() + b' ' + value.numpy().tobytes())
@@ -42,7 +42,7 @@ def rows_key(net: Network, dataset_name: str, cfg: dict, options: dict) -> str:
 def cut(frames: int, longest: int, overlap: int, score_rest: bool = False) -> list[tuple[int, int]]:
     """Blocks (start, stop) of a recording; all numbers are spectrogram frames.
 
-    The remainder at the end is a block of its own if it has at least `overlap` frames (`longest` if overlap is 0), or
+    The remainder at the end is a separate block if it has at least `overlap` frames (`longest` if overlap is 0), or
     if `score_rest`. Raises Problem if the overlap is not shorter than a block.
     """
     if frames <= longest or not longest:
@@ -59,12 +59,12 @@ def cut(frames: int, longest: int, overlap: int, score_rest: bool = False) -> li
 
 
 class Predictor:
-    """A network and how it is applied to recordings.
+    """Applies a network to recordings.
 
     split_pool: pool once over a whole recording instead of over each block. score_rest: see `cut`. amp: use mixed
     precision. with_attention: return attention, too, if the network has no pooling (arch.pool=attention_nopool).
 
-    `.plain` is the network as it was trained, `.net` the same network as it predicts fastest.
+    `.plain` is the network as it was trained, `.net` its fastest form for prediction.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Predictor:
     def block(self, samples: np.ndarray, start: int, stop: int) -> np.ndarray:
         """Samples (if spectrograms are computed on the device) or spectrogram of the frames `start` to `stop`.
 
-        If they are fewer than the network needs, the samples are repeated.
+        If the network needs more frames, the samples are repeated.
         """
         if not self.on_device:
             return self.spectrogram(samples, start, stop)
@@ -118,14 +118,14 @@ class Predictor:
         return part
 
     def maps(self, block: np.ndarray) -> torch.Tensor:
-        """Maps of the network before pooling, (1, maps, time, frequency), for the result of `block`."""
+        """Maps before pooling, (1, maps, time, frequency), for a block from `block`."""
         with torch.autocast(self.device.type, devices.amp_type(self.device), enabled=self.amp):
             tensor = torch.from_numpy(block)[None].to(self.device)
             return self.net.maps(self.magnitudes(tensor) if self.on_device else tensor).float()
 
     @torch.no_grad()
     def all_maps(self, samples: np.ndarray) -> Iterator[tuple[int, torch.Tensor]]:
-        """Yields (first frame, maps (1, maps, time, frequency)) of consecutive parts that cover the whole recording."""
+        """Yields (first frame, maps (1, maps, time, frequency)) of consecutive parts of a recording."""
         network = getattr(self.net, 'program', None)
         if network is None:
             yield from self._maps_of_blocks(samples)
@@ -147,7 +147,7 @@ class Predictor:
             stop = min(start + max(self.longest, needed), frames)
             maps = self.net.maps(torch.from_numpy(self.spectrogram(samples, start, stop))[None].to(self.device)).float()
             covered, inner = maps.shape[2] * step, max(0, stop - start - needed)
-            # A network that pools over time has one position for the whole block.
+            # a network that pools over time has one position per block
             yield start if covered > inner else start + inner // 2, maps
             if stop == frames:
                 return
@@ -159,7 +159,7 @@ class Predictor:
 
     @torch.no_grad()
     def predict(self, item: dict, blocks: Iterable[np.ndarray] | None = None) -> dict[str, np.ndarray]:
-        """Scores (rows, classes) by the names of the outputs, for an item of a TestFeed.
+        """{output: scores (rows, classes)} for an item of a TestFeed.
 
         `blocks`: the blocks of the recording, if they were computed ahead.
         """
@@ -183,7 +183,7 @@ class Predictor:
             audio.release(samples)
 
     def _finish(self, pooled, meta):
-        """Outputs for pooled maps; networks without pooling over time give a row for each position."""
+        """Outputs for pooled maps, with one row per position for networks without pooling over time."""
         return {
             name: (o.transpose(1, 2).flatten(0, 1) if o.dim() == 3 else o).float().cpu().numpy()
             for name, o in self.net.finish(pooled, meta).items()
@@ -191,7 +191,7 @@ class Predictor:
         }
 
     def _attention(self, maps):
-        """{'attention': (time * frequency, maps), before the softmax over time} if it is wanted, else {}."""
+        """{'attention': (time * frequency, maps), before the softmax over time} if `with_attention`."""
         return {'attention': maps[0, self.plain.classes :].flatten(1).T.cpu().numpy()} if self.with_attention else {}
 
     def prepare(

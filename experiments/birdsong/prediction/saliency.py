@@ -1,4 +1,4 @@
-"""Saliency: how much each bin of a spectrogram moves the score of a class."""
+"""Saliency: how much each bin of a spectrogram changes the score of a class."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,14 +11,14 @@ from birdsong.networks.layers import Nonlinearity
 from birdsong.networks.model import Network
 from birdsong.prediction.predictor import Predictor
 
-# Kinds of saliency, and how to read their plots.
+# Kinds of saliency and the explanations below their plots.
 KINDS = {
     'gradient-times-magnitude': 'gradient of the score with respect to each bin, times its magnitude. '
     'Dark: the score would change most if the sound in the bin were a little louder or softer.',
     'gradient': 'gradient of the score with respect to the magnitude of each bin. '
-    'Dark: the score would change most if a little were added to the bin, which with a logarithm is in silence.',
-    'guided': 'guided backpropagation: the gradient of the score, passed on only where it is positive. '
-    'Dark: the score would rise most if a little were added to the bin, which with a logarithm is in silence.',
+    'Dark: the score would change most if a little were added to the bin; with a logarithm, that is in silence.',
+    'guided': 'guided backpropagation: the gradient of the score, propagated only where it is positive. '
+    'Dark: the score would rise most if a little were added to the bin; with a logarithm, that is in silence.',
 }
 DEFAULT = 'gradient-times-magnitude'
 
@@ -44,7 +44,7 @@ class _Guided(torch.autograd.Function):
 
 @contextlib.contextmanager
 def _guided(net: Network) -> Iterator[None]:
-    """Within the block, gradients pass the nonlinearities of the network as in guided backpropagation."""
+    """Within the block, the nonlinearities of the network use guided backpropagation."""
     modules = [m for m in net.modules() if isinstance(m, Nonlinearity) and m.kind != 'linear']
     for module in modules:
         module.forward = lambda x, module=module: _Guided.apply(x, module)
@@ -65,9 +65,9 @@ def saliency(
     Raises Problem if there is no such class, or if the network takes no spectrogram.
     """
     if net.audio is None:
-        raise Problem('a network on metadata alone has no saliency; choose a network that takes spectrograms')
+        raise Problem('a network on metadata alone has no saliency; choose a network that processes spectrograms')
     if not 0 <= class_index < net.classes:
-        raise Problem(f'class {class_index}: there are classes 0 to {net.classes - 1}')
+        raise Problem(f'class {class_index}: expected 0 to {net.classes - 1}')
     net.eval()
     spect = spect.detach().clone().requires_grad_()
     with torch.enable_grad(), _guided(net) if guided else contextlib.nullcontext():
@@ -77,7 +77,7 @@ def saliency(
 
 
 def windows(frames: int, longest: int, context: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yields (start, stop, first, last): windows of `longest` frames, and the part of the result that each gives.
+    """Yields (start, stop, first, last): windows of `longest` frames, and the part of the result to take from each.
 
     The parts are consecutive. In its window, a part has `context` frames before and after it, except at the ends of the
     recording.
