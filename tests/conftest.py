@@ -1,8 +1,8 @@
-"""What all tests share: the way to the scripts, and the golden cases.
+"""Fixtures for all tests: golden cases, copies of the project, small datasets.
 
-A test module names the golden cases that it covers in a literal tuple GOLDEN; its tests get them by
-`golden('layers/arch_conv')` -> (description dict, dict of arrays). The cases are read from ../shared/golden
-where that exists, else from tests/fixtures/*.npz, which hold all of them.
+A test module names the golden cases that it covers in a literal tuple GOLDEN; its tests read them by
+`golden('layers/arch_conv')` -> (description dict, dict of arrays). The cases are read from ../shared/golden if it
+exists, else from tests/fixtures/*.npz, which contain all of them.
 """
 
 import signal
@@ -15,15 +15,15 @@ from helpers import GOLDEN_DIR, ODD_NAME, Checkout, read_condensed, read_golden,
 
 
 def pytest_addoption(parser):
-    parser.addoption('--all', action='store_true', help='slow tests, too')
+    parser.addoption('--all', action='store_true', help='also run slow tests')
 
 
 def pytest_configure(config):
     config.addinivalue_line('markers', 'slow: takes more than a few seconds; only with --all')
-    # What a shell runs in the background ignores Ctrl-C, and so would all that the tests start.
+    # A process that a shell starts in the background ignores Ctrl-C, and so do the processes that it starts.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    # What nohup starts ignores the end of the terminal, and so would all that the tests start; these tests go on.
+    # The same is true for SIGHUP under nohup. With a handler, only pytest itself ignores it.
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: None)
 
@@ -49,7 +49,7 @@ def golden(request):
 
 @pytest.fixture
 def golden_net(tmp_path):
-    """Name of a network of the original's -> its file, with its settings beside it."""
+    """Name of a network of the original -> its file; its settings are in the same folder."""
 
     def get(name):
         path = GOLDEN_DIR / (f'{name}.npz')
@@ -68,7 +68,7 @@ def golden_net(tmp_path):
 
 @pytest.fixture(scope='session')
 def golden_dataset(tmp_path_factory):
-    """Folder of the dataset that golden cases were recorded on. Not to be changed."""
+    """Folder of the dataset on which golden cases were recorded. Tests must not change it."""
     folder = tmp_path_factory.mktemp('golden') / 'dataset'
     generated.write(folder)
     return folder
@@ -91,7 +91,7 @@ def checkout(tmp_path):
 
 @pytest.fixture(scope='session')
 def tiny_source(tmp_path_factory):
-    """A generated source folder: 4 species, 28 short recordings, 2 soundscapes, the known faults. Not to be changed."""
+    """A generated source folder: 4 species, 28 short recordings, 2 soundscapes, known faults. Not to be changed."""
     source = tmp_path_factory.mktemp('tiny') / 'source'
     sizes = '--species=4 --recordings=28 --shortest=1 --longest=4 --long=20 --soundscapes=1 --soundscape-seconds=15'
     assert run_program('datasets/demo/generate.py', source, *sizes.split()).returncode == 0
@@ -100,7 +100,7 @@ def tiny_source(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def tiny_dataset(tiny_source, tmp_path_factory):
-    """Folder of the dataset made from `tiny_source`, named tiny_demo. Not to be changed: copy it for that."""
+    """Folder of the dataset tiny_demo, created from `tiny_source`. Tests that change it must copy it."""
     dataset = tmp_path_factory.mktemp('tiny_datasets') / 'tiny_demo'
     for script, *arguments in (
         ('xml/collect.py', tiny_source),

@@ -1,4 +1,4 @@
-"""The dataset that the golden cases of feed and prediction were recorded on.
+"""The dataset on which the golden cases of feed and prediction were recorded.
 
 Its recordings are synthetic, noise and chirps drawn from seeds, so they are generated here with exactly the same
 samples. Lists and labels are in fixtures/golden_dataset/.
@@ -23,7 +23,7 @@ TRAIN = {
     'LIFECLEF2017_BIRDAMAZON_XC_WAV_RN30003': 315315,
     'LIFECLEF2017_BIRDAMAZON_XC_WAV_RN30004': 882001,
 }
-# Recordings of at least so many samples fall silent for a tenth of a second after their first third.
+# Recordings with at least this number of samples are silent for a tenth of a second after their first third.
 LONG = 60000
 # The soundscape is a sequence of three pieces.
 SOUNDSCAPE, SOUNDSCAPE_LENGTH = 'LIFECLEF2018_BIRDAMAZON_XC_WAV_RN40001', 1543623
@@ -56,7 +56,7 @@ def recordings() -> dict[str, tuple[np.ndarray, int, int]]:
     pieces = [sounds(1000 + i, 2 * RATE + 11 * i) for i in range(3)]
     soundscape = np.concatenate([pieces[int(i)] for i in PIECES])[:SOUNDSCAPE_LENGTH]
     result[f'test/{SOUNDSCAPE}.wav'] = soundscape, 1, RATE
-    # Formats that the original refused: another sample rate, two channels, 8 bits.
+    # Formats that the original rejected: another sample rate, two channels, 8 bits.
     short = sounds(5, 2000)
     result['bad/rate44k_RN2.wav'] = short, 1, 2 * RATE
     result['bad/stereo_RN1.wav'] = sounds(5, 4000), 2, RATE

@@ -7,7 +7,7 @@ from birdsong.networks import model
 
 
 def fill(module, arrays, prefix='param'):
-    """Set a module's arrays to those of the original, and check that all of these are used."""
+    """Set a module's arrays to those of the original, and check that all arrays of the original are used."""
     slots = list(model.slots(module))
     assert len(slots) == sum(k.startswith(prefix) for k in arrays)
     for i, (name, owner, own, tensor) in enumerate(slots):

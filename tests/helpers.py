@@ -1,4 +1,4 @@
-"""What tests share: paths, golden cases, copies of the project, projects with stand-ins for what takes long."""
+"""Helpers for tests: paths, golden cases, copies of the project, projects with stand-ins for slow programs."""
 
 import ast
 import contextlib
@@ -19,14 +19,14 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = pathlib.Path(os.environ.get('BIRDCLEF_SHARED', ROOT.parent / 'shared'))
 GOLDEN_DIR = SHARED / 'golden'
-# Each character means something to Bash, sed, awk, or the drivers themselves.
+# Each character has a special meaning in Bash, sed, awk, or the drivers.
 ODD_NAME = 'a b&c|d{}\'"$(touch x)'
 sys.path[:0] = [str(ROOT / 'experiments'), str(ROOT / 'datasets')]
 
 
 @functools.lru_cache(None)
 def condensed():
-    """Golden case -> the fixture that holds it, for where ../shared isn't there (fixtures/make_golden.py)."""
+    """Golden case -> the fixture that contains it (see fixtures/make_golden.py)."""
     cases = {}
     for fixture in sorted((ROOT / 'tests' / 'fixtures').glob('golden_*.npz')):
         with np.load(fixture) as f:
@@ -35,9 +35,9 @@ def condensed():
 
 
 def read_condensed(case):
-    """(description, arrays) of what a fixture holds of a golden case or network, or None.
+    """(description, arrays) of a golden case or network in a fixture, or None.
 
-    Where only every n-th frame is kept, the description tells n as `every`.
+    If a fixture contains only every n-th frame, n is in the description, `every`.
     """
     if case not in condensed():
         return None
@@ -47,7 +47,7 @@ def read_condensed(case):
 
 
 def read_golden(case):
-    """(description, arrays) of a golden case, or None if it is nowhere to be found."""
+    """(description, arrays) of a golden case, or None if it is not found."""
     path = GOLDEN_DIR / (f'{case}.json')
     if not path.exists():
         return read_condensed(case)
@@ -70,7 +70,7 @@ def covered():
 
 
 class Checkout:
-    """A copy of the project's files to run drivers in, away from what this checkout holds."""
+    """A copy of the project's files in which drivers can run without changing this checkout."""
 
     def __init__(self, path):
         self.path = path
@@ -98,13 +98,13 @@ class Checkout:
         if listing.returncode:
             pytest.skip('needs a checkout of git')
         for name in listing.stdout.decode().split('\0'):
-            # a file that somebody is just writing may go away
+            # a file that another process is writing may disappear
             if name and os.path.isfile(ROOT / name):
                 (self.path / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, self.path / name)
 
     def start(self, script, *arguments, cwd=None, start_new_session=False, **env):
-        """A running script of the copy, as subprocess.Popen with its output in pipes."""
+        """Start a script of the copy. Returns a subprocess.Popen with its output in pipes."""
         return subprocess.Popen(
             [str(self.path / script), *map(str, arguments)],
             cwd=cwd or self.path,
@@ -117,7 +117,7 @@ class Checkout:
         )
 
     def run(self, script, *arguments, timeout=120, **kwargs):
-        """A finished script of the copy, as subprocess.CompletedProcess; `.output` is stdout and stderr."""
+        """Run a script of the copy. Returns a subprocess.CompletedProcess; `.output` is stdout and stderr."""
         process = self.start(script, *arguments, **kwargs)
         try:
             stdout, stderr = process.communicate(timeout=timeout)
@@ -130,7 +130,7 @@ class Checkout:
         return result
 
 
-# == Projects with stand-ins for what takes long ==
+# == Projects with stand-ins for slow programs ==
 
 DRIVER_CLASSES = ['ant', 'bee', 'cat']
 DRIVER_LISTS = {
@@ -150,7 +150,7 @@ both\tpublished resnet1 lme1 meta-256-512 pretrained\tinit_from=plain:meta\tit h
 
 
 def with_standins(checkout, table=TABLE):
-    """Put stand-ins for what takes long, a dataset called tiny, and table.tsv into a copy of the project."""
+    """Copy stand-ins for slow programs, a dataset called tiny, and table.tsv into a copy of the project."""
     for name in ('train.py', 'predict.py'):
         shutil.copy2(ROOT / 'tests' / 'standins' / name, checkout.experiments / name)
     validate = checkout.path / 'datasets' / 'validate.py'
@@ -216,13 +216,13 @@ def gate(project, name):
 
 
 def open_gate(project, name):
-    """Wait for the training to be there, and let it go on."""
+    """Wait until the training has started, and let it continue."""
     (project.experiments / (name + '.gate')).write_text('go')
     (project.experiments / (name + '.gate')).unlink()
 
 
 def wait_for(stream, words):
-    """Read what a driver says until `words` come."""
+    """Read the messages of a driver until one contains `words`."""
     heard = ''
     for line in stream:
         heard += line
@@ -323,7 +323,7 @@ def model_scores(models=4, recordings=80, classes=9, levels=None, seed=0):
 
 
 def plain_maps(scores, truth, background, weights):
-    """The two MAPs by metrics.evaluate. The scores are summed in the same order as in the ensemble."""
+    """The two MAPs according to metrics.evaluate, with the scores summed in the same order as in the ensemble."""
     from birdsong.scores import metrics
 
     total = np.zeros(scores.shape[1:], np.float32)
@@ -363,7 +363,7 @@ NETWORKS = {
 
 
 def randomise(net, seed=0):
-    """Give the network parameters and running statistics like those of a trained one; returns it, for prediction."""
+    """Set parameters and running statistics to values like those of a trained network. Returns it in eval mode."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -422,7 +422,7 @@ FULL_TRAINING = '--validate', '--save-errors', '--keep-state'
 
 
 def training_arguments(dataset, out, *flags, **settings):
-    """Arguments of train.py for a small network; `a__b` is the setting a.b."""
+    """Arguments of train.py for a small network; the keyword `a__b` is the setting a.b."""
     merged = dict(SMALL_TRAINING, **{k.replace('__', '.'): v for k, v in settings.items()})
     return [
         '--dataset',

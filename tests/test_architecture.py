@@ -57,7 +57,7 @@ GOLDEN = (
     'layers/res_stride_2units',
 )
 FAILING = {'layers/arch_conv_groups_bad', 'layers/res_even'}
-# cases that fail in the original, or differ from it on purpose
+# cases that fail in the original, or intentionally differ from it
 FIXED = {
     'layers/arch_dense_after_groups',
     'layers/res_stride1_2units',
@@ -69,7 +69,7 @@ RNG = np.random.default_rng(0)
 
 
 def make(arch, *settings, channels=4, bands=14):
-    """The layers of an architecture string, ready to predict, and their Chain."""
+    """The layers of an architecture string in eval mode, and their Chain."""
     cfg = config.load([], [f'arch={arch}', *(s for setting in settings for s in setting.split())])
     chain = architecture.Chain(channels, bands)
     modules = architecture.make_layers(architecture.parse(cfg), cfg, 'arch', chain, RNG)

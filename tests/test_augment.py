@@ -42,7 +42,7 @@ def rng(seed=0):
 @given(
     st.lists(st.integers(0, 100), min_size=1, max_size=60), st.integers(0, 100), st.integers(0, 100), st.integers(1, 12)
 )
-def test_buckets_hold_every_recording_once_by_length(lengths, shortest, longest, count):
+def test_buckets_contain_each_recording_once_ordered_by_length(lengths, shortest, longest, count):
     lengths = np.array(lengths)
     shortest = min(shortest, longest)
     buckets = make_buckets(lengths, shortest, longest, count)
@@ -50,7 +50,7 @@ def test_buckets_hold_every_recording_once_by_length(lengths, shortest, longest,
     assert sorted(joined) == list(range(len(lengths)))
     assert (np.diff(lengths[joined]) >= 0).all()
     assert all(len(bucket) for bucket in buckets)
-    # Too short ones and long ones stay among themselves.
+    # Buckets of too short and of long recordings contain no others.
     for part in (lengths < shortest, lengths >= longest):
         if part.any():
             assert sum(part[bucket].any() for bucket in buckets) == 1
@@ -70,7 +70,7 @@ def test_every_recording_has_the_same_chance():
     assert stats.chisquare(np.bincount(drawn, minlength=20)).pvalue > 1e-3
 
 
-def test_batch_holds_no_recording_twice_unless_the_bucket_is_too_small():
+def test_batch_contains_no_recording_twice_unless_the_bucket_is_too_small():
     buckets = [np.arange(4), np.arange(4, 5)]
     for seed in range(50):
         items = draw_items(buckets, 3, rng(seed))
@@ -78,7 +78,7 @@ def test_batch_holds_no_recording_twice_unless_the_bucket_is_too_small():
         assert len(set(items)) == 3 if items[0] < 4 else set(items) == {4}
 
 
-def test_starts_cover_all_places():
+def test_excerpts_start_at_all_positions():
     starts = np.array([draw_starts(np.array([5, 10, 12, 3]), 10, rng(seed)) for seed in range(200)])
     assert set(starts[:, 0]) == set(starts[:, 1]) == set(starts[:, 3]) == {0}
     assert set(starts[:, 2]) == {0, 1, 2}
@@ -90,7 +90,7 @@ def test_golden_loops(golden):
         if name.startswith('loop_'):
             length, wanted = map(int, name.split('_')[1:])
             if wanted < length:
-                # The original leaves what is long enough as it is; ours is never asked to.
+                # The original does not loop excerpts that are long enough; ours is not called for them.
                 continue
             out = np.full(wanted, -1, np.int16)
             out[:length] = np.arange(length)
@@ -123,7 +123,7 @@ def test_golden_excerpts_are_those_that_we_could_draw(golden):
                 np.testing.assert_array_equal(ours, excerpt)
 
 
-def test_excerpts_of_files_are_grabbed_in_batches_of_one_length(tmp_path):
+def test_excerpts_of_files_have_one_length_per_batch_and_the_right_samples(tmp_path):
     lengths = [30, 12, 25, 4, 18, 50, 22, 9, 14, 40]
     wavs = []
     for k, length in enumerate(lengths):
@@ -162,7 +162,7 @@ def test_golden_mixing(golden):
     mixed = mix(samples[:2], samples[2:], weights)
     np.testing.assert_array_equal(mixed, arrays['mixup2_out'])
     assert mixed.dtype == np.float32
-    # Labels 0..3 of the four excerpts, mixed alike.
+    # Labels 0..3 of the four excerpts, mixed in the same way.
     one_hot = np.eye(5, dtype=np.float32)[:4]
     np.testing.assert_allclose(mix(one_hot[:2], one_hot[2:], weights), arrays['mixup2_labels'], rtol=1e-6)
 
@@ -170,7 +170,7 @@ def test_golden_mixing(golden):
 @pytest.mark.parametrize('setting, beta', [('mixup=0.2', (1.2, 0.2)), ('mixup2=0.4', (0.4, 0.4)), ('mixup=1', (2, 1))])
 def test_weights_follow_the_beta_distribution(setting, beta):
     weights = mixing_weights(config.load([], [setting]), 5000, rng())
-    # Single precision rounds many to 1, so that only places away from it can be compared.
+    # Single precision rounds many weights to 1, so only smaller weights can be compared.
     for place in (0.05, 0.3, 0.5, 0.8, 0.99):
         assert abs(np.mean(weights < place) - stats.beta(*beta).cdf(place)) < 0.03
 
@@ -194,13 +194,13 @@ def test_golden_filters(golden):
     np.testing.assert_allclose(spect * factors[:, None], arrays['filters_out'], rtol=1e-6)
 
 
-def test_filters_are_as_loud_as_allowed_and_differ():
+def test_random_filters_have_uniform_gains_and_pitches():
     factors = draw_filters(4000, 465, 10000, 12, rng())
     assert factors.shape == (4000, 465) and factors.dtype == np.float32
     gains = 20 * np.log10(factors)
     extreme = gains[np.arange(4000), np.abs(gains).argmax(axis=1)]
     assert np.abs(extreme).max() <= 12.001
-    # Uniform gains: half are louder than half of the most.
+    # Uniform gains: half of them exceed half of the largest.
     assert abs(np.mean(np.abs(extreme) > 6) - 0.5) < 0.05
     assert abs(np.mean(extreme)) < 0.5
     centre = np.abs(gains).argmax(axis=1) / 465 * 10000
@@ -234,7 +234,7 @@ def test_stretch_never_reads_beyond_the_excerpt(stretch):
         assert (out[0, 0] + out[-1, 0]) / 2 == 51
 
 
-def test_shift_moves_pitch_and_has_bins_enough():
+def test_shift_moves_the_pitch_and_needed_bins_are_enough():
     wide = needed_bins(60, 0.25, 129)
     assert wide == 81 and needed_bins(60, 0.25, 70) == 70 and needed_bins(60, 1, 129) == 129
     spect = np.zeros((9, wide), np.float32)
@@ -248,7 +248,7 @@ def test_shift_moves_pitch_and_has_bins_enough():
     np.testing.assert_allclose(out, 1, rtol=1e-5)
 
 
-def test_splines_leave_nothing_negative():
+def test_splines_give_no_negative_magnitudes():
     spect = rng().random((30, 40)).astype(np.float32) ** 8
     out = np.empty((20, 30), np.float32)
     stretch_shift(spect, 0.8, 1.2, out, order=3)

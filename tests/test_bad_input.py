@@ -1,6 +1,6 @@
 """Bad input for every program: one clear line, exit status 1, nothing overwritten, nothing run.
 
-What the tests of a single program hold already stands there; here is what may happen to all of them.
+Errors of a single program are tested in its own module; this module tests those that can occur with several programs.
 """
 
 import os
@@ -93,7 +93,7 @@ def save(path, keys, classes=CLASSES):
 
 @pytest.fixture(scope='module')
 def good(tmp_path_factory):
-    """A folder with everything that the programs take."""
+    """A folder with everything that the programs need."""
     from birdsong.networks import model
 
     here = tmp_path_factory.mktemp('good')
@@ -174,7 +174,7 @@ def run(monkeypatch, capsys):
     return call
 
 
-# -- What may happen to files --
+# -- Damage to files --
 
 
 def cut(name):
@@ -268,7 +268,7 @@ NOT_TEXT = b'a\xff\xfe\x80\n'
 PSEUDO = '--var=pseudo_labels=l.pred.npz:softmax'
 OTHER = [f'train/2014/LIFECLEF2014_Y_RN{int(n)}.wav' for n in range(3)]
 
-# Program, what happened, what the line says, further arguments.
+# Program, damage, text of the message, further arguments.
 CASES = [
     # recordings
     *(
@@ -382,7 +382,7 @@ CASES = [
         )
     ),
     *((name, not_finite('model.npz'), 'finite') for name in ('predict', 'model_to_fcn')),
-    # a state to go on from
+    # states to continue from
     *(
         ('train', damage, 'out.state')
         for damage in (put('out.state', b''), bomb('out.state'), objects('out.state'), hostile('out.state'))
@@ -430,7 +430,7 @@ CASES = [
         )
     ),
     ('submit_csv', device('out.csv'), 'out.csv: a pipe or a device'),
-    # where results go
+    # where results are written
     ('generate', put('new', BEFORE), 'exists already'),
 ]
 CASES = [(name, damage, words, more) for name, damage, words, *more in CASES]
@@ -461,13 +461,13 @@ def test_bad_input_is_one_line_and_nothing_is_overwritten(number, world, run):
     damage(world)
     before = contents(world)
     code, said = run(name, PROGRAMS[name][1] + more)
-    # a blender without any readable member has said why each was skipped
+    # if blender.py can read no member, it prints why each was skipped
     lines = [line for line in said if not line.startswith('blender.py: skipped: ')]
-    # and validate.py names the first fault of each kind
+    # validate.py prints the first fault of each kind
     assert code == 1 and (len(lines) == 1 or name == 'validate' and 1 < len(lines) <= 2), said
     assert all(line.startswith(f'{name}.py: ') for line in lines)
     assert re.search(words, ' '.join(said)), said
     after = contents(world)
     assert {path: after.get(path) for path in before} == before
-    # headers that were read are kept, and nothing else is left behind
+    # the index of headers may be new, but no other file
     assert set(after) - set(before) <= {'set/index.npz'}, set(after) - set(before)

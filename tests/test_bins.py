@@ -1,7 +1,7 @@
 """filterbank=none: networks on the bins up to mel_max, as in 2018, and older files with networks on all bins.
 
-fixtures/all_bins.npz was trained when filterbank=none still meant all bins. The files next to it, written at that time,
-are its predictions and the fully convolutional network.
+fixtures/all_bins.npz was trained by an earlier version, in which filterbank=none meant all bins. The other files
+all_bins.* are its predictions and its fully convolutional network, written by the same version.
 """
 
 import shutil

@@ -158,7 +158,7 @@ def test_folds_evaluate_on_held_out_recordings(dataset):
 
 
 def noise(dataset, models=12):
-    """Write random predictions, whose weights can only be fitted to chance. Returns the names of their files."""
+    """Write random predictions, for which no weights generalise. Returns the names of their files."""
     keys = (dataset / 'filelists/valid').read_text().split()
     names = [f'n{m}.pred.npz' for m in range(models)]
     for m, name in enumerate(names):

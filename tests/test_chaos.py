@@ -1,4 +1,4 @@
-"""Whole runs under faults: the stress programs in short, and two servers that share a folder, step by step."""
+"""Complete runs with faults: short runs of the stress programs, and two servers that share a folder, step by step."""
 
 import os
 import re
@@ -71,10 +71,10 @@ def boot(project, tmp_path):
 
 
 def begin(project, boot, name, **env):
-    """A server that trains `plain` and stays in the midst of it."""
+    """A server that trains `plain` and does not finish."""
     gate(project, 'plain')
     server = boot(name, 'plain', **env)
-    # Open for writing, the gate tells that the training reads.
+    # The gate can be opened for writing only once the training reads from it.
     server.gate = os.open(project.experiments / 'plain.gate', os.O_WRONLY)
     (project.experiments / 'plain.gate').unlink()
     return server
@@ -86,7 +86,7 @@ def let_lease_pass(project):
 
 
 def end(server):
-    """What a server said until its driver ended well."""
+    """Output of a server whose driver ended without error."""
     assert server.process.wait(timeout=60) == 0, server.said()
     return server.said()
 
@@ -110,7 +110,7 @@ def test_clocks_that_differ_by_an_hour_change_nothing(project, boot, ahead):
 
 def test_dead_server_holds_its_claim_until_the_lease_ends(project, boot):
     first = begin(project, boot, 'first', ahead=3600)
-    # While this is open, no other server's process namespace gets the same number.
+    # While this is open, no process namespace of another server has the same number.
     with open(f'/proc/{max(first.processes())}/ns/pid'):
         first.die()
         assert 'held by first' in end(boot('second', 'plain'))

@@ -1,4 +1,4 @@
-"""The claims (experiments/claim.sh): who may make a result, and how it is published whatever process dies."""
+"""Claims (experiments/claim.sh): who may create a result, and how it is published even if processes die."""
 
 import os
 import pathlib
@@ -16,12 +16,12 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 CLAIM = ROOT / 'experiments' / 'claim.sh'
 STRESS = ROOT / 'tests' / 'stress'
 HELD, FREE, STALE, FAILED, FINISHED, PUBLISHED = 0, 1, 3, 4, 5, 6
-# Leaves model x and a second file; both contain which attempt made them, and the file ran that it ran.
+# Writes model x and a second file, which both name the attempt; the file ran lists the attempts.
 MAKE = 'echo "$0" >> ran; echo "$0" > "$CLAIM_WORK/x.npz"; echo "$0" > "$CLAIM_WORK/x.npz.vars"'
 
 
 class Place:
-    """A folder with claims in it. Commands run in it; `up` is a pipe by which they say that they have come so far."""
+    """A folder with claims. Commands run in it; they write to the pipe `up` to report their progress."""
 
     def __init__(self, path):
         self.path, self.lock, self.started = path, path / 'x.npz.lock', []
@@ -31,7 +31,7 @@ class Place:
         return dict({k: v for k, v in os.environ.items() if not k.startswith(('CLAIM_', 'SLURM_'))}, **env)
 
     def start(self, script, *args, lock='x.npz.lock', under=('env', '--default-signal=HUP'), **env):
-        """`under`: by which command; without it, SIGHUP would be ignored where the tests run under nohup."""
+        """`under`: command that starts it; the default resets SIGHUP, which is ignored if the tests run under nohup."""
         process = subprocess.Popen(
             [*under, CLAIM, lock, '--', 'bash', '-c', script, *args],
             cwd=self.path,
@@ -159,14 +159,14 @@ def test_all_files_of_an_attempt_are_published_and_the_lock_is_removed(place):
     assert place.status() == (FINISHED, 'finished')
 
 
-def test_finished_result_is_not_made_again(place):
+def test_finished_result_is_not_created_again(place):
     place.claim(MAKE, 'a')
     again = place.claim(MAKE, 'b')
     assert again.returncode == 0 and 'finished already' in again.error
     assert place.ran() == ['a']
 
 
-def test_names_with_blanks_and_other_folders(place):
+def test_names_with_spaces_and_other_folders(place):
     (place.path / 'a folder').mkdir()
     result = place.claim('echo 1 > "$CLAIM_WORK/a model.npz"', lock='a folder/a model.npz.lock/')
     assert result.returncode == 0, result.error
@@ -206,7 +206,7 @@ def test_processes_that_a_command_leaves_running_are_killed(place):
 # -- holders --
 
 
-def test_second_caller_is_told_who_holds(place):
+def test_second_caller_sees_who_holds_the_claim(place):
     holder, _ = place.begin('echo > up; read -r < up', CUDA_VISIBLE_DEVICES='3', SLURM_JOB_ID='17')
     second = place.claim(MAKE, 'b')
     assert second.returncode == 75 and not place.ran()
@@ -234,7 +234,7 @@ def test_signals_let_the_command_save_and_release_at_once(place, kind):
     )
     watcher = watcher_of(holder)
     holder.send_signal(kind)
-    assert holder.wait(timeout=30) == -kind  # which a shell calls 130, 143, 129
+    assert holder.wait(timeout=30) == -kind  # in a shell: 130, 143, 129
     assert not processes_with(token) and not os.path.exists(f'/proc/{watcher}/fd/0')
     code, words = place.status()
     assert code == FREE and 'interrupted' in words
@@ -251,7 +251,7 @@ def test_hangup_under_nohup_is_ignored(place):
     assert place.ran() == ['a']
 
 
-# Ctrl-C in a terminal reaches claim.sh and what it calls.
+# Ctrl-C in a terminal reaches claim.sh and the programs that it runs.
 CTRL_C = '[[ ! $* =~ $WHERE ]] || { kill -INT "$(ps -o sid= $$)"; kill -INT $$; }; exec "$real" "$@"'
 
 
@@ -259,7 +259,7 @@ CTRL_C = '[[ ! $* =~ $WHERE ]] || { kill -INT "$(ps -o sid= $$)"; kill -INT $$; 
     'command,where',
     [('mkdir', r'x.npz.lock$'), ('mkdir', r'/.new'), ('mv', '/1$'), ('mkdir', '/.work'), ('mv', '/work')],
 )
-def test_ctrl_c_before_the_command_begins_frees_the_claim(place, command, where):
+def test_ctrl_c_before_the_command_starts_frees_the_claim(place, command, where):
     stopped = place.claim(MAKE, 'a', WHERE=where, **place.shim(command, CTRL_C))
     assert (stopped.returncode, stopped.error) == (-signal.SIGINT, '')
     assert place.status()[0] == FREE and not place.ran()
@@ -427,7 +427,7 @@ def test_claim_of_another_machine_is_stale_after_the_lease(place, changes):
 
 @pytest.mark.parametrize('ahead', [3600, -3600])
 def test_only_the_file_servers_clock_counts(place, ahead):
-    # A server whose clock differs by an hour stamps whatever is touched.
+    # The file server, whose clock differs by an hour, sets the time of each file that is touched.
     env = place.shim(
         'touch',
         f'"$real" "$@" && for f; do [[ $f == -* ]] || "$real" -c -d "@$(($(date +%s) + {ahead}))" "$f"; done',
@@ -446,7 +446,7 @@ def test_claim_with_a_beat_in_the_future_is_stale_one_lease_after_someone_saw_it
     code, words = place.status()
     assert code == HELD and 'in the future' in words
     assert beat.stat().st_mtime <= time.time() + 1
-    os.utime(beat, (time.time() - 550,) * 2)  # so much later
+    os.utime(beat, (time.time() - 550,) * 2)  # 550 s later
     before = beat.stat().st_mtime
     code, words = place.status()
     assert code == HELD and 'sign of life 55' in words and beat.stat().st_mtime == before
@@ -454,7 +454,7 @@ def test_claim_with_a_beat_in_the_future_is_stale_one_lease_after_someone_saw_it
     os.utime(beat, (time.time() - 650,) * 2)
     assert place.claim(MAKE, 'b').returncode == 0
     (place.path / 'x.npz').unlink()
-    (place.lock / '1').mkdir(parents=True)  # without owner and sign of life, the folder itself counts
+    (place.lock / '1').mkdir(parents=True)  # without owner and beat, the time of the folder counts
     os.utime(place.lock / '1', (time.time() + 10**6,) * 2)
     assert place.claim(MAKE, 'c').returncode == 75
     assert (place.lock / '1').stat().st_mtime <= time.time() + 1
@@ -561,7 +561,7 @@ def test_attempt_that_had_succeeded_when_its_holder_died_is_published_not_repeat
     assert place.visible() == ['x.npz', 'x.npz.vars']
 
 
-def test_removed_result_is_made_again_even_if_its_lock_was_left(place):
+def test_removed_result_is_created_again_even_if_its_lock_was_left(place):
     (place.lock / 'published').mkdir(parents=True)
     (place.lock / 'published' / '.succeeded').write_text('done')
     assert place.claim(MAKE, 'b').returncode == 0
@@ -630,7 +630,7 @@ def test_rename_whose_answer_was_lost_or_that_a_rival_made_first_is_no_failure(p
 
 @pytest.mark.parametrize('step', ['published', 'x.npz.vars', 'x.npz', '.old'])
 def test_rival_that_completes_the_publication_at_the_same_time_is_no_failure(place, step):
-    # At its first step of this kind, a rival does all that is left, so that nothing of the lock is there any more.
+    # At its first step of this kind, a rival completes the publication, so that the lock has been removed.
     env = place.shim(
         'mv',
         '''[[ ${@: -1} != *"$STEP" || -e rival ]] ||
@@ -651,7 +651,7 @@ def test_rival_that_completes_the_publication_at_the_same_time_is_no_failure(pla
 
 
 def test_holder_whose_result_others_put_in_place_has_succeeded(place):
-    # Others took it for dead just when it had succeeded, and published its result.
+    # Just after it had succeeded, other processes assumed that it had died, and published its result.
     env = place.shim(
         'mv',
         '''[[ $* != */published ]] || { "$real" "$@"; "$CLAIM" x.npz.lock -- false; }
@@ -703,7 +703,7 @@ def test_half_copied_attempt_is_not_resumed_and_old_copies_are_removed(place):
     assert [p.parent.name for p in (*place.lock.glob('*/work.*'), *place.lock.glob('*/.work.*'))] == ['5']
 
 
-# -- folders that don't admit it --
+# -- folders that cannot be written to --
 
 
 @pytest.fixture
@@ -778,7 +778,7 @@ def test_log_of_a_run_that_failed_on_a_full_disk_is_beside_the_result(place, dis
 
 
 def test_lock_of_another_user_is_named_with_its_owner(place):
-    folder = pathlib.Path(tempfile.mkdtemp())  # which others may enter, unlike the test's own
+    folder = pathlib.Path(tempfile.mkdtemp())  # other users may enter it, unlike tmp_path
     try:
         lock = folder / 'x.npz.lock'
         (lock / '1').mkdir(parents=True)
@@ -864,19 +864,19 @@ def test_folder_of_the_running_attempt_is_printed(place):
     assert place.ask('--work', 'x.npz.lock').stdout.strip() == work
 
 
-# -- stress, in short; the full forms are the same commands without arguments --
+# -- short runs of the stress programs; without arguments, they run longer --
 
 
 def stress(name, *args):
     return subprocess.run([sys.executable, STRESS / name, *args], text=True, capture_output=True, timeout=3000)
 
 
-def test_rush_on_a_stale_claim_has_one_winner():
+def test_race_for_a_stale_claim_has_one_winner():
     result = stress('breakrace.py', '--rounds', '6', '--workers', '12')
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_the_rush_detects_two_winners_with_a_common_lock():
+def test_the_race_detects_two_winners_with_a_common_lock():
     result = stress('breakrace.py', '--rounds', '3', '--workers', '8', '--without-protocol')
     assert result.returncode == 1 and 'winners' in result.stdout, result.stdout + result.stderr
 
@@ -913,7 +913,7 @@ def test_only_the_named_version_of_a_result_is_replaced(place):
     version = f'{status.st_ino}-{status.st_mtime_ns // 10**9}.{status.st_mtime_ns % 10**9:09d}'
     failed = replace(version, 'exit 3')
     assert failed.returncode == 3, failed.stderr
-    # the next attempt is handed what the failed one was, whether it names the version or not
+    # the next attempt gets the same old file as the failed one, with or without the version
     again = replace(version, 'cat "$CLAIM_WORK/old/x.npz" >> ran; ' + MAKE, 'second')
     assert again.returncode == 0, again.stderr
     assert place.ran() == ['first', 'first', 'second']

@@ -75,7 +75,7 @@ def test_a_network_that_cannot_be_compiled_is_used_as_it_is():
 
 
 class Unknown(torch.nn.Module):
-    """Stands for a layer that is added to networks later."""
+    """A layer that the compiler does not know."""
 
     def forward(self, x):
         return 2 * x

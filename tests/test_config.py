@@ -62,7 +62,7 @@ def test_a_setting_that_is_unknown_or_of_the_wrong_kind_is_refused(line, words):
         config.load(assignments=[line])
 
 
-def test_a_written_file_reads_as_what_was_written(tmp_path):
+def test_written_settings_are_read_unchanged(tmp_path):
     settings = dict(config.load(), classes=7)
     config.write_vars(str(tmp_path / 'm.vars'), settings)
     assert config.read_vars(str(tmp_path / 'm.vars')) == settings

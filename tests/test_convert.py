@@ -180,7 +180,7 @@ def break_it(path, how):
     )
 
 
-def test_broken_recordings_stop_nothing(tmp_path):
+def test_broken_recordings_do_not_stop_the_conversion(tmp_path):
     source, made = tmp_path / 'source', tmp_path / 'made'
     for folder in 'data', 'BirdCLEF2018MonophoneTest', 'val/data', 'test':
         for how in 'empty', 'header', 'text', 'noise', 'rate 0', 'almost':
@@ -219,7 +219,7 @@ def test_broken_recordings_stop_nothing(tmp_path):
         ('RF64', 'PCM_16', 'rf64'),
     ],
 )
-def test_of_a_truncated_recording_the_start_is_kept_and_noted(tmp_path, kind, subtype, suffix):
+def test_the_start_of_a_truncated_recording_is_kept_and_reported(tmp_path, kind, subtype, suffix):
     samples = sine(6, channels=2) + 0.1 * np.random.default_rng(0).standard_normal((6 * 44100, 2))
     path = write(tmp_path / 'source' / 'data' / (f'x.{suffix}'), samples, 44100, subtype, kind)
     os.truncate(path, path.stat().st_size * 2 // 3)
@@ -229,7 +229,7 @@ def test_of_a_truncated_recording_the_start_is_kept_and_noted(tmp_path, kind, su
     assert 3.8 * RATE < len(read(tmp_path / 'made', 'train/x.wav')) < 4.2 * RATE
 
 
-def test_a_header_without_length_is_no_fault(tmp_path):
+def test_a_header_without_length_is_not_a_fault(tmp_path):
     path = write(tmp_path / 'source' / 'data' / 'x.wav', sine(1))
     data = bytearray(path.read_bytes())
     data[4:8] = data[40:44] = b'\xff' * 4
@@ -277,7 +277,7 @@ def test_names_of_the_source_become_keys(tmp_path):
     assert any('\\t' in key for key in noted)
 
 
-def test_links_without_end_pipes_and_long_names_are_skipped_and_named(tmp_path):
+def test_circular_links_pipes_and_long_names_are_skipped_and_reported(tmp_path):
     source, made = tmp_path / 'source', tmp_path / 'made'
     write(source / 'data' / 'good.wav', sine(0.2, RATE), RATE)
     write(source / 'data' / (f'{"y" * 241}.wav'), sine(0.2, RATE), RATE)
@@ -349,7 +349,7 @@ def test_running_again_converts_only_what_is_missing_or_was_replaced(tmp_path):
     assert not repairs(made) and len(read(made, 'train/x0.wav')) == round(0.3 * RATE)
 
 
-def test_an_interrupted_run_leaves_whole_files_and_goes_on(tmp_path):
+def test_an_interrupted_run_leaves_complete_files_and_continues(tmp_path):
     source, made = tmp_path / 'source', tmp_path / 'made'
     for n in range(40):
         write(source / 'data' / (f'x{int(n):02}.wav'), sine(4, channels=2))
@@ -372,7 +372,7 @@ def test_an_interrupted_run_leaves_whole_files_and_goes_on(tmp_path):
     assert list(repairs(made)) == ['test/empty.wav']
 
 
-def test_audio_may_lie_on_other_disks(tmp_path):
+def test_audio_may_be_on_other_disks(tmp_path):
     source, made = tmp_path / 'source', tmp_path / 'made'
     write(source / 'data' / 'LIFECLEF2017_X_RN1.wav', sine(0.2, RATE), RATE)
     write(source / 'BirdCLEF2018MonophoneTest' / 'LIFECLEF2017_X_RN2.wav', sine(0.2, RATE), RATE)

@@ -1,4 +1,4 @@
-"""Costs against the original's: each example, their mean, gradients."""
+"""Costs compared with those of the original: each example, their mean, gradients."""
 
 import numpy as np
 import pytest
@@ -74,7 +74,7 @@ def test_costs_of_each_example_equal_the_originals(golden):
     assert checked > 50
 
 
-def test_a_teacher_counts_as_pseudo_labels_do(golden):
+def test_a_teacher_has_the_same_weight_as_pseudo_labels(golden):
     _, arrays = golden('costs/costs')
     cfg = settings({'cost': 'softmax', 'pred_clip': 0})
     outputs = {'output': torch.from_numpy(arrays['softmax'])}

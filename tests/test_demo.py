@@ -1,4 +1,4 @@
-"""One tiny run of everything: from raw recordings to submissions, through the real scripts."""
+"""A small run of the complete pipeline with the real scripts, from raw recordings to submissions."""
 
 import re
 
@@ -60,7 +60,7 @@ def test_demo_makes_submissions_and_prints_metrics(checkout):
     assert {row[1] for row in rows} >= {'00:00:00-00:00:05', '00:00:05-00:00:10'}
     assert all(len(row) == 4 and row[2] in classes for row in rows)
 
-    # When started again, it makes nothing again and ends with the same files.
+    # If it is started again, it creates nothing again, and the files are the same.
     made = {path: path.stat().st_mtime_ns for path in folder.glob('*.npz')}
     submissions = {path: path.read_bytes() for path in (folder / 'submissions').rglob('*.csv')}
     again = checkout.run('experiments/demo.sh', *TINY, timeout=600)

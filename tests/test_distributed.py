@@ -1,4 +1,4 @@
-"""One network trained by two processes: same metrics as by one, restarted when killed, and launch.py itself."""
+"""Training of one network by two processes: the same metrics as with one, restarts after a kill; launch.py."""
 
 import contextlib
 import ipaddress
@@ -58,7 +58,7 @@ def workers(root):
 
 
 def process_tree(pid):
-    """Ids of a process and of all that descend from it."""
+    """Ids of a process and of all its descendants."""
     found = [pid]
     for parent in found:
         for children in pathlib.Path(f'/proc/{parent}/task').glob('*/children'):
@@ -152,7 +152,7 @@ def test_several_processes_listen_on_the_loopback_interface_only_and_leave_no_te
     driver.terminate()
     driver.communicate(timeout=60)
     assert len(addresses) >= 2 and all(address.is_loopback for address in addresses)
-    # torch has one folder of its own for each user, with or without several processes
+    # torch has a folder for each user, even without several processes
     assert not [path for path in (tmp_path / 'temporary').iterdir() if not path.name.startswith('torchinductor_')]
 
 
@@ -192,7 +192,7 @@ def launched(script, **kwargs):
         ('exit 0', 0),
         ('[ $RANK = 0 ] || exit 3; exec sleep 100', 3),
         ('[ $RANK = 1 ] || kill -9 $$; exec sleep 100', 137),
-        # one that ends because it lost another is not the cause
+        # a process that ends because another one has died is not the cause
         (
             'if [ $RANK = 0 ]; then until [ -e ready ]; do :; done; exit 70; fi; '
             'trap "exit 1" TERM; : > ready; while :; do :; done',
@@ -211,7 +211,7 @@ def test_no_process_outlives_a_launcher_that_gets_a_signal(number, status):
     launcher = launched('echo ready; exec sleep 100')
     assert [launcher.stdout.readline() for _ in range(2)] == ['ready\n'] * 2
     launcher.send_signal(number)
-    assert launcher.stdout.read() == ''  # at once: nobody holds the pipe any more
+    assert launcher.stdout.read() == ''  # returns at once: no process has the pipe open
     assert launcher.wait(60) == status
 
 

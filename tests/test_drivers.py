@@ -51,7 +51,7 @@ def test_single_models_and_extra_settings(project):
     assert calls(project, 'train', 'predict') == ['plain', 'plain']
     trained, predicted = [line for line in (project.experiments / 'CALLS').read_text().splitlines() if 'plain' in line]
     assert 'epochs=3' in trained and '--device cpu' in trained
-    # Settings of the training reach predictions by way of the model alone.
+    # Predictions get the settings of the training only from the model.
     assert 'epochs=3' not in predicted and '--device cpu' in predicted and '--split-pool' in predicted
 
 
@@ -74,7 +74,7 @@ def test_only_students_of_a_failed_model_are_skipped_and_the_next_run_trains_it(
     assert 'not finite' in (project.experiments / 'tiny' / 'plain.log').read_text()
 
 
-def test_failed_prediction_is_reported_and_made_by_the_next_run(project):
+def test_failed_prediction_is_reported_and_repeated_by_the_next_run(project):
     (project.experiments / 'FAIL_PREDICT').write_text('plain')
     result = train_all(project, 'plain', 'student')
     assert result.returncode == 1
@@ -138,7 +138,7 @@ def test_stopped_driver_stops_its_training_and_frees_the_claim(project):
     gate(project, 'plain')
     driver = start_training(project, 'plain')
     wait_for(driver.stdout, 'plain: training')
-    # The stand-in has the gate open for reading once this returns.
+    # When this returns, the stand-in has opened the gate for reading.
     end = os.open(project.experiments / 'plain.gate', os.O_WRONLY)
     driver.terminate()
     assert driver.wait(60) == 143
@@ -150,7 +150,7 @@ def test_stopped_driver_stops_its_training_and_frees_the_claim(project):
     assert calls(project) == ['plain', 'plain']
 
 
-def test_missing_predictions_are_made_as_train_all_makes_them(project):
+def test_missing_predictions_get_the_same_settings_as_in_train_all(project):
     train_all(project, 'plain', 'meta')
     made = {}
     for path in (project.experiments / 'tiny').glob('*.pred.npz'):
@@ -287,7 +287,7 @@ def test_log_of_a_killed_training_ends_with_the_signal(project):
     assert log[-1].endswith('failed with exit status 137: ended by SIGKILL, after: epoch 1')
 
 
-# Driver -> the program that runs when Ctrl-C is pressed, and further arguments.
+# Driver -> the program that is running when Ctrl-C is pressed, and further arguments.
 INTERRUPTED = {
     'experiments/train_all.sh': [('experiments/train.py',), ('experiments/status.py', '--watch')],
     'experiments/predict_missing.sh': [('experiments/predict.py',)],
@@ -296,7 +296,7 @@ INTERRUPTED = {
     'experiments/demo.sh': [('experiments/eval.py',)],
     'prepare_birdclef.sh': [('datasets/birdclef/xml/collect.py', 'datasets')],
 }
-# Writes to the FIFO that it is there, and waits for a signal.
+# Reports its start to the FIFO, and waits for a signal.
 WAITER = """#!/usr/bin/env python3
 import signal
 with open(%r, 'w') as f:
@@ -387,7 +387,7 @@ def test_sigterm_to_the_demo_alone_ends_what_it_runs(project):
 
 def test_training_continues_if_nobody_reads_the_output_any_more(project):
     standin = project.experiments / 'train.py'
-    # More than the pipes can buffer, so that the program itself would notice.
+    # More than the pipes can buffer, so that the program is affected.
     standin.write_text(standin.read_text().replace("print('%s: trained' % name", "print(4000 * ('x' * 99 + '\\n')"))
     gate(project, 'plain')
     driver = start_training(project, 'plain')
@@ -573,7 +573,7 @@ def test_lists_without_labels_are_predicted_and_submitted(project):
     ]
 
 
-def test_submission_fails_if_a_member_fails_and_the_others_are_made(project):
+def test_submission_fails_if_a_member_fails_and_the_others_are_created(project):
     write_ensembles(project)
     train_all(project, 'plain')
     result = submit(project)
@@ -618,7 +618,7 @@ def test_ensemble_table_cannot_run_commands_or_set_other_options(project, lines,
 @pytest.mark.parametrize('options', ['--softmax', '--no-softmax --birdclef-filter'])
 def test_ensemble_table_may_set_options_of_its_scores(project, options):
     write_ensembles(project)
-    # The last line may have no line end.
+    # The last line may have no newline.
     (project.experiments / 'tiny' / 'ensembles' / 'one.tsv').write_text(f'# options: {options}\r\nplain\t1')
     train_all(project, 'plain')
     result = submit(project, 'one')
@@ -638,7 +638,7 @@ def test_two_submitters_share_the_predictions(project):
 
 
 @pytest.mark.parametrize('interrupted', [False, True])
-def test_option_wait_waits_for_other_drivers_and_resumes_what_they_leave(interrupted, project):
+def test_option_wait_waits_for_other_drivers_and_continues_interrupted_trainings(interrupted, project):
     gate(project, 'plain')
     other = start_training(project, 'plain')
     wait_for(other.stdout, 'plain: training')
@@ -657,7 +657,7 @@ def test_option_wait_waits_for_other_drivers_and_resumes_what_they_leave(interru
 
 
 @pytest.mark.slow
-def test_demo_blends_after_all_members_are_there_even_if_made_elsewhere(project):
+def test_demo_searches_for_weights_after_all_members_are_finished_even_if_elsewhere(project):
     (project.experiments / 'table.tsv').write_text(
         'plain\tpublished dummy lme1\nmeta\tpublished meta-256-512 metaonly\n'
     )

@@ -1,7 +1,7 @@
 """Files of the version before the package birdsong (revision a83d14b) are read: a model, predictions, a training state.
 
-They were made on the dataset of the golden cases, with the settings in model.npz.vars; interrupted.state is the state
-after the first of two epochs.
+They were written with the dataset of the golden cases and the settings in model.npz.vars; interrupted.state is the
+state after the first of two epochs.
 """
 
 import shutil
@@ -37,7 +37,7 @@ def test_a_model_predicts_as_it_did(run, tmp_path):
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
 
 
-def test_an_interrupted_training_goes_on_from_its_state(run, tmp_path, capsys):
+def test_an_interrupted_training_continues_from_its_state(run, tmp_path, capsys):
     shutil.copy(EARLIER / 'interrupted.state', tmp_path / 'model.state')
     settings = config.read_vars(EARLIER / 'model.npz.vars')
     run(

@@ -25,7 +25,7 @@ def test_fast_evaluation_agrees_with_the_definition(models, recordings, classes,
     scores, truth, background = model_scores(models, recordings, max(classes, 4), levels, seed)
     background = background if with_background else None
     ensemble = Ensemble(list(scores), truth, background, prune=prune)
-    # Small whole numbers, so that sums are exact and ties stay ties.
+    # Small integers, so that sums are exact and ties remain ties.
     weights = rng.integers(4, size=(5, models)).astype(float)
     weights[:, 0] += 1
     expected = np.array([plain_maps(scores, truth, background, w) for w in weights])

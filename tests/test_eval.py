@@ -15,7 +15,7 @@ from helpers import run_scores as run
 
 GOLDEN = ('eval/eval_main',)
 
-# The dataset that the golden case was recorded on, in the order of its list: key, foreground, background.
+# The dataset on which the golden case was recorded, in the order of its list: key, foreground, background.
 RECORDINGS = [
     ('2017_BIRDAMAZON_XC_WAV_RN30001', 6, '0,1,3'),
     ('2014_BIRDAMAZON_XC_WAV_RN11', 0, ''),
@@ -89,7 +89,7 @@ def test_metrics_and_saved_combinations_agree_with_the_original(golden, dataset,
     for i, case in enumerate(description['cases']):
         printed = output(dataset, *case['infiles'], *case['options'])
         if '--birdclef-filter' in case['options']:
-            # Background species of other editions tie, and the original orders ties at random.
+            # Background species of other editions have equal scores, and the original breaks ties at random.
             ours, theirs = (re.sub('MAP-bg: 0.55., ', '', text) for text in (printed, case['stdout']))
             assert ours == theirs
         elif case['rc'] == 0:
@@ -242,7 +242,7 @@ def test_metrics_need_labels_but_combinations_do_not(dataset, tmp_path):
         (('--intervals=50', 'FILE'), 50),
     ],
 )
-def test_a_file_name_after_intervals_is_a_file_name(arguments, samples, dataset, tmp_path):
+def test_a_file_name_after_the_option_intervals_is_a_file_name(arguments, samples, dataset, tmp_path):
     name = str(save(tmp_path, 'p.npz', some_scores()))
     arguments = [name if argument == 'FILE' else argument for argument in arguments]
     assert f'95 % intervals of {samples} bootstrap samples: ' in output(dataset, *arguments)

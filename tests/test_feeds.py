@@ -1,4 +1,4 @@
-"""The batches of the feeds, and what they say about bad input."""
+"""The batches of the feeds, and their messages about bad input."""
 
 import contextlib
 import hashlib
@@ -41,7 +41,7 @@ GOLDEN = (
 pytestmark = pytest.mark.filterwarnings('ignore:The behavior of affine_transform')
 VALID = [case for case in GOLDEN if case.startswith('data/valid_bs')]
 ALL_META = 'input_meta=date,time,latitude,longitude,elevation'
-# A date without a month counts as missing; the original took it for the end of December of the year before.
+# A date without a month counts as missing; in the original, it was the end of December of the previous year.
 MENDED = 'train/LIFECLEF2014_BIRDAMAZON_XC_WAV_RN12.wav'
 
 
@@ -135,7 +135,7 @@ def test_golden_test_items(golden, dataset, case):
         if item['file'] != MENDED:
             np.testing.assert_allclose(item['meta'], arrays[f'b{i}_meta'][0], atol=2e-6)
         if cfg['len_max'] == 0:
-            # The original computed whole spectrograms for nothing.
+            # The original computed complete spectrograms, although they were not used.
             assert 'samples' not in item
             continue
         assert item['samples'].dtype == np.int16
@@ -157,8 +157,8 @@ def test_golden_test_items(golden, dataset, case):
         'data/train_mixup',
     ],
 )
-def test_golden_training_batches_are_of_the_kind_that_ours_are(golden, dataset, case, capsys):
-    """The random numbers are others: lengths, contents of what has one place only, and targets have to agree."""
+def test_golden_training_batches_could_be_drawn_by_our_feed(golden, dataset, case, capsys):
+    """Random numbers differ. Lengths, excerpts with only one possible position, and targets must be the same."""
     cases, arrays = golden(case)
     cfg = settings(cases['config'])
     feed = TrainFeed(dataset, cfg)
@@ -179,10 +179,10 @@ def test_golden_training_batches_are_of_the_kind_that_ours_are(golden, dataset, 
             assert ours[0][name].shape[2:] == tuple(expected['shapes'][name][2:])
         labels = arrays[f'{prefix}_label']
         if cfg['len_max']:
-            # Batches of this length hold recordings of the same bucket as ours.
+            # Batches of this length contain recordings from the same bucket as ours.
             assert tuple(sorted(labels)) in lengths[tuple(expected['spect_shape'])]
             for count, piece in zip(expected['samples'], expected['sha16'], strict=True):
-                # Looped recordings, and those that are the shortest of their batch, allow one excerpt only.
+                # For looped recordings, and for the shortest one in a batch, only one excerpt is possible.
                 if not cfg['mixup'] and (count == 22050 or piece in ('1ce7107329fbb13f', '70395856f9a4a485')):
                     assert piece in pieces
         by_label = {int(label): i for batch in ours for i, label in enumerate(batch['label'])}
@@ -224,7 +224,7 @@ def test_golden_pseudo_labels(golden, dataset, tmp_path, monkeypatch):
     names = []
     for name in 'AB':
         names.append(str(tmp_path / f'{name}.pred.npz'))
-        # Another order, and rows of another recording, make no difference.
+        # The order and rows of other recordings do not matter.
         files = case['files'][::-1] + ['other.wav']
         predictions.save(names[-1], files, [row[None] for row in arrays[name][::-1]] + [np.zeros((2, 7), np.float32)])
     cfg = config.load([], ['batchsize=8', 'mel_max=10000'])
@@ -255,7 +255,7 @@ LENGTHS = (3000, 9000, 20000, 25000, 30000, 31000, 40000, 52000, 60000, 90000)
 
 @pytest.fixture
 def made(tmp_path):
-    """A dataset of ten recordings of three classes, each of samples that tell where they come from."""
+    """A dataset of ten recordings of three classes, whose samples show their origin."""
     for name in ('audio', 'filelists', 'labels'):
         (tmp_path / name).mkdir()
     keys = [f'LIFECLEF2014_RN{i}.wav' for i in range(len(LENGTHS))]
@@ -291,7 +291,7 @@ AUGMENTED = SMALL + [
 
 @pytest.mark.parametrize('cfg', [SMALL, AUGMENTED])
 @pytest.mark.parametrize('on_device', [False, True])
-def test_batches_are_the_same_whoever_makes_them(made, cfg, on_device, capsys):
+def test_batches_are_the_same_with_threads_and_processes(made, cfg, on_device, capsys):
     cfg = config.load([], cfg)
     batches = list(TrainFeed(made, cfg, on_device=on_device).batches(0, 6))
     for way in ({'bg_threads': 1}, {'bg_threads': 3}, {'bg_processes': 2}):
@@ -348,7 +348,7 @@ def test_device_gets_samples_and_filters_or_spectrograms_where_it_must(made, cap
 
 
 @pytest.mark.parametrize('setting', ['mixup=0.3', 'mixup2=0.3'])
-def test_excerpts_and_targets_are_mixed_alike(made, setting, capsys):
+def test_excerpts_and_targets_are_mixed_with_the_same_weights(made, setting, capsys):
     for i, key in enumerate(made.filelist('train')):
         with open(made.audio_path(key), 'wb') as f:
             f.write(wav_bytes(np.full(LENGTHS[i], 1000 * (i % 3), '<i2')))
@@ -363,7 +363,7 @@ def test_excerpts_and_targets_are_mixed_alike(made, setting, capsys):
         assert np.ptp(batch['samples'], axis=1).max() == 0
         mixed_up += (np.abs(level - batch['label']) > 0.01).sum()
         if setting.startswith('mixup2'):
-            # Samples tell the class, so that they tell the weights, too.
+            # Samples depend on the class, so the weights can be computed from them.
             np.testing.assert_allclose(level, batch['mixed_label'] @ [0, 1, 2], atol=1e-5)
             np.testing.assert_allclose(batch['mixed_label'].sum(axis=1), 1, rtol=1e-6)
             assert batch['label_bg'].dtype == np.float32 and (batch['label_bg'] >= batch['mixed_label'] - 1e-6).all()
@@ -406,7 +406,7 @@ def test_test_feed_takes_several_lists(made):
 # == Bad input ==
 
 
-def test_dataset_of_a_bare_name_lies_in_datasets(made, monkeypatch):
+def test_dataset_given_by_name_is_in_datasets(made, monkeypatch):
 
     monkeypatch.setattr('birdsong.data.dataset.DATASETS', os.path.dirname(made.path))
     assert Dataset(os.path.basename(made.path)).num_classes == 3

@@ -43,7 +43,7 @@ def test_magnitude_scales(golden, name, settings):
     _, arrays = golden(f'layers/{name}')
     scale = fill(frontend.make_magnitude_scale(config.load([], [settings]), 10), arrays)
     tolerance = 5e-6
-    if name == 'pow_learn':  # where x is 0 the original's gradient is infinite, ours 0
+    if name == 'pow_learn':  # if x is 0, the gradient of the original is infinite, ours is 0
         zeros = arrays['x0'] == 0
         assert zeros.any() and not np.isfinite(arrays['grad_x0'][zeros]).any()
         arrays['grad_x0'][zeros] = 0
@@ -106,11 +106,11 @@ def test_learnable_filterbank(golden, name):
     bank = frontend.LearnableMelBank(cfg)
     if name == 'melbank_init':
         close(model.original_arrays(bank)[0], arrays['param0'])
-    # the original's own float32 and float64 differ by 1e-5 here
+    # float32 and float64 of the original differ by 1e-5 here
     check(fill(bank, arrays), bank, arrays, 2e-5)
 
 
-def test_random_spread_scales_all_peaks_alike():
+def test_random_spread_scales_all_peaks_by_the_same_factor():
     bank = frontend.LearnableMelBank(
         config.load([], ['filterbank=mel_learn', 'arch.mel_rndspread=0.1', 'mel_max=8000'])
     )

@@ -1,4 +1,4 @@
-"""The synthetic source folder: its layout, its faults, reproducible by the seed, and species that differ."""
+"""The synthetic source folder: its layout, its faults, its seed, and differences between species."""
 
 import collections
 import itertools

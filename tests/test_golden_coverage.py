@@ -4,7 +4,7 @@ import filecmp
 
 from helpers import condensed, covered
 
-# networks and weights that other cases are about, and lists that are no cases of their own
+# networks and weights that other cases use, and lists, which are not cases
 PARTS = ('.out64', '.run64')
 
 
@@ -17,7 +17,7 @@ def test_every_case_is_covered_by_a_test(golden_dir):
     assert not missing, f'covered by no test: {", ".join(sorted(missing))}'
 
 
-def test_no_test_names_a_case_that_is_not_there(golden_dir):
+def test_no_test_names_a_missing_case(golden_dir):
     unknown = set(covered()) - recorded(golden_dir)
     assert not unknown, {case: covered()[case] for case in unknown}
 

@@ -1,4 +1,4 @@
-"""Headers that are read once."""
+"""The index: the header of each recording is read only once."""
 
 import os
 import threading
@@ -37,7 +37,7 @@ def opened(monkeypatch):
     return names
 
 
-def test_headers_come_in_the_order_of_the_files(folder):
+def test_headers_are_in_the_order_of_the_files(folder):
     for keys in (KEYS, KEYS[::-1], KEYS[2:4] + KEYS[:1] + KEYS[2:3]):
         table = index.load_index(folder, keys)
         assert table['length'].tolist() == [100 + int(key[-5]) for key in keys]
@@ -63,11 +63,11 @@ def test_missing_and_broken_recordings_are_named(folder):
     assert index.load_index(folder, KEYS[:2])['length'].tolist() == [100, 101]
 
 
-def test_refresh_reads_what_has_changed_and_forgets_what_is_gone(folder, opened):
+def test_refresh_reads_changed_recordings_and_forgets_deleted_ones(folder, opened):
     index.load_index(folder, KEYS)
     old = os.stat(folder / 'audio' / KEYS[1]).st_mtime_ns
     (folder / 'audio' / KEYS[1]).write_bytes(wav_bytes(np.zeros(7, '<i2')))
-    # Copied with its old time, so that only the size tells.
+    # Copied with its old time, so that only the size differs.
     os.utime(folder / 'audio' / KEYS[1], ns=(old, old))
     os.unlink(folder / 'audio' / KEYS[5])
     opened.clear()
@@ -90,7 +90,7 @@ def test_damaged_index_is_created_again(folder, damage, capsys):
     assert file.read_bytes() == good
 
 
-def test_index_that_cannot_be_written_stops_nothing(folder, capsys, monkeypatch):
+def test_index_that_cannot_be_written_is_not_an_error(folder, capsys, monkeypatch):
     def refuse(*args):
         raise OSError(30, 'Read-only file system')
 

@@ -123,7 +123,7 @@ def test_saliency_equals_that_of_the_original(golden, golden_net, golden_dataset
     scale = np.abs(expected['plain']).max()
     np.testing.assert_allclose(found['gradient'][frames], expected['plain'][0], atol=1e-4 * scale)
     np.testing.assert_allclose(found['gradient-times-magnitude'], found['gradient'] * spect[0].numpy(), rtol=1e-5)
-    # What the original called guided was the plain gradient; ours is guided backpropagation.
+    # Guided backpropagation of the original was in fact the plain gradient; ours is guided backpropagation.
     np.testing.assert_allclose(expected['saliency'], expected['plain'], atol=1e-4 * scale)
     assert np.abs(found['guided'][frames] - expected['plain'][0]).max() > 0.1 * scale
     np.testing.assert_allclose(found['guided'], guided_by_hooks(net, spect, 2)[0], atol=1e-4 * scale)
@@ -323,7 +323,7 @@ def test_curves_of_long_recordings_have_no_gap_between_blocks(dataset, tmp_path,
     np.testing.assert_allclose(np.diff(times['whole'])[:-1], 2, atol=0.1)  # a position for each block
 
 
-def test_columns_hold_the_maxima_however_the_rows_are_divided():
+def test_columns_contain_the_maxima_however_the_rows_are_divided():
     rows = np.random.default_rng(0).normal(size=(5000, 3))
     results = []
     for size in (1, 7, 5000):

@@ -14,7 +14,7 @@ from shared import metadata_values, xml_fields
 GOLDEN = ('misc/recreate_main', 'misc/recreate_repair')
 SCRIPTS = ROOT / 'datasets' / 'birdclef'
 
-# What the original read wrongly or not at all, though its meaning is clear.
+# Clear values that the original read wrongly or not at all.
 CORRECTED_TIMES = {
     '0700': '07:00:00',
     '0715 00': '07:15:00',

@@ -93,7 +93,7 @@ def test_orthogonal_initialisation(golden):
         ('groups', (40, 3, 1, 1)),
     ],
 )
-def test_what_shares_one_draw_of_dropout(kind, shape):
+def test_units_that_are_dropped_together(kind, shape):
     torch.manual_seed(0)
     dropout = layers.Dropout(0.3, kind, 3)
     x = torch.ones(40, 6, 10, 10)
@@ -109,7 +109,7 @@ def test_what_shares_one_draw_of_dropout(kind, shape):
     assert len(draws.flatten(1).unique(dim=0)) > 1
 
 
-def test_batch_statistics_are_exact_whatever_the_memory_layout():
+def test_batch_statistics_are_exact_for_any_memory_layout():
     torch.manual_seed(0)
     x = torch.randn(8, 8, 300, 100) * 0.1 + 1
     results = []

@@ -15,7 +15,7 @@ GOLDEN = (
     'data/metadata',
 )
 ALL_META = 'input_meta=date,time,latitude,longitude,elevation'
-# A date without a month counts as missing; the original took it for the end of December of the year before.
+# A date without a month counts as missing; in the original, it was the end of December of the previous year.
 MENDED = 'train/LIFECLEF2014_BIRDAMAZON_XC_WAV_RN12.wav'
 
 
@@ -75,7 +75,7 @@ def test_elevations_are_upper_bounds_and_may_be_negative():
             metadata.upper_elevation(text)
 
 
-def test_what_cannot_be_understood_is_missing(tmp_path):
+def test_values_that_cannot_be_read_are_missing(tmp_path):
     table = tmp_path / 'meta.tsv'
     table.write_text('a.wav\t2010\tnoon\tnorth\t-70.5\t?\nb.wav\t2010-05\t\t\t\t\n')
     assert metadata.read_table(table) == {'a.wav': {'longitude': -70.5}, 'b.wav': {}}

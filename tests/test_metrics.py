@@ -1,4 +1,4 @@
-"""Metrics: the same as the original's, and as by their definitions."""
+"""Metrics: equal to those of the original, and to their definitions."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ GOLDEN = ('eval/evaluate',)
 
 
 def named(result):
-    """A result as the golden case names it."""
+    """A result under the name that it has in the golden case."""
     top = [v for k, v in result.items() if k.startswith('top-')]
     return {
         'map': result['MAP'],

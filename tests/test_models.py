@@ -1,4 +1,4 @@
-"""The table of published models resolves to the published settings; model_table.py tells drivers what to run."""
+"""The table of published models resolves to the published settings; model_table.py prints what drivers run."""
 
 import itertools
 import subprocess

@@ -115,7 +115,7 @@ def test_training_stays_as_close_to_the_original_as_float32_can(golden, golden_n
     _, batches = golden('train/batches')
     found = run(golden_net, name, description, batches, False)
     # Rounding errors change which value is the maximum of a pooling window, and with it a gradient. In single precision
-    # this happens after a few steps, on each machine at another one. Networks of metadata alone have no such windows.
+    # this happens after a few steps, which differ between machines. Metadata networks have no such windows.
     np.testing.assert_allclose(
         found[0][:4], expected['train_loss'][:4], rtol=3e-4 if name == 'adam_mel_learn' else 5e-5
     )
@@ -163,7 +163,7 @@ def test_adam_adds_epsilon_before_the_bias_correction():
 
 
 @pytest.mark.parametrize('scheme', ['momentum', 'nesterov'])
-def test_momentum_folds_the_rate_into_the_velocity(scheme):
+def test_momentum_includes_the_rate_in_the_velocity(scheme):
     net = Some((3,))
     optimiser = optim.make_optimiser(net, config.load([], [f'learn_scheme={scheme}', 'first_params=0']))
     x, velocity = net.list[0].detach().numpy().copy(), np.zeros(3)
@@ -178,7 +178,7 @@ def test_momentum_folds_the_rate_into_the_velocity(scheme):
 
 @pytest.mark.parametrize('scheme', ['adam', 'momentum', 'nesterov'])
 @pytest.mark.parametrize('scale', [0, 0.5, 10])
-def test_first_parameters_have_a_rate_of_their_own(scheme, scale):
+def test_first_parameters_have_their_own_rate(scheme, scale):
     nets = [Some((2,), (3,), (4,)) for _ in range(3)]
     base = [f'learn_scheme={scheme}']
     for net, settings in zip(
@@ -231,7 +231,7 @@ def test_first_parameters_are_counted_over_trainable_arrays_in_the_originals_ord
 
 
 @pytest.mark.parametrize('scheme', ['adam', 'momentum', 'nesterov'])
-def test_a_resumed_run_equals_an_uninterrupted_one(scheme):
+def test_a_run_that_is_continued_equals_an_uninterrupted_one(scheme):
     cfg = config.load([], [f'learn_scheme={scheme}', 'first_params_eta_scale=3'])
     whole, first = Some((2,), (), (3, 2)), Some((2,), (), (3, 2))
     train(whole, optim.make_optimiser(whole, cfg), 8)

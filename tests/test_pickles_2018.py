@@ -51,7 +51,7 @@ def test_large_arrays_of_protocol_5_are_read(tmp_path):
 
 
 def python2_pickle(arrays):
-    """What cPickle of Python 2 writes with protocol 2 for a dict of byte strings and arrays."""
+    """Bytes that cPickle of Python 2 writes with protocol 2 for a dict of byte strings and arrays."""
 
     def text(value):
         return b'U' + bytes([len(value)]) + value if len(value) < 256 else b'T' + struct.pack('<i', len(value)) + value
@@ -101,7 +101,7 @@ def test_pickles_that_run_code_are_refused_by_name(tmp_path):
         (b"c__builtin__\neval\n(S'1'\ntR.", '__builtin__.eval|builtins.eval'),
         (b"(S'" + str(mark).encode() + b"'\nios\nmkdir\n.", 'os.mkdir'),
     ]:
-        # Protocol 0 starts with other bytes: only those of a dict or tuple are taken for pickles at all.
+        # Protocol 0 starts with other bytes: only those of a dict or a tuple are recognised as a pickle.
         with pytest.raises(Problem, match=f'refused: it holds .*({name})|neither .npz nor pickled'):
             load_bytes(tmp_path, content)
         assert not mark.exists()

@@ -1,4 +1,4 @@
-"""Global pooling: against the original; at once, block by block and over sliding windows."""
+"""Global pooling: compared with the original; at once, block by block, over sliding windows."""
 
 import pytest
 import torch

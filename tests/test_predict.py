@@ -1,4 +1,4 @@
-"""predict.py: equal predictions to the original's, blocks, reuse, and bad input."""
+"""predict.py: predictions equal to those of the original, blocks, reuse, bad input."""
 
 import importlib
 import json
@@ -44,7 +44,7 @@ def train(dataset, settings, out):
 
 @pytest.fixture
 def call(monkeypatch):
-    """Runs predict.py's main in this process; what it raises reaches the test."""
+    """Runs the main function of predict.py in this process, so that the test gets its exceptions."""
 
     def run_main(*args):
         monkeypatch.setattr(sys, 'argv', ['predict.py', *map(str, args)])

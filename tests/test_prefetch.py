@@ -1,4 +1,4 @@
-"""Work ahead in threads and processes."""
+"""Computation ahead of time in threads and processes."""
 
 import gc
 import os
@@ -59,7 +59,7 @@ class Silent(Exception):
         GeneratorExit(),
     ],
 )
-def test_exception_reaches_the_consumer_in_its_turn(way, error):
+def test_exception_reaches_the_consumer_in_order(way, error):
     def function(k):
         if k == 5:
             raise error
@@ -147,7 +147,7 @@ def test_memory_of_processes_is_bounded(way, tmp_path):
 
 
 @pytest.mark.parametrize('way', BACKGROUND)
-def test_early_exit_leaves_nobody_behind(way):
+def test_early_exit_leaves_no_threads_or_processes(way):
     gc.collect()
     threads, fds = threading.active_count(), len(os.listdir('/proc/self/fd'))
     for k in prefetch.run_ahead(make, range(1000), **way):
@@ -162,7 +162,7 @@ def test_early_exit_leaves_nobody_behind(way):
 
 
 @pytest.mark.parametrize('way', [{'processes': 1}, {'processes': 2}])
-def test_killed_process_is_a_problem(way):
+def test_killed_process_is_reported(way):
     def function(k):
         if k == 3:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -188,7 +188,7 @@ for k, pid in enumerate(prefetch.run_ahead(function, itertools.count(), %s=2)):
 
 @pytest.mark.parametrize('kind', ['threads', 'processes'])
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGKILL])
-def test_interrupted_or_killed_consumer_takes_its_workers_down(kind, number):
+def test_interrupted_or_killed_consumer_ends_its_workers(kind, number):
     run = subprocess.Popen(
         [sys.executable, '-c', SCRIPT % (str(ROOT / 'experiments'), kind)],
         stdout=subprocess.PIPE,
@@ -200,7 +200,7 @@ def test_interrupted_or_killed_consumer_takes_its_workers_down(kind, number):
         run.stdout.readline()
     # Ctrl-C goes to the whole group, as from a terminal.
     os.killpg(run.pid, number) if number == signal.SIGINT else run.kill()
-    # The pipes close when the last worker has gone.
+    # The pipes are closed when the last worker has ended.
     _, error = run.communicate(timeout=60)
     assert run.returncode == -number or run.returncode == 1
     assert error.count('Traceback') <= 1

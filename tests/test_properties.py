@@ -1,4 +1,4 @@
-"""Whatever is in a file or an option, the parsers read it, or refuse it in one line that says where."""
+"""Parsers read any file or option, or refuse it in one line that names the place."""
 
 import functools
 import os
@@ -38,7 +38,7 @@ NUMBER = st.one_of(
 
 
 def refused(call, *names):
-    """What `call()` returns, or None if it is refused in one line that contains `names`."""
+    """The result of `call()`, or None if it is refused in one line that contains `names`."""
     try:
         return call()
     except Problem as e:
@@ -69,7 +69,7 @@ def test_any_value_is_a_finite_number_or_missing(tmp_path, text):
 
 
 @given(st.dates(), st.times(), st.floats(-90, 90), st.floats(-180, 180), st.integers(-400, 8000), st.integers(0, 900))
-def test_what_a_table_of_metadata_says_is_read(tmp_path, date, time, latitude, longitude, low, more):
+def test_metadata_are_read_as_they_were_written(tmp_path, date, time, latitude, longitude, low, more):
     row = [
         'x.wav',
         date.isoformat(),
@@ -267,7 +267,7 @@ def prediction():
 
 
 def write_damaged(path, content, damages):
-    """Write a file with some bytes replaced: at a share of its length, so many, by others."""
+    """Write a file with some bytes replaced. Each damage: relative position, number of bytes, new bytes."""
     content = bytearray(content)
     for share, count, other in damages:
         at = int(share * len(content))

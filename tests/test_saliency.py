@@ -26,7 +26,7 @@ def test_plain_saliency_is_the_gradient():
 
 
 @pytest.mark.parametrize('nonlin', ['lrelu', 'relu', 'elu', 'reeu'])
-def test_guided_saliency_passes_positive_gradients_at_positive_inputs_alone(nonlin):
+def test_guided_saliency_passes_only_positive_gradients_at_positive_inputs(nonlin):
     net = build_network(
         'plain',
         'arch=Conv:4x1x-1,Conv:5x1x1',
@@ -50,7 +50,7 @@ def test_guided_saliency_passes_positive_gradients_at_positive_inputs_alone(nonl
             flow = torch.nn.functional.conv_transpose2d(flow, layer.linear.weight)
         flow = flow[:, 0] * net.audio.front.standardise.inv_std
     torch.testing.assert_close(gradient, flow)
-    # and everything is as before afterwards
+    # afterwards, the network is unchanged
     _, plain = saliency(net, spect, 2, guided=False)
     assert not torch.allclose(plain, gradient)
     with torch.no_grad():

@@ -21,7 +21,7 @@ def play(plan, values, name='valid_loss'):
     return told
 
 
-def test_the_rate_decays_every_so_many_epochs():
+def test_the_rate_decays_after_each_given_number_of_epochs():
     plan = schedule(initial_eta=1, eta_decay=0.5, eta_decay_every=2, epochs=5)
     assert [eta for _, eta in play(plan, [1] * 9)] == [1, 0.5, 0.5, 0.25, 0.25]
 

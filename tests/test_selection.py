@@ -1,4 +1,4 @@
-"""Choosing among searches: held-out recordings are never searched on, and the steadiest candidate wins."""
+"""Choosing among searches: held-out recordings are never used for the search, and the most stable candidate wins."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from birdsong.scores.selection import Candidate, Selection, compare
 from helpers import model_scores
 
 
-def test_held_out_recordings_are_not_searched_on(monkeypatch):
+def test_held_out_recordings_are_not_used_for_the_search(monkeypatch):
     scores, truth, background = model_scores()
     ensemble, searched, judged = Ensemble(list(scores), truth, background), [], []
     selection = Selection(ensemble, 'fg', np.ones(4), None, lambda line: None)

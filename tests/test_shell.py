@@ -81,7 +81,7 @@ def test_programs_can_be_run_and_modules_cannot():
             assert os.access(ROOT / name, os.X_OK) == text.startswith('#!'), name
 
 
-# What the stand-in for a Python does: make an environment, and note each installation.
+# A stand-in for Python, which creates an environment and records each installation.
 FAKE_PYTHON = """#!/usr/bin/env bash
 case "$*" in
     *'-m venv '*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; echo venv >> "$NOTES" ;;
@@ -160,7 +160,7 @@ def test_a_stopped_installation_leaves_no_process(fresh):
     process = fresh(PIP_WAITS=str(fifo))
     fifo.read_text()
     process.terminate()
-    # The pipes are at their end once no process has them.
+    # The pipes end when no process has them open.
     assert finish(process)[0] == 143
 
 

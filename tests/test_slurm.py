@@ -1,4 +1,4 @@
-"""The drivers on a real Slurm of this machine's own (stress/cluster.sh), with stand-ins for train.py and predict.py."""
+"""The drivers on a local Slurm cluster (stress/cluster.sh), with stand-ins for train.py and predict.py."""
 
 import os
 import re
@@ -54,11 +54,11 @@ class Cluster:
             '--sort=i',
             '--Format=Name:|,State:|,ReasonList:|,RestartCnt:|,WorkDir:|',
         ).splitlines()
-        fields = [line.split('|', 4) for line in lines]  # the folder may have a | in it
+        fields = [line.split('|', 4) for line in lines]  # the name of the folder may contain |
         return {f[0].partition('/')[2]: (f[1], f[2], int(f[3])) for f in fields if f[4] == f'{project.experiments}|'}
 
     def wait(self, project, condition):
-        """Wait until `condition` holds of the jobs."""
+        """Wait until `condition` is true for the jobs."""
         deadline = time.monotonic() + 180
         while not condition(self.jobs(project)):
             logs = ''.join(f'{path.name}:\n{path.read_text()}' for path in (project.experiments / 'tiny').glob('*.log'))

@@ -1,4 +1,4 @@
-"""Keys of the recordings of a source folder, above all of those with equal file names, and of their XML."""
+"""Keys of the recordings of a source folder and of their XML, especially for equal file names."""
 
 import pytest
 
@@ -9,7 +9,7 @@ NAME = '20240501_060000'
 
 @pytest.fixture
 def source(tmp_path):
-    """Recordings of several recorders that name their files by the time alone, as AudioMoth does."""
+    """Recordings of several recorders that name their files only by the time, as AudioMoth does."""
     for path, content in (
         ('TrainingSet/b', b'1'),
         ('data/a', b'2'),

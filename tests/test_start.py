@@ -1,4 +1,4 @@
-"""How programs end without their packages, without memory, when interrupted, and where nobody reads what they say."""
+"""How programs end without packages or memory, when they are interrupted, and if their output is not read."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""train_all.sh --status, --watch and --release: what each state of a model looks like."""
+"""train_all.sh --status, --watch and --release: how each state of a model is shown."""
 
 import datetime
 import json
@@ -64,7 +64,7 @@ def test_status_shows_the_state_of_every_model(project):
     assert states['4'] == 'models: 4 finished'
 
 
-def test_without_a_table_status_shows_what_is_in_the_folder_and_the_published_models_only_if_it_is_empty(project):
+def test_without_a_table_status_shows_the_models_in_the_folder_or_the_published_ones_if_it_is_empty(project):
     def shown(*names):
         result = project.run('experiments/train_all.sh', '--status', '--dataset', 'tiny', *names)
         assert result.returncode == 0, result.output
@@ -87,7 +87,7 @@ def test_status_shows_the_map_of_a_model_of_the_original(tmp_path):
 
 
 def write_record(root, *epochs, **settings):
-    """The record of a training run, as far as status reads it; each epoch is (loss, MAP, rate, seconds)."""
+    """The parts of the record of a training run that status reads; each epoch is (loss, MAP, rate, seconds)."""
     names = 'train_loss', 'valid_map', 'rate', 'seconds'
     metrics = [{'epoch': i, **dict(zip(names, epoch, strict=True))} for i, epoch in enumerate(epochs, 1)]
     pathlib.Path(f'{root}.run.json').write_text(json.dumps({'settings': settings, 'metrics': metrics}))
@@ -157,7 +157,7 @@ def test_killed_driver_shows_as_interrupted(project):
     assert re.match('interrupted  (stale: was held by|free, after its supervisor was killed)', words), words
 
 
-def test_watch_shows_it_again_and_again(project):
+def test_watch_shows_the_state_repeatedly(project):
     watch = project.start(
         'experiments/status.py',
         '--watch',
@@ -185,7 +185,7 @@ def release(project, *names):
     )
 
 
-def test_released_training_goes_on_with_the_next_driver(project):
+def test_released_training_continues_with_the_next_driver(project):
     gate(project, 'plain')
     driver = start_training(project, 'plain')
     wait_for(driver.stdout, 'plain: training')
@@ -202,7 +202,7 @@ def test_released_training_goes_on_with_the_next_driver(project):
     assert result.returncode == 0 and 'plain: going on' in result.stdout
 
 
-def test_release_of_what_nobody_holds_and_of_unknown_models(project):
+def test_release_of_free_and_of_unknown_models(project):
     for name, words in (('plain', 'nobody has claimed it'), ('plaim', 'did you mean plain')):
         result = release(project, name)
         assert result.returncode == 1 and words in result.stderr

@@ -37,7 +37,7 @@ def close(ours, theirs):
 
 
 def golden_signal():
-    """The int16 noise that golden spectrograms were computed of, with a silence."""
+    """The int16 noise with a silence, from which golden spectrograms were computed."""
     signal = (3000 * np.random.RandomState(0).randn(60000)).astype(np.int16)
     signal[2000:2600] = 0
     return signal
@@ -92,7 +92,7 @@ def test_spectrogram_fills_the_array_it_is_given(way):
 
 
 def test_frame_does_not_depend_on_its_neighbours(way):
-    # Long recordings are done in blocks that have to join without a seam.
+    # Long recordings are computed in blocks, whose frames must not depend on the blocks.
     samples = np.random.default_rng(0).integers(-9999, 9999, 22050).astype(np.int16)
     whole = stft.spectrogram(samples, 22050, 1024, 70, 465)
     for first in (1, 5, 16, 50):
@@ -118,7 +118,7 @@ def test_spectrogram_is_the_same_in_every_process():
 
 
 def test_compiled_passes_work_where_no_cache_can_be_written(tmp_path):
-    # As root may write anywhere, the caches' folders are files here.
+    # Root may write to any folder, so files replace the folders of the caches here.
     for name in (
         '__init__.py',
         'files.py',
@@ -175,7 +175,7 @@ def test_damaged_or_unwritable_compiled_code_is_compiled_again(fresh_start, tmp_
     entries = sorted(cache.glob('*.nb*'))
     whole = [entry.read_bytes() for entry in entries]
     entries[0].write_bytes(whole[0][: len(whole[0]) // 2])
-    for entry, content in list(zip(entries, whole, strict=True))[1:]:  # such damage crashes LLVM if it gets there
+    for entry, content in list(zip(entries, whole, strict=True))[1:]:  # such damage would crash LLVM
         middle = len(content) // 4
         entry.write_bytes(content[:middle] + bytes(200) + content[middle + 200 :])
     compiled = fresh_start()

@@ -42,7 +42,7 @@ def test_the_text_agrees_with_the_original(golden, dataset, tmp_path):
     for case in description['cases'][:-1]:
         scores = {k.split('|')[1]: v for k, v in arrays.items() if k.startswith(f'{case["preds"]}|')}
         (tmp_path / 'in.pkl').write_bytes(pickle.dumps(scores, 2))
-        # The original can't do without a sigmoid.
+        # The original always applies a sigmoid.
         done = submit(dataset, 'in.pkl', 'out.csv', *case['options'], '--sigmoid')
         assert done.returncode == 0, done.stderr
         assert (tmp_path / 'out.csv').read_bytes() == case['csv'].encode(), case['options']
@@ -111,7 +111,7 @@ def test_impossible_classes_get_probability_0(dataset):
         (KEYS, 3, ('--filelist=other',), 'filelists/other'),
     ],
 )
-def test_what_would_make_a_wrong_submission_is_refused(dataset, keys, rows, options, message):
+def test_predictions_that_would_give_a_wrong_submission_are_refused(dataset, keys, rows, options, message):
     predictions.save(dataset.parent / 'in.npz', keys, list(np.full((rows, 1, 6), 3.0)))
     done = submit(dataset, 'in.npz', 'out.csv', *options)
     assert done.returncode == 1 and done.stderr.startswith('submit_csv.py: ') and done.stderr.count('\n') == 1

@@ -1,4 +1,4 @@
-"""train.py: reproducible, resumable, on one process or several."""
+"""train.py: reproducible, can be continued, with one process or several."""
 
 import functools
 import json
@@ -89,7 +89,7 @@ def test_a_run_writes_model_settings_metrics_history_and_record(call, tmp_path):
     )
 
 
-def test_the_same_seed_gives_the_same_bytes_whatever_the_threads(call, tmp_path):
+def test_the_same_seed_gives_the_same_bytes_for_any_number_of_threads(call, tmp_path):
     for name, settings in (('a', dict(bg_threads=0)), ('b', dict(bg_threads=3)), ('c', dict(bg_threads=0, seed=1))):
         call(tmp_path / name / 'm.npz', **settings)
     a, b, c = ((tmp_path / name / 'm.npz').read_bytes() for name in 'abc')
@@ -160,7 +160,7 @@ def test_a_finished_run_that_is_continued_gives_the_same_files_as_a_longer_one(s
     assert_equal_files(tmp_path / 'a', tmp_path / 'b', 'm.npz', 'm.npz.vars', 'm.err.npz', 'm.hist.npz', 'm.state')
 
 
-def test_other_settings_continue_on_request_and_the_record_says_so(call, tmp_path, capsys):
+def test_training_continues_with_other_settings_on_request_and_records_them(call, tmp_path, capsys):
     call(tmp_path / 'm.npz', *ALL, epochs=1)
     with pytest.raises(Problem, match='--continue-anyway: then no single command reproduces the result'):
         call(tmp_path / 'm.npz', *ALL, epochs=2, batchsize=5)
@@ -195,7 +195,7 @@ def test_a_full_disk_is_reported_with_the_file_and_what_to_do(name, call, tmp_pa
     assert not (tmp_path / 'm.npz').exists()
 
 
-def test_a_state_of_other_settings_stops_with_what_differs(call, tmp_path):
+def test_a_state_of_other_settings_is_refused_with_the_differences(call, tmp_path):
     call(tmp_path / 'm.npz', *ALL, epochs=1)
     before = (tmp_path / 'm.state').read_bytes()
     with pytest.raises(Problem, match='batchsize=4, now 5'):
@@ -203,7 +203,7 @@ def test_a_state_of_other_settings_stops_with_what_differs(call, tmp_path):
     assert (tmp_path / 'm.state').read_bytes() == before
 
 
-def test_a_state_of_other_data_or_of_another_format_stops_with_what_differs(call, tiny_dataset, tmp_path):
+def test_a_state_of_other_data_or_of_another_format_is_refused_with_the_differences(call, tiny_dataset, tmp_path):
     state = tmp_path / 'm.state'
     call(tmp_path / 'm.npz', *ALL, epochs=1)
     before = state.read_bytes()

@@ -248,7 +248,7 @@ def test_byte_order_marks_are_removed_from_lists_and_tables(dataset):
     ):
         path = dataset / name
         path.write_text('\ufeff' + path.read_text(), encoding='utf-8')
-    # as `cat one two > list` leaves it
+    # as in the output of `cat one two`
     lines(dataset / 'filelists/test', lambda content: ['\ufeff' + line for line in content])
     assert validate.check(str(dataset)) == ([], before)
 

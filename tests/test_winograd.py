@@ -11,7 +11,7 @@ from birdsong.networks.operations import ACTIVATIONS, Conv
 from helpers import build_network, random_spectrogram
 
 REORDER, CONVOLVE = '_reorder_convolution_weight', '_convolution_pointwise'
-# what later versions of PyTorch may have instead of the private operators
+# possible replacements of the private operators in later versions of PyTorch
 REPLACEMENTS = {
     'missing': {},
     'other arguments': {REORDER: lambda weight: weight, CONVOLVE: lambda x, weight: x},

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Conversion of 44.1 kHz stereo to 22.05 kHz mono: datasets/birdclef/audio/convert.py against ffmpeg.
 
-The baseline is the method of 2018: one process of `ffmpeg` per file, 8 at a time. Both convert the same files, short
-and long, into an empty folder, in turns, including the start of the programs. Printed are the median times and the
+The baseline is the method of 2018: one process of `ffmpeg` per file, 8 at a time. Both convert the same short
+and long files into an empty folder, alternating; the start of the programs is included. Prints the median times and the
 median of the ratios for each format, and the quality of both. The disk is synced before each run.
 """
 
@@ -99,8 +99,8 @@ def measure(convert, work):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--rounds', type=int, default=7, help='measured runs of each (7)')
-    parser.add_argument('--formats', default=','.join(FORMATS), help=f'which of {",".join(FORMATS)}')
+    parser.add_argument('--rounds', type=int, default=7, help='number of measured runs of each program (7)')
+    parser.add_argument('--formats', default=','.join(FORMATS), help=f'comma-separated formats ({",".join(FORMATS)})')
     parser.add_argument('--folder', default=None, help="folder for temporary files (default: the system's)")
     args = parser.parse_args()
     if not shutil.which('ffmpeg'):

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Evaluation of an ensemble, compared with the method of 2018, at its size: 36 models x 3003 recordings x 1500 classes.
+"""Evaluation of an ensemble, compared with the method of 2018, for 36 models, 3003 recordings and 1500 classes.
 
 The method of 2018 multiplies and sums the predictions, sorts the classes and takes cumulative sums for the average
 precision. It is compared with the evaluation of a single weight vector, of several at once (time per vector), and of
-one changed weight, each with all classes and with pruning. All use 1 thread and are interleaved; medians are printed,
-and the metrics are checked to agree.
+one changed weight, each with all classes and with pruning. All use 1 thread and alternate. Prints medians, and
+checks that the metrics agree.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def main():
     parser.add_argument('--models', type=int, default=36)
     parser.add_argument('--recordings', type=int, default=3003)
     parser.add_argument('--classes', type=int, default=1500)
-    parser.add_argument('--batch', type=int, default=32, help='weight vectors at once (%(default)s)')
+    parser.add_argument('--batch', type=int, default=32, help='number of weight vectors in a batch (%(default)s)')
     parser.add_argument('--rounds', type=int, default=7)
     args = parser.parse_args()
     scores, truth, background = synthetic(args.models, args.recordings, args.classes)

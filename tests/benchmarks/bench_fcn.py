@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Scores over time, one thread: the trained network applied to each excerpt, against the fully convolutional one.
 
-Excerpts of 5 s for the published network, at its own step of 9 frames, and at every frame. The trained network is
+Excerpts of 5 s for the published network, at each of its steps of 9 frames, and at every frame. The trained network is
 timed for some of the excerpts; the time for all is extrapolated. Prints seconds, ratios, and the largest difference of
 scores.
 """

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""The training feed with 1 and 2 background threads and processes: ours against the 2018 recipe, which is below.
+"""The training feed with 1 and 2 background threads and processes: ours against the method of 2018, which is below.
 
-Recipe: memory maps of all recordings, excerpts cut and looped to one array, a spectrogram of each (as in
+Method of 2018: memory maps of all recordings, excerpts cut and looped to one array, a spectrogram of each (as in
 bench_spectrogram.py), stacked to a batch, put into a queue by background threads. Both make the same batches of 16
-excerpts of 5 to 30 seconds, from files in the page cache. Prints times real time and ratios.
+excerpts of 5 to 30 seconds, from files in the page cache. Prints multiples of real time and ratios.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def make_dataset(folder, recordings=96):
 
 
 class Recipe:
-    """The same batches as a TrainFeed's, made as in 2018."""
+    """The same batches as those of a TrainFeed, computed as in 2018."""
 
     def __init__(self, ours):
         self.ours = ours
@@ -95,8 +95,8 @@ class Recipe:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--repeats', type=int, default=9, help='rounds of which the median counts (%(default)s)')
-    parser.add_argument('--batches', type=int, default=8, help='batches of a round (%(default)s)')
+    parser.add_argument('--repeats', type=int, default=9, help='number of rounds; the median is printed (%(default)s)')
+    parser.add_argument('--batches', type=int, default=8, help='number of batches per round (%(default)s)')
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         dataset = make_dataset(folder)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Loading of predictions for 100 000 recordings x 1 500 classes, 600 MB, checks included.
+"""Loading of predictions for 100 000 recordings x 1 500 classes, 600 MB, including checks.
 
-Measured are loading the file, loading and selecting its recordings in another order as eval.py does, and for comparison
-numpy.load with a dict of one array per recording. Each runs in a process of its own, with the file in the page cache.
+It measures loading the file, loading and selecting its recordings in another order as eval.py does, and for comparison
+numpy.load with a dict of one array per recording. Each runs in a separate process, with the file in the page cache.
 Prints seconds and peak memory.
 """
 
@@ -43,7 +43,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--recordings', type=int, default=100000)
     parser.add_argument('--classes', type=int, default=1500)
-    parser.add_argument('--repeats', type=int, default=7, help='rounds of which the median counts (%(default)s)')
+    parser.add_argument('--repeats', type=int, default=7, help='number of rounds; the median is printed (%(default)s)')
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         name = os.path.join(folder, 'large.pred.npz')

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Prediction for whole recordings, one thread: the trained network (eager PyTorch) against the compiled one.
 
-The network of the published settings dummy and lme1, for a spectrogram. Prints seconds, multiples of real time, the
-ratio, and the largest difference of scores.
+The network with the published presets dummy and lme1 predicts a spectrogram. Prints seconds, multiples of real time,
+the ratio, and the largest difference of scores.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from birdsong.networks import compiled, model  # noqa: E402
 
 
 def network(classes):
-    """The published network with random weights and settled running statistics."""
+    """The published network with random weights and realistic running statistics."""
     presets = [os.path.join(config.EXPERIMENTS, 'vars', f'{name}.vars') for name in ('published', 'dummy', 'lme1')]
     net = model.build(config.load(presets, ['arch.output=linear']), classes)
     generator = np.random.default_rng(0)

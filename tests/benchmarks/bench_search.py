@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """The search for ensemble weights: forward against hyperopt_zero, by time and by the metrics on held-out recordings.
 
-The models are synthetic, in four families that differ in quality and similarity; half of the recordings are searched
-on, half held out. Both strategies use the same fast evaluation and 1 thread, interleaved; seconds are CPU time. The
+The models are synthetic, in four families that differ in quality and similarity; half of the recordings are used
+for the search, half are held out. Both strategies use the same fast evaluation and 1 thread, and alternate; seconds are
+CPU time. The
 default 7 problems take half an hour.
 """
 
@@ -48,7 +49,9 @@ def synthetic(models, recordings, classes, seed):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--models', type=int, default=36)
-    parser.add_argument('--recordings', type=int, default=6006, help='half to search on, half held out (%(default)s)')
+    parser.add_argument(
+        '--recordings', type=int, default=6006, help='half of them for the search, half held out (%(default)s)'
+    )
     parser.add_argument('--classes', type=int, default=1500)
     parser.add_argument('--trials', type=int, default=1000)
     parser.add_argument('--problems', type=int, default=7)

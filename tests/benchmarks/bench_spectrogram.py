@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Spectrograms, one thread: ours against the 2018 recipe, which is written out here.
+"""Spectrograms, one thread: ours against the method of 2018, which is below.
 
-Recipe: the signal as float32, frames as strided views, in blocks of 48 the product with the window, a transform by a
-measured FFTW plan, numpy.abs, the bins that are needed, and all blocks stacked. Prints times real time and ratios.
+Method of 2018: the signal as float32, frames as strided views; for blocks of 48 frames the product with the window, a
+transform by a measured FFTW plan, numpy.abs, and the required bins; all blocks stacked. Prints multiples of
+real time and ratios.
 """
 
 import argparse
@@ -44,7 +45,7 @@ def recipe():
 
 
 def ours(compiled=True, fftw=True, into=False):
-    """Our function, or as it is if a package is missing, or with a given output array, as in the feed."""
+    """Our function, or the one used if a package is missing, or with a given output array, as in the feed."""
     outs = {}
     local, ways = (
         type(stft._local)(),
@@ -67,7 +68,7 @@ def ours(compiled=True, fftw=True, into=False):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--repeats', type=int, default=15, help='rounds of which the median counts (%(default)s)')
+    parser.add_argument('--repeats', type=int, default=15, help='number of rounds; the median is printed (%(default)s)')
     args = parser.parse_args()
     ways = {
         '2018 recipe': recipe(),

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Start of training: from the name of the dataset to the first batch, with the headers of all recordings known.
 
-Recordings are sparse files of 2 to 60 seconds. Each start is a process of its own, without the import of torch.
-The 2018 recipe opens every recording and maps it into memory each time. Prints seconds and peak memory.
+Recordings are sparse files of 2 to 60 seconds. Each start is a separate process, without the import of torch.
+The method of 2018 opens every recording and maps it into memory each time. Prints seconds and peak memory.
 """
 
 import argparse
@@ -94,7 +94,7 @@ def start(code, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--recordings', default='48000,100000', help='numbers of recordings (%(default)s)')
-    parser.add_argument('--repeats', type=int, default=7, help='rounds of which the median counts (%(default)s)')
+    parser.add_argument('--repeats', type=int, default=7, help='number of rounds; the median is printed (%(default)s)')
     args = parser.parse_args()
     names = ('recordings', 10), ('headers unknown', 18), ('headers known', 18), ('2018 recipe', 16), ('ratio', 8)
     print(*(f'{name:>{width}}' for name, width in (*names, ('peak memory', 12))))

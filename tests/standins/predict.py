@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stand-in for predict.py: notes how it was called and writes scores that anyone can tell from others, or fails."""
+"""Stand-in for predict.py: records how it was called, and writes scores that are easy to recognise, or fails."""
 
 import argparse
 import os

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stand-in for train.py: notes that it was called, waits for a gate if there is one, and writes a small model or fails.
+"""Stand-in for train.py: records its call, waits for a gate if there is one, and writes a small model, or fails.
 
 Gates are FIFOs beside it, MODEL.gate; a model whose name is in the file FAIL can't be trained.
 """
