@@ -135,10 +135,8 @@ job() {
         "${SLURM_RESTART_COUNT:+, restart $SLURM_RESTART_COUNT}" "$*"
     "$@" &
     child=$!
-    while kill -0 "$child" 2> /dev/null; do
-        status=0
-        wait "$child" || status=$?
-    done
+    # A signal ends `wait` early, so only the last one gives the status of the driver.
+    while kill -0 "$child" 2> /dev/null; do wait "$child" || :; done
     wait "$child" || status=$?
     if [[ $signal == USR1 && $status != 0 ]]; then
         echo 'slurm.sh: the time limit is near; requeueing'
