@@ -191,7 +191,7 @@ assess_attempt() {
         state=held description="held by $who; whether it is alive is unknown: $lock cannot be written to from here"
     elif ((age < 0)); then
         touch -c -- "$seen" 2>/dev/null || :
-        state=held description="held by $who; its last sign of life is in the future, so the lease begins now"
+        state=held description="held by $who; its last sign of life is in the future, so the lease starts now"
     elif awk -v age="$age" -v lease="$lease" 'BEGIN { exit !(age > lease) }'; then
         state=stale description="stale: was held by $who; no sign of life for $age s"
     else

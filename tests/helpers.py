@@ -394,7 +394,7 @@ def random_spectrogram(net, frames, batch=1, seed=0):
 
 
 def build_network(name, *settings, num_meta=0):
-    """The network NETWORKS[name] with 3 classes, as if it were trained; `settings` come last."""
+    """The network NETWORKS[name] with 3 classes and values like those of a trained one; `settings` override its own."""
     from birdsong import config
     from birdsong.networks import model
 

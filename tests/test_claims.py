@@ -614,7 +614,7 @@ def test_supervisor_killed_at_any_step_of_publishing(place, command, when):
     ],
 )
 def test_rename_whose_answer_was_lost_or_that_a_rival_made_first_is_no_failure(place, step, answer):
-    # As on NFS: the rename has happened, the answer is an error, and the file may still be seen where it was.
+    # As on NFS: the rename has happened, the answer is an error, and the file may still be visible at its old place.
     env = place.shim(
         'mv',
         """"$real" "$@" || exit

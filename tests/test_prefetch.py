@@ -198,7 +198,7 @@ def test_interrupted_or_killed_consumer_ends_its_workers(kind, number):
     )
     for _ in range(2):
         run.stdout.readline()
-    # Ctrl-C goes to the whole group, as from a terminal.
+    # Ctrl-C is sent to the process group, as in a terminal.
     os.killpg(run.pid, number) if number == signal.SIGINT else run.kill()
     # The pipes are closed when the last worker has ended.
     _, error = run.communicate(timeout=60)

@@ -13,12 +13,12 @@ def schedule(validate=True, **settings):
 
 def play(plan, values, name='valid_loss'):
     """Actions and rates until the schedule ends or values run out."""
-    told = []
+    actions = []
     for value in values:
         if plan.finished:
             break
-        told.append((plan.advance({name: value}), round(plan.eta, 12)))
-    return told
+        actions.append((plan.advance({name: value}), round(plan.eta, 12)))
+    return actions
 
 
 def test_the_rate_decays_after_each_given_number_of_epochs():

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prediction for whole recordings, one thread: the trained network (eager PyTorch) against the compiled one.
+"""Prediction of complete recordings, one thread: the trained network (eager PyTorch) against the compiled one.
 
 The network with the published presets dummy and lme1 predicts a spectrogram. Prints seconds, multiples of real time,
 the ratio, and the largest difference of scores.

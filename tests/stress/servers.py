@@ -231,14 +231,14 @@ def main():
         result, companion = folder / (f'{name}.npz'), folder / (f'{name}.npz.vars')
         *steps, token = result.read_text().split() if result.exists() else ['']
         counts['lost'] += not token
-        counts['unwhole'] += bool(token) and len(steps) != 5
+        counts['incomplete'] += bool(token) and len(steps) != 5
         counts['mixed'] += bool(token) and companion.read_text() != token
         counts['moved'] += len(set(steps)) > 1
     left = [path.name for path in folder.iterdir() if path.name.startswith('.') or path.suffix == '.lock']
     print(
         f'{args.models} models, {args.servers} servers of {args.drivers} drivers, {booted} booted, '
-        f'{counts["death"]} died, {counts["sleep"]} suspended: {counts["lost"]} lost, {counts["unwhole"]} incomplete, '
-        f'{counts["mixed"]} mixed, '
+        f'{counts["death"]} died, {counts["sleep"]} suspended: {counts["lost"]} lost, '
+        f'{counts["incomplete"]} incomplete, {counts["mixed"]} mixed, '
         f'{len(left)} files left over; {counts["moved"]} trained on more than one server, '
         f'{counts["noticed"]} attempts discarded; {time.monotonic() - begun:.0f} s'
     )
@@ -248,7 +248,7 @@ def main():
     sys.exit(
         bool(
             counts['lost']
-            or counts['unwhole']
+            or counts['incomplete']
             or counts['mixed']
             or left
             or counts['death'] + counts['sleep'] < args.events
