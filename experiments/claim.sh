@@ -76,7 +76,7 @@ usage() {
     exit "$1"
 }
 
-set_paths() {  # RESULT.lock: sets the paths
+set_paths() {  # RESULT.lock: sets lock, result and folder, which are absolute, and name, that of RESULT
     [[ ${1%/} == ?*.lock ]] || usage 2 >&2
     lock=${1%/} name=${1##*/}
     folder=$(cd -- "$(dirname -- "$lock")" 2>/dev/null && pwd) ||
@@ -213,7 +213,7 @@ end_attempt() {  # released|failed DESCRIPTION: lets the next caller claim RESUL
         say "cannot write to $lock, so other machines wait $lease s before they claim it"
 }
 
-complete_publication() {  # moves published files into place; others may do so at the same time
+complete_publication() {  # moves published files into place; other processes may do so at the same time
     local f
     for f in "$lock"/published/*; do
         [[ ! -f $f || $f == "$lock/published/$name" ]] || move_into_place "$f" || return 0
@@ -258,8 +258,8 @@ take_claim() {  # sets number, token and dir, or prints why it is not possible a
         fi
         if ((latest)); then
             [[ $state != held ]] || die 75 "$description"
-            for f in "$lock"/*/work.*/.succeeded; do  # it died between its success and publishing
-                [[ $state == held ]] || mv -T -- "${f%/*}" "$lock/published" 2>/dev/null || :
+            for f in "$lock"/*/work.*/.succeeded; do  # its holder died after it had succeeded and before it published
+                mv -T -- "${f%/*}" "$lock/published" 2>/dev/null || :
             done
             [[ ! -e $lock/published ]] || continue
             ((${#survivors[@]} == 0)) || end_processes "${owner[token]}" || die 75 "$description and cannot be killed"
@@ -392,12 +392,12 @@ forward_signal() {  # SIGNAL: lets the command save its state, then kills it; at
 
 run_command() {  # COMMAND...: sets status, and why if the status is not that of the command
     local watcher first
-    # shellcheck disable=SC2034  # our end of its stdin closes when this script dies
+    # shellcheck disable=SC2034  # only needed because it is closed when this script dies
     coproc WATCHER { exec env -u CLAIM_TOKEN setsid "$self" --watch "$lock" "$number" "$token" >/dev/null; }
     watcher=$WATCHER_PID
     CLAIM_WORK=$work CLAIM_TOKEN=$token setsid setpriv --pdeathsig KILL "$@" &
     command=$!
-    {  # silent, because Bash reports each process that was killed
+    {  # silent, because Bash would report each process that was killed
         # A signal may have come before the command started.
         if [[ $signal ]]; then first=$signal signal=''; forward_signal "$first"; fi
         while start_time "$command" && start_time "$watcher"; do wait -n "$command" "$watcher" || :; done
@@ -453,7 +453,7 @@ claim() {
 }
 
 # shellcheck disable=SC2329  # a trap
-end_by_signal() {  # ends an unsuccessful, interrupted call by the same signal, so that a calling script stops, too
+end_by_signal() {  # ends an unsuccessful, interrupted call by the same signal, so that a calling script also stops
     local status=$?
     [[ $signal ]] && ((status)) || exit "$status"
     trap - INT TERM HUP EXIT
