@@ -98,7 +98,7 @@ def test_golden_loops(golden):
             np.testing.assert_array_equal(out, expected[:, 0])
 
 
-def test_golden_excerpts_are_those_that_we_could_draw(golden):
+def test_golden_excerpts_could_be_drawn_by_our_function(golden):
     cases, arrays = golden('augment/augment')
     lengths = arrays['grab_lengths']
     for case in cases['cases']:

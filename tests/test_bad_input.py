@@ -448,7 +448,7 @@ def contents(here):
 
 
 @pytest.mark.parametrize('name', PROGRAMS)
-def test_the_command_works_where_nothing_is_wrong(name, world, run):
+def test_the_command_works_with_correct_input(name, world, run):
     code, said = run(name, PROGRAMS[name][1])
     assert code == 0, said
 

@@ -51,7 +51,7 @@ def test_the_printed_lines_give_the_same_metrics_in_eval(dataset):
     assert [[f'{name}.pred.npz', weight] for name, weight in members] == [line.split(':') for line in lines]
 
 
-def test_the_table_is_written_into_a_new_folder_with_the_options_that_it_needs(dataset):
+def test_the_table_is_written_to_a_new_folder_with_the_required_options(dataset):
     done = blend(dataset, *INPUTS, '--strategy=forward', '--softmax', '--output=new/folder/w.tsv')
     assert done.returncode == 0, done.stderr
     assert '# options: --softmax' in (dataset.parent / 'new/folder/w.tsv').read_text().splitlines()

@@ -27,7 +27,7 @@ def stress(name, *args):
 
 
 @pytest.mark.slow
-def test_killed_processes_and_a_full_disk_change_no_byte_of_the_results(tmp_path):
+def test_killed_processes_and_a_full_disk_do_not_change_the_results(tmp_path):
     table = tmp_path / 'two.tsv'
     table.write_text('cnn\tdemo demo_cnn\t-\ncnn_ban1\tdemo demo_cnn\tban=cnn\n')
     done = stress(
@@ -37,7 +37,7 @@ def test_killed_processes_and_a_full_disk_change_no_byte_of_the_results(tmp_path
 
 
 @pytest.mark.slow
-def test_servers_that_die_or_are_suspended_lose_and_mix_nothing():
+def test_servers_that_die_or_are_suspended_do_not_lose_or_mix_results():
     if why := servers.obstacle():
         pytest.skip(why)
     assert stress('servers.py', '--models=8', '--servers=2', '--drivers=1', '--events=4').returncode == 0
@@ -128,7 +128,7 @@ def test_claim_of_a_dead_server_can_be_released_before_the_lease_ends(project, b
     assert calls(project) == ['plain', 'plain'] and models_of(project) == ['plain.npz']
 
 
-def test_server_that_is_suspended_beyond_the_lease_finds_its_work_done(project, boot):
+def test_server_that_is_suspended_for_longer_than_the_lease_discards_its_attempt(project, boot):
     first = begin(project, boot, 'first', CLAIM_BEAT='0.1')
     first.suspend()
     let_lease_pass(project)

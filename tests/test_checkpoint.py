@@ -38,7 +38,7 @@ def test_a_state_cut_in_half_is_refused(tmp_path):
         checkpoint.load(str(file), settings={})
 
 
-def test_under_a_claim_a_state_is_called_by_the_folder_that_the_user_can_delete(tmp_path, monkeypatch):
+def test_under_a_claim_the_message_about_a_state_names_the_folder_to_delete(tmp_path, monkeypatch):
     file = tmp_path / 'm.state'
     monkeypatch.setenv('CLAIM_WORK', str(tmp_path))
     checkpoint.save(str(file), {}, settings={'fps': 3})

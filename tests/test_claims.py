@@ -280,7 +280,7 @@ def test_command_that_ends_because_nobody_reads_its_output_is_not_a_failure(plac
     assert place.claim('mv "$CLAIM_WORK/x.state" "$CLAIM_WORK/x.npz"').returncode == 0
 
 
-def test_standard_streams_that_are_closed_or_unread_change_no_exit_status(place):
+def test_standard_streams_that_are_closed_or_unread_do_not_change_the_exit_status(place):
     closed = ('bash', '-c', '"$@" <&- >&- 2>&-', 'closed')
     assert place.claim('exit 7', under=closed).returncode == 7
     assert place.claim(MAKE, 'a', under=closed).returncode == 0
@@ -501,7 +501,7 @@ def test_holder_whose_lock_was_removed_stops(place):
     assert not processes_with(token)
 
 
-def test_suspended_holder_that_resumes_after_a_takeover_changes_nothing(place):
+def test_suspended_holder_that_continues_after_a_takeover_changes_nothing(place):
     holder, token = place.begin('echo $CLAIM_TOKEN > up; read -r < up; ' + MAKE, 'sleeper', CLAIM_BEAT='0.05')
     everyone = [holder.pid, watcher_of(holder), *processes_with(token)]
     for pid in everyone:
@@ -517,7 +517,7 @@ def test_suspended_holder_that_resumes_after_a_takeover_changes_nothing(place):
     assert place.visible() == ['x.npz', 'x.npz.vars']
 
 
-def test_of_two_that_finish_the_first_wins_and_nothing_is_mixed(place):
+def test_the_first_of_two_attempts_to_finish_wins_and_files_are_not_mixed(place):
     slow, _ = place.begin('echo > up; read -r < up; ' + MAKE, 'slow')
     assert place.ask('--release', '--force', 'x.npz.lock').returncode == 0
     assert place.claim(MAKE, 'quick').returncode == 0
@@ -613,7 +613,7 @@ def test_supervisor_killed_at_any_step_of_publishing(place, command, when):
         ('.old', 'Stale file handle'),
     ],
 )
-def test_rename_whose_answer_was_lost_or_that_a_rival_made_first_is_no_failure(place, step, answer):
+def test_rename_whose_answer_was_lost_or_that_a_rival_made_first_is_not_a_failure(place, step, answer):
     # As on NFS: the rename has happened, the answer is an error, and the file may still be visible at its old place.
     env = place.shim(
         'mv',
@@ -629,7 +629,7 @@ def test_rename_whose_answer_was_lost_or_that_a_rival_made_first_is_no_failure(p
 
 
 @pytest.mark.parametrize('step', ['published', 'x.npz.vars', 'x.npz', '.old'])
-def test_rival_that_completes_the_publication_at_the_same_time_is_no_failure(place, step):
+def test_rival_that_completes_the_publication_at_the_same_time_is_not_a_failure(place, step):
     # At its first step of this kind, a rival completes the publication, so that the lock has been removed.
     env = place.shim(
         'mv',
@@ -692,7 +692,7 @@ def test_copy_of_a_holder_that_may_still_run_elsewhere_is_kept_for_one_more_atte
     assert sorted(p.parent.name for p in place.lock.glob('*/work.*')) == ['3']
 
 
-def test_half_copied_attempt_is_not_resumed_and_old_copies_are_removed(place):
+def test_incomplete_copy_of_an_attempt_is_not_continued_and_old_copies_are_removed(place):
     for number, step in ((1, 'one'), (2, 'two'), (3, 'three')):
         (place.forge(number=number, age=10**4) / 'x.state').write_text(step)
     (place.lock / '4').mkdir()

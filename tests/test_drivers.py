@@ -370,7 +370,7 @@ def test_other_signals_end_a_driver_with_their_status(project, number, status):
     assert ended == status and 'Traceback' not in said and left == [], said
 
 
-def test_sigterm_to_the_demo_alone_ends_what_it_runs(project):
+def test_sigterm_to_the_demo_also_ends_its_programs(project):
     (project.path / 'datasets' / 'tiny' / 'source').mkdir()
     (project.path / 'prepare_birdclef.sh').write_text('#!/bin/sh\n')
     (project.experiments / 'train_all.sh').write_text('#!/bin/sh\n')

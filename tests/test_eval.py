@@ -155,7 +155,7 @@ def test_constant_scores_are_not_better_than_guessing(dataset, tmp_path):
     assert output(dataset, name).startswith(f'MAP: {np.mean(1 / (truth + 1)):.3f}, top-1: {np.mean(truth == 0):.2f}')
 
 
-def test_text_after_a_colon_that_is_no_number_belongs_to_the_file_name(dataset, tmp_path):
+def test_text_after_a_colon_that_is_not_a_number_belongs_to_the_file_name(dataset, tmp_path):
     save(tmp_path, 'p:a.npz', some_scores())
     plain = output(dataset, 'p:a.npz')
     assert plain == output(dataset, 'p:a.npz:0.5') != output(dataset, 'p:a.npz:-1')

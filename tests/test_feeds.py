@@ -331,7 +331,7 @@ def test_small_buckets_are_drawn_from_with_replacement_and_reported_once(made, c
     assert error.count('drawn with replacement') == 1 and 'train' in error
 
 
-def test_device_gets_samples_and_filters_or_spectrograms_where_it_must(made, capsys):
+def test_device_gets_samples_and_filters_or_spectrograms_if_required(made, capsys):
     cfg = config.load([], SMALL + ['spect_augment=1', 'max_db=9'])
     assert not needs_host_spectrogram(cfg)
     host, device = TrainFeed(made, cfg).batch(0), TrainFeed(made, cfg, on_device=True).batch(0)

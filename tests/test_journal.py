@@ -98,7 +98,7 @@ def test_a_journal_of_something_else_is_discarded(tmp_path, change):
         assert writer.done == set()
 
 
-def test_a_killed_writer_loses_nothing_that_it_added(tmp_path):
+def test_a_killed_writer_loses_no_added_recordings(tmp_path):
     code = (
         f'import os, sys; sys.path.insert(0, {str(ROOT / "experiments")!r}); import numpy as np\n'
         'from birdsong.scores.journal import Writer\n'

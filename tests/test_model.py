@@ -155,7 +155,7 @@ def test_files_of_the_original_are_written_as_they_were_read(golden, golden_net,
         (['arch_meta=full:4', 'arch_meta.batch_norm=1'], 5),
     ],
 )
-def test_our_files_hold_all_arrays(tmp_path, settings, num_meta):
+def test_our_files_contain_all_arrays(tmp_path, settings, num_meta):
     net = small(*settings, num_meta=num_meta)
     with torch.no_grad():
         for tensor in net.state_dict().values():
@@ -214,7 +214,7 @@ def test_damaged_files_are_refused(tmp_path):
         model.load(net, str(tmp_path / 'empty.npz'))
 
 
-def test_initialisation_depends_on_the_seed_alone():
+def test_initialisation_depends_only_on_the_seed():
     torch.manual_seed(1), np.random.seed(1)
     first = small('seed=5')
     torch.manual_seed(2), np.random.seed(2)

@@ -86,7 +86,7 @@ def test_teachers_come_first_and_their_paths_contain_the_dataset():
             assert model.settings[setting] == ':'.join(f'frogs/{n}.npz' for n in names)
 
 
-def test_every_preset_holds_overrides_that_are_known_and_used():
+def test_every_preset_contains_only_known_settings_and_is_used():
     tables = (ROOT / 'experiments').glob('*.tsv')
     used = {p for table in tables for m in model_table.read_table(str(table)).values() for p in m.presets}
     folder = model_table.config.EXPERIMENTS + '/vars'

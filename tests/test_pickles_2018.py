@@ -30,7 +30,7 @@ def test_pickles_of_python_3_are_read(tmp_path, protocol, kind):
 
 
 @pytest.mark.parametrize('core', ['core', '_core'])
-def test_pickles_of_protocol_5_are_read_whichever_numpy_wrote_them(tmp_path, core):
+def test_pickles_of_protocol_5_are_read_for_any_version_of_numpy(tmp_path, core):
     rows = some_rows() + [np.asfortranarray(some_rows()[0]), some_rows()[2][::2]]
     rows[0].flags.writeable = False  # stored as bytes, others as a bytearray
     content = pickle.dumps(dict(zip('abcde', rows, strict=True)), 5)

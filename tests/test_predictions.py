@@ -104,7 +104,7 @@ def write_arrays(filename, **changes):
         ({'scores': np.full((7, 5), np.nan, np.float32)}, f'scores of {PREDICTED[0]} are not finite'),
     ],
 )
-def test_arrays_that_are_no_predictions_are_refused(tmp_path, changes, message):
+def test_arrays_that_are_not_predictions_are_refused(tmp_path, changes, message):
     write_arrays(tmp_path / 'p.npz', **changes)
     with pytest.raises(Problem, match=message):
         load(tmp_path / 'p.npz')

@@ -56,7 +56,7 @@ def test_a_source_becomes_a_checked_dataset_and_a_second_run_changes_nothing(che
     assert '0 recordings converted' in result.stdout and result.stdout.count('nothing new') == 2
 
 
-def test_each_program_runs_alone_from_anywhere(checkout, tiny_source, tmp_path):
+def test_each_program_can_be_started_separately_from_any_folder(checkout, tiny_source, tmp_path):
     python = [f'{checkout.env["VIRTUAL_ENV"]}/bin/python']
     for script, arguments in (
         ('birdclef/xml/collect.py', [tiny_source]),

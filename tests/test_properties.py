@@ -276,7 +276,7 @@ def write_damaged(path, content, damages):
 
 
 @given(st.booleans(), DAMAGES)
-def test_a_damaged_archive_is_refused_or_holds_plain_arrays(tmp_path, compress, damages):
+def test_a_damaged_archive_is_refused_or_contains_plain_arrays(tmp_path, compress, damages):
     path = tmp_path / 'a.npz'
     write_damaged(path, archive(compress), damages)
     found = refused(lambda: files.load_npz(path), 'a.npz: ')

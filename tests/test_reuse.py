@@ -55,7 +55,7 @@ def run(*command, folder):
 
 
 @pytest.mark.parametrize('subject, code', [('Spectrograms and excerpts', SPECTROGRAMS), ('Networks', NETWORKS)])
-def test_modules_work_alone(subject, code, tmp_path):
+def test_modules_work_without_the_rest_of_the_project(subject, code, tmp_path):
     copied(subject, tmp_path)
     run(sys.executable, '-c', code, folder=tmp_path)
 

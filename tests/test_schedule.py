@@ -31,7 +31,7 @@ def test_the_cycle_of_rates_accumulates():
     assert [eta for _, eta in play(plan, [1] * 9)] == [0.5, 2, 1, 4]
 
 
-def test_patience_goes_back_to_the_best_lowers_the_rate_and_ends_after_its_trials():
+def test_patience_returns_to_the_best_state_lowers_the_rate_and_ends_after_its_trials():
     plan = schedule(
         initial_eta=1, eta_decay=0.1, eta_decay_every='trial_of_patience', patience=2, trials_of_patience=2, epochs=99
     )
@@ -59,7 +59,7 @@ def test_for_map_more_is_better():
     assert [a for a, _ in play(plan, [0.1, 0.3, 0.2, 0.2, 1], 'valid_map')] == ['keep', 'keep', '', 'back']
 
 
-def test_a_criterion_that_needs_validation_is_refused_without():
+def test_a_criterion_that_needs_validation_is_refused_without_validation():
     with pytest.raises(Problem, match='--validate'):
         schedule(validate=False, patience_criterion='valid_map')
     assert schedule(validate=False).criterion == 'train_loss'

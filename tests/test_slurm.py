@@ -32,7 +32,7 @@ def cluster(tmp_path_factory):
     )
     try:
         if up.returncode:
-            pytest.skip('Slurm does not start here: ' + up.stdout)
+            pytest.skip('Slurm does not start on this machine: ' + up.stdout)
         yield Cluster(folder)
     finally:
         subprocess.run([CLUSTER, 'down', folder])

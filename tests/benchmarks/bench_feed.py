@@ -115,7 +115,7 @@ def main():
 
         ways = {}
         for threads in (1, 2):
-            ways[f'2018 recipe, {threads}'] = lambda threads=threads: [k for k, _ in old.batches(numbers, threads)]
+            ways[f'2018 method, {threads}'] = lambda threads=threads: [k for k, _ in old.batches(numbers, threads)]
             ways[f'ours, {threads}'] = run_ours(ours, threads)
             ways[f'ours, processes, {threads}'] = run_ours(ours, processes=threads)
         ways['ours, samples for the device, 1'] = run_ours(device, 1)
@@ -126,11 +126,11 @@ def main():
                 way()
                 times[name].append(time.perf_counter() - start)
     medians = {name: np.median(values) for name, values in times.items()}
-    print(f'{"feed, threads":34} {"x real time":>14} {"ratio to recipe":>16}')
+    print(f'{"feed, threads":34} {"x real time":>14} {"ratio to 2018":>16}')
     for name, value in medians.items():
-        reference = medians['2018 recipe, ' + name[-1]]
+        reference = medians['2018 method, ' + name[-1]]
         print(f'{name:34} {seconds / value:14.0f} {reference / value:16.2f}')
-    for who in ('2018 recipe', 'ours'):
+    for who in ('2018 method', 'ours'):
         print(f'second core, {who}: {medians[who + ", 1"] / medians[who + ", 2"]:.2f}')
     print(
         f'(16 excerpts of 5 to 30 s, {seconds:.0f} s of sound per round; median of {args.repeats} interleaved rounds)'

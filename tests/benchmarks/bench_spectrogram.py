@@ -71,7 +71,7 @@ def main():
     parser.add_argument('--repeats', type=int, default=15, help='number of rounds; the median is printed (%(default)s)')
     args = parser.parse_args()
     ways = {
-        '2018 recipe': recipe(),
+        '2018 method': recipe(),
         'ours': ours(),
         'ours, into an array': ours(into=True),
         'ours without pyfftw': ours(fftw=False),
@@ -81,7 +81,7 @@ def main():
     print(f'{"signal":8}' + ''.join(f'{name:>28}' for name in ways))
     for seconds in (5, 30, 600):
         samples = rng.integers(-3000, 3000, RATE * seconds).astype(np.int16)
-        expected = ways['2018 recipe'](samples)
+        expected = ways['2018 method'](samples)
         for way in ways.values():
             assert np.abs(way(samples) - expected).max() <= 1e-6 * expected.max()
         inner = max(1, 30 // seconds)
@@ -96,11 +96,11 @@ def main():
         print(
             f'{seconds:5} s '
             + ''.join(
-                f'{seconds / value:14.0f} x real time, {medians["2018 recipe"] / value:3.2f}'
+                f'{seconds / value:14.0f} x real time, {medians["2018 method"] / value:3.2f}'
                 for value in medians.values()
             )
         )
-    print(f'(times real time, ratio to the recipe; median of {args.repeats} interleaved rounds, 1 thread)')
+    print(f'(times real time, ratio to the method of 2018; median of {args.repeats} interleaved rounds, 1 thread)')
 
 
 if __name__ == '__main__':

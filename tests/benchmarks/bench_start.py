@@ -96,7 +96,7 @@ def main():
     parser.add_argument('--recordings', default='48000,100000', help='numbers of recordings (%(default)s)')
     parser.add_argument('--repeats', type=int, default=7, help='number of rounds; the median is printed (%(default)s)')
     args = parser.parse_args()
-    names = ('recordings', 10), ('headers unknown', 18), ('headers known', 18), ('2018 recipe', 16), ('ratio', 8)
+    names = ('recordings', 10), ('headers unknown', 18), ('headers known', 18), ('2018 method', 16), ('ratio', 8)
     print(*(f'{name:>{width}}' for name, width in (*names, ('peak memory', 12))))
     for number in map(int, args.recordings.split(',')):
         with tempfile.TemporaryDirectory() as folder:
