@@ -143,8 +143,8 @@ def test_a_single_residual_unit_takes_the_stride_and_without_it_equals_the_origi
 @pytest.mark.parametrize(
     'arch, message',
     [
-        ('conv:8x3x15', 'layer 1 of 1, layer conv:8x3x15: nothing is left of 4 channels x time x 14 bands'),
-        ('conv:8x3x-15', 'nothing is left'),
+        ('conv:8x3x15', 'layer 1 of 1, layer conv:8x3x15: windows of 3x15 do not fit 4 channels x time x 14 bands'),
+        ('conv:8x3x-15', 'do not fit'),
         ('pool:3x3,conv:8x3x5', 'layer 2 of 2.*4 channels x time x 4 bands'),
         ('conv:8x-1x3', 'fixed size in time'),
         ('conv:0x3x3', 'filter'),

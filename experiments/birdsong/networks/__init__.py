@@ -1,1 +1,1 @@
-"""Networks: front end, layers, pooling, architecture, files, and how they are run fast."""
+"""Networks: frontend, layers, pooling, architecture, files, and compilation for fast prediction."""

@@ -1,18 +1,18 @@
 """Architecture strings, as in the settings `arch` and `arch_meta`, and the layers that they describe.
 
-A string lists layers separated by commas. In brackets: what may be left out.
+A string lists layers separated by commas. Parts in brackets are optional.
 
 conv:FILTERSxTIMExBANDS[xSTRIDExSTRIDE]     convolution of TIME x BANDS, batch normalisation or bias, nonlinearity
 convg1:...                                  the same, never in groups (see arch.conv_groups)
 Conv:...                                    the same, with arch.fulldrop before it, in arch.dense_groups groups
 full:UNITS, dense:UNITS                     dense layer at each position in time, or on metadata
-pool:TIMExBANDS[xSTRIDExSTRIDE]             maximum of windows, as far apart as they are large by default
+pool:TIMExBANDS[xSTRIDExSTRIDE]             maximum of windows; by default, the stride is the size
 avgpool:...                                 mean of windows
 lmeApool:TIMExBANDS                         log-mean-exp of windows, with sharpness A
-groupdrop:GROUPS:RATE                       dropout of whole groups of channels
+groupdrop:GROUPS:RATE                       dropout of groups of channels
 resblock[_start][_end][_dilated]:UNITSxFILTERSxTIMExBANDS[xSTRIDE[xSTRIDE]]     see layers.ResidualBlock
 
-A negative size of BANDS counts from that of the map: -1 for all bands, -2 for all but one; in pooling, so does TIME.
+A negative size of BANDS is relative to the map: -1 means all bands, -2 all but one. In pooling, so is one of TIME.
 """
 
 import math
@@ -50,7 +50,7 @@ class LayerSpec:
     """One layer of an architecture string.
 
     `kind` is a key of SIZES, `sizes` a list of integers. `options` are those of a resblock, `sharpness` is that of an
-    lmepool, `extra` is the text after the sizes. `where` says for error messages which layer of which setting it is.
+    lmepool, `extra` is the text after the sizes. `where` is the position of the layer, for error messages.
     """
 
     def __init__(self, text: str, where: str):
@@ -63,7 +63,7 @@ class LayerSpec:
         self.sharpness = float(lme.group(1)) if lme else 1.0
         if self.kind not in SIZES or not set(self.options) <= set(RESBLOCK_OPTIONS):
             kinds = ', '.join(kind for kind in SIZES if kind not in ('lmepool', 'resblock'))
-            self.fail(f'there is no layer {self.name!r}; there are {kinds}, lmeApool, resblock[_start][_end][_dilated]')
+            self.fail(f'there is no layer {self.name!r}; known: {kinds}, lmeApool, resblock[_start][_end][_dilated]')
         try:
             self.sizes = [int(s) for s in sizes.split('x')]
         except ValueError:
@@ -76,7 +76,7 @@ class LayerSpec:
             self.fail(f'unexpected {self.extra!r} after the sizes')
 
     def fail(self, message: str) -> NoReturn:
-        """Raise a Problem that names the layer."""
+        """Raise Problem with the name of the layer in the message."""
         raise Problem(f'{self.where}, layer {self.text}: {message}')
 
 
@@ -93,9 +93,8 @@ def parse(cfg: dict[str, Any], branch: str = 'arch') -> list[LayerSpec]:
 
 
 class TimeStep(NamedTuple):
-    """How a layer changes the length in time: one output every `stride` inputs, for each complete window of `size`.
-
-    If `padded`, also for incomplete windows.
+    """How a layer changes the length in time: one output every `stride` inputs, for each complete window of `size`, or
+    if `padded`, also for incomplete windows.
     """
 
     size: int
@@ -104,7 +103,7 @@ class TimeStep(NamedTuple):
 
 
 class Chain:
-    """Size of the maps from layer to layer: `channels`, frequency `bands` (None for metadata), and `steps` in time."""
+    """Size of the maps after each layer: `channels`, frequency `bands` (None for metadata), and `steps` in time."""
 
     def __init__(self, channels: int, bands: int | None = None):
         self.channels, self.bands = channels, bands
@@ -120,13 +119,13 @@ class Chain:
     ) -> tuple[int, int]:
         """Account for a layer with windows of `size` (time, frequency) without padding; returns their size.
 
-        A size in time of 0 or less is refused unless `any_time`. stride: empty if it is the size.
+        A size in time of 0 or less is an error unless `any_time`. stride: empty if it is equal to the size.
         """
         time, bands = size
         if bands <= 0:
             bands = self.bands + 1 + bands
         if bands < 1 or bands > self.bands:
-            spec.fail(f'nothing is left of {self} by windows of {time}x{size[1]}')
+            spec.fail(f'windows of {time}x{size[1]} do not fit {self}')
         if stride and min(stride) < 1:
             spec.fail('strides must be 1 or more')
         if time <= 0 and not any_time:
@@ -137,7 +136,7 @@ class Chain:
         return time, bands
 
     def min_frames(self) -> int:
-        """Frames of the shortest excerpt for which something is left."""
+        """Frames of the shortest excerpt for which the last maps are not empty."""
         frames = 1
         for size, stride, padded in reversed(self.steps):
             frames = (frames - 1) * stride + (1 if padded else size)
@@ -163,7 +162,7 @@ class LayerMaker:
         self.fulldrop = float(cfg[f'{branch}.fulldrop'])
 
     def make(self, spec: LayerSpec, first: bool) -> nn.Module:
-        """The module for a layer; first: whether it is the first of the branch."""
+        """The module for a layer. first: whether it is the first one of the branch."""
         if spec.kind in ('full', 'dense'):
             return self.dense(spec, first)
         if self.chain.bands is None:
@@ -277,7 +276,7 @@ class LayerMaker:
 def make_layers(
     specs: list[LayerSpec], cfg: dict[str, Any], branch: str, chain: Chain, rng: np.random.Generator
 ) -> nn.ModuleList:
-    """The modules of a branch (`arch` or `arch_meta`), with initial weights drawn from `rng`.
+    """The modules of a branch (`arch` or `arch_meta`), with random initial weights.
 
     chain: size of the input; changed to that of the output. Raises Problem, naming setting, layer and shapes.
     """

@@ -1,8 +1,8 @@
 """Runs compiled networks: fast prediction for recordings of any length, in constant memory.
 
-A trained network is compiled into a list of operations (compiler.py). A recording passes through them in blocks that
-fit the processor's cache. Operations that look at several frames keep those that they need for the next block, so
-nothing is computed twice and the result does not depend on the blocks. Maps are in channels-last order.
+A trained network is compiled into a list of operations (compiler.py), which process a recording in blocks that fit the
+cache of the processor. Operations on several frames keep those that the next block needs, so that nothing is computed
+twice and the result does not depend on the blocks. Maps are in channels-last order.
 """
 
 import dataclasses
@@ -19,21 +19,21 @@ from birdsong.networks.compiler import compile_network
 from birdsong.networks.model import Network
 from birdsong.networks.operations import ACTIVATIONS, Operation
 
-# The largest map of a block has about this many bytes, to fit the processor's cache.
+# Approximate size of the largest map of a block, to fit the cache of the processor.
 BLOCK_BYTES = 1 << 23
-# A convolution with more weights than this waits for ENOUGH positions, so that it reads its weights less often.
+# Convolutions with more weights than this wait for ENOUGH positions, so that they read their weights less often.
 MANY_WEIGHTS = 1 << 17
 ENOUGH = 384
 
 
 # == Operations on a recording that arrives block by block ==
 #
-# Each class has two methods. `push` takes the next block of maps, `end` ends the recording. Both return the maps that
-# can be computed now, or None if there are none.
+# Each class has two methods: `push` processes the next block of maps, `end` ends the recording. Both return the maps
+# that can be computed now, or None.
 
 
 class _Pointwise:
-    """An operation on each frame alone."""
+    """An operation on each frame separately."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]):
         self.push = function
@@ -45,8 +45,8 @@ class _Pointwise:
 class _Window:
     """An operation on windows of `span` frames every `stride` frames, with `pad` frames of zeros at both ends.
 
-    It waits until there are `enough(bands)` new windows, and takes a multiple of `unit` windows at a time, except at
-    the end of the recording.
+    It waits for `enough(bands)` new windows and processes a multiple of `unit` windows at a time, except at the end of
+    the recording.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class _Window:
     ):
         self.function, self.span, self.stride, self.pad = function, span, stride, pad
         self.enough, self.unit = enough, unit
-        # blocks that are still needed, their frames, and how many of the first are not needed
+        # blocks that are still needed, their number of frames, and how many of the first frames are not needed
         self.pending, self.length, self.skip = [], 0, 0
 
     def _zeros(self, x: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class _Window:
 
 
 class _Thin:
-    """operations.Thin."""
+    """The operation Thin."""
 
     def __init__(self, op: operations.Thin):
         self.op = op
@@ -123,7 +123,7 @@ class _Thin:
 
 
 class _Pcen:
-    """operations.Pcen, whose smoother continues from block to block."""
+    """The operation Pcen; its smoother continues from block to block."""
 
     def __init__(self, module: frontend.PCEN):
         self.module, self.last = module, None
@@ -135,7 +135,7 @@ class _Pcen:
 
 
 class _Frontend:
-    """operations.Frontend."""
+    """The operation Frontend."""
 
     def __init__(self, parts: list):
         self.parts = parts
@@ -151,7 +151,7 @@ class _Frontend:
 
 
 class Stream:
-    """A recording on its way through a sequence of operations."""
+    """A sequence of operations that processes one recording."""
 
     def __init__(self, parts: list):
         self.parts = parts
@@ -172,7 +172,7 @@ class Stream:
 
 
 class _Residual:
-    """operations.Residual. One of its two sides may be ahead of the other."""
+    """The operation Residual. One of its two sides may be ahead of the other."""
 
     def __init__(self, main: Stream, short: Stream):
         self.sides, self.rests = (main, short), [None, None]
@@ -199,7 +199,7 @@ class _Residual:
 
 
 class _Convolution:
-    """The fastest way to compute a convolution of maps with `bands` bands, which are padded along time already."""
+    """The fastest way to compute a convolution of maps with `bands` bands that are already padded along time."""
 
     def __init__(self, op: operations.Conv, bands: int, cpu: bool):
         packed = cpu and winograd.operators_work()
@@ -207,7 +207,7 @@ class _Convolution:
         single = bands == op.weight.shape[3] == op.groups == 1
         self.matrix = op.weight[..., 0].transpose(1, 2).flatten(1).contiguous() if single else None
         self.plain = winograd.PaddedConvolution(op, packed)
-        # the number of frames of output that should be computed at a time is a multiple of this
+        # output frames should be computed in multiples of this number
         self.unit = self.fast.unit if self.fast else 1
         # from here on, only the shape of the weight is needed
         self.op = dataclasses.replace(op, weight=op.weight.to('meta'))
@@ -225,7 +225,7 @@ class _Convolution:
     def _direct(self, x: Tensor) -> Tensor:
         if self.matrix is None or len(x) > 1:
             return self.plain(x, self.op.activation)
-        # With a single band, a product with a matrix is faster.
+        # With a single band, a matrix product is faster.
         x = x[0, :, :, 0].t()
         stride, dilation, size = self.op.stride[0], self.op.dilation[0], self.op.weight.shape[2]
         count = (len(x) - self.op.span) // stride + 1
@@ -235,22 +235,22 @@ class _Convolution:
 
 
 class CompiledNetwork:
-    """A list of operations on a device: `stream` starts a recording, a call computes the maps of a whole spectrogram.
+    """A list of operations on a device. `stream` starts a recording; a call computes the maps of one spectrogram.
 
-    block: frames of spectrogram to push at a time for the highest speed.
+    block: number of spectrogram frames to push at a time for the highest speed.
     """
 
     def __init__(self, compiled: list[Operation], device: torch.device | str):
         self.device = torch.device(device)
         self.cpu = self.device.type == 'cpu'
-        # bands of the maps after the operations so far, their frames per frame of the spectrogram, and the most bytes
-        # that any maps have per frame of the spectrogram
+        # after the operations so far: bands of the maps, their frames per frame of the spectrogram, and the largest
+        # number of bytes of any maps per frame of the spectrogram
         self.bands, self.rate, self.widest = 1, 1.0, 1.0
         self.makers = [self._prepare(op) for op in compiled]
         self.block = max(16, int(BLOCK_BYTES / self.widest)) if self.cpu else 4096
 
     def _prepare(self, op: Operation) -> Callable[[], object]:
-        """A function that makes the object through which a new recording passes the operation."""
+        """A function that creates the object that applies the operation to a new recording."""
         op = op.to(self.device)
         if isinstance(op, operations.Conv):
             maker = self._prepare_convolution(op)
@@ -300,8 +300,8 @@ class CompiledNetwork:
     def __call__(self, spect: Tensor) -> Tensor:
         """(batch, frames, bins) -> (batch, maps, time, frequency)."""
         if len(spect) > 1:
-            # One by one: several recordings are not adjacent in memory after they are split into blocks, and oneDNN's
-            # strided convolutions of such maps can be wrong with two threads.
+            # One at a time: several recordings are not adjacent in memory after they are split into blocks, and strided
+            # convolutions of such maps by oneDNN can be wrong with two threads.
             return torch.cat([self(one) for one in spect.split(1)])
         stream = self.stream()
         parts = [stream.push(block) for block in layers.full_precision(spect).split(self.block, 1)] + [stream.end()]
@@ -309,7 +309,7 @@ class CompiledNetwork:
 
 
 class InferenceNetwork:
-    """A trained network whose maps are computed by a CompiledNetwork; a Network for prediction only."""
+    """A trained network for prediction only, with the interface of Network; a CompiledNetwork computes its maps."""
 
     def __init__(self, net: Network):
         self.net = net.eval()
@@ -334,10 +334,7 @@ class InferenceNetwork:
 
 
 def for_inference(net: Network) -> Network | InferenceNetwork:
-    """The trained network, compiled for prediction if it can be.
-
-    It has the same scores, and of the interface of Network: maps, pool, pooling, finish, and a call.
-    """
+    """The trained network, compiled if possible: callable, with the methods maps, pool, pooling and finish."""
     net.eval()
     if net.audio is None:
         return net

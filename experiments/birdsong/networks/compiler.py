@@ -1,7 +1,7 @@
 """Compiles a trained network into a list of operations (operations.py).
 
-Batch normalisation becomes part of the weights of the convolution before it, and layers that do nothing in prediction
-are left out.
+Batch normalisation becomes part of the weights of the convolution before it. Layers without effect in prediction are
+left out.
 """
 
 import torch
@@ -27,8 +27,8 @@ def fold(weight: Tensor, bias: Tensor | None, norm: nn.Module | None) -> tuple[T
 def compile_network(net: Network, dense: bool = False) -> list[Operation]:
     """Operations that compute the maps of a trained network from spectrograms.
 
-    dense: give an output for every frame: strides along time become dilations of all layers that follow.
-    Raises Problem if there is a layer that needs an excerpt as a whole, or that has no operation.
+    dense: compute an output for every frame: strides along time become dilations of all following layers.
+    Raises Problem if there is a layer that needs complete excerpts, or that has no operation.
     """
     compiler = _Compiler(net.audio.front, dense)
     for layer in net.audio.layers:
@@ -41,7 +41,7 @@ def compile_network(net: Network, dense: bool = False) -> list[Operation]:
 
 
 def compile_metadata(net: Network) -> list[operations.Linear] | None:
-    """Operations that compute the logits of the metadata branch, or None if there is no such branch."""
+    """Operations that compute the logits of the metadata branch, or None if there is none."""
     if net.meta is None:
         return None
     parts = [(layer.linear, layer.norm, layer.nonlin.kind) for layer in net.meta.layers]
@@ -53,7 +53,7 @@ def compile_metadata(net: Network) -> list[operations.Linear] | None:
 
 
 class _Compiler:
-    """Collects the operations of one layer after the other, and what the next layer depends on."""
+    """Collects the operations of the layers in order, and the properties that the next layer depends on."""
 
     def __init__(self, front: frontend.Frontend, dense: bool):
         self.dense = dense
@@ -72,7 +72,7 @@ class _Compiler:
                 self._stride(unit.stride[0])
             if layer.end is not None:
                 self.operations.append(_activation(layer.end))
-        elif not isinstance(layer, layers.Dropout):  # which does nothing in prediction
+        elif not isinstance(layer, layers.Dropout):  # dropout has no effect in prediction
             raise _unknown(layer)
         self.bands = operations.bands_out(self.operations[known:], self.bands)
 
@@ -89,7 +89,7 @@ class _Compiler:
     def _pool(self, layer: layers.Pool) -> None:
         if layer.size[0] < 1:
             raise Problem(
-                'arch: a layer that pools over all the time of an excerpt cannot process a recording block by block'
+                'arch: a layer that pools over all frames of an excerpt cannot process a recording block by block'
             )
         size = layer.size[0], layer.size[1] if layer.size[1] > 0 else self.bands + 1 + layer.size[1]
         stride = layer.stride or size
@@ -97,7 +97,7 @@ class _Compiler:
         pool = operations.Pool(layer.kind, size, steps, self.dilation, layer.sharpness)
         before = self.operations[-1]
         if layer.kind == 'max' and isinstance(before, operations.Conv):
-            # All nonlinearities are monotonic, so applying them after the maximum gives the same and is cheaper.
+            # All nonlinearities are monotonic, so they can be applied after the maximum, which is cheaper.
             pool.activation, before.activation = before.activation, 'linear'
         self.operations.append(pool)
         self._stride(stride[0])
@@ -108,11 +108,11 @@ def _unknown(module: nn.Module) -> Problem:
 
 
 def _frontend(front: frontend.Frontend) -> operations.Frontend:
-    """The operation of the input stage, with those that it consists of."""
+    """The operation of the input stage, with its parts."""
     if front.centre:
         raise Problem(
-            'a network with band_centre=1 needs each excerpt as a whole, so there are no scores at every frame; '
-            'train one with band_centre=0 for that'
+            'a network with band_centre=1 needs complete excerpts, so it cannot compute scores at every frame; '
+            'train one with band_centre=0'
         )
     steps = []
     bank, scale = front.filterbank, front.scale
@@ -138,9 +138,9 @@ def _frontend(front: frontend.Frontend) -> operations.Frontend:
 def _convolution(
     module: nn.Module, norm: nn.Module | None, activation: str, dilation: int, dense: bool, bands: int = 1
 ) -> operations.Conv:
-    """The operation of a Convolution or Dense layer, what normalises its output, and a nonlinearity."""
+    """The operation of a Convolution or Dense layer, a normalisation and a nonlinearity."""
     if activation not in operations.ACTIVATIONS:
-        raise Problem(f'{activation}: there is no operation for such a nonlinearity; add it to networks/operations.py')
+        raise Problem(f'{activation}: no operation for this nonlinearity; add it to networks/operations.py')
     if isinstance(module, layers.Dense):
         weight, bias = fold(module.weight, module.bias, norm)
         return operations.Conv(weight.reshape(len(weight), -1, 1, bands), bias, activation=activation)

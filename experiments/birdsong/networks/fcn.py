@@ -1,8 +1,8 @@
 """Fully convolutional networks: class scores at every frame of a recording of any length, in constant memory.
 
-The score at a frame is the one that the trained network gives for an excerpt of fixed length, the window, that begins
-there. The layers are computed once for all windows: strides along time become dilations (Long et al. 2015,
-arXiv:1411.4038; dilated pooling: Sercu & Goel 2016, arXiv:1604.01792). Then the global pooling slides over the maps.
+The scores at a frame are those of the trained network for an excerpt of fixed length (the window) that begins there.
+The layers are computed once for all windows: strides along time become dilations (Long et al. 2015, arXiv:1411.4038;
+dilated pooling: Sercu & Goel 2016, arXiv:1604.01792). Then the global pooling slides over the maps.
 """
 
 import itertools
@@ -69,7 +69,7 @@ def spectrograms(samples: np.ndarray, cfg: dict[str, Any], least: int) -> Iterat
 class Scores:
     """Computes the scores of a recording: `push` blocks of its spectrogram (batch, frames, bins) in order, then `end`.
 
-    Both return a dict with 'output' (and 'output_bg'), (batch, scores, classes), or None if no score is complete yet.
+    Both return a dict of 'output' (and 'output_bg'), (batch, scores, classes), or None if no score is complete yet.
     """
 
     def __init__(self, fcn: 'FullyConvolutional', meta: Tensor | None):
@@ -105,12 +105,12 @@ class Scores:
 
 
 class FullyConvolutional:
-    """A trained network, converted by `to_fcn`, or read from a file by `load`. Its attributes, all in frames:
+    """A trained network, converted by `to_fcn` or read by `load`. Its attributes, all in frames:
 
-    step: from one score to the next; network_step: from one position of the trained network's maps to the next.
-    excerpt: length of the excerpts whose scores it gives; window: how many of these frames a score depends on.
+    step: distance of two scores; network_step: distance of two positions of the maps of the trained network.
+    excerpt: length of the excerpts that are scored; window: number of these frames that a score depends on.
     least: shortest input of the network.
-    margin: so near to the ends of a recording, scores of networks with padded layers depend on padding; else 0.
+    margin: distance from the ends of a recording within which scores depend on padding (0 without padded layers).
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class FullyConvolutional:
         step: int,
         device: torch.device | str = 'cpu',
     ):
-        """operations: compiled densely if step is 1; count: number of positions of the maps of an excerpt."""
+        """operations: compiled with dense=True if step is 1; count: number of positions in the maps of an excerpt."""
         self.operations, self.meta, self.settings = operations, meta, settings
         self.pool, self.count = pooling.make_global_pooling(settings['arch.pool']), count
         self.least, self.step, self.network_step = least, step, network_step
@@ -138,7 +138,7 @@ class FullyConvolutional:
         self.hop = stft.hop(settings)
 
     def metadata(self, meta: Tensor | None) -> Tensor | None:
-        """What metadata (1, values) contribute to the logits, (1, classes, 1); None for a network without metadata."""
+        """Contribution of metadata (1, values) to the logits, (1, classes, 1); None for a network without metadata."""
         if self.meta is None:
             return None
         wanted, given = self.meta[0].weight.shape[1], 'none' if meta is None else meta.shape[-1]
@@ -150,7 +150,7 @@ class FullyConvolutional:
         return (float(self.settings['arch_meta.weight']) * x)[:, :, None].to(self.compiled.device)
 
     def describe(self) -> str:
-        """One to three lines that say what the scores mean."""
+        """One to three lines that explain the scores."""
         rate, step = self.settings['sample_rate'], self.step
         seconds = ((self.window - 1) * self.hop + self.settings['frame_len']) / rate
         lines = [
@@ -175,7 +175,7 @@ class FullyConvolutional:
         return Scores(self, meta)
 
     def times(self, first: int, count: int) -> np.ndarray:
-        """Middles of the windows of the scores number `first` to first + count - 1, in seconds."""
+        """Times in the middle of the windows of the scores `first` to first + count - 1, in seconds."""
         middle = ((self.window - 1) * self.hop + self.settings['frame_len']) / 2
         return ((first + np.arange(count)) * self.step * self.hop + middle) / self.settings['sample_rate']
 
@@ -210,7 +210,7 @@ class FullyConvolutional:
 
 
 def load(filename: str | os.PathLike, device: torch.device | str = 'cpu') -> FullyConvolutional:
-    """Read a converted network that `FullyConvolutional.save` wrote. Raises Problem if the file is something else."""
+    """Read a converted network that `FullyConvolutional.save` wrote. Raises Problem for other files."""
     arrays = files.load_npz(filename)
     try:
         description = json.loads(str(arrays['description']))
@@ -228,16 +228,16 @@ def load(filename: str | os.PathLike, device: torch.device | str = 'cpu') -> Ful
 def to_fcn(net: Network, window: float = 5.0, step: int = 1) -> FullyConvolutional:
     """Convert a trained network.
 
-    window: length in seconds of the excerpts whose scores it gives.
+    window: length in seconds of the excerpts that are scored.
     step: frames from one score to the next, 1 or the network's own step (`net.frame_step`), which is faster.
-    Metadata are the same for all windows of a recording. PCEN starts smoothing at the beginning of the recording.
-    Raises Problem for a network on metadata alone, for a layer that needs an excerpt as a whole, for another step, and
-    for a window that is too short.
+    Metadata is the same for all windows of a recording. PCEN starts smoothing at the beginning of the recording.
+    Raises Problem for a network on metadata alone, a layer that needs complete excerpts, another step, and a window
+    that is too short.
     """
     net.eval()
     cfg = net.cfg
     if net.audio is None:
-        raise Problem('a network on metadata alone gives no scores for frames; choose one that takes spectrograms')
+        raise Problem('a network on metadata alone has no scores for frames; choose one that processes spectrograms')
     if step not in (1, net.frame_step):
         raise Problem(f"a step of {step} frames: it must be 1 or the network's own, {net.frame_step}")
     hop = stft.hop(cfg)

@@ -13,14 +13,14 @@ from birdsong.data import stft
 from birdsong.files import Problem
 from birdsong.networks.layers import Standardise, full_precision
 
-# time steps that the smoother of PCEN computes by one matrix product
+# time steps that the smoother of PCEN computes with one matrix product
 SMOOTHER_BLOCK = 32
 
 
 class Magnitudes(nn.Module):
-    """Magnitude spectrograms: (batch, samples) int16 or float -> (batch, frames, bins), computed where the samples are.
+    """Magnitude spectrograms: (batch, samples) int16 or float -> (batch, frames, bins), on the device of the samples.
 
-    The same as `stft.spectrogram` on the host: a symmetric Hann window, no padding, the bins that the settings need.
+    The same as `stft.spectrogram` on the host: symmetric Hann window, no padding, stft.num_bins(cfg) bins.
     """
 
     def __init__(self, cfg: dict[str, Any]):
@@ -56,7 +56,7 @@ class MelBank(nn.Module):
 class LearnableMelBank(nn.Module):
     """Triangular filterbank with learnable peaks: (batch, frames, bins) -> (batch, frames, bands).
 
-    `spaces` holds the first peak in mel, then the distances between neighbouring peaks. In training, all peaks are
+    `spaces` contains the first peak in mel, then the distances between neighbouring peaks. In training, all peaks are
     multiplied by one random factor from 1 - `spread` to 1 + `spread`.
     """
 
@@ -107,7 +107,7 @@ class LearnableLog(nn.Module):
 
 
 def power(x: Tensor, exponent: Tensor) -> Tensor:
-    """x ** exponent for x >= 0. The gradient with respect to x at x = 0 is 0, instead of infinite."""
+    """x ** exponent for x >= 0. The gradient with respect to x at x = 0 is 0 instead of infinite."""
     if not x.requires_grad:
         return x**exponent
     positive = x > 0
@@ -128,7 +128,7 @@ class LearnablePower(nn.Module):
 def decayed_sum(x: Tensor, decay: Tensor) -> Tensor:
     """y[t] = decay * y[t - 1] + x[t] along the time axis of x (batch, time, bands); decay is (bands,).
 
-    Blocks are computed by matrix products; their last values, which carry over to the next blocks, recursively.
+    Blocks are computed by matrix products, and the contributions of previous blocks recursively.
     torchaudio.functional.lfilter makes PCEN 1.03 to 1.15 times as slow for 16 excerpts of 5 to 20 s, and 0.73 times for
     30 s (forward and backward, one core), but runs on CPU and CUDA only.
     """
@@ -175,7 +175,7 @@ class PCEN(nn.Module):
 
 
 def make_magnitude_scale(cfg: dict[str, Any], bands: int) -> nn.Module | None:
-    """The module that `magscale` names, or None for no scaling."""
+    """The module for the setting `magscale`, or None for no scaling."""
     kind, initial = re.fullmatch(r'(log1p_learn|pow_learn|[a-z0-9]+):?(.*)', cfg['magscale']).groups()
     return {
         'log': Log,

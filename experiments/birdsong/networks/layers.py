@@ -1,7 +1,7 @@
 """The layers of the 2018 networks as torch modules, with the arithmetic of the original.
 
-Maps are (batch, channels, time, frequency). Modules register their arrays in the order of the original's
-files. Where the original stores an array in another layout, `to_original` and `from_original` convert it.
+Maps are (batch, channels, time, frequency). Modules register their arrays in the order of the original's files. If the
+original stores an array in another layout, `to_original` and `from_original` convert it.
 """
 
 import math
@@ -24,7 +24,7 @@ FACTOR = 0.1
 def orthogonal(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """A random float32 array with orthonormal rows or columns, seen as a matrix (shape[0], product of the rest).
 
-    Saxe et al. 2013, arXiv:1312.6120, as lasagne.init.Orthogonal with gain 1.
+    The same as lasagne.init.Orthogonal with gain 1 (Saxe et al. 2013, arXiv:1312.6120).
     """
     flat = shape[0], int(np.prod(shape[1:]))
     u, _, v = np.linalg.svd(rng.normal(0.0, 1.0, flat), full_matrices=False)
@@ -32,13 +32,13 @@ def orthogonal(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """x in float32 if it has less precision, otherwise x itself."""
+    """x as float32 if it has less precision, else x."""
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
 # == Nonlinearities and dropout ==
 
-# nonlinearities over the classes, as named by arch.prepool and arch.output
+# nonlinearities over the classes, by the values of arch.prepool and arch.output
 PREPOOL = {
     'none': lambda x: x,
     'sigmoid': torch.sigmoid,
@@ -78,7 +78,7 @@ class Nonlinearity(nn.Module):
 class Dropout(nn.Module):
     """Dropout with probability `rate`, scaled by 1 / (1 - rate); `kind` says which values are dropped together.
 
-    independent: each value alone; channels: all positions of a channel; bands: all channels and times of a band;
+    independent: each value separately; channels: all positions of a channel; bands: all channels and times of a band;
     groups: all positions of each of the `groups` groups of neighbouring channels.
     """
 
@@ -111,8 +111,8 @@ class Dropout(nn.Module):
 class Convolution(nn.Module):
     """Convolution with weights (filters, channels / groups, time, frequency), and a bias if `bias`.
 
-    The original stores kernels flipped, but those of dilated convolutions as (channels, filters, time, frequency) and
-    not flipped. With `meanfree`, the mean over time and frequency is subtracted from each kernel.
+    The original stores flipped kernels, but for dilated convolutions kernels (channels, filters, time, frequency) that
+    are not flipped. With `meanfree`, the mean over time and frequency is subtracted from each kernel.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Convolution(nn.Module):
         self.bias = nn.Parameter(torch.zeros(filters)) if bias else None
 
     def kernels(self) -> Tensor:
-        """The weights that the convolution uses: with `meanfree`, not those that are stored."""
+        """The weights that the convolution uses, which differ from the stored ones if `meanfree`."""
         return self.weight - self.weight.mean((2, 3), keepdim=True) if self.meanfree else self.weight
 
     def forward(self, x: Tensor) -> Tensor:
@@ -181,7 +181,7 @@ class Dense(nn.Module):
 
 
 class Bias(nn.Module):
-    """Adds a bias per channel; takes the place of batch normalisation."""
+    """Adds a bias per channel; replaces batch normalisation."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -192,10 +192,10 @@ class Bias(nn.Module):
 
 
 class _Normalise(torch.autograd.Function):
-    """(normalised x, mean, inverse standard deviation) by torch's own kernels.
+    """(normalised x, mean, inverse standard deviation), computed by the kernels of torch.
 
     On the CPU, the kernels for channels-last maps are accurate to three digits only, and the gradient is wrong if x and
-    the gradient of the output differ in memory layout. So both are converted to one layout first.
+    the gradient of the output differ in memory layout. So both are converted to the same layout first.
     """
 
     @staticmethod
@@ -224,10 +224,9 @@ class _Normalise(torch.autograd.Function):
 class BatchNorm(nn.Module):
     """Batch normalisation (Ioffe & Szegedy 2015, arXiv:1502.03167) of axis 1 over all other axes.
 
-    As in Lasagne, it keeps running averages of the mean and the *inverse standard deviation* (not the variance), with
+    As in Lasagne, there are running averages of the mean and the *inverse standard deviation* (not the variance), with
     factor 0.1, epsilon 1e-4 and the biased variance.
-    `group`: None, or a process group (True: the default one) whose batches are normalised together. They may differ in
-    size.
+    `group`: None, or a process group (True: the default one) whose batches are normalised together.
     """
 
     def __init__(self, channels: int, affine: bool = True):
@@ -269,7 +268,7 @@ class BatchNorm(nn.Module):
         return full.to(dtype), mean.detach(), inv_std.detach()
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """(scale, shift) of each channel, to which the layer amounts in prediction."""
+        """(scale, shift) of each channel, which are equivalent to the layer in prediction."""
         scale = self.inv_std if self.gamma is None else self.gamma * self.inv_std
         shift = -self.mean * scale
         return scale, shift if self.beta is None else self.beta + shift
@@ -285,7 +284,7 @@ class Standardise(BatchNorm):
         super().__init__(bands, affine=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        # (batch, bands, time, 1) is a map in channels-last order, so this copies nothing
+        # (batch, bands, time, 1) is a map in channels-last order, so nothing is copied
         return super().forward(x[:, None].permute(0, 3, 2, 1)).permute(0, 3, 2, 1)[:, 0]
 
     def to_original(self, name: str, array: np.ndarray) -> np.ndarray:
@@ -299,7 +298,7 @@ class Standardise(BatchNorm):
 
 
 def windows(x: Tensor, size: Sequence[int], stride: Sequence[int], dilation: Sequence[int] = (1, 1)) -> Tensor:
-    """View of the windows of maps: (batch, channels, time, frequency, *size)."""
+    """The windows of maps as a view: (batch, channels, time, frequency, *size)."""
     for axis in (0, 1):
         x = x.unfold(2 + axis, (size[axis] - 1) * dilation[axis] + 1, stride[axis])[..., :: dilation[axis]]
     return x
@@ -313,7 +312,7 @@ def pool(
     dilation: Sequence[int] = (1, 1),
     sharpness: float = 1.0,
 ) -> Tensor:
-    """The max, mean or log-mean-exp (as `kind` says: max, mean, logmeanexp) of each complete window of maps."""
+    """The maximum, mean or log-mean-exp (`kind`: max, mean, logmeanexp) of each complete window of maps."""
     if kind == 'max':
         return F.max_pool2d(x, size, stride, 0, dilation)
     if kind == 'mean' and tuple(dilation) == (1, 1):
@@ -325,9 +324,9 @@ def pool(
 
 
 class Pool(nn.Module):
-    """`pool` as a module. A negative size counts from that of the map: -1 for all of it, -2 for all but one.
+    """`pool` as a module. A negative size is relative to the map: -1 means all positions, -2 all but one.
 
-    stride: the size by default. Raises Problem for maps smaller than the window.
+    stride: by default, the size. Raises Problem for maps smaller than the window.
     """
 
     def __init__(self, kind: str, size: Sequence[int], stride: Sequence[int] | None = None, sharpness: float = 1.0):
@@ -385,8 +384,8 @@ class ResidualUnit(nn.Module):
     """Pre-activation residual unit (He et al. 2016, arXiv:1603.05027) with 'same' padding.
 
     The first convolution has the stride; the second has dilation 2 if `dilated`. `leading`: with an activation before
-    the first convolution. If the number of channels or the resolution changes, `shortcut` says how the input is added:
-    project: after a 1x1 convolution with bias (always, if there are fewer channels than before); pool: its mean over
+    the first convolution. If the number of channels or the resolution changes, `shortcut` defines how the input is
+    added: project: after a 1x1 convolution with bias (always, if the number of channels decreases); pool: its mean over
     windows of the stride, to the first channels; slice: the positions that the stride keeps, to the first channels.
     """
 
@@ -436,10 +435,10 @@ class ResidualUnit(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """`units` residual units of `filters` channels; the stride is that of the first.
+    """`units` residual units of `filters` channels; only the first one has the stride.
 
-    start: no leading activation in the first unit; end: an activation after the last; act_bug: no leading activation in
-    the other units, either, as in models of 2018; dilated, shortcut: see ResidualUnit.
+    start: no leading activation in the first unit; end: an activation after the last one; act_bug: no leading
+    activation in the other units, as in models of 2018; dilated, shortcut: see ResidualUnit.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Networks built from settings; reading and writing their files, including those of the original.
+"""Networks built from settings; reading and writing their files, including those of 2018.
 
 A network has an audio branch (frontend, the layers of `arch`, class and attention maps, pooling), a metadata branch
 (the layers of `arch_meta`, class logits), or both, whose logits are added.
@@ -69,7 +69,7 @@ class MetadataBranch(nn.Module):
         if meta is None or meta.shape[-1] != self.num_meta:
             found = 'none' if meta is None else meta.shape[-1]
             raise Problem(
-                f'the network takes {self.num_meta} metadata values, not {found}; input_meta must be as in its training'
+                f'the network takes {self.num_meta} metadata values, not {found}; set input_meta as for its training'
             )
         for layer in self.layers:
             meta = layer(meta)
@@ -77,7 +77,7 @@ class MetadataBranch(nn.Module):
 
 
 class Network(nn.Module):
-    """A network as described by the settings; made by `build`."""
+    """A network described by settings; `build` creates it."""
 
     def __init__(self, cfg: dict[str, Any], classes: int, num_meta: int, rng: np.random.Generator):
         super().__init__()
@@ -108,7 +108,7 @@ class Network(nn.Module):
         return self.global_pool(maps)
 
     def pooling(self) -> PoolingStream:
-        """Does the same as `pool` for maps given block by block."""
+        """Like `pool`, for maps given block by block."""
         return PoolingStream(self.global_pool)
 
     def finish(self, pooled: Tensor | None, meta: Tensor | None = None) -> dict[str, Tensor]:
@@ -128,9 +128,8 @@ class Network(nn.Module):
         return outputs
 
     def forward(self, spect: Tensor | None = None, meta: Tensor | None = None) -> dict[str, Tensor]:
-        """As `finish`; with an audio branch also 'maps', with attention also 'attention' (batch, K, time * frequency).
-
-        'attention' is before the softmax over time.
+        """As `finish`; with an audio branch also 'maps'; with attention also 'attention' (batch, K, time * frequency),
+        before the softmax over time.
         """
         if self.audio is None:
             return self.finish(None, meta)
@@ -161,12 +160,12 @@ def build(cfg: dict[str, Any], classes: int, num_meta: int = 0) -> Network:
     if not cfg['arch'] and not cfg['arch_meta']:
         raise Problem('arch and arch_meta are both empty: there is no network; set one of them')
     if cfg['arch_meta'] and num_meta < 1:
-        raise Problem(f'arch_meta={cfg["arch_meta"]}: there are no metadata; set input_meta')
+        raise Problem(f'arch_meta={cfg["arch_meta"]}: there is no metadata; set input_meta')
     return Network(cfg, int(classes), int(num_meta), np.random.default_rng(cfg['seed']))
 
 
 def synchronise(net: nn.Module, group: Any = True) -> None:
-    """Make batch normalisation use the batches of all processes of `group` (True: of all processes) together."""
+    """Make batch normalisation use the batches of all processes of `group` (True: the default group) together."""
     for module in net.modules():
         if isinstance(module, layers.BatchNorm):
             module.group = group
@@ -176,7 +175,7 @@ def synchronise(net: nn.Module, group: Any = True) -> None:
 
 
 def slots(net: nn.Module) -> Iterator[tuple[str, nn.Module, str, Tensor]]:
-    """(name, module, name within the module, tensor) of all arrays, in the order of the original's files."""
+    """(name, module, name within the module, tensor) of all arrays, in the order of the files of 2018."""
     modules = dict(net.named_modules())
     for name, tensor in net.state_dict().items():
         parent, _, own = name.rpartition('.')
@@ -188,25 +187,25 @@ def _to_original(module: nn.Module, own: str, array: np.ndarray) -> np.ndarray:
 
 
 def original_arrays(net: nn.Module) -> list[np.ndarray]:
-    """Copies of the network's arrays, in the order and layout in which the original stores them."""
+    """Copies of the network's arrays, in the order and layout of the files of 2018."""
     return [np.array(_to_original(module, own, t.detach().cpu().numpy())) for _, module, own, t in slots(net)]
 
 
 def save_original(net: nn.Module, filename: str | os.PathLike) -> None:
-    """Write the network's arrays as the original does: param0, param1, ..."""
+    """Write the network's arrays as in 2018: param0, param1, ..."""
     files.save_npz(filename, {f'param{i}': array for i, array in enumerate(original_arrays(net))})
 
 
 def save(net: nn.Module, filename: str | os.PathLike) -> None:
-    """Write the network's arrays under their names, atomically."""
+    """Write the network's arrays by name, atomically."""
     files.save_npz(filename, {name: tensor.detach().cpu().numpy() for name, tensor in net.state_dict().items()})
 
 
 def note_bins(cfg: dict[str, Any], filename: str, prefix: str = '') -> None:
     """Set cfg['bins'] if filterbank=none and the file contains a network on all frequency bins.
 
-    Networks trained before the bins above mel_max were left out (as in 2018) have all bins. `filename` is as for
-    `load`; `prefix` comes before the names of the arrays.
+    Older networks (as in 2018) use all bins, also those above mel_max. `filename` is as for `load`; `prefix` is that of
+    the names of the arrays.
     """
     if cfg['filterbank'] != 'none' or not cfg['arch']:
         return
@@ -220,12 +219,12 @@ def note_bins(cfg: dict[str, Any], filename: str, prefix: str = '') -> None:
 
 
 def _parts(filename: str) -> list[str]:
-    """The files that `filename` names: itself, or A and B for A:B."""
+    """The files of `filename`: itself, or A and B for A:B."""
     return [filename] if os.path.exists(filename) else filename.split(':')
 
 
 def _read(filename: str) -> tuple[dict[str, np.ndarray], list[tuple[str, np.ndarray]]]:
-    """The arrays of our files by their names, and those of the original's files in their order, as (name, array)."""
+    """The arrays of our files by name, and those of files of 2018 in their order, as (name, array)."""
     named, numbered = {}, []
     for part in _parts(filename):
         arrays = files.load_npz(part)
@@ -246,7 +245,7 @@ def _read(filename: str) -> tuple[dict[str, np.ndarray], list[tuple[str, np.ndar
 
 
 def _assign(net: nn.Module, named: dict[str, np.ndarray], numbered: list, filename: str) -> dict[str, Tensor] | None:
-    """The network's state from the arrays that `_read` returns, or None if number or shapes are different."""
+    """The network's state from the arrays that `_read` returns, or None if their number or shapes are different."""
     state, queue = {}, iter(numbered)
     for name, module, own, tensor in slots(net):
         array = named.get(name)
@@ -272,9 +271,9 @@ def _listing(shapes: list[tuple[str, tuple[int, ...]]]) -> str:
 
 
 def load(net: nn.Module, filename: str) -> None:
-    """Read the arrays of a file of ours or of the original's, or of two (A:B, audio branch first), into the network.
+    """Load one of our files or a file of 2018, or two of them (A:B, audio branch first), into the network.
 
-    Raises Problem, listing the arrays of both, if number or shapes are different; then the network is unchanged.
+    Raises Problem, which lists the arrays of both, if their number or shapes are different.
     """
     named, numbered = _read(filename)
     state = _assign(net, named, numbered, filename)

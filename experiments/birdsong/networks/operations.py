@@ -1,4 +1,4 @@
-"""The operations that a compiled network consists of: plain descriptions of arithmetic, without training or state.
+"""The operations of a compiled network: plain descriptions of arithmetic, without training or state.
 
 compiler.py turns a trained network into a list of operations, compiled.py runs them, and fcn.py stores them in files.
 The fields of the classes, their order and `kind` are part of that file format: do not change them.
@@ -27,16 +27,16 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Operation:
-    """Base class. An operation that looks at each frame alone has a method `apply`, from maps to maps."""
+    """Base class. Operations that process each frame separately have a method `apply`, from maps to maps."""
 
     kind: ClassVar[str]  # its name in files
 
     def bands_out(self, bands: int) -> int:
-        """Frequency bands of its output for an input of `bands` bands."""
+        """Number of frequency bands of the output for an input of `bands` bands."""
         return bands
 
     def padding_reach(self) -> int:
-        """Frames at each end of its output that depend on padding, if it was compiled densely (compile_network)."""
+        """Frames at each end of the output that depend on padding, if compiled with dense=True (compile_network)."""
         return 0
 
     def to(self, device: torch.device) -> 'Operation':
@@ -94,7 +94,7 @@ class Power(Operation):
 
 @dataclasses.dataclass
 class Pcen(Operation):
-    """Per-channel energy normalisation, whose fields are the parameters of frontend.PCEN, (bands,) each."""
+    """Per-channel energy normalisation. The fields are the parameters of frontend.PCEN, (bands,) each."""
 
     log_s: Tensor
     log_alpha: Tensor
@@ -117,7 +117,7 @@ class Standardise(Operation):
 
 @dataclasses.dataclass
 class Frontend(Operation):
-    """The whole input stage: (batch, frames, bins) -> (batch, 1, frames, bands), always in float32."""
+    """The complete input stage: (batch, frames, bins) -> (batch, 1, frames, bands), always in float32."""
 
     main: list[Operation]
     bands: int
@@ -181,7 +181,7 @@ class Pool(Operation):
         activation = ACTIVATIONS[self.activation]
         if self.how != 'max':
             return activation(layers.pool(x, self.how, self.size, self.stride, (self.dilation, 1), self.sharpness))
-        # faster than torch's max_pool2d, which also stores the position of each maximum
+        # faster than max_pool2d, which also stores the position of each maximum
         for axis, dilation in ((2, self.dilation), (3, 1)):
             size, stride = self.size[axis - 2], self.stride[axis - 2]
             count = (x.shape[axis] - (size - 1) * dilation - 1) // stride + 1
@@ -212,12 +212,12 @@ class Affine(Operation):
 class Thin(Operation):
     """Lower resolution for the shortcut of a residual unit: single frames and bands, or means of windows.
 
-    Windows that are incomplete at the end of a recording, or at the last band, are averages of what there is.
+    Incomplete windows at the end of a recording or at the last band are averages of the existing values.
     """
 
     mean: bool
     size: tuple[int, int]
-    step: int  # frames from output to output
+    step: int  # frames between outputs
     dilation: int  # along time, within windows
     kind = 'thin'
 
@@ -253,7 +253,7 @@ class Residual(Operation):
 
 @dataclasses.dataclass
 class Prepool(Operation):
-    """`arch.prepool` of the class maps, which come first; maps for attention stay as they are."""
+    """`arch.prepool` of the class maps, which come first; attention maps are not changed."""
 
     name: str  # a key of layers.PREPOOL
     classes: int
@@ -271,21 +271,21 @@ class Linear(Operation):
     weight: Tensor  # (outputs, inputs)
     bias: Tensor  # (outputs,)
     activation: str
-    kind = ''  # files do not name it
+    kind = ''  # not stored in files
 
     def apply(self, x: Tensor) -> Tensor:
         return ACTIVATIONS[self.activation](F.linear(x, self.weight, self.bias))
 
 
 def bands_out(operations: list[Operation], bands: int) -> int:
-    """Frequency bands of the output of a sequence of operations for an input of `bands` bands."""
+    """Like Operation.bands_out, for a sequence of operations."""
     for op in operations:
         bands = op.bands_out(bands)
     return bands
 
 
 def padding_reach(operations: list[Operation]) -> int:
-    """Frames at each end of the output that depend on padding, of a sequence that was compiled densely."""
+    """Like Operation.padding_reach, for a sequence of operations."""
     return sum(op.padding_reach() for op in operations)
 
 
@@ -313,7 +313,7 @@ def describe_operations(value: Any, name: str, arrays: dict) -> Any:
 
 
 def restore_operations(value: Any, arrays: dict) -> Any:
-    """The reverse of `describe_operations`. Raises KeyError or TypeError for what it cannot have returned."""
+    """The inverse of `describe_operations`. Raises KeyError or TypeError for other values."""
     if isinstance(value, list):
         items = [restore_operations(v, arrays) for v in value]
         return tuple(items) if items and all(isinstance(v, int) for v in items) else items

@@ -1,8 +1,8 @@
 """Global pooling (`arch.pool`): from maps over time and frequency to one value per class.
 
 Each kind of pooling is a class that reduces positions to a partial result, combines partial results, and computes the
-pooled value from them. This is used at once (`GlobalPooling.forward`), block by block (`PoolingStream`), and over
-sliding windows (`SlidingPooling`). All of them compute in float32 or better.
+pooled value from them. It can be applied to complete maps (`GlobalPooling.forward`), block by block (`PoolingStream`),
+and to sliding windows (`SlidingPooling`), in float32 or better.
 """
 
 import math
@@ -17,9 +17,9 @@ from birdsong.networks.layers import full_precision
 
 
 def slide(x: Tensor, count: int, spacing: int, combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """combine(x[t], x[t + spacing], ..., `count` of them) for each t along the last axis.
+    """`count` values x[t], x[t + spacing], ... combined, for each t along the last axis.
 
-    `combine` is associative. It is called about 2 log2(count) times, for partial results that double in width.
+    `combine` must be associative. It is called at most 2 log2(count) times, for partial results that double in width.
     """
     length = x.shape[-1] - (count - 1) * spacing
     result, done, width = None, 0, 1
@@ -37,7 +37,7 @@ def slide(x: Tensor, count: int, spacing: int, combine: Callable[[Tensor, Tensor
 class GlobalPooling(nn.Module):
     """Pools maps (batch, maps, time, frequency) to (batch, classes); the base class of all kinds.
 
-    text: the value of arch.pool, KIND or KIND:NUMBER. The last `attention` maps belong to no class. `pools` is False if
+    text: the value of arch.pool, KIND or KIND:NUMBER. The last `attention` maps are not class maps. `pools` is False if
     all positions are kept. `accumulates` is False if combining partial results causes no rounding errors.
     """
 
@@ -52,7 +52,7 @@ class GlobalPooling(nn.Module):
         self.number = float(number or 1)
 
     def used(self, maps: Tensor) -> Tensor:
-        """The part of the maps that this kind of pooling takes into account."""
+        """The part of the maps that this kind of pooling uses."""
         return maps
 
     def reduce(self, x: Tensor) -> Any:
@@ -60,7 +60,7 @@ class GlobalPooling(nn.Module):
         raise NotImplementedError
 
     def combine(self, one: Any, other: Any) -> Any:
-        """The partial result of the positions of both."""
+        """The partial result of the positions of both partial results."""
         raise NotImplementedError
 
     def finish(self, partial: Any, count: int) -> Tensor:
@@ -76,7 +76,7 @@ class GlobalPooling(nn.Module):
             return self.pool(self.used(full_precision(maps)).flatten(2))
 
     def slide(self, maps: Tensor, count: int, spacing: int) -> Tensor:
-        """Pooled values (batch, classes, windows) of windows that begin at each row: `count` rows, `spacing` apart."""
+        """Pooled values (batch, classes, windows) of a window from each row on: `count` rows, `spacing` apart."""
         x = self.used(maps)
         return self.finish(slide(self.reduce(x), count, spacing, self.combine), count * x.shape[3])
 
@@ -128,7 +128,7 @@ class LogMeanExpPooling(GlobalPooling):
 
 
 class NoisyOrPooling(GlobalPooling):
-    """The probability that at least one of several independent events takes place: 1 - product of (1 - x)."""
+    """The probability that at least one of several independent events occurs: 1 - product of (1 - x)."""
 
     def reduce(self, x: Tensor) -> Tensor:
         return (1 - x).prod(-1)
@@ -142,14 +142,14 @@ class NoisyOrPooling(GlobalPooling):
 
 def _number_of_attention_maps(pooling: GlobalPooling) -> int:
     if pooling.number < 1 or pooling.number != int(pooling.number):
-        raise Problem(f'arch.pool={pooling.text}: the number of attention maps must be a whole number above 0')
+        raise Problem(f'arch.pool={pooling.text}: the number of attention maps must be an integer above 0')
     return int(pooling.number)
 
 
 class AttentionPooling(GlobalPooling):
     """Mean of the class maps, weighted by the softmax over time of each attention map, then averaged over these.
 
-    The last K maps are the attention maps (attention:K). All maps are taken at frequency 0.
+    The last K maps are the attention maps (attention:K). All maps are used at frequency 0 only.
     """
 
     def __init__(self, text: str):
@@ -175,7 +175,7 @@ class AttentionPooling(GlobalPooling):
         _, total, weighted = partial
         return (weighted / total).mean(1)
 
-    # Where all positions are at hand, weights are cheaper than partial results, which have K values per class.
+    # If all positions are available, weights are cheaper than partial results, which have K values per class.
 
     @staticmethod
     def weights(attention: Tensor) -> Tensor:
@@ -197,7 +197,7 @@ class AttentionPooling(GlobalPooling):
 
 
 class NoPooling(GlobalPooling):
-    """Keeps all positions of the class maps, (batch, classes, time * frequency); leaves out attention maps."""
+    """Keeps all positions of the class maps, (batch, classes, time * frequency); drops attention maps."""
 
     pools = False
     accumulates = False
@@ -235,22 +235,22 @@ KINDS = {
 
 
 def make_global_pooling(text: str) -> GlobalPooling:
-    """The pooling that arch.pool names. Raises Problem if its number is out of range."""
+    """The pooling for a value of arch.pool. Raises Problem if its number is out of range."""
     return KINDS[text.partition(':')[0]](text)
 
 
 class PoolingStream:
-    """Pools the maps of one recording, given block by block over time. Keeps partial results only."""
+    """Pools the maps of one recording, given block by block over time. Stores only partial results."""
 
     def __init__(self, pooling: GlobalPooling):
         self.pooling, self.partial, self.count = pooling, None, 0
 
     def add(self, maps: Tensor) -> None:
-        """Take the next maps (batch, maps, time, frequency) into account."""
+        """Add the next maps (batch, maps, time, frequency)."""
         x = self.pooling.used(full_precision(maps)).flatten(2)
         self.dtype = x.dtype
         self.count += x.shape[2]
-        if self.pooling.accumulates and x.device.type != 'mps':  # which has no double precision
+        if self.pooling.accumulates and x.device.type != 'mps':  # mps has no double precision
             x = x.double()
         partial = self.pooling.reduce(x)
         self.partial = partial if self.partial is None else self.pooling.combine(self.partial, partial)
@@ -263,7 +263,7 @@ class PoolingStream:
 class SlidingPooling:
     """Pools sliding windows of the maps of one recording, given block by block over time.
 
-    A window has `count` rows of the maps, `spacing` rows apart. A window begins at each row.
+    A window has `count` rows of the maps, `spacing` rows apart. There is a window from each row on.
     """
 
     def __init__(self, pooling: GlobalPooling, count: int, spacing: int):
@@ -272,7 +272,7 @@ class SlidingPooling:
         self.rest, self.found = None, False
 
     def push(self, maps: Tensor) -> Tensor | None:
-        """Given the next maps (batch, maps, rows, frequency): (batch, classes, windows) now complete, or None."""
+        """Add maps (batch, maps, rows, frequency). Returns the completed windows (batch, classes, windows) or None."""
         if self.rest is not None:
             maps = torch.cat([self.rest, maps], 2)
         windows = maps.shape[2] - (self.count - 1) * self.spacing
@@ -283,7 +283,7 @@ class SlidingPooling:
         return self.pooling.slide(maps, self.count, self.spacing)
 
     def end(self) -> Tensor | None:
-        """If the recording was too short for a window: all of its rows, pooled, as one window. Otherwise None."""
+        """If the recording was shorter than a window, a single window with all rows, pooled; otherwise None."""
         if self.found or self.rest is None or not self.rest.shape[2]:
             return None
         maps = self.rest[:, :, :: self.spacing]

@@ -1,16 +1,16 @@
 """Fast convolutions for prediction on a CPU: a minimal filtering algorithm on top of private operators of PyTorch.
 
 Algorithm: F(4, 3) of Lavin & Gray 2015, arXiv:1509.09308, along time. It computes four frames of the output of a
-convolution over three frames from six products of transformed input and transformed weights, instead of twelve. The
+convolution over three frames with six products of transformed input and transformed weights, instead of twelve. The
 products are convolutions over one frame. Rounding errors are a few times those of a direct convolution.
 
-Gain: with this module, the compiled network is 2.3 times as fast as eager PyTorch, without it 1.35 times (the published
-network, one thread; tests/benchmarks/bench_predict.py). For the residual network it is 1.9 instead of 1.6 times.
+Speed: the compiled network is 2.3 times as fast as eager PyTorch with this module, and 1.35 times without it (the
+published network, one thread; tests/benchmarks/bench_predict.py). The factors of the residual network are 1.9 and 1.6.
 
-Private operators: torch.ops.mkldnn._reorder_convolution_weight stores weights in the order that oneDNN reads fastest,
+Private operators: torch.ops.mkldnn._reorder_convolution_weight stores weights in the order that is fastest for oneDNN,
 and _convolution_pointwise convolves with such weights and applies a nonlinearity while it writes the result. If a
 version of PyTorch does not have them, or if they fail or give wrong results for a small convolution (`operators_work`),
-torch.nn.functional.conv2d takes their place. Then predictions are the same up to rounding, but slower.
+torch.nn.functional.conv2d is used instead, which is slower. The results differ only by rounding.
 """
 
 import functools
@@ -23,16 +23,16 @@ from birdsong.networks.operations import ACTIVATIONS, Conv
 
 # frames of output that are computed from six products
 TILE = 4
-# number of channels and filters from which on the fast algorithm pays
+# number of channels and filters from which the fast algorithm is faster
 MIN_CHANNELS = 32
-# arguments of _convolution_pointwise for the nonlinearities that it can apply
+# arguments of _convolution_pointwise for the nonlinearities that it supports
 FUSED = {'linear': ('none', [], ''), 'lrelu': ('leaky_relu', [0.01], ''), 'relu': ('relu', [], '')}
 OPERATORS = torch.ops.mkldnn
 
 
 @functools.cache
 def operators_work() -> bool:
-    """Whether this version of PyTorch has the private operators, and they compute what F.conv2d does."""
+    """Whether this version of PyTorch has the private operators, and their results equal those of F.conv2d."""
     if not torch.backends.mkldnn.is_available():
         return False
     generator = torch.Generator().manual_seed(0)
@@ -49,7 +49,7 @@ def operators_work() -> bool:
 
 
 class PaddedConvolution:
-    """Convolution of maps that have been padded along time already, and a nonlinearity.
+    """Convolution of maps that are already padded along time, and a nonlinearity.
 
     packed: use the private operators, for maps in float32 on the CPU.
     """
@@ -74,14 +74,14 @@ class PaddedConvolution:
 
 
 def pays(op: Conv) -> bool:
-    """Whether FastConvolution can compute a convolution on a CPU, and faster than PaddedConvolution."""
+    """Whether FastConvolution supports a convolution and is faster on a CPU than PaddedConvolution."""
     return op.weight.shape[2] == 3 and op.stride[0] == 1 and min(op.weight.shape[:2]) >= MIN_CHANNELS
 
 
 class FastConvolution:
     """Convolution over three frames by F(4, 3), and a nonlinearity, for one recording at a time.
 
-    Its number of output frames must be a multiple of `unit`.
+    The number of output frames must be a multiple of `unit`.
     """
 
     def __init__(self, op: Conv, packed: bool):
