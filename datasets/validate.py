@@ -3,13 +3,13 @@
 
 Prints its contents: recordings, hours, classes, metadata. If something is wrong, prints the first fault of each kind
 and what to do, and exits with status 1. The headers of the recordings are kept in datasets/NAME/index.npz, which
-training uses. --quick trusts the headers in that file; without it, all recordings are looked at again.
+training uses. --quick trusts the headers in that file; without it, all recordings are checked again.
 
---for says what the dataset has to be complete for. "train", the default, checks everything. "predict" needs only
-audio/ and the file lists, no labels. "evaluate" needs only file lists and labels, no recordings.
+--for is the purpose that the dataset must be complete for. "train", the default, checks everything. "predict" needs
+audio/ and the file lists, but no labels. "evaluate" needs file lists and labels, but no recordings.
 
---repair-times corrects times of day that the scripts of 2018 wrote wrongly into labels/meta.tsv, such as 24:10:00 for
-"12:10pm" and 700:00:00 for "0700", and removes those that are not times. The old file is kept as meta.tsv.old.
+--repair-times corrects wrong times of day in a labels/meta.tsv of 2018, such as 24:10:00 for "12:10pm" and 700:00:00
+for "0700", and removes invalid ones. The old file is kept as meta.tsv.old.
 """
 
 import os
@@ -35,8 +35,7 @@ from shared.metadata_values import VALID_TIME, repair_time_of_2018
 from shared.tables import REPAIRS, read_repairs
 
 AGAIN = 'run prepare_birdclef.sh again, or correct the file'
-# What a dataset can have to be complete for: the lists that are required unless others are named, and whether labels
-# and recordings are required.
+# The lists that are required for a purpose unless others are given, and whether labels and recordings are required.
 Purpose = collections.namedtuple('Purpose', 'lists labels audio')
 PURPOSES = {
     'train': Purpose(('train', 'valid'), True, True),
@@ -76,7 +75,7 @@ class Faults:
 
 @dataclasses.dataclass
 class Content:
-    """What was read of a dataset."""
+    """The content of a dataset."""
 
     folder: str
     lists: Lists  # file list -> keys
@@ -84,7 +83,7 @@ class Content:
     foreground: Rows = dataclasses.field(default_factory=dict)  # key -> class index
     background: Rows = dataclasses.field(default_factory=dict)  # key -> comma-separated class indices
     metadata: Rows = dataclasses.field(default_factory=dict)  # key -> tab-separated fields
-    seconds: dict[str, float] = dataclasses.field(default_factory=dict)  # key -> length, {} if not looked at
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)  # key -> length, {} if not checked
 
     def keys(self) -> list[str]:
         """Keys of all lists, each once."""
@@ -181,7 +180,7 @@ def check_background(folder: str, lists: Lists, classes: int, foreground: Rows, 
 
 
 def repair_times(folder: str) -> str:
-    """Correct the times in labels/meta.tsv of a dataset's folder -> line that says what was done."""
+    """Correct the times in labels/meta.tsv of a dataset -> line that summarises the result."""
     filename = os.path.join(folder, 'labels', 'meta.tsv')
     rows, corrected, removed = [line.split('\t') for line in read_lines(filename)], 0, 0
     for row in rows:
@@ -192,7 +191,7 @@ def repair_times(folder: str) -> str:
         return f'{filename}: all times are right, nothing changed'
     old = f'{filename}.old'
     if os.path.exists(old):
-        raise Problem(f'{old}: exists already; move it away, so that the present file can be kept under this name')
+        raise Problem(f'{old}: already exists; move it away, so that the current file can be kept under this name')
     shutil.copy2(filename, old)
     with writing(filename, 'w', encoding='utf-8') as f:
         f.writelines('\t'.join(row) + '\n' for row in rows)
@@ -241,7 +240,7 @@ def check_files(folder: str, need: Purpose, names: Iterable[str], faults: Faults
     """Missing files and folders are added to `faults`. Raises Problem if this is no dataset at all."""
     anything = ['audio', *LABELS, *(f'filelists/{name}' for name in ALL_LISTS)]
     if not os.path.isdir(folder) or not any(os.path.exists(os.path.join(folder, name)) for name in anything):
-        cure = 'prepare_birdclef.sh makes one (datasets/README.md says what it consists of)'
+        cure = 'prepare_birdclef.sh creates one (datasets/README.md describes its files)'
         raise Problem(f'{folder}: not a dataset; {cure}')
     for name in [f'filelists/{name}' for name in names] + list(LABELS if need.labels else ()):
         if not os.path.exists(os.path.join(folder, name)):
@@ -262,7 +261,7 @@ def check(folder: str, quick: bool = False, purpose: str = 'train', names: Itera
     check_files(folder, need, required, faults)
     if faults.first:
         return faults.lines(), []
-    # without `names`, training and prediction use all lists that exist
+    # without `names`, training and prediction use all existing lists
     content = Content(folder, read_lists(folder, names or (ALL_LISTS if need.audio else need.lists), faults))
     if not content.lists:
         faults.add('lists', f'filelists: none of {", ".join(ALL_LISTS)}; write one, one path below audio/ per line')
@@ -328,7 +327,7 @@ def main() -> int:
         '--quick', action='store_true', help='trust the headers in the index, and print nothing if nothing is wrong'
     )
     parser.add_argument(
-        '--for', dest='purpose', choices=PURPOSES, default='train', help='what it has to be complete for (train)'
+        '--for', dest='purpose', choices=PURPOSES, default='train', help='what the dataset must be complete for (train)'
     )
     parser.add_argument(
         '--filelists',

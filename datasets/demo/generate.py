@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Write a synthetic source folder like that of the BirdCLEF organisers, to try everything without their archives.
+"""Write a synthetic source folder like that of the BirdCLEF organisers, to try all without their archives.
 
     datasets/demo/generate.py OUT && ./prepare_birdclef.sh OUT --dataset demo
 
-OUT gets TrainingSet/, data/, BirdCLEF2018MonophoneTest/, val/data/ and test/ with recordings and XML. They have the
+OUT has TrainingSet/, data/, BirdCLEF2018MonophoneTest/, val/data/ and test/ with recordings and XML. They have the
 faults of real ones: empty, truncated and clipped recordings; XML that is missing, incomplete, not well-formed or not
 UTF-8; times and elevations in many spellings; contradictory names; files named ._*. Each species has its own song, with
 dialects, individuals, noise and other species in the background, and its own region, season, time of day and elevation.
 
-OUT also gets two files that the organisers do not provide: valid_list for --valid-list (about a fifth of the training
+OUT also has two files that the organisers do not provide: valid_list for --valid-list (about a fifth of the training
 recordings), and truth.tsv to evaluate results: media id, class id, 'train', 'valid' or 'test'; for soundscapes the last
 column is replaced by the start and end in seconds. The same options give the same bytes.
 """
@@ -53,10 +53,10 @@ Species = collections.namedtuple('Species', 'class_id genus name year pitch dial
 Recording = collections.namedtuple('Recording', 'media species part session')
 Session = collections.namedtuple('Session', 'when_and_where author bird')
 Rng, Bird = np.random.Generator, tuple[float, float, int]
-# What is wrong with recordings, or special about them.
+# Faults and other peculiarities of recordings
 TRAIN_FAULTS = 'zero bytes, no xml, truncated, clipped, bad xml, latin-1, synonym, upper case, stereo, 48000, 22050'
 FAULTS = {'train': f'{TRAIN_FAULTS}, 24 bit, 8 bit, long', 'test': 'zero bytes, header only, stereo, latin-1'}
-# How many other recordings of the species must remain if a fault makes a recording useless.
+# How many other recordings of a species must remain if a fault makes one useless.
 MUST_REMAIN = {('zero bytes', 'train'): 2, ('no xml', 'train'): 2, ('header only', 'test'): 1}
 
 
@@ -69,7 +69,7 @@ def make_syllable(rng: Rng, kind: int) -> Syllable:
 
 
 def make_species(seed: int, count: int) -> list[Species]:
-    """Random species: names, songs, and where and when each is heard."""
+    """Random species: names, songs, places and times."""
     rng = np.random.default_rng([seed, 1])
     pitches = 1100 * (6500 / 1100) ** ((rng.permutation(count) + rng.uniform(0.2, 0.8, count)) / count)
     # regions, elevations, seasons and hours are evenly distributed, too, each in another order
@@ -209,7 +209,7 @@ def xml_text(rows: list[tuple]) -> str:
 
 
 def spell_time(rng: Rng, hour: float) -> str:
-    """A time of day in one of the spellings of those who record birds."""
+    """A time of day in one of many spellings."""
     h, m = int(hour), int(hour % 1 * 60)
     if rng.random() < 0.75:
         return f'{h:02}:{m:02}'
@@ -220,7 +220,7 @@ def spell_time(rng: Rng, hour: float) -> str:
 
 
 def spell_elevation(rng: Rng, metres: int) -> str:
-    """An elevation in one of the spellings of those who record birds."""
+    """An elevation in one of many spellings."""
     if rng.random() < 0.75:
         return str(metres)
     thousands = f'{metres // 1000}.{metres % 1000:03}' if metres >= 1000 else f'{metres}m'
@@ -400,14 +400,14 @@ def write_soundscape(seed: int, media: int, species: list[Species], folder: str,
 
 
 def make_session(seed: int, one: Recording, species: list[Species]) -> Session:
-    """What all recordings of a session share."""
+    """The common properties of all recordings of a session."""
     rng = np.random.default_rng([seed, 5, one.session])
     where = when_and_where(rng, species[one.species])
     return Session(where, int(rng.integers(len(AUTHORS))), individual(rng))
 
 
 def generate(out: str, options: argparse.Namespace) -> str:
-    """Write the whole source folder -> line that says what it contains."""
+    """Write the source folder -> line that summarises its content."""
     species = make_species(options.seed, options.species)
     recordings = plan(options.seed, species, options.recordings)
     faults = choose_faults(recordings)
@@ -425,7 +425,7 @@ def generate(out: str, options: argparse.Namespace) -> str:
             media += 1
             folder_path, seconds = os.path.join(out, folder), options.soundscape_seconds
             truth += write_soundscape(options.seed, media, species, folder_path, seconds)
-    # files that macOS leaves in archives
+    # such files are in archives from macOS
     for kind in 'wav', 'xml':
         write_text(os.path.join(out, f'TrainingSet/{kind}/._LIFECLEF2014_BIRDAMAZON_XC_WAV_RN1.{kind}'), '\0\5\26\7')
     write_text(os.path.join(out, 'valid_list'), ''.join(f'{key}\n' for key in valid))
@@ -468,7 +468,7 @@ def parse_options() -> argparse.Namespace:
 def main() -> None:
     options = parse_options()
     if os.path.exists(options.out):
-        raise Problem(f'{options.out}: exists already; remove it or name another folder')
+        raise Problem(f'{options.out}: exists already; remove it or choose another folder')
     parent, name = os.path.split(os.path.abspath(options.out))
     unfinished = os.path.join(parent, f'.{name}.{os.getpid()}.part')
     try:

@@ -1,1 +1,1 @@
-"""Modules that the programs in datasets/ share."""
+"""Modules shared by the programs in datasets/."""

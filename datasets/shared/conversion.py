@@ -1,6 +1,6 @@
-"""Conversion of one sound file to what a dataset holds: WAV, mono, 22 050 Hz, 16 bit.
+"""Conversion of one sound file to the format of a dataset: WAV, mono, 22 050 Hz, 16 bit.
 
-Reads all formats of libsndfile in memory that does not grow with the length, resamples by soxr (HQ), and rounds.
+Reads all formats of libsndfile in constant memory, resamples with soxr (HQ), and rounds.
 """
 
 import dataclasses
@@ -15,27 +15,27 @@ import soundfile
 import soxr
 
 SAMPLE_RATE = 22050
-# Length of a recording that cannot be read but needs a row in submissions; of a damaged one, this much must be left.
+# Length of the silence that replaces unreadable recordings of the test set, and least length of damaged recordings.
 SILENCE = SAMPLE_RATE // 10
 # Other rates come from damaged headers.
 MIN_RATE, MAX_RATE = 1000, 1000000
 # The sizes in a WAV header have 32 bits.
 MAX_SAMPLES = (2**32 - 1 - 36) // 2
-# Samples of all channels that are decoded at once: they fit the cache. If decoding fails, a whole block is lost, so the
+# Samples of all channels that are decoded at once, to fit the cache. If decoding fails, a block is lost, so the
 # file is decoded again in small blocks, of the size of a FLAC frame.
 BLOCK, SMALL_BLOCK = 1 << 18, 1 << 12
 # Larger sizes in headers mean that the length was not known when the header was written.
 STREAMED = 0x7FFF0000
-# libsndfile may overestimate the length of an MP3 without length by so many samples.
+# If an MP3 does not contain its length, libsndfile may overestimate it by this number of samples.
 MP3_SLACK = 2304
-# Samples of floating point formats can have any value; above this amplitude (of 16 bit) they are not sound.
+# Samples of floating point formats can have any value; above this amplitude (on the scale of 16 bit) they are invalid.
 ABSURD = 1e12
 # Subtypes that libsndfile reads as 16 bit without loss.
 SHORT = ('PCM_16', 'PCM_S8', 'PCM_U8', 'ULAW', 'ALAW', 'IMA_ADPCM', 'MS_ADPCM', 'GSM610')
 
 
 class Unreadable(Exception):
-    """A recording that cannot be used at all; the text says why."""
+    """A recording that cannot be used at all; the text is the reason."""
 
 
 @dataclasses.dataclass
@@ -49,7 +49,7 @@ class _Counts:
 def convert(source: str, out: BinaryIO, stop: threading.Event | None = None) -> tuple[int, int, list[str]]:
     """Convert the sound file `source` into the open file `out` -> (samples written, clipped samples, problems).
 
-    Raises Unreadable if nothing of it can be used, and KeyboardInterrupt once `stop` is set.
+    Raises Unreadable if nothing can be used, and KeyboardInterrupt when `stop` is set.
     """
     try:
         return _convert(source, out, stop, BLOCK)
@@ -67,7 +67,7 @@ def write_silence(out: BinaryIO) -> int:
 
 
 def _wav(out):
-    # not soundfile: on a full disk, it would end in an assertion, instead of an OSError that says so
+    # not soundfile: on a full disk, it fails with an assertion instead of an OSError
     wav = wave.open(out, 'wb')  # noqa: SIM115
     wav.setparams((1, 2, SAMPLE_RATE, 0, 'NONE', ''))
     return wav
@@ -107,7 +107,7 @@ def _open(source):
         raise Unreadable(f'cannot be opened: {e.strerror}') from None
     except (soundfile.LibsndfileError, TypeError, ValueError) as e:
         text = str(getattr(e, 'error_string', e))
-        # libsndfile says "does not exist" of an MP3 without any frame; that the file exists is known here
+        # libsndfile reports "does not exist" for an MP3 without any frame; here it is known that the file exists
         raise Unreadable(f'cannot be read: {"no sound file" if "does not exist" in text else text}') from None
     rate, frames = sound.samplerate, sound.frames
     if not MIN_RATE <= rate <= MAX_RATE:
@@ -118,9 +118,9 @@ def _open(source):
 
 
 def _decoded(sound, size, counts, problems):
-    """Blocks of a sound file as `_blocks` gives them, with zeros for samples that are no numbers.
+    """Blocks of a sound file, see `_blocks`, with zeros for samples that are not numbers.
 
-    Damage ends small blocks with a problem. Raises LibsndfileError if they are larger.
+    If the file is damaged, small blocks end with a problem; larger ones raise LibsndfileError.
     """
     try:
         for mono in _blocks(sound, size):
@@ -138,7 +138,7 @@ def _decoded(sound, size, counts, problems):
 
 
 def _blocks(sound: soundfile.SoundFile, size: int) -> Iterator[np.ndarray]:
-    """Mean of all channels, in blocks of float32 in the scale of 16 bit; the last one is shorter and may be empty."""
+    """Mean of all channels, in blocks of float32 on the scale of 16 bit; the last one is shorter and may be empty."""
     dtype = 'int16' if sound.subtype in SHORT else 'float32'
     channels = sound.channels
     frames = max(1, size // channels)
@@ -167,7 +167,7 @@ def _resampled(source_blocks, rate):
 
 
 def _to_16_bit(mono, counts):
-    # no dither: its noise would be 5 dB louder than that of rounding, and listening to it is not what the files are for
+    # no dither: its noise would be 5 dB louder than that of rounding, and the files are not for listening
     np.rint(mono, out=mono)
     if len(mono) and (mono.max() > 32767 or mono.min() < -32768):
         counts.clipped += np.count_nonzero((mono > 32767) | (mono < -32768))
@@ -176,7 +176,7 @@ def _to_16_bit(mono, counts):
 
 
 def _missing_samples(sound, counts, problems):
-    """List with a problem if the file does not hold as many samples as its header says, else an empty list."""
+    """List with a problem if the number of samples differs from that in the header, else an empty list."""
     sizes = re.search(
         r'^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)', sound.extra_info, re.M
     )
@@ -185,4 +185,4 @@ def _missing_samples(sound, counts, problems):
         return [f'truncated: {sizes[2]} of {sizes[1]} bytes']
     if decoded < frames - (MP3_SLACK if sound.format == 'MP3' else 0) and not problems:
         return [f'truncated: {decoded} of {frames} samples']
-    return [f'{decoded} samples where the header says {frames}'] if decoded > frames else []
+    return [f'{decoded} samples, but {frames} in the header'] if decoded > frames else []

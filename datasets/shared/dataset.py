@@ -1,4 +1,4 @@
-"""The folder of a dataset: its name, its recordings and their keys. datasets/README.md says what each file holds."""
+"""The folder of a dataset: its name, its recordings and their keys. datasets/README.md describes each file."""
 
 import errno
 import os
@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from birdsong.files import Problem
 
 DATASETS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# Folder of the keys -> the file list that holds its recordings.
+# Folder of the keys -> file list of its recordings.
 LISTS = {'train': 'train', 'test': 'test', 'soundscapes/val': 'soundscapes_val', 'soundscapes/test': 'soundscapes_test'}
-# Folders in datasets/ that hold programs' modules, not datasets.
+# Folders in datasets/ that are not datasets.
 RESERVED = ('shared',)
 
 
@@ -38,7 +38,7 @@ def recordings(dataset: str) -> list[str]:
     """Sorted keys of all recordings below audio/ of a dataset's folder. Raises Problem if there is no audio/."""
     audio = os.path.join(dataset, 'audio')
     if not os.path.isdir(audio):
-        raise Problem(f'{audio}: no such folder; make the dataset with prepare_birdclef.sh, or run convert.py first')
+        raise Problem(f'{audio}: no such folder; create the dataset with prepare_birdclef.sh, or run convert.py first')
     return sorted(
         os.path.relpath(path, audio)
         for path in walk(audio)
@@ -49,7 +49,7 @@ def recordings(dataset: str) -> list[str]:
 def walk(top: str, unusable: list[tuple[str, str]] | None = None) -> Iterator[str]:
     """Sorted paths of all files below `top`. Links to folders are followed; each folder is visited once.
 
-    What is neither a folder nor a file is appended to `unusable`, if given, as (path, what it is).
+    Everything that is neither a folder nor a file is appended to `unusable`, if given, as (path, what it is).
     """
     visited = set()
 

@@ -1,4 +1,4 @@
-"""Dates, times, places and elevations as people write them -> as labels/meta.tsv holds them."""
+"""Dates, times, places and elevations in many spellings -> the format of labels/meta.tsv."""
 
 import datetime
 import html
@@ -22,7 +22,7 @@ AFTER = UNSURE + UNIT + UNSURE
 POSITIVE = NUMBER.replace('[+-]', r'\+')
 ELEVATION = re.compile(rf'{ABOUT}(?P<low>{NUMBER}){AFTER}(?:\s*(?:-|\ba\b|to|/)\s*(?P<high>{POSITIVE}){AFTER})?')
 BELOW = re.compile(rf'(?:<|to\b)\s*({POSITIVE}){AFTER}')
-# Longer texts are sentences.
+# Longer texts are sentences, not values.
 MAX_TEXT = 60
 SEVERAL = re.compile(r'\d{1,6}(?:-\d{1,6}){2,}')
 
@@ -58,8 +58,8 @@ def repair_time(text: str) -> str:
 def repair_time_of_2018(text: str) -> str:
     """Correct a time that the scripts of 2018 wrote: '24:10:00' -> '12:10:00', '700:00:00' -> '07:00:00'; else ''.
 
-    They added 12 hours to every time with "pm", and took "0700" for hours. 24:00:00 is taken for noon: of 20 000
-    recordings of xeno-canto, several have the time "12pm" and none "24:00".
+    They added 12 hours to every time with "pm", and interpreted "0700" as hours. 24:00:00 is interpreted as noon: of
+    20 000 recordings of xeno-canto, several have the time "12pm" and none "24:00".
     """
     found = re.fullmatch(r'([0-9]{1,4}):([0-9]{1,2}):([0-9]{1,2})', text)
     if not found:
@@ -118,8 +118,8 @@ REPAIRS = (
 def metadata(fields: dict[str, str]) -> tuple[list[str], list[tuple[str, str]]]:
     """Metadata of a recording from its XML fields.
 
-    Returns [date, time, latitude, longitude, elevation], '' where unknown, and a list of (problem, what was done), with
-    an entry for each value that was changed or dropped.
+    Returns [date, time, latitude, longitude, elevation], '' if unknown, and a list of (problem, what was done) with an
+    entry per value that was changed or dropped.
     """
     values, problems = [], []
     for name, repair in REPAIRS:
@@ -130,7 +130,7 @@ def metadata(fields: dict[str, str]) -> tuple[list[str], list[tuple[str, str]]]:
             except ValueError:
                 problems.append((f'{name} {text!r}', 'dropped'))
             else:
-                # adding the seconds to a time is not worth mentioning
+                # added seconds of a time are not reported
                 if value not in (text, f'{text}:00'):
                     problems.append((f'{name} {text!r}', value))
         values.append(value)

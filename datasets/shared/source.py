@@ -1,6 +1,6 @@
-"""The folder that the organisers' archives were extracted into, or other recordings laid out like them.
+"""The source folder: the extracted archives of the organisers, or other recordings with the same layout.
 
-Here each recording and each XML file of the source gets its key: the path of the recording below audio/ of the dataset.
+Here each recording and XML file of the source gets its key: the path of the recording below audio/ of the dataset.
 """
 
 import collections
@@ -14,7 +14,7 @@ from shared.dataset import walk, year_of
 from shared.tables import SKIPPED
 
 Part = collections.namedtuple('Part', 'folder keys by_year')
-# What the archives unpack to, the folder of the keys, and whether that has a subfolder for each year.
+# Folder from an archive, folder of the keys, and whether that has a subfolder per year.
 PARTS = (
     Part('TrainingSet', 'train', True),
     Part('data', 'train', True),
@@ -23,9 +23,9 @@ PARTS = (
     Part('test', 'soundscapes/test', False),
 )
 SAME_NAME, COPY = 'the same file name', 'a copy'
-# Most file systems allow 255 bytes in a file name, and a file that is being written has a longer one than at the end.
+# Most file systems allow 255 bytes in a file name; a file that is being written has a longer name than the final one.
 MAX_NAME = 240
-# Besides the names of the formats. The last seven are not read by libsndfile, but are to be mentioned in repairs.tsv.
+# In addition to the names of the formats. libsndfile cannot read the last seven, but repairs.tsv should list them.
 SUFFIXES = 'aif aifc snd oga opus sph wave sf mpga mp2 m4a mp4 aac wma webm ape wv'
 
 Found = collections.namedtuple('Found', 'key path')
@@ -37,9 +37,9 @@ class Recordings:
     """The recordings of a source."""
 
     found: list[Found]
-    skipped: Skipped  # (path in the source, problem, what was done) of what is not used
+    skipped: Skipped  # (path in the source, problem, what was done) of unused files
     keys: dict[str, str]  # path without suffix, also of copies -> key
-    namesakes: set[str]  # keys of recordings that share their file name with others
+    namesakes: set[str]  # keys of recordings whose file name is not unique
 
 
 def recording_suffixes() -> tuple[str, ...]:
@@ -53,7 +53,7 @@ def recording_suffixes() -> tuple[str, ...]:
 def find_recordings(source: str) -> Recordings:
     """All recordings of a source folder, in the order of their paths. Raises Problem as `_files` does.
 
-    The key is PART/YEAR/BASE.wav. If a recording earlier in the order has that file name in another folder, the key is
+    The key is PART/YEAR/BASE.wav. If an earlier recording has the same file name in another folder, the key is
     PART/YEAR/FOLDERS/BASE.wav, unless both have the same content.
     """
     files, skipped = _files(source, recording_suffixes())
@@ -86,8 +86,8 @@ def find_recordings(source: str) -> Recordings:
 def find_xml(source: str) -> tuple[list[Found], Skipped, int]:
     """All XML files of a source folder -> (files with the keys of their recordings, files not used, uncertain ones).
 
-    An XML file belongs to the recording beside it, else to the first one with its file name in the same part of the
-    source. It is uncertain if there are others with that name. Raises Problem as `_files` does.
+    An XML file belongs to the recording next to it or, if none, to the first one with its file name in the same
+    part of the source. It is uncertain if there are others with that name. Raises Problem as `_files` does.
     """
     recordings = find_recordings(source)
     files, skipped = _files(source, ('.xml',))
@@ -107,8 +107,8 @@ def find_xml(source: str) -> tuple[list[Found], Skipped, int]:
 def _files(source, suffixes):
     """Files of the source with one of the suffixes -> ([(Part, path)], [(path in the source, problem, what was done)]).
 
-    Files named ._* (left by macOS) are ignored. Links that lead nowhere, pipes and devices are in the second list.
-    Raises Problem if the folder is not laid out as the organisers' is.
+    Files named ._* (written by macOS) are ignored. Broken links, pipes and devices are in the second list.
+    Raises Problem if the folder does not have the layout of the archives.
     """
     if not os.path.isdir(source):
         raise Problem(f'{source}: no such folder; give the one that you extracted the archives into')
@@ -145,7 +145,7 @@ def _possible_keys(source, part, path):
 
 
 def _same_content(one, other):
-    with contextlib.suppress(OSError):  # what cannot be read is reported when it is converted
+    with contextlib.suppress(OSError):  # unreadable files are reported by the conversion
         return os.path.getsize(one) == os.path.getsize(other) and filecmp.cmp(one, other, shallow=False)
     return False
 

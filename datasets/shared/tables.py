@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from birdsong.files import Problem, open_regular, read_lines, writing
 
 REPAIRS = 'repairs.tsv'
-# What a table of repairs says of a file of the source that was not used starts with this.
+# Begin of the last column in a table of repairs for files of the source that were not used.
 SKIPPED = 'left out; '
 
 
 def write_if_changed(filename: str, text: str) -> bool:
-    """Write a text file atomically, unless it has this content already. Returns whether it was written."""
+    """Write a text file atomically, unless it already has this content. Returns whether it was written."""
     os.makedirs(os.path.dirname(filename), exist_ok=True)
     try:
         with open_regular(filename, 'r', encoding='utf-8', newline='') as f:
@@ -34,7 +34,7 @@ def table(rows: Iterable[Iterable]) -> str:
 
 
 def read_table(filename: str, columns: int = 0) -> list[list[str]]:
-    """Rows of a table. Raises Problem if it is missing, or if a row has not as many fields as `columns` (0: any)."""
+    """Rows of a table. Raises Problem if it is missing, or if a row does not have `columns` fields (0: any)."""
     rows = [line.split('\t') for line in read_lines(filename)]
     for number, row in enumerate(rows, 1):
         if columns and len(row) != columns:
@@ -59,8 +59,8 @@ def write_repairs(
 ) -> dict[str, tuple[str, str]]:
     """Write a table of repairs, sorted, if it has changed, and return its content.
 
-    `skipped` are (path in the source, problem, what was done) of all files of the source that were not used now. They
-    replace those of earlier runs, since files of the source may have been renamed.
+    `skipped` are (path in the source, problem, what was done) of all files of the source that were not used. They
+    replace those of earlier runs, since files may have been renamed.
     """
     result = {path: repair for path, repair in repairs.items() if not repair[1].startswith(SKIPPED)}
     for path, problem, done in skipped:

@@ -1,6 +1,6 @@
 """XML files of recordings, and xml/recordings.tsv, the table of their fields.
 
-XML is read whatever encoding it declares, also if it is not well-formed; entities are never expanded.
+The declared encoding of XML is ignored, XML that is not well-formed is read, too, and entities are never expanded.
 """
 
 import html
@@ -15,14 +15,14 @@ from shared.tables import read_table
 
 FIELDS = ('ClassId', 'Genus', 'Species', 'BackgroundSpecies', 'Date', 'Time', 'Latitude', 'Longitude', 'Elevation')
 FIELDS += ('Author', 'AuthorID', 'Country', 'Locality')
-# The organisers' files have less than a hundredth of that.
+# The files of the organisers have less than a hundredth of this.
 MAX_BYTES = 1 << 20
 OTHER_TAGS = 'Audio|MediaId|FileName|Content|Quality|Year|Order|Family|Sub-species|VernacularNames|Comments'
 TAG = re.compile(rf'<(/?)({"|".join(FIELDS)}|{OTHER_TAGS})(?:\s[^<>]{{0,999}})?(/?)>')
 
 
 def decode(data: bytes) -> tuple[str, bool]:
-    """Text of an XML file's bytes, and whether it was read as Latin-1. The encoding that it declares is ignored."""
+    """Text of an XML file, and whether it was read as Latin-1. The declared encoding is ignored."""
     if data[:2] in (b'\xff\xfe', b'\xfe\xff'):
         return data.decode('utf-16', 'replace'), False
     try:

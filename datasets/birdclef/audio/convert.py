@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""Convert the recordings of a source folder to what a dataset holds: WAV, mono, 22 050 Hz, 16 bit.
+"""Convert the recordings of a source folder to the format of a dataset: WAV, mono, 22 050 Hz, 16 bit.
 
-Reads every format that libsndfile reads, of any rate, width and number of channels, in memory that does not grow with
-the length. Writes datasets/NAME/audio/KEY.wav, each file atomically. If it is run again, it converts only what is
-missing. A recording that cannot be read stops nothing: it is left out if it is for training; in the test set and the
-soundscapes it becomes 0.1 s of silence, so that it still gets its row in submissions. datasets/NAME/audio/repairs.tsv
-lists these cases: path, problem, what was done.
+Reads all formats of libsndfile, with any sample rate, width and number of channels, in constant memory. Writes
+datasets/NAME/audio/KEY.wav, each file atomically. If run again, it converts only missing recordings. Recordings for
+training that cannot be read are left out; in the test set and the soundscapes, they become 0.1 s of silence, so that
+submissions have rows for them. datasets/NAME/audio/repairs.tsv lists these cases: path, problem, what was done.
 """
 
 import os
@@ -45,7 +44,7 @@ class Conversion:
         self.noted = set()
 
     def note(self, key: str, problem: str, done: str) -> None:
-        """Add a row to the table of repairs: at once, before the recording appears, in case of an interruption."""
+        """Add a row to the table of repairs, before the recording is written, in case of an interruption."""
         self.noted.add(key)
         with self.lock, open(self.table, 'ab') as f:
             f.write(table([(key, problem, done)]).encode())
@@ -67,7 +66,7 @@ class Conversion:
         except Unreadable as e:
             problem = str(e)
         except OSError as e:
-            raise Problem(f'{target}: {e.strerror}; fix this and run it again, it continues where it stopped') from None
+            raise Problem(f'{target}: {e.strerror}; fix this and run it again; it continues where it stopped') from None
         if key.startswith('train/'):
             self.note(key, problem, LEFT_OUT)
             return 0
@@ -77,7 +76,7 @@ class Conversion:
 
 
 def summary(repairs: dict[str, tuple[str, str]]) -> str:
-    """What a table of repairs says: how many recordings are left out, silent, damaged or clipped."""
+    """Summary of a table of repairs: how many recordings are left out, silent, damaged or clipped."""
     count, samples = collections.Counter(), 0
     for problem, done in repairs.values():
         clips = re.search(r'(\d+) samples clip$', problem)
@@ -96,9 +95,9 @@ def summary(repairs: dict[str, tuple[str, str]]) -> str:
 
 @contextlib.contextmanager
 def without_decoder_notes() -> Iterator[None]:
-    """Hide the notes of decoders: libmpg123 writes them to standard error, without the name of the file.
+    """Hide the messages of decoders, which libmpg123 writes to standard error without the name of the file.
 
-    Damage that loses samples is among the problems that `convert` returns. Messages of Python still appear.
+    `convert` reports lost samples. Messages of Python are not hidden.
     """
     if sys.stderr is None:
         yield
@@ -118,7 +117,7 @@ def without_decoder_notes() -> Iterator[None]:
 
 
 def to_do(found: Iterable[Found], audio: str) -> list[Found]:
-    """The recordings to convert: those that are missing, and those with a problem that have been replaced since."""
+    """The recordings to convert: missing ones, and those with a problem whose source has changed since."""
     filename = os.path.join(audio, REPAIRS)
     known = read_repairs(filename)
     since = os.stat(filename).st_mtime if known else 0
@@ -132,7 +131,7 @@ def to_do(found: Iterable[Found], audio: str) -> list[Found]:
 
 
 def make_folders(audio: str, keys: Iterable[str]) -> None:
-    """Create the folders of the recordings. Raises Problem where one is a file, or a link that leads nowhere."""
+    """Create the folders of the recordings. Raises Problem if one of them is a file or a broken link."""
     try:
         for folder in {os.path.dirname(key) for key in keys}:
             os.makedirs(os.path.join(audio, folder), exist_ok=True)
@@ -142,7 +141,7 @@ def make_folders(audio: str, keys: Iterable[str]) -> None:
 
 @contextlib.contextmanager
 def locked(audio: str) -> Iterator[None]:
-    """Keep other conversions out of a folder. Raises Problem if one is running there."""
+    """Lock a folder against other conversions. Raises Problem if one is running there."""
     with open(os.path.join(audio, '.convert.lock'), 'w') as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -152,7 +151,7 @@ def locked(audio: str) -> Iterator[None]:
 
 
 def remove_unfinished(audio: str) -> None:
-    """Remove what an interrupted conversion has left."""
+    """Remove unfinished files of an interrupted conversion."""
     for path in walk(audio):
         name = os.path.basename(path)
         if name.startswith('.') and name.endswith('.part'):
@@ -162,7 +161,7 @@ def remove_unfinished(audio: str) -> None:
 def convert_all(conversion: Conversion, missing: list[Found], jobs: int) -> tuple[int, int]:
     """Convert recordings in `jobs` threads -> (recordings, samples) written."""
     total = made = 0
-    # the largest first: otherwise the last one could be long, with the other cores idle
+    # the largest first, so that no core works on a long one alone at the end
     sizes = {one: os.stat(one.path).st_size for one in missing}
     with (
         without_decoder_notes(),
@@ -184,7 +183,7 @@ def convert_all(conversion: Conversion, missing: list[Found], jobs: int) -> tupl
 
 
 def run(source: str, dataset: str, jobs: int) -> str:
-    """Convert what is missing in a dataset's folder -> line that says what was done."""
+    """Convert the missing recordings of a dataset -> line that summarises the result."""
     originals = find_recordings(source)
     if not originals.found:
         raise Problem(f'{source}: no recordings found in its folders')
@@ -196,7 +195,7 @@ def run(source: str, dataset: str, jobs: int) -> str:
         missing = to_do(originals.found, audio)
         conversion = Conversion(audio)
         made, samples = convert_all(conversion, missing, jobs)
-        # problems of recordings that have now been converted well are removed
+        # problems that are solved now are removed
         solved = {one.key for one in missing} - conversion.noted
         repairs = {key: repair for key, repair in read_repairs(conversion.table).items() if key not in solved}
         repairs = write_repairs(conversion.table, repairs, originals.skipped)

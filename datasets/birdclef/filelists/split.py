@@ -2,10 +2,9 @@
 """Write the file lists of a dataset. The validation recordings are those of a given list, or chosen at random.
 
 Lists the recordings in datasets/NAME/audio/ in filelists/train, valid, test, soundscapes_val and soundscapes_test.
-Training recordings without a label (no XML) are not listed. A validation list that was given once (--valid-list) is
-kept in filelists/valid.given and used again. Without one, about 8 % of each species are drawn, always the same ones.
-Every species with at least two recordings has one on each side, and recordings of one author, day and place stay
-together.
+Training recordings without a label (no XML) are not listed. The list of --valid-list is copied to filelists/valid.given
+and used again in later runs. Without it, about 8 % of each species are drawn, always the same ones. Every species with
+at least two recordings has one on each side, and recordings with the same author, day and place stay together.
 """
 
 import os
@@ -29,7 +28,7 @@ SHARE = 0.08
 
 
 def sessions(keys: Iterable[str], records: dict[str, dict[str, str]]) -> list[list[str]]:
-    """Group recordings (keys) of one author, day and place; where these are unknown, each recording is its own group.
+    """Group recordings (keys) with the same author, day and place; if these are unknown, a recording is its own group.
 
     Places are the same if their names or their coordinates are equal.
     """
@@ -64,7 +63,7 @@ def draw(species: dict[str, str], groups: list[list[str]], share: float = SHARE,
     """Draw a validation set -> (set of keys, number of groups that had to be divided).
 
     `species`: dict of key -> species, `groups`: lists of keys that stay together. Of each species with at least two
-    recordings, at least one is drawn and at least one is not. A group is divided only if this is impossible otherwise.
+    recordings, at least one is drawn and at least one is not. Groups are divided only if this is impossible otherwise.
     The result depends on the keys and the seed, not on their order.
     """
 
@@ -108,7 +107,7 @@ class _Drawing:
                 self.groups_of[s].append(number)
 
     def excess(self, number):
-        """Recordings above the wanted numbers if this group is taken; None if a species had none left for training."""
+        """Number of recordings too many if this group is taken; None if a species had none left for training."""
         total = 0
         for s, n in self.counts[number].items():
             if self.drawn[s] + n >= self.sizes[s]:
@@ -131,8 +130,8 @@ class _Drawing:
 def given_list(lines: list[str], train: set[str], name: str) -> tuple[list[str], list[str]]:
     """Entries of a given validation list -> (keys of training recordings, in their order; entries that are none).
 
-    An entry is a key, or a file name with or without suffix; of several recordings with that file name, the one whose
-    key has the fewest folders is meant. Raises Problem if no training recording is listed, or if all are.
+    An entry is a key, or a file name with or without suffix; it means the recording with that file name whose key has
+    the fewest folders. Raises Problem if no training recording is listed, or all.
     """
     by_base = {_base(key): key for key in sorted(train, key=lambda key: (-key.count('/'), key))}
     entries = [line.strip() for line in lines if line.strip() and not line.startswith('#')]
@@ -155,7 +154,7 @@ def _base(path):
 
 
 def existing_recordings(dataset: str) -> dict[str, list[str]]:
-    """Dict of file list -> sorted keys of the recordings in audio/ that belong there."""
+    """Dict of file list -> sorted keys of its recordings in audio/."""
     lists = {name: [] for name in datasets.LISTS.values()}
     for key in datasets.recordings(dataset):
         if datasets.list_of(key):
@@ -204,7 +203,7 @@ def split(dataset: str, valid_list: str | None = None, seed: int = 0) -> list[st
         lines = read_lines(given)
     valid, more = choose_validation(dataset, labels, train, lines, valid_list or given, seed)
     if valid_list:
-        # as given, with entries that are not among the recordings yet
+        # with all entries, since the recordings of unknown ones may be added later
         write_if_changed(given, ''.join(f'{line}\n' for line in lines))
     lists['train'] = sorted(train - set(valid))
     lists['valid'] = valid

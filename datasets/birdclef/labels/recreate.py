@@ -23,7 +23,7 @@ from shared.metadata_values import metadata
 from shared.tables import REPAIRS, table, write_if_changed
 from shared.xml_fields import read_records
 
-# Editions of the challenge, and the years of the training recordings that each of them used.
+# Editions of the challenge -> years of their training recordings.
 EDITIONS = {'2014': ('2014',), '2015': ('2014', '2015'), '2017': ('2017',)}
 
 
@@ -34,7 +34,7 @@ def latin_name(fields: dict[str, str]) -> str:
 
 
 def match_names(pairs: Iterable[tuple[str, str]]) -> tuple[dict[str, str], dict[str, str], list[str]]:
-    """Find out which Latin name belongs to which class id, from pairs (class id, name): the most frequent one.
+    """Match Latin names with class ids, given pairs (class id, name): the most frequent one wins.
 
     Returns (dict class id -> name, dict name -> class id, a line for each inconsistency). If several are equally
     frequent, the first in alphabetical order is taken.

@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Collect the fields of a source folder's XML files in one table.
+"""Collect the fields of the XML files of a source folder in one table.
 
 Writes datasets/NAME/xml/recordings.tsv: a line of column names, then one line per recording that has XML, with the
-values as found (labels/recreate.py corrects them); and xml/repairs.tsv: what was wrong with an XML file, and what was
-done. XML is read whatever encoding it declares, also if it is not well-formed; entities are never expanded.
-If it is run again, it reads only files that are new or have changed, and adds them to the table.
+original values (labels/recreate.py corrects them); and xml/repairs.tsv: problems of XML files, and what was done.
+If run again, it reads only files that are new or have changed, and adds them to the table.
 """
 
 import os
@@ -26,7 +25,7 @@ HEADER = ['path', *FIELDS]
 
 
 def known_rows(filename: str) -> tuple[dict[str, list[str]], float]:
-    """Rows of an earlier table by key, and the time when it was written; nothing if it has other columns."""
+    """Rows of an earlier table by key, and its modification time; no rows if it has other columns."""
     if not os.path.exists(filename):
         return {}, 0
     rows = read_table(filename)
@@ -44,7 +43,7 @@ def read_xml(path: str) -> tuple[dict[str, str] | None, list[str]]:
 
 
 def collect(source: str, dataset: str) -> str:
-    """Update the tables of a dataset's folder from a source folder -> line that says what was done."""
+    """Update the tables of a dataset from a source folder -> line that summarises the result."""
     found, skipped, uncertain = find_xml(source)
     filename = records_file(dataset)
     repairs_file = os.path.join(os.path.dirname(filename), REPAIRS)
@@ -62,13 +61,13 @@ def collect(source: str, dataset: str) -> str:
             repairs[key] = '; '.join(problems), 'as if without XML' if fields is None else 'fields kept'
         if fields is not None:
             rows[key] = [key] + [fields[name] for name in FIELDS]
-    # if nothing has changed, the table keeps its date, which the next run compares with the XML files
+    # an unchanged table keeps its date, which the next run compares with the XML files
     write_if_changed(filename, table([HEADER, *sorted(rows.values())]))
     write_repairs(repairs_file, repairs, skipped)
     line = f'{filename}: {len(rows)} recordings have XML ({read} files read now)'
     if uncertain:
-        line += f'; {uncertain} XML files are not beside a recording, but several recordings have their file name: '
-        line += 'each was taken for the first of them'
+        line += f'; {uncertain} XML files are not next to a recording, but several recordings have their file name: '
+        line += 'each was assigned to the first of them'
     return line
 
 
