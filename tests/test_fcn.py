@@ -173,7 +173,7 @@ def test_every_published_architecture_can_be_converted(name):
 def test_networks_and_windows_that_cannot_be_converted_are_refused():
     with pytest.raises(Problem, match='metadata alone'):
         fcn.to_fcn(model.build(config.load([], ['arch=', 'arch_meta=full:4']), 3, 2))
-    with pytest.raises(Problem, match='pools over all the time'):
+    with pytest.raises(Problem, match='pools over all frames'):
         fcn.to_fcn(model.build(config.load([], NETWORK_SETTINGS + ['arch=conv:4x3x3,pool:-1x2']), 3))
     net = build_network('plain')
     with pytest.raises(Problem, match='must be 1 or the network.s own, 9'):

@@ -378,7 +378,7 @@ def test_an_interrupted_inspection_continues(
         ('metadata', ('--plot', 'x', '--saliency', 0), 'leave out --plot and --saliency'),
         ('plain', ('--full-resolution', '--saliency', 0), 'cannot be combined with --plot, --saliency'),
         ('plain', ('--full-resolution', '--window', 0.01), 'take at least'),
-        ('whole', ('--full-resolution',), 'pools over all the time'),
+        ('whole', ('--full-resolution',), 'pools over all frames'),
         ('centred', ('--full-resolution',), 'band_centre=1.*train one with band_centre=0'),
         ('plain', ('--saliency', 'Parus major'), 'neither a class'),
         ('plain', ('--plot',), 'no display here'),

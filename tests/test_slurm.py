@@ -185,7 +185,7 @@ def test_time_limit_lets_the_program_stop_and_the_job_requeues_itself(project, c
     cluster.wait_for_all(project, plain='COMPLETED')
     assert calls(project) == ['plain', 'plain']
     assert 'the time limit is near; requeueing' in (project.experiments / 'tiny' / 'plain.slurm.log').read_text()
-    assert 'going on' in (project.experiments / 'tiny' / 'plain.log').read_text()
+    assert 'continuing from' in (project.experiments / 'tiny' / 'plain.log').read_text()
 
 
 def test_cancelled_job_frees_its_claim_at_once(project, cluster):
