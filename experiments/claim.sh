@@ -49,6 +49,7 @@ for seconds in "$beat" "$lease" "$grace"; do
         exit 2
     fi
 done
+[[ $beat == *[1-9]* ]] || { printf 'claim.sh: CLAIM_BEAT must be more than 0 seconds\n' >&2; exit 2; }
 boot=$(</proc/sys/kernel/random/boot_id)
 namespace=$(readlink /proc/self/ns/pid)
 self=$(readlink -f -- "${BASH_SOURCE[0]}")

@@ -45,7 +45,7 @@ look_up_claim() {
 # why. A {}/ at the beginning of a word stands for $CLAIM_WORK. In the log, such files have the names under which they
 # are published.
 logged() {
-    local log status=0 why word command=()
+    local log status=0 why signal word command=()
     for word; do
         [[ $word != '{}/'* ]] || word=$CLAIM_WORK${word#'{}'}
         command+=("$word")
@@ -58,7 +58,7 @@ logged() {
         # The last message of a program if there is one, else the last line.
         why=$(awk '/^== / { why = "" } /^[a-z_]+\.py: / { why = $0 } { last = $0 }
             END { print why == "" ? last : why }' "$log")
-        ((status <= 128)) || why="ended by SIG$(kill -l "$status"), after: $why"
+        if ((status > 128)) && signal=$(kill -l "$status" 2>/dev/null); then why="ended by SIG$signal, after: $why"; fi
         printf '%(%F %T)T %s: failed with exit status %d: %s\n' -1 "$HOSTNAME" "$status" "$why" >> "$log"
     fi
     return "$status"

@@ -5,7 +5,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/results.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/slurm.sh"
 
-ENSEMBLES=() MEMBER=''
+ENSEMBLES=() MEMBER='' MEMBER_FOUND=''
 # seconds between two checks of predictions that are made elsewhere
 POLL=${SUBMIT_ALL_POLL:-30}
 
@@ -139,7 +139,7 @@ submit() {
     read_ensemble "${FILE[$RUN]}"
     if [[ -n $MEMBER ]]; then
         [[ " ${MEMBERS[*]} " == *" $MEMBER "* ]] || return 0
-        MEMBERS=("$MEMBER")
+        MEMBERS=("$MEMBER") MEMBER_FOUND=1
     fi
     all_trained || return
     [[ -z $VALID_LIST ]] || predict_members "$DATASET" "$VALID_LIST" PREDICT || return
@@ -193,7 +193,11 @@ main() {
     [[ -z $SLURM ]] || { submit_runs_to_slurm; exit; }
     for RUN in "${RUNS[@]}"; do submit || failed=$((failed + 1)); done
     ((failed == 0)) || die "$failed of ${#RUNS[@]} submissions failed, see above"
-    log "submissions are in experiments/$SUBMISSIONS"
+    if [[ -z $MEMBER ]]; then
+        log "submissions are in experiments/$SUBMISSIONS"
+    elif [[ -z $MEMBER_FOUND ]]; then
+        die "--member $MEMBER: none of the ensembles (${RUNS[*]}) has this member"
+    fi
 }
 
 main "$@"

@@ -833,6 +833,8 @@ def test_missing_folder_and_wrong_usage(place):
     for wrong in ('30s', 'a[$(touch touched)]', '-1'):
         result = place.claim(MAKE, 'a', CLAIM_GRACE=wrong)
         assert result.returncode == 2 and 'numbers of seconds' in result.error and place.visible() == []
+    result = place.claim(MAKE, 'a', CLAIM_BEAT='0')
+    assert result.returncode == 2 and 'more than 0 seconds' in result.error and place.visible() == []
     assert place.ask('--help').returncode == 0
 
 

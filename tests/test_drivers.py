@@ -280,6 +280,13 @@ def test_environment_is_not_created_if_the_check_of_the_active_one_is_killed(pro
     assert not (project.path / '.venv').exists()
 
 
+def test_log_ends_with_exit_statuses_that_belong_to_no_signal(project):
+    (project.experiments / 'train.py').write_text('import sys; print("epoch 1"); sys.exit(255)')
+    assert train_all(project, 'plain').returncode == 1
+    log = (project.experiments / 'tiny' / 'plain.log').read_text().splitlines()
+    assert log[-1].endswith('failed with exit status 255: epoch 1')
+
+
 def test_log_of_a_killed_training_ends_with_the_signal(project):
     (project.experiments / 'train.py').write_text('import os; print("epoch 1", flush=True); os.kill(os.getpid(), 9)')
     assert train_all(project, 'plain').returncode == 1
@@ -527,6 +534,12 @@ def test_recordings_added_after_the_submission_are_predicted_and_earlier_predict
     )
     count = len(calls(project, 'predict'))
     assert submit(project, '--member', 'plain', 'one').returncode == 0 and len(calls(project, 'predict')) == count
+
+
+def test_a_member_of_no_ensemble_is_named(project):
+    write_ensembles(project)
+    result = submit(project, '--member', 'plian', 'one')
+    assert result.returncode == 1 and '--member plian: none of the ensembles (one) has this member' in result.stderr
 
 
 @pytest.mark.parametrize('driver', ['train_all', 'predict_missing'])

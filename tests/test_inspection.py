@@ -17,6 +17,7 @@ from birdsong.networks import fcn, layers, model
 from birdsong.prediction import inspection, saliency
 from birdsong.prediction.predictor import Predictor, load_model
 from birdsong.scores.predictions import load
+from helpers import build_network
 
 GOLDEN = ('predict/saliency',)
 RECORDING = 'train/LIFECLEF2015_BIRDAMAZON_XC_WAV_RN2101.wav'
@@ -255,6 +256,18 @@ def drawn(tmp_path, name, dataset, samples, monkeypatch, file='a/b.wav', trained
     monkeypatch.undo()
     plt.close(figure)
     return figure
+
+
+def test_curves_of_long_recordings_have_no_seams_from_padding():
+    # In blocks, the zeros that pad a residual network would show at both ends of each block.
+    net = build_network('residual', 'frame_len=1024', 'len_max=2')
+    samples = np.random.default_rng(0).integers(-9999, 9999, 22050 * 7).astype(np.int16)
+    predictor = Predictor(net, net.cfg, torch.device('cpu'))
+    found = torch.cat([maps for _, maps in predictor.all_maps(samples)], 2)
+    spect = predictor.spectrogram(samples, 0, predictor.frames(samples))
+    with torch.no_grad():
+        expected = net.maps(torch.from_numpy(spect)[None])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_curves_are_where_the_sound_is(dataset, tmp_path, monkeypatch):

@@ -126,10 +126,10 @@ class Predictor:
     @torch.no_grad()
     def all_maps(self, samples: np.ndarray) -> Iterator[tuple[int, torch.Tensor]]:
         """Yields (first frame, maps (1, maps, time, frequency)) of consecutive parts of a recording."""
-        network = getattr(self.net, 'program', None)
-        if network is None:
+        if not isinstance(self.net, compiled.InferenceNetwork):
             yield from self._maps_of_blocks(samples)
             return
+        network = self.net.compiled
         stream, first = network.stream(), 0
         for spect in itertools.chain(spectrograms(samples, self.cfg, self.net.min_frames), [None]):
             blocks = [None] if spect is None else torch.from_numpy(spect)[None].to(self.device).split(network.block, 1)
