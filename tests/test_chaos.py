@@ -117,14 +117,14 @@ def test_dead_server_holds_its_claim_until_the_lease_ends(project, boot):
         refused = boot('second', '--release', 'plain')
         assert refused.process.wait(timeout=60) == 75 and '--force' in refused.said(), refused.said()
     let_lease_pass(project)
-    assert 'plain: going on' in end(boot('second', 'plain'))
+    assert 'plain: continuing from' in end(boot('second', 'plain'))
     assert calls(project) == ['plain', 'plain'] and models_of(project) == ['plain.npz']
 
 
 def test_claim_of_a_dead_server_can_be_released_before_the_lease_ends(project, boot):
     begin(project, boot, 'first').die()
     assert 'released' in end(boot('second', '--release', 'plain', '--force'))
-    assert 'plain: going on' in end(boot('second', 'plain'))
+    assert 'plain: continuing from' in end(boot('second', 'plain'))
     assert calls(project) == ['plain', 'plain'] and models_of(project) == ['plain.npz']
 
 

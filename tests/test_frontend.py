@@ -172,6 +172,6 @@ def test_a_network_with_band_centre_is_not_compiled():
 
 
 def test_a_network_with_band_centre_has_no_fully_convolutional_form():
-    with pytest.raises(Problem, match='band_centre=1.*whole') as caught:
+    with pytest.raises(Problem, match='band_centre=1.*complete excerpts') as caught:
         fcn.to_fcn(build('band_centre=1'), 1)
     assert '\n' not in str(caught.value)

@@ -62,7 +62,7 @@ def test_saliency_of_silence_and_of_nonsense():
     _, gradient = saliency(net, torch.zeros(1, 60, net.audio.front.bins), 0, torch.zeros(1, 2))
     assert torch.isfinite(gradient).all()
     for index in (-1, 3):
-        with pytest.raises(Problem, match='classes 0 to 2'):
+        with pytest.raises(Problem, match='expected 0 to 2'):
             saliency(net, torch.zeros(1, 60, net.audio.front.bins), index, torch.zeros(1, 2))
     with pytest.raises(Problem, match='metadata alone'):
         saliency(model.build(config.load([], ['arch=', 'arch_meta=full:4']), 3, 2), None, 0, torch.zeros(1, 2))

@@ -199,7 +199,7 @@ def test_released_training_continues_with_the_next_driver(project):
     assert status(project)['plain'].startswith('interrupted')
     assert release(project, 'plain').returncode == 0
     result = train_all(project, 'plain')
-    assert result.returncode == 0 and 'plain: going on' in result.stdout
+    assert result.returncode == 0 and 'plain: continuing from' in result.stdout
 
 
 def test_release_of_free_and_of_unknown_models(project):

@@ -24,7 +24,7 @@ def main():
                     sys.exit(f'train.py: {teacher}: no such file')
     state = pathlib.Path(f'{str(out)[: -len(".npz")]}.state')
     if state.exists():
-        print(f'{name}: going on', flush=True)
+        print(f'{name}: continuing from the state', flush=True)
     state.touch()
     if (HERE / (f'{name}.gate')).exists():
         with open(HERE / (f'{name}.gate')) as gate:
