@@ -110,9 +110,7 @@ ensure_env() {
             run_child "$base" -m venv "$venv" >&2 || die "$base -m venv failed, see above; remove $venv and try again"
         fi
         log 'installing requirements.txt into .venv (only once; torch has several GB, so this takes minutes)'
-        # Python compiles what it imports, which is a small part of these packages.
-        run_child "$PYTHON" -m pip install --disable-pip-version-check --quiet --no-compile \
-            -r "$ROOT/requirements.txt" >&2 ||
+        run_child "$PYTHON" -m pip install --disable-pip-version-check --quiet -r "$ROOT/requirements.txt" >&2 ||
             die 'installing requirements.txt failed, see above; type the same command again to continue'
         printf '%s\n' "$stamp" > "$venv/.installed"
         log '.venv is ready'
