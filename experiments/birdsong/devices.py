@@ -42,7 +42,8 @@ def deterministic() -> None:
     """Make torch choose kernels that give the same result every time, also on a GPU."""
     os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
     torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # torch.use_deterministic_algorithms does the same, but it also imports torch's compiler, which takes a second.
+    torch.set_deterministic_debug_mode('warn')
 
 
 def computes_spectrograms(cfg: dict[str, Any], device: torch.device) -> bool:
