@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.source import find_recordings, find_xml
+from layouts.birdclef2018 import find_recordings, find_xml
 
 NAME = '20240501_060000'
 

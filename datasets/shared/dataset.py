@@ -11,7 +11,7 @@ DATASETS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Folder of the keys -> file list of its recordings.
 LISTS = {'train': 'train', 'test': 'test', 'soundscapes/val': 'soundscapes_val', 'soundscapes/test': 'soundscapes_test'}
 # Folders in datasets/ that are not datasets.
-RESERVED = ('shared',)
+RESERVED = ('shared', 'layouts')
 
 
 def dataset_folder(name: str) -> str:

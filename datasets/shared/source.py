@@ -1,45 +1,15 @@
-"""The source folder: the extracted archives of the organisers, or other recordings with the same layout.
+"""The source folder that a dataset is prepared from: its files, and problems found there."""
 
-Here each recording and XML file of the source gets its key: the path of the recording below audio/ of the dataset.
-"""
-
-import collections
-import contextlib
-import dataclasses
-import filecmp
 import os
+from collections.abc import Iterable
 
 from birdsong.files import Problem
-from shared.dataset import walk, year_of
+from shared.dataset import walk
+from shared.delimited import Table, is_table
 from shared.tables import SKIPPED
 
-Part = collections.namedtuple('Part', 'folder keys by_year')
-# Folder from an archive, folder of the keys, and whether that has a subfolder per year.
-PARTS = (
-    Part('TrainingSet', 'train', True),
-    Part('data', 'train', True),
-    Part('BirdCLEF2018MonophoneTest', 'test', True),
-    Part('val/data', 'soundscapes/val', False),
-    Part('test', 'soundscapes/test', False),
-)
-SAME_NAME, COPY = 'the same file name', 'a copy'
-# Most file systems allow 255 bytes in a file name; a file that is being written has a longer name than the final one.
-MAX_NAME = 240
 # In addition to the names of the formats. libsndfile cannot read the last seven, but repairs.tsv should list them.
 SUFFIXES = 'aif aifc snd oga opus sph wave sf mpga mp2 m4a mp4 aac wma webm ape wv'
-
-Found = collections.namedtuple('Found', 'key path')
-Skipped = list[tuple[str, str, str]]
-
-
-@dataclasses.dataclass
-class Recordings:
-    """The recordings of a source."""
-
-    found: list[Found]
-    skipped: Skipped  # (path in the source, problem, what was done) of unused files
-    keys: dict[str, str]  # path without suffix, also of copies -> key
-    namesakes: set[str]  # keys of recordings whose file name is not unique
 
 
 def recording_suffixes() -> tuple[str, ...]:
@@ -50,124 +20,87 @@ def recording_suffixes() -> tuple[str, ...]:
     return tuple(f'.{name}' for name in formats + SUFFIXES.split())
 
 
-def find_recordings(source: str) -> Recordings:
-    """All recordings of a source folder, in the order of their paths. Raises Problem as `_files` does.
+class Source:
+    """A source folder, or a single table of recordings.
 
-    The key is PART/YEAR/BASE.wav. If an earlier recording has the same file name in another folder, the key is
-    PART/YEAR/FOLDERS/BASE.wav, unless both have the same content.
+    `.folder` is the folder, `.table` the name of the table if SOURCE is one, else ''. `.dataset` is the folder of the
+    dataset to create, in which a layout may keep its raw tables; None if nothing may be written. `.skipped` are
+    (path in the source, problem, what was done) of files that were not used, `.notes` lines for the user. Raises
+    Problem if there is no such folder or file.
     """
-    files, skipped = _files(source, recording_suffixes())
-    result = Recordings([], skipped, {}, set())
-    same_name, paths = collections.defaultdict(list), {}
-    for part, path in files:
-        plain = _plain_key(part, path)
-        others = same_name[plain]
-        beside = [other for other in others if os.path.dirname(other.path) == os.path.dirname(path)]
-        copies = [other for other in others if _same_content(other.path, path)]
-        free = [key for key in _possible_keys(source, part, path) if key not in paths]
-        if copies:
-            result.keys.setdefault(_stem(path), copies[0].key)
-            _skip(skipped, source, path, f'{COPY} of {_shown(copies[0].path, source)}', 'one of them is enough')
-        elif beside or not free:
-            other = beside[0].path if beside else paths[plain]
-            _skip(skipped, source, path, f'{SAME_NAME} as {_shown(other, source)}', 'rename it to keep both')
-        elif problem := _name_problem(free[0]):
-            _skip(skipped, source, path, problem, 'rename it')
-        else:
-            found = Found(free[0], path)
-            others.append(found)
-            paths[found.key] = path
-            result.found.append(found)
-            result.keys[_stem(path)] = found.key
-    result.namesakes = {key for key, others in same_name.items() if len(others) > 1}
-    return result
+
+    def __init__(self, path: str, dataset: str | None = None):
+        if not os.path.exists(path):
+            raise Problem(f'{path}: no such folder; name the folder that contains the recordings')
+        is_folder = os.path.isdir(path)
+        self.path, self.dataset = path, dataset
+        self.folder, self.table = (path, '') if is_folder else os.path.split(os.path.abspath(path))
+        self.skipped, self.notes = [], []
+        self._files = None
+
+    @property
+    def files(self) -> list[str]:
+        """Sorted paths of all files below the folder, relative to it, without hidden ones and those of macOS (._*)."""
+        if self._files is None:
+            unusable = []
+            paths = [self.table] if self.table else []
+            if not self.table:
+                paths = [os.path.relpath(path, self.folder) for path in walk(self.folder, unusable)]
+            for path, problem in unusable:
+                self.skip(os.path.relpath(path, self.folder), problem, 'replace it by the file')
+            hidden = (path for path in paths if not any(name.startswith('.') for name in path.split(os.sep)))
+            self._files = sorted(hidden)
+        return self._files
+
+    def recordings(self) -> list[str]:
+        """Those of `files` that are sound files, by their suffix."""
+        return self.with_suffix(*recording_suffixes())
+
+    def with_suffix(self, *suffixes: str) -> list[str]:
+        """Those of `files` with one of the suffixes, such as '.csv', in upper or lower case."""
+        return [path for path in self.files if os.path.splitext(path)[1].lower() in suffixes]
+
+    def tables(self) -> list[str]:
+        """Tables (CSV, TSV, Parquet) directly in the folder."""
+        return [path for path in self.files if os.sep not in path and is_table(path)]
+
+    def read(self, path: str) -> Table:
+        """A table, given its path below the folder."""
+        return Table(os.path.join(self.folder, path))
+
+    def has(self, path: str) -> bool:
+        """Whether a file or folder exists below the folder."""
+        return os.path.exists(os.path.join(self.folder, path))
+
+    def inside(self, path: str, origin: str) -> str:
+        """A path that a table names, normalised. Raises Problem, with `origin`, if it leads out of the folder."""
+        result = os.path.normpath(path.replace('\\', '/'))
+        if os.path.isabs(result) or result.split(os.sep)[0] == os.pardir or ':' in result.split(os.sep)[0]:
+            raise Problem(f'{origin}: {path!r} is not a path below {self.folder}; write relative paths, without ".."')
+        return result
+
+    def skip(self, path: str, problem: str, cure: str) -> None:
+        """Note a file that is not used."""
+        self.skipped.append((printable(path), problem, f'{SKIPPED}{cure}'))
+
+    def note(self, text: str) -> None:
+        """Note something that the user should know."""
+        self.notes.append(text)
 
 
-def find_xml(source: str) -> tuple[list[Found], Skipped, int]:
-    """All XML files of a source folder -> (files with the keys of their recordings, files not used, uncertain ones).
-
-    An XML file belongs to the recording next to it or, if none, to the first one with its file name in the same
-    part of the source. It is uncertain if there are others with that name. Raises Problem as `_files` does.
-    """
-    recordings = find_recordings(source)
-    files, skipped = _files(source, ('.xml',))
-    found, uncertain = {}, 0
-    for part, path in sorted(files, key=lambda file: _stem(file[1]) not in recordings.keys):
-        key = recordings.keys.get(_stem(path)) or _plain_key(part, path)
-        if key in found:
-            _skip(skipped, source, path, f'{SAME_NAME} as {_shown(found[key], source)}', 'rename it to keep both')
-        elif problem := _name_problem(key):
-            _skip(skipped, source, path, problem, 'rename it')
-        else:
-            found[key] = path
-            uncertain += key in recordings.namesakes and _stem(path) not in recordings.keys
-    return [Found(*item) for item in found.items()], skipped, uncertain
-
-
-def _files(source, suffixes):
-    """Files of the source with one of the suffixes -> ([(Part, path)], [(path in the source, problem, what was done)]).
-
-    Files named ._* (written by macOS) are ignored. Broken links, pipes and devices are in the second list.
-    Raises Problem if the folder does not have the layout of the archives.
-    """
-    if not os.path.isdir(source):
-        raise Problem(f'{source}: no such folder; give the one that you extracted the archives into')
-    present = [part for part in PARTS if os.path.isdir(os.path.join(source, part.folder))]
-    if not any(part.keys == 'train' for part in present):
-        raise Problem(f'{source}: has neither TrainingSet/ nor data/; extract all archives into this one folder')
-    files, skipped, unusable = [], [], []
-    for part in present:
-        for path in walk(os.path.join(source, part.folder), unusable):
-            name = os.path.basename(path)
-            if not name.startswith('._') and os.path.splitext(name)[1].lower() in suffixes:
-                files.append((part, path))
-    for path, problem in unusable:
-        if os.path.splitext(path)[1].lower() in ('', *suffixes):
-            _skip(skipped, source, path, problem, 'replace it by the file')
-    return files, skipped
-
-
-def _stem(path):
-    return os.path.splitext(path)[0]
-
-
-def _plain_key(part, path):
-    base = os.path.basename(_stem(path))
-    return '/'.join(filter(None, (part.keys, part.by_year and year_of(base), f'{base}.wav')))
-
-
-def _possible_keys(source, part, path):
-    """Keys for a recording in order of preference: without folders, with those in its part, with all folders."""
-    folder, name = os.path.split(_plain_key(part, path))
-    below = os.path.relpath(os.path.dirname(path), os.path.join(source, part.folder))
-    everything = os.path.relpath(os.path.dirname(path), source)
-    return [f'{folder}/{name}'] + [f'{folder}/{folders}/{name}' for folders in (below, everything) if folders != '.']
-
-
-def _same_content(one, other):
-    with contextlib.suppress(OSError):  # unreadable files are reported by the conversion
-        return os.path.getsize(one) == os.path.getsize(other) and filecmp.cmp(one, other, shallow=False)
-    return False
-
-
-def _name_problem(key):
-    """Why a recording cannot have a key, or ''."""
-    if not _printable(key):
-        return 'its name contains a character that is not allowed in lists'
-    return f'its name is longer than {MAX_NAME} bytes' if len(os.path.basename(key).encode()) > MAX_NAME else ''
-
-
-def _skip(skipped, source, path, problem, cure):
-    skipped.append((_shown(path, source), problem, f'{SKIPPED}{cure}'))
-
-
-def _shown(path, source):
-    path = os.path.relpath(path, source)
-    return path if _printable(path) else ascii(path)[1:-1]
-
-
-def _printable(text):
+def is_printable(text: str) -> bool:
+    """Whether a text can be written in lists: it has no control characters and is valid Unicode."""
     try:
         return text.isprintable() and bool(text.encode())
     except UnicodeEncodeError:
         return False
+
+
+def printable(text: str) -> str:
+    """A text in a form that can be printed."""
+    return text if is_printable(text) else ascii(text)[1:-1]
+
+
+def columns_of(source: Source, tables: Iterable[str]) -> str:
+    """The columns of tables, for error messages."""
+    return '; '.join(f'{name} has the columns {", ".join(source.read(name).columns)}' for name in tables)

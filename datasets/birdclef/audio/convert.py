@@ -25,9 +25,9 @@ from collections.abc import Iterable, Iterator
 from tqdm import tqdm
 
 from birdsong.files import Problem, writing
+from layouts.birdclef2018 import COPY, SAME_NAME, Found, find_recordings
 from shared.conversion import SAMPLE_RATE, Unreadable, convert, write_silence
 from shared.dataset import dataset_folder, recordings, walk
-from shared.source import COPY, SAME_NAME, Found, find_recordings
 from shared.tables import REPAIRS, read_repairs, table, write_repairs
 
 LEFT_OUT, SILENT, KEPT = 'left out', '0.1 s of silence', 'the rest is kept'

@@ -16,8 +16,8 @@ import argparse
 
 from tqdm import tqdm
 
+from layouts.birdclef2018 import find_xml
 from shared.dataset import dataset_folder
-from shared.source import find_xml
 from shared.tables import REPAIRS, read_repairs, read_table, table, write_if_changed, write_repairs
 from shared.xml_fields import FIELDS, MAX_BYTES, parse, records_file
 

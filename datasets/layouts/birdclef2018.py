@@ -1,0 +1,167 @@
+"""The source folder: the extracted archives of the organisers, or other recordings with the same layout.
+
+Here each recording and XML file of the source gets its key: the path of the recording below audio/ of the dataset.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import filecmp
+import os
+
+from birdsong.files import Problem
+from shared.dataset import walk, year_of
+from shared.source import Source, recording_suffixes
+from shared.source import is_printable as _printable
+from shared.tables import SKIPPED
+
+LOOKED_FOR = 'a folder TrainingSet/ or data/, the archives of BirdCLEF 2018'
+PRECEDENCE = 1
+
+Part = collections.namedtuple('Part', 'folder keys by_year')
+# Folder from an archive, folder of the keys, and whether that has a subfolder per year.
+PARTS = (
+    Part('TrainingSet', 'train', True),
+    Part('data', 'train', True),
+    Part('BirdCLEF2018MonophoneTest', 'test', True),
+    Part('val/data', 'soundscapes/val', False),
+    Part('test', 'soundscapes/test', False),
+)
+SAME_NAME, COPY = 'the same file name', 'a copy'
+# Most file systems allow 255 bytes in a file name; a file that is being written has a longer name than the final one.
+MAX_NAME = 240
+
+Found = collections.namedtuple('Found', 'key path')
+Skipped = list[tuple[str, str, str]]
+
+
+@dataclasses.dataclass
+class Recordings:
+    """The recordings of a source."""
+
+    found: list[Found]
+    skipped: Skipped  # (path in the source, problem, what was done) of unused files
+    keys: dict[str, str]  # path without suffix, also of copies -> key
+    namesakes: set[str]  # keys of recordings whose file name is not unique
+
+
+def recognise(source: Source) -> str:
+    """Why a source folder has this layout, or ''."""
+    folders = [part.folder for part in PARTS if part.keys == 'train' and source.has(part.folder)]
+    return f'a folder {folders[0]}/' if folders else ''
+
+
+def find_recordings(source: str) -> Recordings:
+    """All recordings of a source folder, in the order of their paths. Raises Problem as `_files` does.
+
+    The key is PART/YEAR/BASE.wav. If an earlier recording has the same file name in another folder, the key is
+    PART/YEAR/FOLDERS/BASE.wav, unless both have the same content.
+    """
+    files, skipped = _files(source, recording_suffixes())
+    result = Recordings([], skipped, {}, set())
+    same_name, paths = collections.defaultdict(list), {}
+    for part, path in files:
+        plain = _plain_key(part, path)
+        others = same_name[plain]
+        beside = [other for other in others if os.path.dirname(other.path) == os.path.dirname(path)]
+        copies = [other for other in others if _same_content(other.path, path)]
+        free = [key for key in _possible_keys(source, part, path) if key not in paths]
+        if copies:
+            result.keys.setdefault(_stem(path), copies[0].key)
+            _skip(skipped, source, path, f'{COPY} of {_shown(copies[0].path, source)}', 'one of them is enough')
+        elif beside or not free:
+            other = beside[0].path if beside else paths[plain]
+            _skip(skipped, source, path, f'{SAME_NAME} as {_shown(other, source)}', 'rename it to keep both')
+        elif problem := _name_problem(free[0]):
+            _skip(skipped, source, path, problem, 'rename it')
+        else:
+            found = Found(free[0], path)
+            others.append(found)
+            paths[found.key] = path
+            result.found.append(found)
+            result.keys[_stem(path)] = found.key
+    result.namesakes = {key for key, others in same_name.items() if len(others) > 1}
+    return result
+
+
+def find_xml(source: str) -> tuple[list[Found], Skipped, int]:
+    """All XML files of a source folder -> (files with the keys of their recordings, files not used, uncertain ones).
+
+    An XML file belongs to the recording next to it or, if none, to the first one with its file name in the same
+    part of the source. It is uncertain if there are others with that name. Raises Problem as `_files` does.
+    """
+    recordings = find_recordings(source)
+    files, skipped = _files(source, ('.xml',))
+    found, uncertain = {}, 0
+    for part, path in sorted(files, key=lambda file: _stem(file[1]) not in recordings.keys):
+        key = recordings.keys.get(_stem(path)) or _plain_key(part, path)
+        if key in found:
+            _skip(skipped, source, path, f'{SAME_NAME} as {_shown(found[key], source)}', 'rename it to keep both')
+        elif problem := _name_problem(key):
+            _skip(skipped, source, path, problem, 'rename it')
+        else:
+            found[key] = path
+            uncertain += key in recordings.namesakes and _stem(path) not in recordings.keys
+    return [Found(*item) for item in found.items()], skipped, uncertain
+
+
+def _files(source, suffixes):
+    """Files of the source with one of the suffixes -> ([(Part, path)], [(path in the source, problem, what was done)]).
+
+    Files named ._* (written by macOS) are ignored. Broken links, pipes and devices are in the second list.
+    Raises Problem if the folder does not have the layout of the archives.
+    """
+    if not os.path.isdir(source):
+        raise Problem(f'{source}: no such folder; give the one that you extracted the archives into')
+    present = [part for part in PARTS if os.path.isdir(os.path.join(source, part.folder))]
+    if not any(part.keys == 'train' for part in present):
+        raise Problem(f'{source}: has neither TrainingSet/ nor data/; extract all archives into this one folder')
+    files, skipped, unusable = [], [], []
+    for part in present:
+        for path in walk(os.path.join(source, part.folder), unusable):
+            name = os.path.basename(path)
+            if not name.startswith('._') and os.path.splitext(name)[1].lower() in suffixes:
+                files.append((part, path))
+    for path, problem in unusable:
+        if os.path.splitext(path)[1].lower() in ('', *suffixes):
+            _skip(skipped, source, path, problem, 'replace it by the file')
+    return files, skipped
+
+
+def _stem(path):
+    return os.path.splitext(path)[0]
+
+
+def _plain_key(part, path):
+    base = os.path.basename(_stem(path))
+    return '/'.join(filter(None, (part.keys, part.by_year and year_of(base), f'{base}.wav')))
+
+
+def _possible_keys(source, part, path):
+    """Keys for a recording in order of preference: without folders, with those in its part, with all folders."""
+    folder, name = os.path.split(_plain_key(part, path))
+    below = os.path.relpath(os.path.dirname(path), os.path.join(source, part.folder))
+    everything = os.path.relpath(os.path.dirname(path), source)
+    return [f'{folder}/{name}'] + [f'{folder}/{folders}/{name}' for folders in (below, everything) if folders != '.']
+
+
+def _same_content(one, other):
+    with contextlib.suppress(OSError):  # unreadable files are reported by the conversion
+        return os.path.getsize(one) == os.path.getsize(other) and filecmp.cmp(one, other, shallow=False)
+    return False
+
+
+def _name_problem(key):
+    """Why a recording cannot have a key, or ''."""
+    if not _printable(key):
+        return 'its name contains a character that is not allowed in lists'
+    return f'its name is longer than {MAX_NAME} bytes' if len(os.path.basename(key).encode()) > MAX_NAME else ''
+
+
+def _skip(skipped, source, path, problem, cure):
+    skipped.append((_shown(path, source), problem, f'{SKIPPED}{cure}'))
+
+
+def _shown(path, source):
+    path = os.path.relpath(path, source)
+    return path if _printable(path) else ascii(path)[1:-1]
