@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Creates a dataset in datasets/ from a folder with the organisers' archives, and checks it. Each step is a program in
-# datasets/birdclef/ that can also be started separately.
+# Creates a dataset in datasets/ from a folder with recordings, and checks it. Each step is a program in datasets/ that
+# can also be started separately.
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -9,69 +9,91 @@ source "$ROOT/experiments/lib.sh"
 
 usage() {
     cat <<'END'
-Usage: ./prepare_birdclef.sh SOURCE [--dataset NAME] [--valid-list FILE] [--jobs N]
+Usage: ./prepare_birdclef.sh SOURCE [--dataset NAME] [OPTIONS]
 
-Converts the recordings in SOURCE, collects their XML, creates labels and file lists, and checks the result,
-datasets/NAME. You can interrupt it at any time; if it is started again, it does only what is missing.
+Creates a dataset, datasets/NAME: lists the recordings in SOURCE, creates labels, converts the recordings, divides them
+into file lists, and checks the result. You can interrupt it at any time; if it is started again, it does only what is
+missing, adds new recordings, and uses the options of the last time (except --check and --jobs) if they are not given.
 
-  SOURCE             folder into which all five archives of BirdCLEF 2018 were extracted (it contains TrainingSet/,
-                     data/, BirdCLEF2018MonophoneTest/, val/data/ and test/), or other recordings in this layout
-  --dataset NAME     name of the dataset (birdclef)
-  --valid-list FILE  validation recordings, one per line, such as train/2014/LIFECLEF2014_BIRDAMAZON_XC_WAV_RN1.wav
-                     (without it, about 8 % of each species are drawn at random, always the same ones)
+  SOURCE             folder of the recordings, or a table of them (the layout is recognised, see datasets/README.md)
+  --dataset NAME     name of the dataset (birdclef, which is for the five archives of BirdCLEF 2018)
+  --layout LAYOUT    birdclef2018, kaggle, xeno-canto, folders, table, annotations or unlabelled
+  --check            print what would be read from SOURCE, and write nothing
+  --no-audio         a dataset of metadata only: no recordings are needed
+  --sample-rate HZ   sample rate of the converted recordings (22050)
+Which recordings (datasets/collect.py --help says more):
+  --min-quality Q, --exclude-licence nd, --drop-duplicates, --min-recordings N and --max-recordings N (per class)
+File lists (datasets/birdclef/filelists/split.py --help says more):
+  --valid-list FILE  validation recordings, one per line (without it, about 8 % of each class are drawn)
+  --valid SHARE, --test SHARE     draw this share of the recordings, such as 0.1, for validation and test
+  --folds K          also create NAME-fold1 to NAME-foldK, for a cross-validation
+  --group KIND       never divide the recordings of one recordist, or of one site
   --jobs N           threads for the conversion (all cores)
 
-Sizes for BirdCLEF 2018 after conversion: train 2014 12 GiB, 2015 24 GiB, 2017 18 GiB, test 17 GiB, soundscapes 1 GiB;
-72 GiB in total, 48 000 recordings. You can remove SOURCE afterwards.
-If this disk is too small, move any folder below datasets/NAME/audio to another one, before or between runs:
-  mkdir -p /disk2/birds/2015 datasets/birdclef/audio/train
-  ln -s /disk2/birds/2015 datasets/birdclef/audio/train/2015
-Folders for other disks: train/2014, train/2015, train/2017, test, soundscapes.
+BirdCLEF 2018 after conversion: train/2014 12 GiB, train/2015 24 GiB, train/2017 18 GiB, test 17 GiB, soundscapes 1 GiB.
+You can remove SOURCE afterwards. If this disk is too small, move folders of datasets/NAME/audio to another one:
+  mkdir -p /disk2/birds/2015 datasets/birdclef/audio/train && ln -s /disk2/birds/2015 datasets/birdclef/audio/train/2015
 
 Example: ./prepare_birdclef.sh ~/BirdCLEF2018 --valid-list valid_list
 END
 }
 
-main() {
-    local source='' dataset=birdclef scripts=$ROOT/datasets/birdclef split=() convert=()
-    (($#)) || { usage >&2; exit 2; }
+# Sorts the options into those of each step; sets SOURCE, DATASET and CHECK, too.
+parse_arguments() {
+    SOURCE='' CHECK='' COLLECT=() LABELS=() CONVERT=() SPLIT=()
     while (($#)); do
+        [[ $1 != --*=* ]] || set -- "${1%%=*}" "${1#*=}" "${@:2}"
         case $1 in
             -h | --help) usage; exit 0 ;;
-            --dataset=* | --valid-list=* | --jobs=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
-            --dataset | --valid-list | --jobs)
-                (($# > 1)) && [[ -n $2 ]] || usage_error "$1 needs a value"
-                case $1 in
-                    --dataset) dataset=$2 ;;
-                    --valid-list) split=(--valid-list "$2") ;;
-                    --jobs) convert=(--jobs "$2") ;;
-                esac
-                shift 2 ;;
+            --check) CHECK=1; shift; continue ;;
+            --no-audio | --audio | --drop-duplicates | --no-drop-duplicates) COLLECT+=("$1"); shift; continue ;;
+            --dataset | --layout | --min-quality | --exclude-licence | --min-recordings | --max-recordings) ;;
+            --sample-rate | --jobs | --valid-list | --valid | --test | --folds | --group) ;;
             -*) usage_error "unknown option $1" ;;
             *)
-                [[ -z $source ]] || usage_error "expected one SOURCE, not both $source and $1"
-                source=$1; shift ;;
+                [[ -z $SOURCE ]] || usage_error "expected one SOURCE, not both $SOURCE and $1"
+                SOURCE=$1; shift; continue ;;
         esac
+        (($# > 1)) && [[ -n $2 ]] || usage_error "$1 needs a value"
+        [[ ! $1 =~ ^--(jobs|sample-rate|folds)$ || $2 =~ ^[1-9][0-9]*$ ]] ||
+            usage_error "$1 $2: expected a number above 0"
+        [[ $1 != --valid-list || -r $2 ]] || die "$2: cannot be read"
+        case $1 in
+            --dataset) DATASET=$2 ;;
+            --jobs) CONVERT=("$1" "$2") ;;
+            --sample-rate) LABELS=("$1" "$2") ;;
+            --valid* | --test | --folds | --group) SPLIT+=("$1" "$2") ;;
+            *) COLLECT+=("$1" "$2") ;;
+        esac
+        shift 2
     done
-    [[ $dataset == */* ]] || is_name "$dataset" ||
-        usage_error "--dataset ${dataset@Q}: expected a name (letters, digits and _ . + -), or a path"
-    [[ -n $source ]] || usage_error 'no SOURCE given'
-    [[ -d $source ]] || die "$source: no such folder; name the folder into which you extracted the archives"
-    [[ ${#split[@]} == 0 || -r ${split[1]} ]] || die "${split[1]}: cannot be read"
-    [[ ${#convert[@]} == 0 || ${convert[1]} =~ ^[1-9][0-9]*$ ]] ||
-        usage_error "--jobs ${convert[1]}: expected a number above 0"
+}
+
+step() { log "$1"; run_child "$PYTHON" "$ROOT/datasets/$2" "${@:3}"; }
+
+main() {
+    local folder purpose=train
+    (($#)) || { usage >&2; exit 2; }
+    parse_arguments "$@"
+    [[ $DATASET == */* ]] || is_name "$DATASET" ||
+        usage_error "--dataset ${DATASET@Q}: expected a name (letters, digits and _ . + -), or a path"
+    if [[ $DATASET == */* ]]; then folder=$DATASET; else folder=$ROOT/datasets/$DATASET; fi
+    [[ -n $SOURCE ]] || usage_error 'no SOURCE given'
+    [[ -e $SOURCE ]] || die "$SOURCE: no such folder; name the folder that contains the recordings"
     ensure_env
 
-    log "1 of 5: XML of $source"
-    run_child "$PYTHON" "$scripts/xml/collect.py" "$source" --dataset "$dataset"
-    log '2 of 5: labels'
-    run_child "$PYTHON" "$scripts/labels/recreate.py" --dataset "$dataset"
-    log '3 of 5: recordings'
-    run_child "$PYTHON" "$scripts/audio/convert.py" "$source" --dataset "$dataset" "${convert[@]}"
-    log '4 of 5: file lists'
-    run_child "$PYTHON" "$scripts/filelists/split.py" --dataset "$dataset" "${split[@]}"
-    log '5 of 5: check of the dataset'
-    run_child "$PYTHON" "$ROOT/datasets/validate.py" "$dataset"
+    step "1 of 5: recordings in $SOURCE" collect.py "$SOURCE" --dataset "$DATASET" "${COLLECT[@]}" ${CHECK:+--check}
+    [[ -z $CHECK ]] || return 0
+    step '2 of 5: labels' birdclef/labels/recreate.py --dataset "$DATASET" "${LABELS[@]}"
+    if grep -qs '"no_audio": true' "$folder/preparation.json"; then
+        purpose=evaluate
+        log '3 of 5: no conversion (--no-audio)'
+    else
+        step '3 of 5: conversion' birdclef/audio/convert.py "$SOURCE" --dataset "$DATASET" "${CONVERT[@]}"
+    fi
+    step '4 of 5: file lists' birdclef/filelists/split.py --dataset "$DATASET" "${SPLIT[@]}"
+    [[ -s $folder/filelists/train ]] || purpose=predict
+    step '5 of 5: check of the dataset' validate.py "$DATASET" --for "$purpose"
 }
 
 main "$@"

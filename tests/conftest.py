@@ -103,7 +103,7 @@ def tiny_dataset(tiny_source, tmp_path_factory):
     """Folder of the dataset tiny_demo, created from `tiny_source`. Tests that change it must copy it."""
     dataset = tmp_path_factory.mktemp('tiny_datasets') / 'tiny_demo'
     for script, *arguments in (
-        ('xml/collect.py', tiny_source),
+        ('../collect.py', tiny_source),
         ('labels/recreate.py',),
         ('audio/convert.py', tiny_source),
         ('filelists/split.py', '--valid-list', tiny_source / 'valid_list'),

@@ -301,7 +301,7 @@ INTERRUPTED = {
     'experiments/eval_all.sh': [('experiments/eval.py',)],
     'experiments/submit_all.sh': [('experiments/eval.py',)],
     'experiments/demo.sh': [('experiments/eval.py',)],
-    'prepare_birdclef.sh': [('datasets/birdclef/xml/collect.py', 'datasets')],
+    'prepare_birdclef.sh': [('datasets/collect.py', 'datasets')],
 }
 # Reports its start to the FIFO, and waits for a signal.
 WAITER = """#!/usr/bin/env python3

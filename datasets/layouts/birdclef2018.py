@@ -1,6 +1,14 @@
-"""The source folder: the extracted archives of the organisers, or other recordings with the same layout.
+"""The archives of BirdCLEF 2018, extracted into one folder, or other recordings in this layout.
 
-Here each recording and XML file of the source gets its key: the path of the recording below audio/ of the dataset.
+    TrainingSet/**/BASE.wav, BASE.xml      training recordings
+    data/**/BASE.wav, BASE.xml             the same, of later editions
+    BirdCLEF2018MonophoneTest/**/BASE.wav  test recordings
+    val/data/**/BASE.wav                   soundscapes for validation
+    test/**/BASE.wav                       soundscapes of the test
+
+An XML file has the base name of its recording and is in the same folder, or in another folder of the same part. It
+contains ClassId, Genus, Species, BackgroundSpecies (Latin names), Date, Time, Latitude, Longitude, Elevation, and more.
+Each recording and XML file gets its key here: the path of the recording below audio/ of the dataset.
 """
 
 import collections
@@ -8,12 +16,14 @@ import contextlib
 import dataclasses
 import filecmp
 import os
+from collections.abc import Iterator
 
 from birdsong.files import Problem
-from shared.dataset import walk, year_of
-from shared.source import Source, recording_suffixes
-from shared.source import is_printable as _printable
+from shared.dataset import list_of, walk, year_of
+from shared.recordings import Recording
+from shared.source import Source, name_problem, printable, recording_suffixes
 from shared.tables import SKIPPED
+from shared.xml_table import update_xml_table
 
 LOOKED_FOR = 'a folder TrainingSet/ or data/, the archives of BirdCLEF 2018'
 PRECEDENCE = 1
@@ -28,8 +38,10 @@ PARTS = (
     Part('test', 'soundscapes/test', False),
 )
 SAME_NAME, COPY = 'the same file name', 'a copy'
-# Most file systems allow 255 bytes in a file name; a file that is being written has a longer name than the final one.
-MAX_NAME = 240
+UNCERTAIN = (
+    'XML files are not next to a recording, but several recordings have their file name: '
+    'each was assigned to the first of them'
+)
 
 Found = collections.namedtuple('Found', 'key path')
 Skipped = list[tuple[str, str, str]]
@@ -49,6 +61,43 @@ def recognise(source: Source) -> str:
     """Why a source folder has this layout, or ''."""
     folders = [part.folder for part in PARTS if part.keys == 'train' and source.has(part.folder)]
     return f'a folder {folders[0]}/' if folders else ''
+
+
+def rows(source: Source) -> Iterator[Recording]:
+    """The recordings of a source, with the fields of their XML, which are collected in xml/recordings.tsv.
+
+    Keys that have XML but no recording (any more) are rows without a source path.
+    """
+    recordings = find_recordings(source.folder)
+    xml, skipped, uncertain = find_xml(source.folder, recordings)
+    source.skipped += recordings.skipped
+    fields, read = update_xml_table(xml, skipped, source.dataset)
+    source.note(f'{len(fields)} recordings have XML ({read} files read now)')
+    if uncertain:
+        source.note(f'{uncertain} {UNCERTAIN}')
+    paths = {key: os.path.relpath(path, source.folder) for key, path in recordings.found}
+    for key in sorted(paths.keys() | fields.keys()):
+        yield _recording(key, paths.get(key, ''), fields.get(key, {}))
+
+
+def _recording(key, path, fields):
+    """A row of the table; only recordings for training have a class."""
+    result = Recording(key=key, source=path, part=list_of(key))
+    if not fields:
+        return result
+    if result.part == 'train':
+        result.class_id = fields['ClassId']
+        result.background = [name for name in map(_clean, fields['BackgroundSpecies'].split(',')) if name]
+        known = result.class_id and fields['Genus'] and fields['Species']
+        result.scientific_name = _clean(f'{fields["Genus"]} {fields["Species"]}') if known else ''
+    result.date, result.time, result.elevation = fields['Date'], fields['Time'], fields['Elevation']
+    result.latitude, result.longitude = fields['Latitude'], fields['Longitude']
+    result.recordist, result.site = fields['AuthorID'] or fields['Author'], fields['Locality']
+    return result
+
+
+def _clean(name):
+    return ' '.join(name.split())
 
 
 def find_recordings(source: str) -> Recordings:
@@ -72,7 +121,7 @@ def find_recordings(source: str) -> Recordings:
         elif beside or not free:
             other = beside[0].path if beside else paths[plain]
             _skip(skipped, source, path, f'{SAME_NAME} as {_shown(other, source)}', 'rename it to keep both')
-        elif problem := _name_problem(free[0]):
+        elif problem := name_problem(free[0]):
             _skip(skipped, source, path, problem, 'rename it')
         else:
             found = Found(free[0], path)
@@ -84,20 +133,20 @@ def find_recordings(source: str) -> Recordings:
     return result
 
 
-def find_xml(source: str) -> tuple[list[Found], Skipped, int]:
+def find_xml(source: str, recordings: Recordings | None = None) -> tuple[list[Found], Skipped, int]:
     """All XML files of a source folder -> (files with the keys of their recordings, files not used, uncertain ones).
 
     An XML file belongs to the recording next to it or, if none, to the first one with its file name in the same
     part of the source. It is uncertain if there are others with that name. Raises Problem as `_files` does.
     """
-    recordings = find_recordings(source)
+    recordings = recordings or find_recordings(source)
     files, skipped = _files(source, ('.xml',))
     found, uncertain = {}, 0
     for part, path in sorted(files, key=lambda file: _stem(file[1]) not in recordings.keys):
         key = recordings.keys.get(_stem(path)) or _plain_key(part, path)
         if key in found:
             _skip(skipped, source, path, f'{SAME_NAME} as {_shown(found[key], source)}', 'rename it to keep both')
-        elif problem := _name_problem(key):
+        elif problem := name_problem(key):
             _skip(skipped, source, path, problem, 'rename it')
         else:
             found[key] = path
@@ -151,17 +200,9 @@ def _same_content(one, other):
     return False
 
 
-def _name_problem(key):
-    """Why a recording cannot have a key, or ''."""
-    if not _printable(key):
-        return 'its name contains a character that is not allowed in lists'
-    return f'its name is longer than {MAX_NAME} bytes' if len(os.path.basename(key).encode()) > MAX_NAME else ''
-
-
 def _skip(skipped, source, path, problem, cure):
     skipped.append((_shown(path, source), problem, f'{SKIPPED}{cure}'))
 
 
 def _shown(path, source):
-    path = os.path.relpath(path, source)
-    return path if _printable(path) else ascii(path)[1:-1]
+    return printable(os.path.relpath(path, source))

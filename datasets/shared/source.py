@@ -11,6 +11,9 @@ from shared.tables import SKIPPED
 # In addition to the names of the formats. libsndfile cannot read the last seven, but repairs.tsv should list them.
 SUFFIXES = 'aif aifc snd oga opus sph wave sf mpga mp2 m4a mp4 aac wma webm ape wv'
 
+# Most file systems allow 255 bytes in a file name; a file that is being written has a longer name than the final one.
+MAX_NAME = 240
+
 
 def recording_suffixes() -> tuple[str, ...]:
     """Suffixes of sound files in lower case."""
@@ -99,6 +102,13 @@ def is_printable(text: str) -> bool:
 def printable(text: str) -> str:
     """A text in a form that can be printed."""
     return text if is_printable(text) else ascii(text)[1:-1]
+
+
+def name_problem(key: str) -> str:
+    """Why a recording cannot have a key, or ''."""
+    if not is_printable(key):
+        return 'its name contains a character that is not allowed in lists'
+    return f'its name is longer than {MAX_NAME} bytes' if len(os.path.basename(key).encode()) > MAX_NAME else ''
 
 
 def columns_of(source: Source, tables: Iterable[str]) -> str:

@@ -14,61 +14,18 @@ sys.path.insert(1, os.path.abspath(__file__).rpartition('/datasets/')[0] + '/dat
 from birdsong import program  # isort: skip
 import argparse
 
-from tqdm import tqdm
-
-from layouts.birdclef2018 import find_xml
+from layouts.birdclef2018 import UNCERTAIN, find_xml
 from shared.dataset import dataset_folder
-from shared.tables import REPAIRS, read_repairs, read_table, table, write_if_changed, write_repairs
-from shared.xml_fields import FIELDS, MAX_BYTES, parse, records_file
-
-HEADER = ['path', *FIELDS]
-
-
-def known_rows(filename: str) -> tuple[dict[str, list[str]], float]:
-    """Rows of an earlier table by key, and its modification time; no rows if it has other columns."""
-    if not os.path.exists(filename):
-        return {}, 0
-    rows = read_table(filename)
-    known = {row[0]: row for row in rows[1:] if len(row) == len(HEADER)} if rows[:1] == [HEADER] else {}
-    return known, os.stat(filename).st_mtime
-
-
-def read_xml(path: str) -> tuple[dict[str, str] | None, list[str]]:
-    """Fields and problems of an XML file, as `parse` returns them."""
-    try:
-        with open(path, 'rb') as f:
-            return parse(f.read(MAX_BYTES + 1))
-    except OSError as e:
-        return None, [e.strerror]
+from shared.xml_fields import records_file
+from shared.xml_table import update_xml_table
 
 
 def collect(source: str, dataset: str) -> str:
     """Update the tables of a dataset from a source folder -> line that summarises the result."""
     found, skipped, uncertain = find_xml(source)
-    filename = records_file(dataset)
-    repairs_file = os.path.join(os.path.dirname(filename), REPAIRS)
-    known, since = known_rows(filename)
-    known_repairs = read_repairs(repairs_file)
-    rows, repairs, read = dict(known), dict(known_repairs), 0
-    for key, path in tqdm(found, desc='XML', disable=None):
-        if (key in known or key in known_repairs) and os.stat(path).st_ctime < since:
-            continue
-        read += 1
-        rows.pop(key, None)
-        repairs.pop(key, None)
-        fields, problems = read_xml(path)
-        if problems:
-            repairs[key] = '; '.join(problems), 'as if without XML' if fields is None else 'fields kept'
-        if fields is not None:
-            rows[key] = [key] + [fields[name] for name in FIELDS]
-    # an unchanged table keeps its date, which the next run compares with the XML files
-    write_if_changed(filename, table([HEADER, *sorted(rows.values())]))
-    write_repairs(repairs_file, repairs, skipped)
-    line = f'{filename}: {len(rows)} recordings have XML ({read} files read now)'
-    if uncertain:
-        line += f'; {uncertain} XML files are not next to a recording, but several recordings have their file name: '
-        line += 'each was assigned to the first of them'
-    return line
+    rows, read = update_xml_table(found, skipped, dataset)
+    line = f'{records_file(dataset)}: {len(rows)} recordings have XML ({read} files read now)'
+    return line + (f'; {uncertain} {UNCERTAIN}' if uncertain else '')
 
 
 def main() -> None:
