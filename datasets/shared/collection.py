@@ -4,7 +4,6 @@ Each function is given the recordings, reports what it found to a `Report`, and 
 """
 
 import collections
-import os
 from collections.abc import Iterable
 
 from birdsong.files import Problem
