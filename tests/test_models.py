@@ -94,7 +94,8 @@ def test_every_preset_contains_only_known_settings_and_is_used():
         settings = config.read_vars(folder + '/' + filename)
         config.check(settings, filename)
         assert settings, filename
-        if not filename.startswith('predict_'):
+        # those for 32 kHz are given to the drivers with --vars
+        if not filename.startswith('predict_') and not filename.endswith('32khz.vars'):
             assert filename[: -len('.vars')] in used, filename
 
 
