@@ -94,7 +94,7 @@ def test_species_are_recognisable_by_their_songs_and_by_metadata(tmp_path):
         ).returncode
         == 0
     )
-    for script, arguments in ('xml/collect.py', [source]), ('labels/recreate.py', []), ('audio/convert.py', [source]):
+    for script, arguments in ('../collect.py', [source]), ('labels/recreate.py', []), ('audio/convert.py', [source]):
         assert run_program(f'datasets/birdclef/{script}', *arguments, '--dataset', made).returncode == 0
     truth = {row[0]: row[1:] for row in (line.split('\t') for line in (source / 'truth.tsv').read_text().splitlines())}
     classes = sorted({row[0] for row in truth.values()})

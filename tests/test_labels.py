@@ -8,11 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from helpers import ROOT, run_program
+from helpers import run_program
 from shared import metadata_values, xml_fields
 
 GOLDEN = ('misc/recreate_main', 'misc/recreate_repair')
-SCRIPTS = ROOT / 'datasets' / 'birdclef'
 
 # Clear values that the original read wrongly or not at all.
 CORRECTED_TIMES = {
@@ -84,7 +83,7 @@ def write_xml(source, files):
 
 
 def make_labels(source, dataset):
-    for script, arguments in ('xml/collect.py', [source]), ('labels/recreate.py', []):
+    for script, arguments in ('../collect.py', [source]), ('labels/recreate.py', []):
         result = run(script, *arguments, '--dataset', dataset)
         assert result.returncode == 0, result.stderr
     return result.stdout
@@ -345,7 +344,7 @@ def test_a_second_run_reads_and_writes_nothing_except_for_new_files(tmp_path):
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / 'made').rglob('*') if path.is_file()}
     # XML of the same time as the table is read again, so wait until the table is newer
     while True:
-        result = run('xml/collect.py', source, '--dataset', tmp_path / 'made')
+        result = run('../collect.py', source, '--dataset', tmp_path / 'made')
         if '(0 files read now)' in result.stdout:
             break
         (tmp_path / 'made/xml/recordings.tsv').touch()
@@ -353,16 +352,15 @@ def test_a_second_run_reads_and_writes_nothing_except_for_new_files(tmp_path):
     assert 'nothing new' in make_labels(source, tmp_path / 'made')
     assert {path: path.stat().st_mtime_ns for path in before} == before
     write_xml(source, {'data/LIFECLEF2017_X_RN2.xml': xml(ClassId='a')})
-    assert '(1 files read now)' in run('xml/collect.py', source, '--dataset', tmp_path / 'made').stdout
+    assert '(1 files read now)' in run('../collect.py', source, '--dataset', tmp_path / 'made').stdout
     make_labels(source, tmp_path / 'made')
-    assert (tmp_path / 'made/labels/labelset').read_text().split() == ['a', 'b']
+    # the class that was there before keeps its index
+    assert (tmp_path / 'made/labels/labelset').read_text().split() == ['b', 'a']
 
 
 @pytest.mark.parametrize(
     'script, arguments, problem',
     [
-        ('xml/collect.py', ['/nowhere', '--dataset', 'x/y'], 'no such folder'),
-        ('xml/collect.py', [SCRIPTS, '--dataset', 'x/y'], 'TrainingSet'),
         ('labels/recreate.py', ['--dataset', '/nowhere'], 'recordings.tsv: no such file'),
         ('labels/recreate.py', ['--dataset', '..'], 'not a name'),
         ('labels/recreate.py', ['--dataset', ''], 'not a name'),
@@ -375,12 +373,14 @@ def test_bad_input_is_one_line(script, arguments, problem):
 
 def test_a_source_without_labels_and_a_damaged_table_are_one_line(tmp_path):
     source = write_xml(tmp_path / 'source', {'data/LIFECLEF2017_X_RN1.xml': xml(Date='2010-05-06')})
-    run('xml/collect.py', source, '--dataset', tmp_path / 'made')
+    run('../collect.py', source, '--dataset', tmp_path / 'made')
     result = run('labels/recreate.py', '--dataset', tmp_path / 'made')
     assert result.returncode == 1 and 'ClassId' in result.stderr
-    (tmp_path / 'made/xml/recordings.tsv').write_text('path\nx\n')
+    (tmp_path / 'made/recordings.tsv').write_text('key\nx\n')
     result = run('labels/recreate.py', '--dataset', tmp_path / 'made')
-    assert result.returncode == 1 and 'line 1' in result.stderr and result.stderr.count('\n') == 1
-    # collecting again creates the table again
-    assert run('xml/collect.py', source, '--dataset', tmp_path / 'made').returncode == 0
+    assert result.returncode == 1 and 'delete the file' in result.stderr and result.stderr.count('\n') == 1
+    (tmp_path / 'made/recordings.tsv').unlink()
+    (tmp_path / 'made/xml/recordings.tsv').write_text('path\nx\n')
+    # collecting again creates the tables again
+    assert run('../collect.py', source, '--dataset', tmp_path / 'made').returncode == 0
     assert len(xml_fields.read_records(str(tmp_path / 'made'))) == 1

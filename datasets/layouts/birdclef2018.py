@@ -88,7 +88,7 @@ def _recording(key, path, fields):
     if result.part == 'train':
         result.class_id = fields['ClassId']
         result.background = [name for name in map(_clean, fields['BackgroundSpecies'].split(',')) if name]
-        known = result.class_id and fields['Genus'] and fields['Species']
+        known = fields['Genus'] and fields['Species']
         result.scientific_name = _clean(f'{fields["Genus"]} {fields["Species"]}') if known else ''
     result.date, result.time, result.elevation = fields['Date'], fields['Time'], fields['Elevation']
     result.latitude, result.longitude = fields['Latitude'], fields['Longitude']

@@ -1,4 +1,4 @@
-"""Conversion of one sound file to the format of a dataset: WAV, mono, 22 050 Hz, 16 bit.
+"""Conversion of one sound file to the format of a dataset: WAV, mono, 16 bit, with its sample rate.
 
 Reads all formats of libsndfile in constant memory, resamples with soxr (HQ), and rounds.
 """
@@ -14,9 +14,8 @@ import numpy as np
 import soundfile
 import soxr
 
-SAMPLE_RATE = 22050
-# Length of the silence that replaces unreadable recordings of the test set, and least length of damaged recordings.
-SILENCE = SAMPLE_RATE // 10
+# Length in seconds of the silence that replaces unreadable recordings, and least length of damaged recordings.
+SILENCE = 0.1
 # Other rates come from damaged headers.
 MIN_RATE, MAX_RATE = 1000, 1000000
 # The sizes in a WAV header have 32 bits.
@@ -46,57 +45,58 @@ class _Counts:
     written: int = 0
 
 
-def convert(source: str, out: BinaryIO, stop: threading.Event | None = None) -> tuple[int, int, list[str]]:
+def convert(source: str, out: BinaryIO, rate: int, stop: threading.Event | None = None) -> tuple[int, int, list[str]]:
     """Convert the sound file `source` into the open file `out` -> (samples written, clipped samples, problems).
 
-    Raises Unreadable if nothing can be used, and KeyboardInterrupt when `stop` is set.
+    `rate` is the sample rate of the result in Hz. Raises Unreadable if nothing can be used, and KeyboardInterrupt when
+    `stop` is set.
     """
     try:
-        return _convert(source, out, stop, BLOCK)
+        return _convert(source, out, rate, stop, BLOCK)
     except soundfile.LibsndfileError:
         out.seek(0)
         out.truncate()
-        return _convert(source, out, stop, SMALL_BLOCK)
+        return _convert(source, out, rate, stop, SMALL_BLOCK)
 
 
-def write_silence(out: BinaryIO) -> int:
-    """Write SILENCE samples of silence into the open file `out` -> their number."""
-    with _wav(out) as wav:
-        wav.writeframes(bytes(2 * SILENCE))
-    return SILENCE
+def write_silence(out: BinaryIO, rate: int) -> int:
+    """Write SILENCE seconds of silence into the open file `out` -> their number of samples."""
+    samples = int(SILENCE * rate)
+    with _wav(out, rate) as wav:
+        wav.writeframes(bytes(2 * samples))
+    return samples
 
 
-def _wav(out):
+def _wav(out, rate):
     # not soundfile: on a full disk, it fails with an assertion instead of an OSError
     wav = wave.open(out, 'wb')  # noqa: SIM115
-    wav.setparams((1, 2, SAMPLE_RATE, 0, 'NONE', ''))
+    wav.setparams((1, 2, rate, 0, 'NONE', ''))
     return wav
 
 
-def _convert(source, out, stop, size):
+def _convert(source, out, rate, stop, size):
     counts, problems = _Counts(), []
-    with _open(source) as sound, _wav(out) as wav, np.errstate(all='ignore'):
-        for mono in _resampled(_decoded(sound, size, counts, problems), sound.samplerate):
+    with _open(source, rate) as sound, _wav(out, rate) as wav, np.errstate(all='ignore'):
+        for mono in _resampled(_decoded(sound, size, counts, problems), sound.samplerate, rate):
             if stop and stop.is_set():
                 raise KeyboardInterrupt
             samples = _to_16_bit(mono, counts)
             counts.written += len(samples)
             if counts.written > MAX_SAMPLES:
-                raise Unreadable('longer than a WAV can be, over 27 hours; cut it')
+                raise Unreadable(f'longer than a WAV can be, over {MAX_SAMPLES // (3600 * rate)} hours; cut it')
             wav.writeframesraw(samples.tobytes())
         problems += _missing_samples(sound, counts, problems)
-        rate = sound.samplerate
+        expected = counts.decoded * rate / sound.samplerate
     if counts.invalid:
         problems.append(f'{counts.invalid} samples are no numbers')
-    if not counts.written or problems and counts.written < SILENCE:
+    if not counts.written or problems and counts.written < int(SILENCE * rate):
         raise Unreadable('; '.join(problems) or 'no samples')
-    expected = counts.decoded * SAMPLE_RATE / rate
     if abs(counts.written - expected) > 2:
         raise Unreadable(f'{counts.decoded} samples became {counts.written}, not {int(expected)}')
     return counts.written, counts.clipped, problems
 
 
-def _open(source):
+def _open(source, target_rate):
     """An open SoundFile with a plausible header. Raises Unreadable."""
     try:
         with open(source, 'rb') as f:
@@ -112,7 +112,7 @@ def _open(source):
     rate, frames = sound.samplerate, sound.frames
     if not MIN_RATE <= rate <= MAX_RATE:
         raise Unreadable(f'damaged header: {rate} samples per second')
-    if frames / rate * SAMPLE_RATE > MAX_SAMPLES and frames < 2**62:
+    if frames / rate * target_rate > MAX_SAMPLES and frames < 2**62:
         raise Unreadable(f'longer than a WAV can be, {frames / rate / 3600:.0f} hours; cut it')
     return sound
 
@@ -156,11 +156,11 @@ def _blocks(sound: soundfile.SoundFile, size: int) -> Iterator[np.ndarray]:
             return
 
 
-def _resampled(source_blocks, rate):
-    if rate == SAMPLE_RATE:
+def _resampled(source_blocks, rate, target_rate):
+    if rate == target_rate:
         yield from source_blocks
         return
-    resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype='float32', quality='HQ')
+    resampler = soxr.ResampleStream(rate, target_rate, 1, dtype='float32', quality='HQ')
     for mono in source_blocks:
         yield resampler.resample_chunk(mono)
     yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)

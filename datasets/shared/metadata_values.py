@@ -4,6 +4,8 @@ import datetime
 import html
 import re
 
+from shared.recordings import Recording
+
 # Times in labels/meta.tsv.
 VALID_TIME = r'([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]'
 TIME = re.compile(
@@ -25,19 +27,45 @@ BELOW = re.compile(rf'(?:<|to\b)\s*({POSITIVE}){AFTER}')
 # Longer texts are sentences, not values.
 MAX_TEXT = 60
 SEVERAL = re.compile(r'\d{1,6}(?:-\d{1,6}){2,}')
+# A date in the order of ISO 8601, with or without a time. The time zone is ignored.
+TIMESTAMP = re.compile(
+    r"""(?P<date> [0-9]{4}-[0-9]{1,2}-[0-9]{1,2} | [0-9]{4}/[0-9]{1,2}/[0-9]{1,2} | [0-9]{4}\.[0-9]{1,2}\.[0-9]{1,2}
+                | (?:1[89]|20)[0-9]{6} )
+    (?: (?: \s* t \s* | \s+ ) (?P<time> [0-9]{1,2}:[0-9]{2} (?: :[0-9]{2} )? ) (?: \.[0-9]{1,9} )?
+        \s* (?: z | utc | gmt | [+-][0-9]{2}:?(?:[0-9]{2})? )? )?""",
+    re.X | re.I | re.A,
+)
+# Degrees, with minutes and seconds or not, and a letter before or after them or a sign.
+DEGREES = re.compile(
+    r"""(?P<before>[NSEW])? \s* (?P<sign>[+-])? (?P<degrees> [0-9]{1,3}(?:[.,][0-9]*)? | \.[0-9]+ )
+    \s* (?: [°º] \s* (?: (?P<minutes> [0-9]{1,2}(?:[.,][0-9]+)? ) \s* ['′’]
+        \s* (?: (?P<seconds> [0-9]{1,2}(?:[.,][0-9]+)? ) \s* (?: ["″”] | '' ) )? )? )?
+    \s* (?P<after>[NSEW])?""",
+    re.X | re.I | re.A,
+)
 
 
 def repair_date(text: str) -> str:
-    """Date: '2010-5-6' -> '2010-05-06'. Raises ValueError if it is not a full date that exists."""
-    found = re.fullmatch(r'([0-9]{4})-([0-9]{1,2})-([0-9]{1,2})', text.strip())
+    """Date: '2010-5-6', '2010/05/06', '20100506' or '2010-05-06T07:00:00Z' -> '2010-05-06'.
+
+    Raises ValueError if it is not a full date that exists.
+    """
+    found = len(text) <= MAX_TEXT and TIMESTAMP.fullmatch(text.strip())
     if not found:
         raise ValueError('not YYYY-MM-DD')
-    return datetime.date(*map(int, found.groups())).isoformat()
+    parts = re.split('[-/.]', found['date'])
+    year, month, day = parts if len(parts) == 3 else (parts[0][:4], parts[0][4:6], parts[0][6:])
+    return datetime.date(int(year), int(month), int(day)).isoformat()
 
 
 def repair_time(text: str) -> str:
-    """Time of day as 'HH:MM:SS', for a range its start. Raises ValueError if it is not a time from 00:00 to 23:59."""
+    """Time of day as 'HH:MM:SS', for a range its start, of a timestamp such as '2010-05-06 07:00:00' its time.
+
+    Raises ValueError if it is not a time from 00:00 to 23:59.
+    """
     text = text.strip().lower()
+    stamp = len(text) <= MAX_TEXT and TIMESTAMP.fullmatch(text)
+    text = stamp['time'] if stamp and stamp['time'] else text
     found = len(text) <= MAX_TEXT and TIME.fullmatch(text)
     if not found:
         span = re.fullmatch(r'(\d{1,2}[:.h]\d{2})\s*(?:-|to)\s*\d{1,2}[:.h]\d{2}(?:\s*am)?', text)
@@ -99,39 +127,67 @@ def repair_elevation(text: str) -> str:
 
 
 def repair_degrees(text: str, limit: int) -> str:
-    """Latitude or longitude, unchanged. Raises ValueError if it is not a number from -`limit` to `limit`."""
-    number = re.fullmatch(r'[+-]?(\d{1,3}(\.\d*)?|\.\d+)(e-?\d{1,2})?', text.strip(), re.A | re.I)
-    if not number or abs(float(text)) > limit:
+    """Latitude or longitude, unchanged, or in decimal degrees: '12,5 S' and '12°30'S' -> '-12.5'.
+
+    Raises ValueError if it is not a number from -`limit` to `limit`, 90 for a latitude and 180 for a longitude.
+    """
+    text = text.strip()
+    if not re.fullmatch(r'[+-]?(\d{1,3}(\.\d*)?|\.\d+)(e-?\d{1,2})?', text, re.A | re.I):
+        text = _decimal_degrees(text, 'NS' if limit == 90 else 'EW')
+    if abs(float(text)) > limit:
         raise ValueError(f'not degrees within {limit}')
-    return text.strip()
+    return text
+
+
+def _decimal_degrees(text, letters):
+    """Decimal degrees of a text that matches DEGREES; `letters` are the ones for positive and negative degrees."""
+    found = len(text) <= MAX_TEXT and DEGREES.fullmatch(text)
+    letter = ((found['before'] or '') + (found['after'] or '')).upper() if found else 'none'
+    if letter not in ('', *letters) or letter and found['sign']:
+        raise ValueError('not degrees')
+    parts = [float((found[name] or '0').replace(',', '.')) for name in ('degrees', 'minutes', 'seconds')]
+    if max(parts[1:]) >= 60:
+        raise ValueError('not degrees')
+    negative = letter == letters[1] or found['sign'] == '-'
+    value = f'{parts[0] + parts[1] / 60 + parts[2] / 3600:.6f}'.rstrip('0').rstrip('.')
+    return f'-{value}' if negative else value
 
 
 REPAIRS = (
-    ('Date', repair_date),
-    ('Time', repair_time),
-    ('Latitude', lambda text: repair_degrees(text, 90)),
-    ('Longitude', lambda text: repair_degrees(text, 180)),
-    ('Elevation', repair_elevation),
+    ('date', repair_date),
+    ('time', repair_time),
+    ('latitude', lambda text: repair_degrees(text, 90)),
+    ('longitude', lambda text: repair_degrees(text, 180)),
+    ('elevation', repair_elevation),
 )
 
 
-def metadata(fields: dict[str, str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Metadata of a recording from its XML fields.
+def metadata(recording: Recording) -> tuple[list[str], list[tuple[str, str]]]:
+    """Metadata of a recording, corrected.
 
     Returns [date, time, latitude, longitude, elevation], '' if unknown, and a list of (problem, what was done) with an
-    entry per value that was changed or dropped.
+    entry per value that was changed or dropped. A problem is "Time '7h'", for example.
     """
     values, problems = [], []
     for name, repair in REPAIRS:
-        text, value = fields.get(name, ''), ''
+        text, value = getattr(recording, name), ''
+        if name == 'time' and not text.strip():
+            text = _time_of_date(recording.date)
         if text.strip():
             try:
                 value = repair(text)
             except ValueError:
-                problems.append((f'{name} {text!r}', 'dropped'))
+                problems.append((f'{name.title()} {text!r}', 'dropped'))
             else:
                 # added seconds of a time are not reported
                 if value not in (text, f'{text}:00'):
-                    problems.append((f'{name} {text!r}', value))
+                    problems.append((f'{name.title()} {text!r}', value))
         values.append(value)
     return values, problems
+
+
+def _time_of_date(text):
+    """The time in a date with a time, else ''. Midnight is what programs add to dates without a time."""
+    found = len(text) <= MAX_TEXT and TIMESTAMP.fullmatch(text.strip())
+    time = found['time'] if found and found['time'] else ''
+    return '' if set(time) <= set('0:') else time

@@ -16,6 +16,7 @@ PARTS = ('train', 'valid', 'test', 'soundscapes_val', 'soundscapes_test', 'noise
 # Parts whose recordings are used in training, and parts that need no class.
 TRAINING = ('train', 'valid')
 WITHOUT_LABEL = ('noise', 'unlabelled')
+AGAIN = 'delete the file and run prepare_birdclef.sh again'
 
 
 class Segment(NamedTuple):
@@ -50,6 +51,10 @@ class Recording:
     fold: str = ''  # of a given division into folds
     segments: list[Segment] = dataclasses.field(default_factory=list)
 
+    def is_described(self) -> bool:
+        """Whether anything is known about the recording, except that it exists."""
+        return any(getattr(self, name) for name in DESCRIPTION)
+
     def settle_class(self) -> None:
         """Set the class from the segments if it is unknown: the class with the longest total duration, or the first.
 
@@ -65,6 +70,9 @@ class Recording:
         self.background = list(dict.fromkeys(name for name in others if name != self.class_id))
 
 
+DESCRIPTION = tuple(
+    field.name for field in dataclasses.fields(Recording) if field.name not in ('key', 'source', 'part')
+)
 COLUMNS = tuple('class' if field.name == 'class_id' else field.name for field in dataclasses.fields(Recording))
 
 
@@ -84,27 +92,39 @@ def read_recordings(dataset: str) -> list[Recording]:
     filename = recordings_file(dataset)
     if not os.path.exists(filename):
         raise Problem(f'{filename}: no such file; run prepare_birdclef.sh, or datasets/collect.py')
-    rows = read_table(filename, len(COLUMNS))
+    rows = read_table(filename)
     if tuple(rows[0] if rows else ()) != COLUMNS:
-        raise Problem(f'{filename}: its columns are not those of this version; run prepare_birdclef.sh again')
-    return [_recording(filename, number, row) for number, row in enumerate(rows[1:], 2)]
+        raise Problem(f'{filename}: its columns are not those of this version; {AGAIN}')
+    recordings, keys = [], set()
+    for number, row in enumerate(rows[1:], 2):
+        origin = f'{filename}, line {number}'
+        if len(row) != len(COLUMNS):
+            raise Problem(f'{origin}: {len(row)} fields instead of {len(COLUMNS)}; {AGAIN}')
+        recordings.append(_recording(origin, row))
+        if row[0] in keys:
+            raise Problem(f'{origin}: {row[0]} is the key of an earlier line, too; {AGAIN}')
+        keys.add(row[0])
+    return recordings
 
 
 def _text(value):
     """A field of the table: names are separated by ';', segments are 'START END CLASS', also separated by ';'."""
     if not isinstance(value, list):
         return value
-    return ';'.join(item if isinstance(item, str) else f'{item[0]:g} {item[1]:g} {item[2]}' for item in value)
+    return ';'.join(item if isinstance(item, str) else f'{item[0]:.12g} {item[1]:.12g} {item[2]}' for item in value)
 
 
-def _recording(filename, number, row):
+def _recording(origin, row):
     recording = Recording(*row)
     recording.background = list(filter(None, recording.background.split(';')))
     try:
         parts = [text.split(' ', 2) for text in filter(None, recording.segments.split(';'))]
         recording.segments = [Segment(float(start), float(end), class_id) for start, end, class_id in parts]
     except ValueError:
-        raise Problem(f'{filename}, line {number}: expected segments such as "0 5 amered"; create it again') from None
+        raise Problem(f'{origin}: expected segments such as "0 5 amered"; {AGAIN}') from None
     if recording.part not in PARTS:
-        raise Problem(f'{filename}, line {number}: {recording.part!r} is no part; expected one of {", ".join(PARTS)}')
+        raise Problem(f'{origin}: {recording.part!r} is no part; expected one of {", ".join(PARTS)}; {AGAIN}')
+    for path in recording.key or '..', recording.source:
+        if path.startswith('/') or '..' in path.split('/'):
+            raise Problem(f'{origin}: {path!r} is no path below a folder; {AGAIN}')
     return recording

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Convert the recordings of a source folder to the format of a dataset: WAV, mono, 22 050 Hz, 16 bit.
+"""Convert the recordings of a source folder to the format of a dataset: WAV, mono, 16 bit, with its sample rate.
 
-Reads all formats of libsndfile, with any sample rate, width and number of channels, in constant memory. Writes
-datasets/NAME/audio/KEY.wav, each file atomically. If run again, it converts only missing recordings. Recordings for
-training that cannot be read are left out; in the test set and the soundscapes, they become 0.1 s of silence, so that
-submissions have rows for them. datasets/NAME/audio/repairs.tsv lists these cases: path, problem, what was done.
+Reads datasets/NAME/recordings.tsv (written by collect.py) and the recordings in SOURCE that it names: all formats of
+libsndfile, with any sample rate, width and number of channels, in constant memory. Writes datasets/NAME/audio/KEY, each
+file atomically, with the sample rate in datasets/NAME/dataset.vars. If run again, it converts only missing recordings.
+Recordings that cannot be read are left out; in the parts test, soundscapes_val and soundscapes_test, they become 0.1 s
+of silence, so that submissions have rows for them. datasets/NAME/audio/repairs.tsv lists these cases, and files of
+SOURCE that are not used: path, problem, what was done.
 """
 
 import os
@@ -21,23 +23,37 @@ import fcntl
 import re
 import threading
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from tqdm import tqdm
 
 from birdsong.files import Problem, writing
-from layouts.birdclef2018 import COPY, SAME_NAME, Found, find_recordings
-from shared.conversion import SAMPLE_RATE, Unreadable, convert, write_silence
+from layouts.birdclef2018 import COPY, SAME_NAME
+from shared.conversion import Unreadable, convert, write_silence
 from shared.dataset import dataset_folder, recordings, walk
-from shared.tables import REPAIRS, read_repairs, table, write_repairs
+from shared.dataset_vars import check_audio_rate, sample_rate
+from shared.recordings import read_recordings
+from shared.source import Source
+from shared.tables import REPAIRS, SKIPPED, read_repairs, table, write_repairs
 
+# Parts in which a recording that cannot be read becomes silence.
+SUBMITTED = ('test', 'soundscapes_val', 'soundscapes_test')
 LEFT_OUT, SILENT, KEPT = 'left out', '0.1 s of silence', 'the rest is kept'
 
 
-class Conversion:
-    """Converts recordings into an audio/ folder; `one` may run in many threads."""
+class Found(NamedTuple):
+    """A recording of the source: its key, the path of its file, and its part."""
 
-    def __init__(self, audio: str):
-        self.audio = audio
+    key: str
+    path: str
+    part: str
+
+
+class Conversion:
+    """Converts recordings into an audio/ folder, with a sample rate in Hz; `one` may run in many threads."""
+
+    def __init__(self, audio: str, rate: int):
+        self.audio, self.rate = audio, rate
         self.table = os.path.join(audio, REPAIRS)
         self.lock = threading.Lock()
         self.stop = threading.Event()
@@ -53,11 +69,11 @@ class Conversion:
         """Convert one recording -> samples written, 0 if it is left out."""
         if self.stop.is_set():
             return 0
-        key, source = found
+        key, source, part = found
         target = os.path.join(self.audio, key)
         try:
             with writing(target) as out:
-                samples, clipped, problems = convert(source, out, self.stop)
+                samples, clipped, problems = convert(source, out, self.rate, self.stop)
                 if clipped:
                     problems.append(f'{clipped} samples clip')
                 if problems:
@@ -67,12 +83,12 @@ class Conversion:
             problem = str(e)
         except OSError as e:
             raise Problem(f'{target}: {e.strerror}; fix this and run it again; it continues where it stopped') from None
-        if key.startswith('train/'):
+        if part not in SUBMITTED:
             self.note(key, problem, LEFT_OUT)
             return 0
         self.note(key, problem, SILENT)
         with writing(target) as out:
-            return write_silence(out)
+            return write_silence(out, self.rate)
 
 
 def summary(repairs: dict[str, tuple[str, str]]) -> str:
@@ -116,18 +132,24 @@ def without_decoder_notes() -> Iterator[None]:
         os.close(terminal)
 
 
-def to_do(found: Iterable[Found], audio: str) -> list[Found]:
-    """The recordings to convert: missing ones, and those with a problem whose source has changed since."""
+def to_do(found: Iterable[Found], audio: str) -> tuple[list[Found], list[Found]]:
+    """The recordings to convert: missing ones, and those with a problem whose source has changed since.
+
+    Also returns missing ones that are not in the source, for example because they were deleted there.
+    """
     filename = os.path.join(audio, REPAIRS)
     known = read_repairs(filename)
     since = os.stat(filename).st_mtime if known else 0
     there = set(recordings(os.path.dirname(audio)))
-    return [
-        one
-        for one in found
-        if (one.key not in there and known.get(one.key, ('', ''))[1] != LEFT_OUT)
-        or (one.key in known and os.stat(one.path).st_ctime >= since)
-    ]
+    missing, gone = [], []
+    for one in found:
+        to_convert = one.key not in there and known.get(one.key, ('', ''))[1] != LEFT_OUT
+        if to_convert or one.key in known:
+            if not os.path.exists(one.path):
+                gone += [one] * to_convert
+            elif to_convert or os.stat(one.path).st_ctime >= since:
+                missing.append(one)
+    return missing, gone
 
 
 def make_folders(audio: str, keys: Iterable[str]) -> None:
@@ -184,31 +206,39 @@ def convert_all(conversion: Conversion, missing: list[Found], jobs: int) -> tupl
 
 def run(source: str, dataset: str, jobs: int) -> str:
     """Convert the missing recordings of a dataset -> line that summarises the result."""
-    originals = find_recordings(source)
-    if not originals.found:
-        raise Problem(f'{source}: no recordings found in its folders')
+    top, rate = Source(source).folder, sample_rate(dataset)
+    rows = [recording for recording in read_recordings(dataset) if recording.source]
+    if not rows:
+        raise Problem(f'{source}: no recordings found')
     audio = os.path.join(dataset, 'audio')
-    keys = [one.key for one in originals.found]
-    make_folders(audio, keys)
+    check_audio_rate(dataset, rate)
+    found = [Found(row.key, os.path.join(top, row.source), row.part) for row in rows]
+    make_folders(audio, (one.key for one in found))
     with locked(audio):
         remove_unfinished(audio)
-        missing = to_do(originals.found, audio)
-        conversion = Conversion(audio)
+        missing, gone = to_do(found, audio)
+        conversion = Conversion(audio, rate)
         made, samples = convert_all(conversion, missing, jobs)
         # problems that are solved now are removed
         solved = {one.key for one in missing} - conversion.noted
         repairs = {key: repair for key, repair in read_repairs(conversion.table).items() if key not in solved}
-        repairs = write_repairs(conversion.table, repairs, originals.skipped)
-    present = sum(repairs.get(key, ('', ''))[1] != LEFT_OUT for key in keys)
-    line = (
-        f'{audio}: {made} recordings converted ({samples / SAMPLE_RATE / 3600:.1f} hours), {present - made} were there'
-    )
+        repairs = write_repairs(conversion.table, repairs, unused_files(dataset))
+    present = len(found) - len(gone) - sum(repairs.get(one.key, ('', ''))[1] == LEFT_OUT for one in found)
+    line = f'{audio}: {made} recordings converted ({samples / rate / 3600:.1f} hours), {present - made} were there'
+    if gone:
+        line += f'; {len(gone)} are neither there nor in {source}, such as {gone[0].key}'
     return line + (f'; {REPAIRS}: {summary(repairs)}' if repairs else '')
+
+
+def unused_files(dataset: str) -> list[tuple[str, str, str]]:
+    """Rows of the table of repairs that collect.py wrote for files of the source that are not used."""
+    repairs = read_repairs(os.path.join(dataset, REPAIRS))
+    return [(path, problem, done) for path, (problem, done) in repairs.items() if done.startswith(SKIPPED)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('source', metavar='SOURCE', help='folder that the archives were extracted into')
+    parser.add_argument('source', metavar='SOURCE', help='folder of the recordings')
     parser.add_argument('--dataset', default='birdclef', metavar='NAME', help='name or path of the dataset (birdclef)')
     parser.add_argument('--jobs', type=int, default=0, metavar='N', help='threads (0: one per core)')
     args = parser.parse_args()

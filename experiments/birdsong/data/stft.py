@@ -29,9 +29,7 @@ def num_bins(cfg: Mapping[str, Any]) -> int:
     if cfg['filterbank'] == 'none' and 'bins' in cfg:
         return cfg['bins']
     if 2 * cfg['mel_max'] > cfg['sample_rate']:
-        raise Problem(
-            f'mel_max={cfg["mel_max"]}: must not be above half of sample_rate={cfg["sample_rate"]}; lower mel_max'
-        )
+        raise Problem(f'mel_max={cfg["mel_max"]}: must not be above half of sample_rate={cfg["sample_rate"]}')
     return int(bins * 2 * cfg['mel_max'] // cfg['sample_rate'])
 
 
