@@ -13,7 +13,7 @@ from birdsong import model_table
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('names', metavar='MODEL', nargs='*', help='models of the table (default: all)')
+    parser.add_argument('names', metavar='MODEL', nargs='*', help='models of the table, or MODEL.seedN (default: all)')
     parser.add_argument('--models', metavar='FILE', help=f'the table (default: {model_table.TABLE})')
     parser.add_argument(
         '--found',
@@ -29,6 +29,7 @@ def main() -> None:
     else:
         table = options.models or model_table.TABLE
         models = model_table.read_table(table, options.dataset)
+        model_table.add_seeds(models, options.names, options.dataset)
         models = {name: models[name] for name in model_table.in_order(models, options.names, table)}
     for name, model in models.items():
         arguments = (

@@ -45,7 +45,11 @@ def parse_arguments() -> argparse.Namespace:
         'reproducible by a single command)',
     )
     parser.add_argument(
-        '--vars', metavar='FILE', action='append', default=[], help='settings that override the defaults (repeatable)'
+        '--vars',
+        metavar='FILE',
+        action='append',
+        default=[],
+        help='settings that override the defaults and those of the dataset (repeatable)',
     )
     parser.add_argument(
         '--var',
@@ -92,6 +96,13 @@ def say_what_is_trained(filename: str, trainer: Trainer) -> None:
         f'{sum(p.numel() for p in trainer.net.parameters())} parameters, on {devices.describe(trainer.device)}',
         flush=True,
     )
+    rate, highest = trainer.cfg['sample_rate'], trainer.cfg['mel_max']
+    if trainer.feed.with_audio and trainer.cfg['filterbank'] != 'mel_learn' and highest < rate / 3:
+        print(
+            f'mel_max={highest}: the network gets frequencies up to {highest} Hz, but the recordings contain up to '
+            f'{rate // 2} Hz; vars/32khz.vars has settings for recordings of 32000 Hz',
+            flush=True,
+        )
     if trainer.cfg['arch'] and trainer.cfg['band_centre']:
         print(
             'band_centre=1: this network needs complete excerpts, so predict.py --full-resolution will not work '
@@ -114,8 +125,9 @@ def main() -> None:
     args = parse_arguments()
     check_output(args.model)
     root = args.model.removesuffix('.npz')
-    cfg = config.load(args.vars, args.var)
-    dataset = Dataset(args.dataset, cfg['label_file'])
+    dataset = Dataset(args.dataset)
+    cfg = config.load(dataset.settings_files + args.vars, args.var)
+    dataset = Dataset(dataset.path, cfg['label_file'])
     cfg['classes'] = dataset.num_classes
     check_settings(cfg, args.validate, f'{root}.state' if args.keep_state else None)
     device = devices.pick(args.device)

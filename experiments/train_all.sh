@@ -8,6 +8,8 @@ set -euo pipefail
 ACTION=train FORCE=()
 # state of a model that is trained elsewhere: skipped or waiting
 WHEN_HELD=skipped
+# whether to wait while there are models in the state waiting
+WAIT=1
 # seconds between two checks of models that are trained elsewhere
 POLL=${TRAIN_ALL_POLL:-30}
 
@@ -16,7 +18,7 @@ usage() {
 Usage: train_all.sh [OPTIONS] [MODEL...]
 Trains all models of the table, or those named, teachers before their students, and predicts the validation list. Start
 it on each GPU of each server that shares the folder: each model is trained once. Finished models are skipped;
-interrupted trainings continue.
+interrupted trainings continue. MODEL.seedN is MODEL of the table with another seed (and teachers of that seed).
   --dataset NAME       dataset in datasets/, whose models are in experiments/NAME/ (birdclef)
   --models FILE        table of models (experiments/models.tsv)
   --var KEY=VALUE, --vars FILE    settings for all models trained (repeatable)
@@ -24,6 +26,7 @@ interrupted trainings continue.
   --gpus-per-model N   train each model on N GPUs (of CUDA_VISIBLE_DEVICES=0,1,...), or by N processes on the CPU
   --continue-anyway    continue trainings even if their settings or data have changed, as for train.py
   --wait               also wait for models that are trained elsewhere, and continue those that are interrupted
+  --no-wait            never wait: skip also students whose teachers are trained elsewhere
   --status, --watch    show the progress of all models, once or repeatedly (by default those in experiments/NAME/)
   --release MODEL      free a claim whose holder will not return; with --force even if the holder may be alive
   --slurm [-- SBATCH OPTIONS]    submit one job per model to Slurm, students after their teachers
@@ -37,6 +40,7 @@ own_option() {
     case $1 in
         --status | --watch) ACTION=${1#--} ;;
         --wait) WHEN_HELD=waiting ;;
+        --no-wait) WAIT=0 ;;
         --gpus-per-model)
             [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || usage_error '--gpus-per-model needs a number'
             GPUS=$2 SHIFT=2 ;;
@@ -112,7 +116,7 @@ train_models() {
             [[ ${STATE[$name]} != waiting ]] || waiting=1
         done
         ((PROGRESS)) && continue
-        ((waiting)) || break
+        ((waiting && WAIT)) || break
         run_child sleep "$POLL"
     done
 }

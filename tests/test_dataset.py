@@ -8,6 +8,7 @@ import pytest
 from birdsong import config
 from birdsong.data.dataset import Dataset
 from birdsong.files import Problem
+from helpers import write_lines
 
 
 def test_golden_dataset_is_read(golden_dataset):
@@ -29,6 +30,18 @@ def test_unknown_dataset_names_the_cure(tmp_path):
         Dataset(tmp_path / 'none')
     with pytest.raises(Problem, match='no dataset'):
         Dataset('no_such_name')
+
+
+def test_a_recording_is_found_by_its_key_and_by_its_path(tmp_path):
+    (tmp_path / 'filelists').mkdir()
+    for key in ('..a/b c.wav', '-x.wav'):
+        write_lines(tmp_path / 'audio' / key, [])
+        dataset = Dataset(tmp_path)
+        assert dataset.key(key) == dataset.key(str(tmp_path / 'audio' / key)) == key
+    (tmp_path / 'outside.wav').touch()
+    for name in ('../outside.wav', str(tmp_path / 'outside.wav'), 'none.wav'):
+        with pytest.raises(Problem, match='no such recording in .*/audio'):
+            dataset.key(name)
 
 
 def test_data_and_scores_need_no_torch():

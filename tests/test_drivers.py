@@ -112,6 +112,18 @@ def test_student_waits_for_a_teacher_that_is_trained_elsewhere(project):
         process.communicate()
 
 
+def test_option_no_wait_skips_a_student_whose_teacher_is_trained_elsewhere(project):
+    gate(project, 'plain')
+    first = start_training(project, 'plain')
+    wait_for(first.stdout, 'plain: training')
+    second = train_all(project, '--no-wait', 'student', 'meta')
+    assert second.returncode == 0 and 'student: waiting for plain' in second.stderr
+    open_gate(project, 'plain')
+    assert first.wait(60) == 0
+    assert sorted(calls(project)) == ['meta', 'plain']
+    first.communicate()
+
+
 def test_failed_training_is_not_repeated_by_another_driver_that_was_running(project):
     gate(project, 'plain')
     (project.experiments / 'FAIL').write_text('plain')

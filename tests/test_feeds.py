@@ -457,7 +457,10 @@ def test_missing_list_or_table_is_named(made):
 @pytest.mark.parametrize(
     'setting, words',
     [
-        ('sample_rate=44100', 'RN0.wav: 22050 Hz.*expected 44100 Hz.*prepare'),
+        (
+            'sample_rate=44100',
+            'recordings have 22050 Hz, but sample_rate=44100 is set; train with --var sample_rate=22050',
+        ),
         ('len_min=3', 'len_min=3 is more than len_max=2'),
         ('mixup=1 mixup2=1', 'exclude'),
         ('len_min=0 frame_len=4096', 'RN0.wav is shorter than one frame'),
@@ -467,6 +470,19 @@ def test_missing_list_or_table_is_named(made):
 def test_setting_that_does_not_fit_is_named(made, setting, words):
     with pytest.raises(Problem, match=words):
         TrainFeed(made, config.load([], SMALL + setting.split()))
+
+
+def test_a_recording_of_another_rate_than_the_others_is_named(made):
+    with open(made.audio_path('LIFECLEF2014_RN4.wav'), 'wb') as f:
+        f.write(wav_bytes(np.zeros(50000, '<i2'), rate=32000))
+    with pytest.raises(Problem, match='RN4.wav: 32000 Hz, .*expected 22050 Hz mono 16 bit; delete it and prepare'):
+        TrainFeed(made, config.load([], SMALL))
+
+
+def test_a_model_names_its_sample_rate_if_the_dataset_has_another(made):
+    with pytest.raises(Problem, match='have 22050 Hz, but the model was trained at 32000 Hz; .*--sample-rate 32000'):
+        TestFeed(made, config.load([], SMALL + ['sample_rate=32000']))
+    assert len(TestFeed(made, config.load([], ['sample_rate=32000', 'arch=', 'input_meta=latitude'])))
 
 
 def test_recording_that_changed_is_noticed_when_it_is_opened(made, capsys):

@@ -137,3 +137,41 @@ def test_intervals_have_the_width_that_theory_gives():
     error = np.sqrt(hits.mean() * (1 - hits.mean()) / 400)
     assert (low, high) == pytest.approx((hits.mean() - 1.96 * error, hits.mean() + 1.96 * error), abs=0.01)
     assert metrics.intervals(scores, np.zeros(400, int))['top-1'] == (low, high)
+
+
+def test_recordings_of_a_group_are_drawn_together():
+    groups = ['a', 'b', 'a', 'c', 'b', 'a']
+    drawn = np.array(list(metrics.resample(6, groups, samples=200)))
+    assert (drawn[:, 0] == drawn[:, 2]).all() and (drawn[:, 2] == drawn[:, 5]).all()
+    assert (drawn[:, 1] == drawn[:, 4]).all() and (drawn[:, [0, 1, 3]].sum(axis=1) == 3).all()
+    assert len(np.unique(drawn, axis=0)) == 10  # the ways to draw 3 of 3 with replacement
+
+
+def test_intervals_of_groups_are_as_wide_as_if_each_group_was_one_recording():
+    rng = np.random.default_rng(0)
+    hits = rng.random(100) < 0.3
+    scores = np.stack([hits, ~hits], axis=1).astype(float)
+    alone = metrics.intervals(scores, np.zeros(100, int), seed=3)
+    each = np.repeat(np.arange(100), 4)
+    together = metrics.intervals(scores[each], np.zeros(400, int), seed=3, groups=each)
+    assert together == pytest.approx({name: pytest.approx(bounds) for name, bounds in alone.items()})
+    separate = metrics.intervals(scores[each], np.zeros(400, int))['top-1']
+    assert np.diff(separate) == pytest.approx(np.diff(together['top-1']) / 2, rel=0.15)
+
+
+@pytest.mark.parametrize('with_background', [False, True])
+def test_metrics_of_resampled_recordings_are_those_of_repeated_recordings(with_background):
+    rng = np.random.default_rng(2)
+    scores = rng.integers(7, size=(40, 6)).astype(np.float32)
+    truth = rng.integers(5, size=40)
+    background = [rng.choice(5, rng.integers(3), replace=False).tolist() for _ in truth] if with_background else None
+    weights = np.array(list(metrics.resample(40, samples=30)))
+    weights[0] = truth == 2  # one class in all recordings: no ROC-AUC
+    found = metrics.resampled(scores, truth, background, weights)
+    for i, times in enumerate(weights):
+        each = np.repeat(np.arange(40), times)
+        others = [background[j] for j in each] if with_background else None
+        expected = metrics.evaluate(scores[each], truth[each], others, top_k=1)
+        expected.update(metrics.current(scores[each], truth[each], others))
+        del expected['cmAP-padded']
+        assert {name: values[i] for name, values in found.items()} == pytest.approx(expected, nan_ok=True)

@@ -214,6 +214,13 @@ def test_recordings_without_labels_are_predicted(trained, tiny_dataset, bare, tm
     np.testing.assert_array_equal(load(tmp_path / 'other.npz').scores, expected)
 
 
+def test_a_trained_model_ignores_the_settings_of_the_dataset(trained, tiny_dataset, bare, tmp_path, call):
+    (bare / 'dataset.vars').write_text('mel_max=3000\nsample_rate=32000\nfps=35\n')
+    call(trained, tmp_path / 'with.npz', '--dataset', bare, '--filelists', 'new')
+    call(trained, tmp_path / 'without.npz', '--dataset', tiny_dataset)
+    np.testing.assert_array_equal(load(tmp_path / 'with.npz').scores, load(tmp_path / 'without.npz').scores)
+
+
 def test_recordings_named_by_key_or_path_are_predicted(trained, tiny_dataset, tmp_path, call):
     keys = (tiny_dataset / 'filelists/valid').read_text().split()[:3]
     call(

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 import train
-from birdsong import program
+from birdsong import config, program
 from birdsong.files import Problem, load_npz, save_npz
 from birdsong.training.schedule import COLUMNS
-from helpers import FULL_TRAINING, training_arguments
+from helpers import FULL_TRAINING, training_arguments, write_lines
 
 ALL = FULL_TRAINING
 
@@ -310,6 +310,60 @@ def test_bad_settings_stop_before_anything_is_written(settings, words, call, tmp
     with pytest.raises(Problem, match=words):
         call(tmp_path / 'm.npz', *(() if 'patience_criterion' in settings else ALL), **settings)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def own_settings(tiny_dataset, tmp_path):
+    """Function that gives a copy of the dataset with these lines in dataset.vars."""
+
+    def copy(*lines):
+        folder = tmp_path / 'with_settings'
+        for name in ('audio', 'filelists', 'labels'):
+            (folder / name).mkdir(parents=True) if not folder.exists() else None
+            if not (folder / name).is_symlink():
+                shutil.rmtree(folder / name, ignore_errors=True)
+                (folder / name).symlink_to(tiny_dataset / name)
+        write_lines(folder / 'dataset.vars', lines)
+        return folder
+
+    return copy
+
+
+def test_settings_of_the_dataset_override_defaults_and_are_overridden_by_presets(own_settings, tmp_path):
+    dataset = own_settings('# of this dataset', 'mel_max=5000', 'mel_min=100', 'seed=7', 'batchsize=3')
+    write_lines(tmp_path / 'preset.vars', ['mel_min=200'])
+    run_train(dataset, tmp_path / 'm.npz', '--vars', str(tmp_path / 'preset.vars'), epochs=0)
+    found = config.read_vars(str(tmp_path / 'm.npz.vars'))
+    # training_arguments gives batchsize with --var
+    assert [found[name] for name in ('mel_max', 'mel_min', 'seed', 'batchsize')] == [5000, 200, 7, 4]
+
+
+@pytest.mark.parametrize('line, words', [('mel_mux=1', 'dataset.vars: unknown setting mel_mux'), ('x', 'dataset.vars')])
+def test_a_fault_in_the_settings_of_the_dataset_names_the_file(line, words, own_settings, tmp_path):
+    with pytest.raises(Problem, match=words):
+        run_train(own_settings(line), tmp_path / 'm.npz')
+
+
+def test_a_network_to_start_from_or_a_teacher_of_another_number_of_classes_is_refused(
+    call, tiny_dataset, tmp_path, own_settings
+):
+    call(tmp_path / 't.npz', epochs=0)
+    dataset = own_settings()
+    (dataset / 'labels').unlink()
+    shutil.copytree(tiny_dataset / 'labels', dataset / 'labels')
+    with open(dataset / 'labels' / 'labelset', 'a') as f:
+        f.write('zzz\n')
+    for setting in 'init_from', 'ban':
+        with pytest.raises(Problem, match=f'{setting}=.*t.npz: that network has 4 classes, the dataset 5; train'):
+            run_train(dataset, tmp_path / 's.npz', **{setting: tmp_path / 't.npz'})
+
+
+def test_a_teacher_whose_metadata_have_another_scale_is_refused(call, tmp_path):
+    meta = dict(arch='', arch_meta='full:4', input_meta='time,latitude', epochs=0)
+    call(tmp_path / 't.npz', **meta)
+    call(tmp_path / 's.npz', ban=tmp_path / 't.npz', input_meta__longitude_mean=3, **meta)
+    with pytest.raises(Problem, match='the teacher was trained with input_meta.latitude_mean=-6.4, not 3'):
+        call(tmp_path / 's.npz', ban=tmp_path / 't.npz', input_meta__latitude_mean=3, **meta)
 
 
 def test_a_model_file_of_another_kind_and_a_missing_dataset_are_refused(call, tmp_path):

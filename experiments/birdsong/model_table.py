@@ -2,6 +2,8 @@
 
 A table has one tab-separated line per model: name, presets (vars/PRESET.vars, later ones override earlier ones),
 teachers (SETTING=MODEL[:MODEL], or -) and optionally a remark. Models are in experiments/DATASET/.
+
+MODEL.seedN, which is not written in the table, is MODEL with the setting seed=N, and with teachers of that seed.
 """
 
 import dataclasses
@@ -23,13 +25,17 @@ TRAIN_FLAGS = ['--validate', '--save-errors', '--keep-state']
 
 @dataclasses.dataclass
 class Model:
-    """A line of a table: `teachers` by setting; `settings` from the presets, and those with the files of teachers."""
+    """A line of a table: `teachers` by setting; `settings` from the presets, and those with the files of teachers.
+
+    `seed` is the text N if the name is MODEL.seedN, else empty.
+    """
 
     name: str
     presets: list[str]
     teachers: dict[str, list[str]]
     remark: str
     settings: dict[str, str]
+    seed: str = ''
 
 
 def check_name(name: str, where: str) -> None:
@@ -70,8 +76,26 @@ def _read_line(line: str, where: str, dataset: str) -> Model:
         if setting not in TEACHER_SETTINGS or not names:
             raise Problem(f'{where}: teachers are ban=MODEL or init_from=MODEL[:MODEL], not {teacher!r}')
         model.teachers[setting] = names.split(':')
-        model.settings[setting] = ':'.join(f'{dataset}/{n}.npz' for n in model.teachers[setting])
+    model.settings.update(_teacher_files(model.teachers, dataset))
     return model
+
+
+def _teacher_files(teachers, dataset):
+    """The settings that name the files of teachers."""
+    return {setting: ':'.join(f'{dataset}/{name}.npz' for name in names) for setting, names in teachers.items()}
+
+
+def add_seeds(models: dict[str, Model], names: list[str], dataset: str) -> None:
+    """Add those of `names` to `models` that are MODEL.seedN for a MODEL of `models`, and their teachers."""
+    for name in names:
+        base, _, seed = name.rpartition('.seed')
+        if name in models or base not in models or not re.fullmatch('0|[1-9][0-9]{0,8}', seed):
+            continue
+        model = models[base]
+        teachers = {setting: [f'{n}.seed{seed}' for n in group] for setting, group in model.teachers.items()}
+        settings = model.settings | {'seed': int(seed)} | _teacher_files(teachers, dataset)
+        models[name] = dataclasses.replace(model, name=name, teachers=teachers, settings=settings, seed=seed)
+        add_seeds(models, teachers_of(models[name]), dataset)
 
 
 def read_table(filename: str = TABLE, dataset: str = 'birdclef') -> dict[str, Model]:
@@ -134,7 +158,7 @@ def found(dataset: str, table: dict[str, Model]) -> dict[str, Model]:
     A model that is not in `table` gets the settings of its own .vars file. If that file cannot be read, or the name is
     invalid, the model is left out, with a message to standard error.
     """
-    models, folder = {}, os.path.join(config.EXPERIMENTS, dataset)
+    models, known, folder = {}, dict(table), os.path.join(config.EXPERIMENTS, dataset)
     for filename in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
         name, dot, suffix = filename.rpartition('.npz.')
         if not dot or suffix not in ('vars', 'lock') or name.endswith('.pred') or name in models:
@@ -143,7 +167,8 @@ def found(dataset: str, table: dict[str, Model]) -> dict[str, Model]:
         try:
             check_name(name, folder)
             own = config.read_vars(settings) if os.path.exists(settings) else {}
-            models[name] = table.get(name) or Model(name, [], {}, '', own)
+            add_seeds(known, [name], dataset)
+            models[name] = known.get(name) or Model(name, [], {}, '', own)
         except Problem as e:
             sys.stderr.write(f'list_models.py: left out: {e}\n')
     return models
@@ -158,6 +183,7 @@ def choose(filename: str | None, dataset: str, names: list[str], all_found: bool
     table = read_table(filename or TABLE, dataset)
     here = found(dataset, table)
     models = {**table, **here}
+    add_seeds(models, names, dataset)
     if not names and filename:
         names = list(models if all_found else table)
     return {name: models[name] for name in in_order(models, names or list(here or table), filename or TABLE)}
@@ -175,7 +201,7 @@ def train_arguments(model: Model, dataset: str) -> list[str]:
         arguments += ['--vars', f'vars/{preset}.vars']
     for setting in model.teachers:
         arguments += ['--var', f'{setting}={model.settings[setting]}']
-    return arguments
+    return arguments + (['--var', f'seed={model.seed}'] if model.seed else [])
 
 
 def predict_arguments(model: Model, dataset: str, soundscapes: bool = False) -> list[str]:

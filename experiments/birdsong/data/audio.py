@@ -99,7 +99,7 @@ def check_header(header: Header, filename: str | os.PathLike, sample_rate: int) 
     if header.sample_rate != sample_rate or header.channels != 1 or header.width != 2:
         raise Problem(
             f'{filename}: {header.sample_rate} Hz, {header.channels} channel(s), {8 * header.width} bit, '
-            f'expected {sample_rate} Hz mono 16 bit; prepare the dataset again, or set sample_rate'
+            f'expected {sample_rate} Hz mono 16 bit; delete it and prepare the dataset again'
         )
 
 

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from birdsong import config
-from birdsong.data import metadata
+from birdsong.data import index, metadata
 from birdsong.files import Problem, read_lines
 
 DATASETS = os.path.join(os.path.dirname(config.EXPERIMENTS), 'datasets')
 LABEL_FILE = 'fg.tsv'
+SETTINGS = 'dataset.vars'
 # Larger class indices are errors in a label file.
 MAX_CLASSES = 10**6
 
@@ -41,16 +42,32 @@ class Dataset:
         self.label_file = label_file
         self._cache = {}
 
+    @property
+    def has_audio(self) -> bool:
+        """Whether there are recordings. A metadata-only dataset has neither audio/ nor the headers of recordings."""
+        return any(os.path.lexists(os.path.join(self.path, name)) for name in ('audio', index.FILENAME))
+
+    @property
+    def settings_files(self) -> list[str]:
+        """[dataset.vars], the settings of the dataset, which override the defaults; [] if it has none."""
+        filename = os.path.join(self.path, SETTINGS)
+        return [filename] if os.path.exists(filename) else []
+
     def audio_path(self, key: str) -> str:
         """Path of the recording `key`."""
         return os.path.join(self.path, 'audio', key)
 
     def key(self, name: str) -> str:
-        """Key of a recording, given its key or the path of its file. Raises Problem if it does not exist."""
+        """Key of a recording, given its key or the path of its file. Raises Problem if it does not exist.
+
+        In a metadata-only dataset, a recording exists if it has metadata.
+        """
         for key in (name, os.path.relpath(name, os.path.join(self.path, 'audio'))):
-            if not key.startswith(('/', '..')) and os.path.isfile(self.audio_path(key)):
+            outside = os.path.isabs(key) or os.pardir in key.split(os.sep)
+            if not outside and (os.path.isfile(self.audio_path(key)) or not self.has_audio and key in self.metadata()):
                 return key
-        raise Problem(f'{name}: no such recording in {self.path}/audio; name it as the lists in filelists/ do')
+        where = 'audio' if self.has_audio else 'labels/meta.tsv'
+        raise Problem(f'{name}: no such recording in {self.path}/{where}; name it as the lists in filelists/ do')
 
     def filelist(self, name: str) -> list[str]:
         """Keys (paths below audio/) of a file list, in its order. Raises Problem if the list is missing or empty."""

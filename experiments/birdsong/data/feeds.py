@@ -29,6 +29,12 @@ class Feed:
     Raises Problem for recordings that are missing, broken, of another sample rate, or without a label.
     """
 
+    # Continues the message about a dataset of another sample rate.
+    CURE_RATE = (
+        'sample_rate={expected} is set; train with --var sample_rate={found}, or prepare another dataset with '
+        '--sample-rate {expected}'
+    )
+
     def __init__(
         self,
         dataset: Dataset,
@@ -49,11 +55,8 @@ class Feed:
         if self.longest and self.shortest > self.longest:
             raise Problem(f'len_min={cfg["len_min"]} is more than len_max={cfg["len_max"]}')
         self.hop = stft.hop(cfg)
-        self.bins = stft.num_bins(cfg)
-        try:
-            self.index = index.load_index(dataset.path, self.files)
-        except Problem as e:
-            raise Problem(f'{self.list_path}: {e}') from None
+        self.bins = stft.num_bins(cfg) if self.with_audio else 0
+        self.index = self._load_index()
         if self.with_audio:
             self._check_headers()
         self.sources = metadata.sources(cfg)
@@ -73,12 +76,30 @@ class Feed:
     def _header(self, item: int) -> audio.Header:
         return audio.Header(*(int(self.index[name][item]) for name in audio.Header._fields))
 
+    def _load_index(self) -> dict[str, np.ndarray]:
+        # Without audio, too, because batches of metadata contain recordings of similar length, as in 2018.
+        if not self.dataset.has_audio:
+            if self.with_audio:
+                raise Problem(
+                    f'{self.dataset.path}: has no recordings (no audio/), but the network needs them (arch, len_max); '
+                    'prepare the dataset without --no-audio, or use a network on metadata alone'
+                )
+            return index.empty_headers(len(self.files))
+        try:
+            return index.load_index(self.dataset.path, self.files)
+        except Problem as e:
+            raise Problem(f'{self.list_path}: {e}') from None
+
     def _check_headers(self) -> None:
         rate, channels, width = (self.index[name] for name in ('sample_rate', 'channels', 'width'))
-        wrong = (rate != self.cfg['sample_rate']) | (channels != 1) | (width != 2)
+        expected = self.cfg['sample_rate']
+        if rate[0] != expected and (rate == rate[0]).all():
+            cure = self.CURE_RATE.format(found=rate[0], expected=expected)
+            raise Problem(f'{self.dataset.path}: its recordings have {rate[0]} Hz, but {cure}')
+        wrong = (rate != expected) | (channels != 1) | (width != 2)
         if wrong.any():
             i = int(np.argmax(wrong))
-            audio.check_header(self._header(i), self.dataset.audio_path(self.files[i]), self.cfg['sample_rate'])
+            audio.check_header(self._header(i), self.dataset.audio_path(self.files[i]), expected)
 
     def _labels(self) -> np.ndarray:
         table = self.dataset.labels(self.cfg['label_file'])
@@ -353,6 +374,11 @@ class TestFeed(Feed):
     """
 
     __test__ = False  # not a test of pytest
+
+    CURE_RATE = (
+        'the model was trained at {expected} Hz; prepare another dataset with --sample-rate {expected}, or predict '
+        'with a model that was trained at {found} Hz'
+    )
 
     def __init__(
         self,

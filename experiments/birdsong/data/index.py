@@ -27,6 +27,11 @@ def load_index(dataset_dir: str, files: Sequence[str]) -> dict[str, np.ndarray]:
     return _complete(dataset_dir, files, known, table)
 
 
+def empty_headers(count: int) -> dict[str, np.ndarray]:
+    """As `load_index`, for `count` recordings of a metadata-only dataset: zeros."""
+    return {name: np.zeros(count, np.int64) for name in COLUMNS[:-1]}
+
+
 def refresh_index(dataset_dir: str, files: Sequence[str]) -> dict[str, np.ndarray]:
     """Like `load_index`, but the headers of files whose size or modification time has changed are read again.
 

@@ -96,6 +96,11 @@ def sources(cfg: Settings) -> tuple[str, ...]:
     return names
 
 
+def scaled(cfg: Settings) -> tuple[str, ...]:
+    """Those of `sources` whose values are standardised with settings, input_meta.*_mean and input_meta.*_std."""
+    return tuple(name for name in sources(cfg) if name not in CIRCLES)
+
+
 def size(cfg: Settings) -> int:
     """Length of the vectors of `encode`."""
     return sum(1 + (int(cfg[f'input_meta.{name}_encoding.size']) if name in CIRCLES else 1) for name in sources(cfg))

@@ -29,7 +29,9 @@ def num_bins(cfg: Mapping[str, Any]) -> int:
     if cfg['filterbank'] == 'none' and 'bins' in cfg:
         return cfg['bins']
     if 2 * cfg['mel_max'] > cfg['sample_rate']:
-        raise Problem(f'mel_max={cfg["mel_max"]}: must not be above half of sample_rate={cfg["sample_rate"]}')
+        raise Problem(
+            f'mel_max={cfg["mel_max"]}: must not be above half of sample_rate={cfg["sample_rate"]}; lower mel_max'
+        )
     return int(bins * 2 * cfg['mel_max'] // cfg['sample_rate'])
 
 

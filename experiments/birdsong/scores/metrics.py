@@ -4,7 +4,7 @@ Of classes with equal scores, the one with the lower index comes first, so that 
 classes is not better than guessing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -108,6 +108,21 @@ def line(values: dict[str, float]) -> str:
     return ', '.join(f'{name}: {value:.{2 if name.startswith("top") else 3}f}' for name, value in values.items())
 
 
+def resample(count: int, groups: Sequence | None = None, samples: int = 1000, seed: int = 0) -> Iterator[np.ndarray]:
+    """For each bootstrap sample, how often each of `count` recordings is in it, (count,) int64.
+
+    Recordings are drawn with replacement or, with `groups` (a label per recording), all recordings of a group together
+    (Davison and Hinkley 1997, sec. 3.8), which is needed where recordings of a group are alike.
+    """
+    rng = np.random.default_rng(seed)
+    number, group = count, slice(None)
+    if groups is not None:
+        names, group = np.unique(np.asarray(groups), return_inverse=True)
+        number = len(names)
+    for _ in range(samples):
+        yield np.bincount(rng.integers(number, size=number), minlength=number)[group]
+
+
 def intervals(
     scores: np.ndarray,
     truth: Sequence[int],
@@ -116,16 +131,15 @@ def intervals(
     samples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
+    groups: Sequence | None = None,
 ) -> dict[str, tuple[float, float]]:
     """Bootstrap intervals (low, high) of the metrics of `evaluate`.
 
-    Percentile method (Efron and Tibshirani 1993, ch. 13).
+    Percentile method (Efron and Tibshirani 1993, ch. 13). For `groups` see `resample`.
     """
     values = _values(scores, truth, background, top_k)
     table = np.stack(list(values.values()), axis=1).astype(float)
-    rng, means = np.random.default_rng(seed), np.empty((samples, table.shape[1]))
-    for i in range(samples):
-        means[i] = np.bincount(rng.integers(len(table), size=len(table)), minlength=len(table)) @ table / len(table)
+    means = [drawn @ table / drawn.sum() for drawn in resample(len(table), groups, samples, seed)]
     lows, highs = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0).tolist()
     return dict(zip(values, zip(lows, highs, strict=True), strict=True))
 
@@ -176,3 +190,54 @@ def current(scores: np.ndarray, truth: Sequence[int], background: list | None = 
         name: float('nan') if np.isnan(values[key]).all() else float(np.nanmean(values[key]))
         for name, key in (('cmAP', 'AP'), ('cmAP-padded', 'AP-padded'), ('ROC-AUC', 'ROC-AUC'))
     }
+
+
+def resampled(
+    scores: np.ndarray, truth: Sequence[int], background: list | None, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Metrics of samples in which recording i is contained weights[s, i] times: dict of (samples,) arrays.
+
+    'MAP', with background 'MAP-bg', 'top-1', 'cmAP' and 'ROC-AUC', as `evaluate` and `current` would return them if the
+    recordings were repeated; NaN where a metric is undefined.
+    """
+    weights = np.asarray(weights, np.float64)
+    values = _values(scores, truth, background, 1)
+    result = {name: weights @ each / weights.sum(axis=1) for name, each in values.items()}
+    step = max(1, (1 << 22) // weights.shape[1])  # blocks of 32 MB
+    parts = [_resampled_current(scores, truth, background, weights[i : i + step]) for i in range(0, len(weights), step)]
+    result['cmAP'], result['ROC-AUC'] = np.concatenate(parts, axis=1)
+    return result
+
+
+def _resampled_current(scores, truth, background, weights):
+    """cmAP and ROC-AUC of each sample, (2, samples)."""
+    rows, classes = relevant(truth, background)
+    order = np.argsort(classes, kind='stable')
+    rows, bounds = rows[order], np.searchsorted(classes[order], np.arange(scores.shape[1] + 1))
+    total, defined = np.zeros((2, len(weights))), np.zeros((2, len(weights)), int)
+    weights = np.ascontiguousarray(weights.T)
+    for c, (start, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+        if start == end:
+            continue
+        values = _resampled_class(scores[:, c], rows[start:end], weights)
+        exists = ~np.isnan(values)
+        total[exists] += values[exists]
+        defined += exists
+    return np.where(defined, total / np.maximum(defined, 1), np.nan)
+
+
+def _resampled_class(scores, positives, weights):
+    """Average precision and ROC-AUC of a class for each sample, (2, samples); weights: (recordings, samples)."""
+    order, positives = np.argsort(scores), positives[np.argsort(scores[positives])]
+    everything = scores[order]
+    thresholds, first = np.unique(scores[positives], return_index=True)
+    own = np.add.reduceat(weights[positives], first)
+    sums = np.concatenate([np.zeros((1, weights.shape[1])), np.cumsum(weights[order], axis=0)])
+    left, right = (sums[np.searchsorted(everything, thresholds, side)] for side in ('left', 'right'))
+    upto = np.cumsum(own, axis=0)
+    count, others = upto[-1], sums[-1] - upto[-1]
+    found = np.maximum(sums[-1] - left, 1)  # 0 only where no positive has this score
+    with np.errstate(invalid='ignore'):
+        precision = np.sum(own * (count - upto + own) / found, axis=0) / count
+        below = (left - upto + own) + (right - left - own) / 2
+        return np.stack([precision, np.sum(own * below, axis=0) / (count * others)])

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from birdsong import config, devices
-from birdsong.data import stft
+from birdsong.data import metadata, stft
 from birdsong.data.dataset import Dataset
 from birdsong.data.feeds import TrainFeed, ValidFeed
 from birdsong.files import Problem
@@ -32,15 +32,30 @@ def find_all(filenames: str) -> str:
     return ':'.join(map(config.find, filenames.split(':')))
 
 
+def check_classes(setting: str, filename: str, classes: int) -> None:
+    """Raise Problem if the .vars file of a network says that it has another number of classes."""
+    found = (
+        config.read_vars(f'{filename}.vars').get('classes', classes) if os.path.exists(f'{filename}.vars') else classes
+    )
+    if found != classes:
+        raise Problem(
+            f'{setting}={filename}: that network has {found} classes, the dataset {classes}; '
+            'train that network on this dataset first'
+        )
+
+
 def load_teacher(cfg: dict[str, Any], classes: int, num_meta: int, device: torch.device) -> torch.nn.Module:
     """The network in the file cfg['ban'], built with its own settings and ready to predict.
 
     Raises Problem if it does not fit `cfg`, the settings of the student.
     """
     filename = config.find(cfg['ban'])
+    check_classes('ban', filename, classes)
     own = config.load([filename + '.vars']) if os.path.exists(filename + '.vars') else dict(cfg)
     model.note_bins(own, filename)
-    for key in ('sample_rate', 'frame_len', 'fps', 'input_meta'):
+    # The teacher gets the spectrograms and the encoded metadata of the student.
+    scales = [f'input_meta.{name}_{value}' for name in metadata.scaled(cfg) for value in ('mean', 'std')]
+    for key in ('sample_rate', 'frame_len', 'fps', 'input_meta', *(scales if own['arch_meta'] else ())):
         if own[key] != cfg[key]:
             raise Problem(f'ban={cfg["ban"]}: the teacher was trained with {key}={own[key]}, not {cfg[key]}')
     if own['arch'] and cfg['arch'] and stft.num_bins(own) != stft.num_bins(cfg):
@@ -69,6 +84,8 @@ class Trainer:
         torch.manual_seed(cfg['seed'])
         self.net = model.build(cfg, classes, num_meta)
         if cfg['init_from']:
+            for filename in find_all(cfg['init_from']).split(':'):
+                check_classes('init_from', filename, classes)
             model.load(self.net, find_all(cfg['init_from']))
         self.net.to(device)
         self.teacher = load_teacher(cfg, classes, num_meta, device) if cfg['ban'] else None
