@@ -189,7 +189,8 @@ def main() -> None:
     if args.birdclef_filter:
         combined.scores = filter_editions(combined, dataset)
     if args.save_predictions:
-        predictions.save(args.save_predictions, files, combined.scores, combined.offsets)
+        times = (combined.starts, combined.stops)
+        predictions.save(args.save_predictions, files, combined.scores, combined.offsets, *times)
         print(f'{args.save_predictions}: predictions for {len(files)} recordings', file=sys.stderr)
         return
 

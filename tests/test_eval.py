@@ -200,7 +200,7 @@ def test_the_table_of_classes_names_the_most_frequent_confusion(dataset, tmp_pat
     [
         (lambda s: s.pop(KEYS[3]), f'1 of 8 recordings are missing, such as {KEYS[3]}'),
         (lambda s: s.update({KEYS[2]: np.full(7, np.nan)}), f'scores of {KEYS[2]} are not finite'),
-        (lambda s: s.update({k: v[..., :6] for k, v in s.items()}), '6 classes, but the dataset has 7'),
+        (lambda s: s.update({k: v[..., [*range(7), 0]] for k, v in s.items()}), '8 classes, but the dataset has 7'),
     ],
 )
 def test_wrong_predictions_are_refused_in_one_line(dataset, tmp_path, change, message):

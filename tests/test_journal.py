@@ -1,5 +1,6 @@
 """The resumable writer of predictions: the same bytes as without interruptions, wherever it was stopped."""
 
+import json
 import os
 import struct
 import subprocess
@@ -25,16 +26,29 @@ def test_the_writer_writes_the_same_bytes_as_save(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ['p.npz', 'saved.npz']
 
 
+def blocks(first, count):
+    """The times of blocks of 5 s."""
+    starts = 5.0 * np.arange(first, first + count)
+    return starts, starts + 5
+
+
+def all_times():
+    """The times of some_rows() as blocks."""
+    times = [blocks(0, len(rows)) for rows in some_rows()]
+    return {'starts': np.concatenate([t[0] for t in times]), 'stops': np.concatenate([t[1] for t in times])}
+
+
+@pytest.mark.parametrize('times', (None, blocks), ids=('without times', 'with times'))
 @pytest.mark.parametrize('whole', (True, False), ids=('whole', 'in parts'))
-def test_writing_continues_wherever_the_journal_was_cut_off(tmp_path, whole):
+def test_writing_continues_wherever_the_journal_was_cut_off(tmp_path, whole, times):
     def given(values):
         return values if whole else iter(np.atleast_2d(values)[:, None])
 
     rows = some_rows()
-    save(tmp_path / 'saved.npz', PREDICTED, rows)
+    save(tmp_path / 'saved.npz', PREDICTED, rows, **(all_times() if times else {}))
     first = Writer(tmp_path / 'p.npz', PREDICTED, 5, key='model')
     for name, values in zip(PREDICTED[:2], rows[:2], strict=True):
-        first.add(name, given(values))
+        first.add(name, given(values), times)
     first.close()
     journal = tmp_path / '.p.npz.journal'
     content = journal.read_bytes()
@@ -46,7 +60,7 @@ def test_writing_continues_wherever_the_journal_was_cut_off(tmp_path, whole):
             assert writer.done == set(PREDICTED[: len(writer.done)])
             for name, values in zip(PREDICTED, rows, strict=True):
                 if name not in writer.done:
-                    writer.add(name, given(values))
+                    writer.add(name, given(values), times)
             writer.finish()
         assert (tmp_path / 'p.npz').read_bytes() == (tmp_path / 'saved.npz').read_bytes()
         assert not journal.exists()
@@ -80,7 +94,7 @@ def test_damaged_records_at_the_end_of_a_journal_are_cut_off(tmp_path):
         writer.add(PREDICTED[1], rows[1])
     second = bytearray(journal.read_bytes()[len(whole) :])
     second[-1] ^= 1
-    for damaged in (bytes(second), bytes(1000), b'\xff' * 1000, struct.pack('<qqqI', 1, 0, 1 << 60, 0), whole[-30:]):
+    for damaged in (bytes(second), bytes(1000), b'\xff' * 1000, Writer.RECORD.pack(1, 0, 1 << 60, 0, 0), whole[-30:]):
         journal.write_bytes(whole + damaged)
         with Writer(tmp_path / 'p.npz', PREDICTED, 5) as writer:
             assert writer.done == {PREDICTED[0]}
@@ -132,3 +146,50 @@ def test_wrong_recordings_and_scores_are_refused(tmp_path):
         with pytest.raises(Problem, match='1 recordings were not predicted, such as b'):
             writer.finish()
     assert not (tmp_path / 'p.npz').exists()
+
+
+def test_times_are_written_only_if_all_rows_have_them_and_a_recording_has_several(tmp_path):
+    def written(rows, times):
+        with Writer(tmp_path / 'p.npz', PREDICTED, 5) as writer:
+            for name, values, given in zip(PREDICTED, rows, times, strict=True):
+                writer.add(name, values, given)
+            writer.finish()
+        return load(tmp_path / 'p.npz')
+
+    single = [rows[:1] for rows in some_rows()]
+    assert written(some_rows(), [blocks] * 3).stops.tolist() == all_times()['stops'].tolist()
+    assert written(some_rows(), [blocks, None, blocks]).starts is None
+    written(single, [blocks] * 3)
+    save(tmp_path / 'saved.npz', PREDICTED, single)
+    assert (tmp_path / 'p.npz').read_bytes() == (tmp_path / 'saved.npz').read_bytes()
+
+
+def test_reused_rows_have_their_times_or_those_that_are_given(tmp_path):
+    def write(name, files, times, reused=None, missing=None):
+        with Writer(tmp_path / name, files, 5, rows_key='model') as writer:
+            assert reused is None or writer.reuse(tmp_path / reused, missing) == len(files) - 1
+            for key, rows in zip(PREDICTED, some_rows(), strict=True):
+                if key in files and key not in writer.done:
+                    writer.add(key, rows, times)
+            writer.finish()
+        return (tmp_path / name).read_bytes()
+
+    whole = write('whole.npz', PREDICTED, blocks)
+    write('timed.npz', PREDICTED[1:], blocks)
+    write('earlier.npz', PREDICTED[1:], None)
+    assert write('new.npz', PREDICTED, blocks, 'timed.npz') == whole
+    assert write('new.npz', PREDICTED, blocks, 'earlier.npz', lambda key: blocks) == whole
+    write('new.npz', PREDICTED, blocks, 'earlier.npz')
+    assert load(tmp_path / 'new.npz').starts is None
+
+
+def test_a_journal_of_the_version_without_times_is_discarded(tmp_path):
+    head = {'predictions': 'p.npz', 'key': 'model', 'classes': 5}
+    content = json.dumps(head).encode() + b'\n' + struct.pack('<qqqI', 0, 0, 2, 7) + bytes(40)
+    (tmp_path / '.p.npz.journal').write_bytes(content)
+    with Writer(tmp_path / 'p.npz', PREDICTED, 5, key='model') as writer:
+        assert writer.done == set()
+        for name, rows in zip(PREDICTED, some_rows(), strict=True):
+            writer.add(name, rows)
+        writer.finish()
+    assert_holds(load(tmp_path / 'p.npz'), PREDICTED, some_rows())

@@ -119,10 +119,83 @@ def test_the_message_names_the_recording_with_a_score_that_is_not_finite(tmp_pat
         load(tmp_path / 'p.npz')
 
 
-def test_another_number_of_classes_is_refused(tmp_path):
+def test_more_classes_than_the_dataset_are_refused(tmp_path):
     save(tmp_path / 'p.npz', PREDICTED, some_rows())
-    with pytest.raises(Problem, match='5 classes, but the dataset has 6'):
-        load(tmp_path / 'p.npz', num_classes=6)
+    with pytest.raises(Problem, match='5 classes, but the dataset has 4'):
+        load(tmp_path / 'p.npz', num_classes=4)
+
+
+def test_classes_that_the_model_does_not_know_rank_last_with_one_warning(tmp_path, capsys):
+    rows = some_rows()
+    save(tmp_path / 'p.npz', PREDICTED, rows)
+    for _ in range(2):
+        found = load(tmp_path / 'p.npz', num_classes=7)
+    assert_holds(found, PREDICTED, [np.hstack([r, r.min(1, keepdims=True), r.min(1, keepdims=True)]) for r in rows])
+    assert (np.argsort(-found.scores, axis=1, kind='stable')[:, 5:] == [5, 6]).all()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and 'p.npz: predictions of 5 classes, but the dataset has 7' in lines[0]
+
+
+# == Times of the rows ==
+
+STARTS, STOPS = np.array([0, 5, 0, 0, 5, 10, 15.0]), np.array([5, 8.25, 1 / 3, 5, 10, 15, 17.5])
+
+
+def test_times_of_the_rows_are_read_as_written(tmp_path):
+    rows = some_rows()
+    save(tmp_path / 'p.npz', PREDICTED, rows, starts=STARTS, stops=STOPS)
+    found = load(tmp_path / 'p.npz')
+    assert_holds(found, PREDICTED, rows)
+    assert found.starts.dtype == found.stops.dtype == np.float64
+    assert found.starts.tolist() == STARTS.tolist() and found.stops.tolist() == STOPS.tolist()
+    assert [t.tolist() for t in found.times(PREDICTED[0])] == [[0, 5], [5, 8.25]]
+    with np.load(tmp_path / 'p.npz') as f:
+        assert f.files == ['files', 'offsets', 'starts', 'stops', 'scores']
+    np.savez_compressed(tmp_path / 'q.npz', **dict(np.load(tmp_path / 'p.npz')))
+    assert load(tmp_path / 'q.npz').stops.tolist() == STOPS.tolist()
+
+
+def test_predictions_without_times_have_none(tmp_path):
+    save(tmp_path / 'p.npz', PREDICTED, some_rows())
+    found = load(tmp_path / 'p.npz')
+    assert found.starts is found.stops is found.times(PREDICTED[0]) is found.select(PREDICTED[:2]).starts is None
+
+
+def test_selected_recordings_keep_their_times(tmp_path):
+    save(tmp_path / 'p.npz', PREDICTED, some_rows(), starts=STARTS, stops=STOPS)
+    found = load(tmp_path / 'p.npz', num_classes=6).select(PREDICTED[::-1])
+    assert found.starts.tolist() == [0, 5, 10, 15, 0, 0, 5] and found.stops.tolist() == [
+        5,
+        10,
+        15,
+        17.5,
+        1 / 3,
+        5,
+        8.25,
+    ]
+
+
+@pytest.mark.parametrize(
+    'starts, stops, message',
+    [
+        (STARTS, None, 'its starts and stops .*none'),
+        (None, STOPS, 'its starts and stops .none'),
+        (STARTS[:6], STOPS[:6], 'for each of 7 rows'),
+        (STARTS[None], STOPS[None], 'for each of 7 rows'),
+        (STARTS, STOPS.astype(str), 'for each of 7 rows'),
+        (STARTS, STARTS, f'{PREDICTED[0]} lasts from 0 to 0 s'),
+        (STARTS, np.where(STOPS == 1 / 3, np.nan, STOPS), f'{PREDICTED[1]} lasts from 0 to nan s'),
+        (STARTS, np.where(STOPS == 17.5, np.inf, STOPS), f'{PREDICTED[2]} lasts from 15 to inf s'),
+        (STARTS - 0.5, STOPS, f'{PREDICTED[0]} lasts from -0.5 to 5 s'),
+    ],
+)
+def test_times_that_are_not_possible_are_refused(tmp_path, starts, stops, message):
+    write_arrays(tmp_path / 'p.npz', starts=starts, stops=stops)
+    with pytest.raises(Problem, match=f'p.npz: .*{message}'):
+        load(tmp_path / 'p.npz')
+    with pytest.raises(Problem, match=message):
+        save(tmp_path / 'q.npz', PREDICTED, some_rows(), starts=starts, stops=stops)
+    assert not (tmp_path / 'q.npz').exists()
 
 
 def test_damaged_files_are_refused(tmp_path):
