@@ -9,18 +9,18 @@ with other names for each, among them those of BirdSet. Several tables are read 
 
 A file may have several rows. With `start` and `end` (seconds, or HH:MM:SS), or with `detected_events` (list of
 [start, end]), their labels become segments; otherwise the first label is the class and the others are background
-classes. A label is text; several labels are separated by ';', or are a list. A row with times but without label says
-that no class is active there. A training recording without label is in the part `unlabelled`, or, if all of its rows
-say that no class is active, in `noise`.
+classes. A label is text; several labels are separated by ';', or are a list. The label "nocall", or a row with times
+but without label, says that no class is active. A training recording without label is in the part `unlabelled`, or, if
+all of its rows say that no class is active, in `noise`.
 """
 
 import re
 from collections.abc import Iterable
 
 from birdsong.files import Problem
-from shared.delimited import Table, list_literal
+from shared.delimited import Table, labels_of, list_literal, same_value
 from shared.findings import Findings
-from shared.intervals import interval, seconds
+from shared.intervals import interval, merge_overlapping, seconds
 from shared.recordings import PARTS, TRAINING, Recording, Segment
 from shared.source import Source
 
@@ -49,6 +49,8 @@ COLUMNS = {
     'licence': 'licence license lic',
     'fold': 'fold',
 }
+NO_CALL = 'nocall'
+UNKNOWN = ('NA', '<NA>', 'NaN', 'nan', 'None', 'null', 'NULL')
 # Fields of a recording that are copied from the first row in which they are not empty.
 COPIED = tuple(COLUMNS)[7:]
 OTHER_PARTS = {
@@ -102,6 +104,7 @@ class _Reader:
         self.source, self.findings = source, Findings()
         self.recordings: dict[str, Recording] = {}
         self.parts: dict[str, str] = {}
+        self.silent = set()  # paths of recordings that are labelled "nocall"
         self.seen = set()
 
     def read(self, name, table):
@@ -112,12 +115,14 @@ class _Reader:
             self.source.note(f'{name}: columns that are not used: {", ".join(unused)}')
         part = part_of(name.rpartition('.')[0])
         for line, row in table.numbered():
+            row = {column: '' if value in UNKNOWN else value for column, value in row.items()}
             values = {field: next(filter(None, map(row.get, found)), '') for field, found in columns.items()}
             self._add(f'{name}, line {line}', values, part)
         self.findings.add_problems(name, table.problems)
 
     def finish(self):
         for recording in self.recordings.values():
+            recording.segments = merge_overlapping(recording.segments)
             recording.settle_class()
             recording.part = self._part(recording)
         for line in self.findings.lines():
@@ -128,7 +133,7 @@ class _Reader:
         part = self.parts.get(recording.source) or 'train'
         if recording.class_id or part not in TRAINING:
             return part
-        if recording.segments:
+        if recording.segments or recording.source in self.silent:
             self.findings.add('recordings in which no class is active', 'they are in the part noise', recording.source)
             return 'noise'
         self.findings.add('recordings without label', 'they are in the part unlabelled', recording.source)
@@ -136,24 +141,29 @@ class _Reader:
 
     def _add(self, where, values, part):
         if not values['file']:
-            return self.findings.add('rows without file', 'left out', where)
+            self.findings.add('rows without file', 'left out', where)
+            return
         row = tuple(values.values())
         if row in self.seen:
-            return self.findings.add('repeated rows', 'left out', where)
+            self.findings.add('repeated rows', 'left out', where)
+            return
         self.seen.add(row)
         path = self.source.inside(values['file'], where)
         recording = self.recordings.setdefault(path, Recording(source=path))
         self._set_part(where, path, values['part'], part)
         for field in COPIED:
-            value = values[field]
-            if value and not getattr(recording, field):
+            value, earlier = values[field], getattr(recording, field)
+            if value and not earlier:
                 setattr(recording, field, value)
-            elif value and value != getattr(recording, field):
+            elif value and not same_value(value, earlier):
                 self.findings.add(f'rows that contradict an earlier row in {field}', 'the first value is used', where)
-        labels = _labels(values['label'])
+        labels = labels_of(values['label'])
+        if NO_CALL in map(str.lower, labels):
+            labels = [label for label in labels if label.lower() != NO_CALL]
+            self.silent.add(path)
         recording.background += list_literal(values['background'])
         segments = self._segments(where, values, labels)
-        recording.segments += [segment for segment in segments if segment not in recording.segments]
+        recording.segments += segments
         if not segments and labels:
             recording.class_id = recording.class_id or labels[0]
             recording.background += labels
@@ -194,15 +204,6 @@ def _columns(table: Table) -> dict[str, list[str]]:
 
 def _plain(text):
     return re.sub(r'[\s-]+', '_', text.strip()).casefold()
-
-
-def _labels(text):
-    """Labels in a field; a label may contain commas, but no ';'."""
-    if text[:1] == '[' and text[-1:] == ']':
-        labels = list_literal(text)
-    else:
-        labels = [' '.join(label.split()) for label in text.split(';')]
-    return list(dict.fromkeys(filter(None, labels)))
 
 
 def _spans(text):

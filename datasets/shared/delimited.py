@@ -5,6 +5,7 @@ import csv
 import functools
 import io
 import json
+import math
 import os
 import re
 from collections import Counter
@@ -91,10 +92,21 @@ def decode(data: bytes) -> str:
         return '\n'.join(map(_decode_line, data.removeprefix(b'\xef\xbb\xbf').split(b'\n')))
 
 
+def same_value(one: str, other: str) -> bool:
+    """Whether two fields are equal as text, or as numbers up to rounding."""
+    if one == other:
+        return True
+    try:
+        return math.isclose(float(one), float(other), rel_tol=0, abs_tol=1e-6)
+    except ValueError:
+        return False
+
+
 def list_literal(text: str) -> list[str]:
     """The texts of a list: "['a', 'b']", '["a", "b"]', '[a, b]', 'a;b' or 'a,b'. Empty ones are dropped.
 
-    A text that contains ';' outside brackets is not divided at commas. Numbers stay as they are written.
+    A text that contains ';' outside brackets is not divided at commas; no item contains ';'. Numbers stay as they are
+    written.
     """
     text = text.strip()
     bracketed = text[:1] in '[(' and text[-1:] in '])'
@@ -103,7 +115,15 @@ def list_literal(text: str) -> list[str]:
         inner = text[1:-1] if bracketed else text
         items = inner.split(',' if bracketed or ';' not in inner else ';')
         items = [item.strip().strip('"\'') for item in items]
-    return [item for item in (' '.join(str(item).split()) for item in items if item is not None) if item]
+    names = [name for item in items if item is not None for name in str(item).split(';')]
+    return [name for name in (' '.join(name.split()) for name in names) if name]
+
+
+def labels_of(text: str) -> list[str]:
+    """The labels in a field, separated by ';', or in a list with brackets. A label may contain commas."""
+    is_list = text[:1] == '[' and text[-1:] == ']'
+    labels = list_literal(text) if is_list else (' '.join(label.split()) for label in text.split(';'))
+    return list(dict.fromkeys(filter(None, labels)))
 
 
 def _evaluated(text):

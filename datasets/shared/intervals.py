@@ -2,6 +2,9 @@
 
 import math
 import re
+from collections.abc import Iterable
+
+from shared.recordings import Segment
 
 # Recordings are shorter than this many seconds (a year).
 LONGEST = 3.2e7
@@ -33,3 +36,16 @@ def interval(start: float, end: float) -> tuple[float, float, str]:
     if end <= start:
         raise ValueError('has no duration')
     return start, end, corrected
+
+
+def merge_overlapping(segments: Iterable[Segment]) -> list[Segment]:
+    """Segments in the order of their starts, those of the same class that overlap merged to one."""
+    result, last = [], {}
+    for start, end, class_id in sorted(segments):
+        position = last.get(class_id)
+        if position is not None and start < result[position].end:
+            result[position] = result[position]._replace(end=max(end, result[position].end))
+        else:
+            last[class_id] = len(result)
+            result.append(Segment(start, end, class_id))
+    return result

@@ -1,0 +1,113 @@
+"""Annotations of times: selection tables of Raven and label tracks of Audacity."""
+
+import re
+from typing import NamedTuple
+
+from birdsong.files import Problem, open_regular
+from shared.delimited import Table, decode
+from shared.findings import Findings
+from shared.intervals import seconds
+
+START, END, OFFSET = 'Begin Time (s)', 'End Time (s)', 'File Offset (s)'
+LABELS = (
+    'Species',
+    'Species Code',
+    'Class',
+    'Label',
+    'Annotation',
+    'Annotations',
+    'Common Name',
+    'Scientific Name',
+    'Tag',
+)
+# The kind of a file is found from this many bytes.
+HEAD = 1 << 13
+EMPTY, SELECTIONS, LABEL_TRACK = 'empty', 'a selection table', 'a label track'
+
+
+class Selection(NamedTuple):
+    """An annotation: from `start` to `end` seconds, which are not checked, there is `label`.
+
+    `file` is the recording that a table of several recordings names, else ''; `offset` the start within it, None if the
+    table does not say it. `names` are the scientific and the common name of the label, '' if unknown.
+    """
+
+    line: int
+    start: float
+    end: float
+    label: str
+    file: str = ''
+    offset: float | None = None
+    names: tuple[str, str] = ('', '')
+
+
+def kind_of(filename: str) -> str:
+    """Whether a file is EMPTY, SELECTIONS or a LABEL_TRACK; '' if it is something else."""
+    with open_regular(filename) as f:
+        text = decode(f.read(HEAD))
+    lines = [line for line in _lines(text) if line.strip() and not line.startswith('\\')]
+    if not lines:
+        return EMPTY
+    header = lines[0].lower()
+    if START.lower() in header and END.lower() in header:
+        return SELECTIONS
+    return LABEL_TRACK if any(map(_times, lines[:20])) else ''
+
+
+def read_selections(filename: str, name: str, findings: Findings) -> list[Selection]:
+    """The rows of a selection table. `name` is its name in `findings`, which get malformed rows.
+
+    Raises Problem if it is no table, or if it has no column with labels.
+    """
+    table = Table(filename)
+    columns = [table.column(column) for column in (START, END, OFFSET)]
+    label = table.column(*LABELS)
+    file = table.column('Begin Path', 'Begin File')
+    names = [table.column('Scientific Name'), table.column('Common Name')]
+    if not label:
+        found = ', '.join(table.columns)
+        raise Problem(f'{filename}: no column with classes: {", ".join(LABELS)}; its columns are {found}')
+    result = []
+    for line, row in table.numbered():
+        try:
+            start, end = (seconds(row[column]) for column in columns[:2])
+            offset = seconds(row[columns[2]]) if columns[2] and row[columns[2]] else None
+        except ValueError as e:
+            findings.add(f'malformed annotations, the first because {e}', 'left out', f'{name}, line {line}')
+            continue
+        known = tuple(row[column] if column else '' for column in names)
+        path = row[file] if file else ''
+        result.append(Selection(line, start, end, ' '.join(row[label].split()), path, offset, known))
+    findings.add_problems(name, table.problems)
+    return result
+
+
+def read_label_track(filename: str, name: str, findings: Findings) -> list[Selection]:
+    """The labels of a label track. `name` is its name in `findings`, which get malformed lines."""
+    with open_regular(filename) as f:
+        text = decode(f.read()).lstrip('\ufeff')
+    result = []
+    for number, line in enumerate(_lines(text), 1):
+        if not line.strip() or line.startswith('\\'):
+            continue  # lines with a backslash have the frequencies of the label before
+        times = _times(line)
+        if times is None:
+            why = 'expected start TAB end TAB label'
+            findings.add(f'malformed annotations, the first because {why}', 'left out', f'{name}, line {number}')
+        else:
+            label = line.strip('\r\n').split('\t', 2)[2:]
+            result.append(Selection(number, *times, ' '.join(''.join(label).split())))
+    return result
+
+
+def _lines(text):
+    return re.split(r'\r\n|\r|\n', text)
+
+
+def _times(line):
+    """(start, end) of a line of a label track, or None if it is no such line."""
+    try:
+        start, end, *_ = line.split('\t')
+        return seconds(start), seconds(end)
+    except ValueError:
+        return None
