@@ -34,17 +34,17 @@ def recognise(source: Source) -> tuple[str, str]:
 
     Raises Problem if there is none, or if several are equally plausible.
     """
-    found = {}
-    for name in names():
-        layout = module(name)
-        why = layout.recognise(source)
+    best = []
+    for name in sorted(names(), key=lambda name: module(name).PRECEDENCE):
+        if best and module(best[0][0]).PRECEDENCE != module(name).PRECEDENCE:
+            break
+        why = module(name).recognise(source)
         if why:
-            found.setdefault(layout.PRECEDENCE, []).append((name, why))
-    if not found:
+            best.append((name, why))
+    if not best:
         looked_for = ''.join(f'\n  {name}: {module(name).LOOKED_FOR}' for name in names())
         tables = columns_of(source, source.tables())
         raise Problem(f'{source.path}: no known layout{f" ({tables})" if tables else ""}; looked for:{looked_for}')
-    best = found[min(found)]
     if len(best) > 1:
         options = ', '.join(f'--layout {name} ({why})' for name, why in best)
         raise Problem(f'{source.path}: has several layouts; choose one of {options}')

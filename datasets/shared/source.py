@@ -46,11 +46,10 @@ class Source:
         """Sorted paths of all files below the folder, relative to it, without hidden ones and those of macOS (._*)."""
         if self._files is None:
             unusable = []
-            paths = [self.table] if self.table else []
-            if not self.table:
-                paths = [os.path.relpath(path, self.folder) for path in walk(self.folder, unusable)]
+            top = len(os.path.join(self.folder, ''))
+            paths = [self.table] if self.table else [path[top:] for path in walk(self.folder, unusable)]
             for path, problem in unusable:
-                self.skip(os.path.relpath(path, self.folder), problem, 'replace it by the file')
+                self.skip(path[top:], problem, 'replace it by the file')
             hidden = (path for path in paths if not any(name.startswith('.') for name in path.split(os.sep)))
             self._files = sorted(hidden)
         return self._files

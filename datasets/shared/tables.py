@@ -27,10 +27,12 @@ def write_if_changed(filename: str, text: str) -> bool:
 
 def table(rows: Iterable[Iterable]) -> str:
     """Text of a table from rows of fields; tabs and line breaks in fields become spaces."""
-    return ''.join(
-        '\t'.join(re.sub(r'[\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+', ' ', str(field)) for field in row) + '\n'
-        for row in rows
-    )
+    return ''.join('\t'.join(map(_one_line, row)) + '\n' for row in rows)
+
+
+def _one_line(field):
+    text = str(field)
+    return text if text.isprintable() else re.sub(r'[\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+', ' ', text)
 
 
 def read_table(filename: str, columns: int = 0) -> list[list[str]]:

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Preparation of a large collection: table, labels and lists from a source folder in the layout of BirdCLEF 2025.
 
-Recordings are sparse files of 2 to 60 seconds with valid headers and different content, in two places: below SOURCE and,
-by a link, as if converted. Each step is a process of its own. Prints seconds and peak memory, for a first and a second
-run, in which nothing is new.
+Recordings are sparse files of 2 to 60 seconds with valid headers and different content, in two places: below SOURCE
+and, by a link, as if converted. Each step is a process of its own. Prints seconds and peak memory, for a first and a
+second run, in which nothing is new.
 """
 
 import argparse
@@ -19,21 +19,8 @@ import time
 ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..'))
 DATASETS = os.path.join(ROOT, 'datasets')
 RATE, CLASSES, RECORDISTS, SITES = 22050, 1000, 3000, 2000
-COLUMNS = [
-    'primary_label',
-    'secondary_labels',
-    'type',
-    'filename',
-    'collection',
-    'rating',
-    'url',
-    'latitude',
-    'longitude',
-    'scientific_name',
-    'common_name',
-    'author',
-    'license',
-]
+COLUMNS = ['primary_label', 'secondary_labels', 'type', 'filename', 'collection', 'rating', 'url']
+COLUMNS += ['latitude', 'longitude', 'scientific_name', 'common_name', 'author', 'license']
 
 
 def make_source(folder, recordings):
