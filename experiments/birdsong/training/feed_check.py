@@ -6,11 +6,14 @@ import numpy as np
 from tqdm import tqdm
 
 from birdsong import devices
+from birdsong.files import Problem
 from birdsong.training.trainer import Trainer
 
 
 def plot(trainer: Trainer, filename: str) -> None:
-    """Plot spectrograms of the first batches to a PNG file."""
+    """Plot spectrograms of the first batches to a PNG file. Raises Problem for a network on metadata alone."""
+    if not trainer.feed.with_audio:
+        raise Problem('plot_datafeed: the network has no spectrograms to plot; leave it out')
     import matplotlib
 
     matplotlib.use('Agg')
