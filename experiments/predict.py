@@ -172,7 +172,7 @@ def check_options(args, cfg):
         raise Problem(f'len_max={cfg["len_max"]}: the network needs recordings; set it to the seconds of a block')
 
 
-def predict_function(args, predictor, dataset):
+def predict_function(args, predictor, dataset, files):
     """The function that computes the outputs for a recording, with the interface of `Predictor.predict`."""
     if args.full_resolution:
         full_resolution = FullResolution(predictor, args.window, args.own_step)
@@ -183,7 +183,7 @@ def predict_function(args, predictor, dataset):
         class_index = inspection.find_class(args.saliency, dataset, predictor.plain.classes)
     if args.plot is not None:
         trained = config.load([f'{args.model}.vars'])
-        plotter = inspection.Plotter(predictor, dataset, args.plot, args.plot_format, trained)
+        plotter = inspection.Plotter(predictor, dataset, files, args.plot, args.plot_format, trained)
     return inspection.Inspector(predictor, plotter, class_index, args.saliency_kind).predict
 
 
@@ -219,7 +219,7 @@ def main():
     net = load_model(args.model, cfg, feed.num_meta)
     key, run_key = keys(args, cfg, dataset, net)
     predictor = Predictor(net, cfg, device, args.split_pool, args.score_rest, args.amp, args.include_side_outputs)
-    predict = predict_function(args, predictor, dataset)
+    predict = predict_function(args, predictor, dataset, feed.files)
     writers = {
         output: Writer(output_filename(args.out, output), feed.files, width, run_key, key)
         for output, width in output_widths(args, cfg, predictor).items()

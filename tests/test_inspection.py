@@ -248,7 +248,7 @@ def drawn(tmp_path, name, dataset, samples, monkeypatch, file='a/b.wav', trained
     item = {'file': file, 'samples': samples, **({'meta': np.ones(net.num_meta, np.float32)} if net.num_meta else {})}
     predictor = Predictor(net, net.cfg, torch.device('cpu'))
     monkeypatch.setattr(plt, 'close', lambda figure: None)
-    plotter = inspection.Plotter(predictor, dataset, str(tmp_path), trained=trained)
+    plotter = inspection.Plotter(predictor, dataset, [file], str(tmp_path), trained=trained)
     outputs = inspection.Inspector(predictor, plotter, **options).predict(item)
     if 'saliency' in outputs:
         assert sum(map(len, outputs['saliency'])) == predictor.frames(samples)

@@ -1,8 +1,10 @@
 """Plots of recordings: spectrogram, the most probable classes over time, attention and saliency."""
 
+import collections
+import hashlib
 import os
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -20,6 +22,8 @@ from birdsong.prediction.predictor import Predictor
 COLUMNS = 1600
 # number of classes with a curve
 TOP = 5
+# longest name of a plot in bytes; file systems allow 255, of which a temporary file needs some
+LONGEST_NAME = 200
 # smallest range of the colours of a spectrogram in decibels, starting at its median
 DECIBELS = 30
 
@@ -80,6 +84,20 @@ class Columns:
         return (np.array(columns) + 0.5) * self.frames_per_column, np.array([self.rows[c] for c in columns])
 
 
+def plot_names(files: Sequence[str]) -> dict[str, str]:
+    """Name of the plot of each recording (key), without suffix: that of the recording, with _ for /.
+
+    Where several recordings would have the same name, or it would be too long, a digest of the key is appended.
+    """
+    names = {key: os.path.splitext(key)[0].replace('/', '_') for key in files}
+    counts = collections.Counter(names.values())
+    for key, name in names.items():
+        if counts[name] > 1 or len(name.encode()) > LONGEST_NAME:
+            start = name.encode()[: LONGEST_NAME - 9].decode(errors='ignore')
+            names[key] = f'{start}_{hashlib.sha256(key.encode()).hexdigest()[:8]}'
+    return names
+
+
 def _first_middle(net):
     """The middle frame of the receptive field of the first position of the maps."""
     middle, step = 0, 1
@@ -89,17 +107,24 @@ def _first_middle(net):
 
 
 class Plotter:
-    """Plots recordings to files in `folder`, or shows them if `folder` is empty.
+    """Plots the recordings `files` (keys) to files in `folder`, or shows them if `folder` is empty.
 
     `trained`: the settings of the training, if those of the predictor change the output.
     Raises Problem if plots are to be shown and there is no display.
     """
 
     def __init__(
-        self, predictor: Predictor, dataset: Dataset, folder: str, file_format: str = 'png', trained: dict | None = None
+        self,
+        predictor: Predictor,
+        dataset: Dataset,
+        files: Sequence[str],
+        folder: str,
+        file_format: str = 'png',
+        trained: dict | None = None,
     ):
         import matplotlib
 
+        self.plot_names = plot_names(files)
         self.predictor, self.folder, self.file_format = predictor, folder, file_format
         self.names = class_names(dataset, predictor.plain.classes)
         self.probabilities = probabilities(trained or predictor.cfg)
@@ -139,19 +164,19 @@ class Plotter:
             return (frames * stft.hop(cfg) + frame_len / 2) / rate
 
         notes = [_spectrogram_panel(axes[0], spect[1], extent)]
-        axes[0].set(title=self._title(item['file']))
+        axes[0].set_title(self._title(item['file']), parse_math=False)
         notes.append(self._curves(axes[1], item['file'], times(chances[0]), chances[1], scores, class_index))
         if attention[1].shape[1] > 0:
             notes.append(_attention_panel(axes[2], times(attention[0]), attention[1]))
         if strength is not None:
             notes.append(_saliency_panel(axes[-1], strength.result()[1], extent, kind))
-            axes[-1].set(title=f'saliency for {self.names[class_index]}')
+            axes[-1].set_title(f'saliency for {self.names[class_index]}', parse_math=False)
         _time_axis(axes[-1], seconds)
         text = '\n'.join(textwrap.fill(note, 160) for note in notes)
         figure.supxlabel(text, x=0.01, ha='left', fontsize=8, color='dimgrey')
         if self.folder:
-            name = os.path.splitext(item['file'])[0].replace('/', '_')
-            with writing(os.path.join(self.folder, f'{name}.{self.file_format}')) as f:
+            name = f'{self.plot_names[item["file"]]}.{self.file_format}'
+            with writing(os.path.join(self.folder, name)) as f:
                 figure.savefig(f, format=self.file_format, dpi=110)
         else:
             plt.show()
@@ -203,7 +228,9 @@ class Plotter:
                 label=f'{self.names[index]} ({of_recording[index]:.3g}){", true" if index == truth else ""}',
             )
         panel.set(ylabel='probability', ylim=(0, max(1.05 * chances[:, top + others].max(), 1e-9)))
-        panel.legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
+        legend = panel.legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
         return 'Probability: the output for each position alone; in the legend, for the whole recording.'
 
 
