@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import ROOT, run_program
-from shared.xml_fields import FIELDS
+from shared.recordings import Recording, write_recordings
 
 sys.path.insert(0, str(ROOT / 'datasets' / 'birdclef' / 'filelists'))
 import split
@@ -20,19 +20,26 @@ def run(dataset, *arguments):
     return run_program('datasets/birdclef/filelists/split.py', '--dataset', dataset, *arguments)
 
 
-def make_dataset(folder, records, unlabelled=(), others=()):
-    """A dataset with audio files (empty, since split.py does not open them), XML table and labels of `records`."""
-    for key in list(records) + list(unlabelled) + list(others):
+def make_dataset(folder, records, others=(), archives=False):
+    """A dataset with audio files (empty, since split.py does not open them), recordings.tsv and labels.
+
+    `records`: dict of key -> fields of Recording; `others`: keys of audio files that are not in the table.
+    """
+    for key in [*records, *others]:
         (folder / 'audio' / key).parent.mkdir(parents=True, exist_ok=True)
         (folder / 'audio' / key).touch()
-    (folder / 'xml').mkdir()
-    rows = [['path', *FIELDS]] + [[key] + [fields.get(name, '') for name in FIELDS] for key, fields in records.items()]
-    (folder / 'xml' / 'recordings.tsv').write_text(''.join('\t'.join(row) + '\n' for row in rows))
-    (folder / 'labels').mkdir()
-    (folder / 'labels' / 'fg.tsv').write_text(
-        ''.join(f'{key}\t{fields["ClassId"]}\n' for key, fields in records.items())
-    )
+    update_tables(folder, records)
+    if archives:
+        (folder / 'xml').mkdir()
+        (folder / 'xml' / 'recordings.tsv').touch()
     return folder
+
+
+def update_tables(folder, records):
+    write_recordings(str(folder), [Recording(key=key, **fields) for key, fields in records.items()])
+    labelled = {key: fields['class_id'] for key, fields in records.items() if fields.get('class_id')}
+    (folder / 'labels').mkdir(exist_ok=True)
+    (folder / 'labels' / 'fg.tsv').write_text(''.join(f'{key}\t{label}\n' for key, label in labelled.items()))
 
 
 def lists(folder):
@@ -44,12 +51,12 @@ def many(seed=0, species=30, sessions=True):
     rng, records = random.Random(seed), {}
     for s in range(species):
         for i in range(rng.choice([1, 2, 3, 5, 15, 40])):
-            fields = {'ClassId': str(s)}
+            fields = {'class_id': str(s)}
             if sessions and rng.random() < 0.8:
                 fields.update(
-                    Author=f'A{rng.randrange(8)}',
-                    Date=f'2010-05-{rng.randrange(1, 29):02}',
-                    Locality=f'L{rng.randrange(3)}',
+                    recordist=f'A{rng.randrange(8)}',
+                    date=f'2010-05-{rng.randrange(1, 29):02}',
+                    site=f'L{rng.randrange(3)}',
                 )
             records[f'train/2014/LIFECLEF2014_X_RN{1000 * s + i}.wav'] = fields
     return records
@@ -58,25 +65,30 @@ def many(seed=0, species=30, sessions=True):
 @pytest.mark.parametrize('seed', range(3))
 def test_a_drawn_list_has_every_species_on_both_sides_and_keeps_sessions_together(tmp_path, seed):
     records = many(seed)
-    result = run(make_dataset(tmp_path / 'made', records))
+    result = run(make_dataset(tmp_path / 'made', records, archives=True))
     assert result.returncode == 0, result.stderr
     made = lists(tmp_path / 'made')
-    assert set(made) == {'train', 'valid'}
+    assert set(made) == {'train', 'valid', 'groups.tsv'}
     train, valid = set(made['train']), set(made['valid'])
     assert train | valid == set(records) and not train & valid
-    counts = collections.Counter(fields['ClassId'] for fields in records.values())
-    sides = [collections.Counter(records[key]['ClassId'] for key in side) for side in (train, valid)]
+    counts = collections.Counter(fields['class_id'] for fields in records.values())
+    sides = [collections.Counter(records[key]['class_id'] for key in side) for side in (train, valid)]
     for s, count in counts.items():
         assert (sides[0][s] and sides[1][s]) if count > 1 else sides[0][s]
     assert 0.06 * len(records) < len(valid) < 0.16 * len(records)
     where = collections.defaultdict(set)
     for key, fields in records.items():
-        if 'Author' in fields:
-            where[fields['Author'], fields['Date'], fields['Locality']].add(key in valid)
+        if 'recordist' in fields:
+            where[fields['recordist'], fields['date'], fields['site']].add(key in valid)
     divided = sum(len(sides) > 1 for sides in where.values())
     # a session may be divided only if it has all recordings of a species
     assert divided == 0 or f'{divided} sessions' in result.stdout
     assert divided <= 2
+
+
+def alone(key):
+    """Recordings that must not be divided in any case: none."""
+    return [key]
 
 
 @settings(max_examples=60, deadline=None)
@@ -86,7 +98,7 @@ def test_any_recordings_are_split_with_every_species_on_both_sides(recordings, s
     groups = collections.defaultdict(list)
     for i, (_, group) in enumerate(recordings):
         groups[group].append(f'k{i:02}')
-    valid, divided = split.draw(species, list(groups.values()), seed=seed)
+    valid, divided = split.draw(species, list(groups.values()), seed=seed, clips=alone)
     counts = collections.Counter(species.values())
     held = collections.Counter(species[key] for key in valid)
     for s, count in counts.items():
@@ -95,43 +107,25 @@ def test_any_recordings_are_split_with_every_species_on_both_sides(recordings, s
     # in any order
     shuffled = list(species.items())
     random.Random(1).shuffle(shuffled)
-    assert split.draw(dict(shuffled), [group[::-1] for group in list(groups.values())[::-1]], seed=seed) == (
+    assert split.draw(
+        dict(shuffled), [group[::-1] for group in list(groups.values())[::-1]], seed=seed, clips=alone
+    ) == (
         valid,
         divided,
     )
 
 
-def test_a_place_is_the_same_if_its_name_or_its_coordinates_are():
-    base = {name: '' for name in FIELDS}
-    records = {
-        'a': dict(base, Author='A', Date='2010-05-06', Locality='Here', Latitude='1', Longitude='2'),
-        'b': dict(base, Author='A', Date='2010-5-6', Locality='here'),
-        'c': dict(base, Author='A', Date='2010-05-06', Locality='There', Latitude='1', Longitude='2'),
-        'd': dict(base, Author='B', Date='2010-05-06', Locality='Here'),
-        'e': dict(base, Author='A', Date='2010-05-07', Locality='Here'),
-        'f': dict(base, Author='A', Date='2010-05-00', Locality='Here'),
-        'g': dict(base, Date='2010-05-06', Locality='Here'),
-        'h': dict(base),
-    }
-    assert sorted(map(sorted, split.sessions(sorted(records), records))) == [
-        ['a', 'b', 'c'],
-        ['d'],
-        ['e'],
-        ['f'],
-        ['g'],
-        ['h'],
-    ]
-
-
 def test_a_given_list_is_used_and_kept(tmp_path):
     records = many(sessions=False)
     keys = sorted(records)
-    made = make_dataset(
-        tmp_path / 'made',
-        records,
-        unlabelled=['train/2014/no_xml.wav'],
-        others=['test/2014/t.wav', 'soundscapes/val/v.wav', 'soundscapes/test/w.wav', 'elsewhere/x.wav'],
-    )
+    parts = {
+        'train/2014/no_xml.wav': 'train',
+        'test/2014/t.wav': 'test',
+        'soundscapes/val/v.wav': 'soundscapes_val',
+        'soundscapes/test/w.wav': 'soundscapes_test',
+    }
+    records |= {key: {'part': part} for key, part in parts.items()}
+    made = make_dataset(tmp_path / 'made', records, others=['elsewhere/x.wav'])
     given_file = tmp_path / 'list'
     given_file.write_text(
         '# comment\n{}\n{}\n\n{}\nRN_unknown.wav\n{}\n'.format(
@@ -193,16 +187,16 @@ def test_lists_are_updated_when_recordings_are_removed(tmp_path):
         (lambda made: shutil.rmtree(made / 'audio') or [], 'no such folder'),
         (lambda made: (made / 'labels/fg.tsv').unlink() or [], 'recreate.py'),
         (lambda made: (made / 'labels/fg.tsv').write_text('x\n') and [], 'line 1'),
-        (lambda made: (made / 'xml/recordings.tsv').unlink() or [], 'no such file'),
+        (lambda made: (made / 'recordings.tsv').unlink() or [], 'no such file'),
         (
             lambda made: [(made / f'audio/train/2014/LIFECLEF2014_X_RN{n}.wav').unlink() for n in (1, 2)] and [],
             'at least 2',
         ),
-        (lambda made: (made / 'audio/train/2014/LIFECLEF2014_X_RN2.wav').unlink() or [], 'no species has two'),
+        (lambda made: (made / 'audio/train/2014/LIFECLEF2014_X_RN2.wav').unlink() or [], 'no class has two'),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_the_lists_alone(tmp_path, fault, problem):
-    records = {f'train/2014/LIFECLEF2014_X_RN{n}.wav': {'ClassId': str(n // 2)} for n in (1, 2, 3)}
+    records = {f'train/2014/LIFECLEF2014_X_RN{n}.wav': {'class_id': str(n // 2)} for n in (1, 2, 3)}
     made = make_dataset(tmp_path / 'made', records)
     arguments = fault(made)
     result = run(made, *arguments)

@@ -91,7 +91,8 @@ def _read(dataset_dir: str) -> tuple[dict[str, int], np.ndarray]:
 
 
 def _write(dataset_dir: str, known: dict[str, int], table: np.ndarray) -> None:
-    filename = os.path.join(dataset_dir, FILENAME)
+    # the folds of a dataset share its index: a link must not be replaced by a file
+    filename = os.path.realpath(os.path.join(dataset_dir, FILENAME))
     keys = list(known)
     order = np.fromiter(known.values(), np.int64, len(keys))
     try:
