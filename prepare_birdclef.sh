@@ -26,7 +26,8 @@ Which recordings (datasets/collect.py --help says more):
 File lists (datasets/birdclef/filelists/split.py --help says more):
   --valid-list FILE  validation recordings, one per line (without it, about 8 % of each class are drawn)
   --valid SHARE, --test SHARE     draw this share of the recordings, such as 0.1, for validation and test
-  --folds K          also create NAME-fold1 to NAME-foldK, for a cross-validation
+  --folds K          also create NAME-fold1 to NAME-foldK, for a cross-validation; "given": folds of the column fold
+  --fold-pattern REGEX            folds from file names, such as '(\d)-' for 1-17367-A-10.ogg
   --group KIND       never divide the recordings of one recordist, or of one site
   --jobs N           threads for the conversion (all cores)
 
@@ -48,21 +49,25 @@ parse_arguments() {
             --check) CHECK=1; shift; continue ;;
             --no-audio | --audio | --drop-duplicates | --no-drop-duplicates) COLLECT+=("$1"); shift; continue ;;
             --dataset | --layout | --min-quality | --exclude-licence | --min-recordings | --max-recordings) ;;
-            --sample-rate | --jobs | --valid-list | --valid | --test | --folds | --group) ;;
+            --sample-rate | --jobs | --valid-list | --valid | --test | --folds | --fold-pattern | --group) ;;
             -*) usage_error "unknown option $1" ;;
             *)
                 [[ -z $SOURCE ]] || usage_error "expected one SOURCE, not both $SOURCE and $1"
                 SOURCE=$1; shift; continue ;;
         esac
         (($# > 1)) && [[ -n $2 ]] || usage_error "$1 needs a value"
-        [[ ! $1 =~ ^--(jobs|sample-rate|folds)$ || $2 =~ ^[1-9][0-9]*$ ]] ||
+        [[ ! $1 =~ ^--(jobs|sample-rate)$ || $2 =~ ^[1-9][0-9]*$ ]] ||
             usage_error "$1 $2: expected a number above 0"
+        [[ $1 != --folds || $2 =~ ^([0-9]+|given)$ ]] || usage_error "$1 $2: expected a number, or given"
+        [[ ! $1 =~ ^--(valid|test)$ || $2 =~ ^0?(\.[0-9]+)?$ ]] || usage_error "$1 $2: expected a share such as 0.1"
+        [[ $1 != --group || $2 =~ ^(original|recordist|site|none)$ ]] ||
+            usage_error "$1 $2: expected original, recordist, site or none"
         [[ $1 != --valid-list || -r $2 ]] || die "$2: cannot be read"
         case $1 in
             --dataset) DATASET=$2 ;;
             --jobs) CONVERT=("$1" "$2") ;;
             --sample-rate) LABELS=("$1" "$2") ;;
-            --valid* | --test | --folds | --group) SPLIT+=("$1" "$2") ;;
+            --valid* | --test | --fold* | --group) SPLIT+=("$1" "$2") ;;
             *) COLLECT+=("$1" "$2") ;;
         esac
         shift 2

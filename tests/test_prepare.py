@@ -26,7 +26,7 @@ def test_a_source_becomes_a_checked_dataset_and_a_second_run_changes_nothing(che
     made = checkout.path / 'datasets' / 'tiny'
     assert re.search(r'tiny: 28 recordings, .* 4 classes', result.stdout)
     lists = {path.name: path.read_text().splitlines() for path in (made / 'filelists').iterdir()}
-    assert set(lists) == {'train', 'valid', 'valid.given', 'test', 'soundscapes_val', 'soundscapes_test'}
+    assert set(lists) == {'groups.tsv', 'train', 'valid', 'valid.given', 'test', 'soundscapes_val', 'soundscapes_test'}
     # one training recording is empty, one has no XML
     assert len(lists['train']) + len(lists['valid']) == 22 and len(lists['test']) == 4
     assert sum(line.endswith('left out') for line in (made / 'audio/repairs.tsv').read_text().splitlines()) == 1
