@@ -18,7 +18,7 @@ import dataclasses
 
 import layouts
 from birdsong.files import Problem
-from shared import collection
+from shared import collection, selection
 from shared.dataset import DATASETS, dataset_folder
 from shared.options import remembered
 from shared.recordings import COLUMNS, Recording, read_recordings, recordings_file, write_recordings
@@ -38,22 +38,31 @@ def choose_layout(source: Source, name: str | None) -> tuple[str, str]:
 
 
 def collect(
-    source: Source, layout: str, earlier: list[Recording], options: dict
+    source: Source, layout: str, earlier: list[Recording], converted: bool, options: dict
 ) -> tuple[list[Recording], collection.Report]:
-    """Recordings of a source in a layout, together with those of earlier runs -> (sorted by key, what was found)."""
+    """Recordings of a source in a layout, together with those of earlier runs -> (sorted by key, what was found).
+
+    `converted` says whether some of the earlier ones may be converted, so that their files are not needed any more.
+    """
     report = collection.Report()
-    known = {recording.source: recording.key for recording in earlier if recording.source}
+    source.known = {recording.source: recording.key for recording in earlier if recording.source}
     recordings = collection.unique_rows(layouts.module(layout).rows(source), report)
     if not recordings:
         raise Problem(f'{source.path}: no recordings found; {layouts.module(layout).LOOKED_FOR} was expected')
     if not options['no_audio']:
         collection.unlisted_files(source, recordings, report)
-        recordings = collection.existing_files(source, recordings, known, report)
-    recordings = collection.with_earlier(recordings, earlier, report)
+        recordings = collection.existing_files(source, recordings, converted, report)
+    recordings = collection.with_earlier(source, recordings, earlier, report)
     recordings = collection.good_names(recordings, report)
+    if not options['no_audio']:
+        recordings = collection.without_duplicates(source, recordings, options['drop_duplicates'], report)
+    recordings = selection.select(recordings, options, report)
+    collection.check_classes(recordings, report)
     report.rows += source.skipped
     if source.skipped:
-        report.lines.append(f'{len(source.skipped)} files of the source were not used, such as {source.skipped[0][0]}')
+        report.lines.append(
+            f'files of the source that were not used: {len(source.skipped)}, such as {source.skipped[0][0]}'
+        )
     report.lines += source.notes
     return collection.sorted_by_key(recordings), report
 
@@ -78,18 +87,44 @@ def parse_arguments() -> argparse.Namespace:
     text = f'how SOURCE is arranged: {", ".join(layouts.names())} (default: recognised)'
     parser.add_argument('--layout', metavar='NAME', help=text)
     parser.add_argument('--check', action='store_true', help='print the first lines and the counts; write nothing')
-    parser.add_argument(
-        '--audio',
-        action=argparse.BooleanOptionalAction,
-        help='--no-audio: a dataset without recordings, for networks that use metadata only',
-    )
+    flag = argparse.BooleanOptionalAction
+    text = '--no-audio: a dataset without recordings, for networks that use metadata only'
+    parser.add_argument('--audio', action=flag, help=text)
+    text = 'of recordings with equal content, use only one'
+    parser.add_argument('--drop-duplicates', action=flag, help=text)
+    text = 'remove recordings with this element in their licence; those of unknown licence are kept ("" removes none)'
+    parser.add_argument('--exclude-licence', metavar='ELEMENT[,...]', help=f'{text}; nd: no derivatives')
+    text = 'remove recordings for training and validation below this quality, A to E; those of unknown quality are kept'
+    parser.add_argument('--min-quality', metavar='QUALITY', type=quality, help=f'{text} (E removes none)')
+    text = 'remove classes with fewer recordings for training and validation (0: none)'
+    parser.add_argument('--min-recordings', metavar='N', type=count, help=text)
+    text = 'use at most N recordings per class for training, chosen by a hash of their keys (0: all)'
+    parser.add_argument('--max-recordings', metavar='N', type=count, help=text)
     return parser.parse_args()
+
+
+def quality(text: str) -> str:
+    """A quality from A to E, for argparse."""
+    if selection.quality_rank(text.upper()) is None or text.upper() not in selection.QUALITIES:
+        raise argparse.ArgumentTypeError(f'{text!r}: expected a letter from A (best) to E')
+    return text.upper()
+
+
+def count(text: str) -> int:
+    """A number of recordings, for argparse."""
+    if not text.isdecimal() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f'{text!r}: expected a number, 0 or more')
+    return int(text)
+
+
+OPTIONS = 'layout', 'drop_duplicates', 'exclude_licence', 'min_quality', 'min_recordings', 'max_recordings'
 
 
 def main() -> None:
     args = parse_arguments()
     dataset = dataset_folder(args.dataset)
-    given = {'layout': args.layout, 'no_audio': None if args.audio is None else not args.audio}
+    given = {name: getattr(args, name) for name in OPTIONS}
+    given['no_audio'] = None if args.audio is None else not args.audio
     options = remembered(dataset, 'collect', given, store=False)
     source = Source(args.source, None if args.check else dataset)
     layout, why = choose_layout(source, options['layout'])
@@ -97,21 +132,22 @@ def main() -> None:
     if layout != 'birdclef2018' and dataset == os.path.join(DATASETS, 'birdclef') and not args.check:
         raise Problem(f'{dataset} is for BirdCLEF 2018; choose another name with --dataset NAME')
     earlier = read_recordings(dataset) if os.path.exists(recordings_file(dataset)) else []
-    recordings, report = collect(source, layout, earlier, options)
+    converted = os.path.isdir(os.path.join(dataset, 'audio'))
+    recordings, report = collect(source, layout, earlier, converted, options)
     if args.check:
         print('\n'.join(first_lines(recordings)))
+    else:
+        changed = write_recordings(dataset, recordings)
+        write_repairs(os.path.join(dataset, REPAIRS), {}, report.rows)
+        remembered(dataset, 'collect', given)
     for line in report.lines:
         print(f'- {line}')
     for line in collection.describe(recordings):
         print(f'  {line}')
-    if args.check:
-        return
-    changed = write_recordings(dataset, recordings)
-    write_repairs(os.path.join(dataset, REPAIRS), {}, report.rows)
-    remembered(dataset, 'collect', given)
-    new = len({recording.key for recording in recordings} - {recording.key for recording in earlier})
-    news = f'{new} new' if new else 'updated' if changed else 'nothing new'
-    print(f'{recordings_file(dataset)}: {len(recordings)} recordings ({news})')
+    if not args.check:
+        new = len({recording.key for recording in recordings} - {recording.key for recording in earlier})
+        news = f'{new} new' if new else 'updated' if changed else 'nothing new'
+        print(f'{recordings_file(dataset)}: {len(recordings)} recordings ({news})')
 
 
 if __name__ == '__main__':

@@ -68,7 +68,7 @@ def rows(source: Source) -> Iterator[Recording]:
 
     Keys that have XML but no recording (any more) are rows without a source path.
     """
-    recordings = find_recordings(source.folder)
+    recordings = find_recordings(source.folder, source.known)
     xml, skipped, uncertain = find_xml(source.folder, recordings)
     source.skipped += recordings.skipped
     fields, read = update_xml_table(xml, skipped, source.dataset)
@@ -100,13 +100,17 @@ def _clean(name):
     return ' '.join(name.split())
 
 
-def find_recordings(source: str) -> Recordings:
+def find_recordings(source: str, known: dict[str, str] | None = None) -> Recordings:
     """All recordings of a source folder, in the order of their paths. Raises Problem as `_files` does.
 
     The key is PART/YEAR/BASE.wav. If an earlier recording has the same file name in another folder, the key is
-    PART/YEAR/FOLDERS/BASE.wav, unless both have the same content.
+    PART/YEAR/FOLDERS/BASE.wav, unless both have the same content. Recordings of earlier runs come first and keep their
+    keys (`known`: source path -> key).
     """
+    known = known or {}
     files, skipped = _files(source, recording_suffixes())
+    keys = {path: known.get(os.path.relpath(path, source)) for _, path in files} if known else {}
+    files.sort(key=lambda file: not keys.get(file[1]))
     result = Recordings([], skipped, {}, set())
     same_name, paths = collections.defaultdict(list), {}
     for part, path in files:
@@ -114,7 +118,7 @@ def find_recordings(source: str) -> Recordings:
         others = same_name[plain]
         beside = [other for other in others if os.path.dirname(other.path) == os.path.dirname(path)]
         copies = [other for other in others if _same_content(other.path, path)]
-        free = [key for key in _possible_keys(source, part, path) if key not in paths]
+        free = [key for key in [keys.get(path), *_possible_keys(source, part, path)] if key and key not in paths]
         if copies:
             result.keys.setdefault(_stem(path), copies[0].key)
             _skip(skipped, source, path, f'{COPY} of {_shown(copies[0].path, source)}', 'one of them is enough')

@@ -4,11 +4,13 @@ Each function is given the recordings, reports what it found to a `Report`, and 
 """
 
 import collections
+import unicodedata
 from collections.abc import Iterable
 
 from birdsong.files import Problem
+from shared.duplicates import duplicate_files
 from shared.keys import assign_keys
-from shared.recordings import Recording
+from shared.recordings import PARTS, Recording
 from shared.source import Source, name_problem, printable
 from shared.tables import SKIPPED
 
@@ -23,14 +25,14 @@ class Report:
         self.rows, self.lines = [], []
 
     def add(self, what: str, done: str, cases: Iterable[tuple[str, str]]) -> None:
-        """Report cases (path in the source, problem) of one kind; nothing if there are none.
+        """Report cases (path in the source, or class; problem) of one kind; nothing if there are none.
 
-        `what` describes them in one line, after their number, and `done` says what was done.
+        `what` describes them in one line, before their number, and `done` says what was done.
         """
         cases = list(cases)
         if cases:
             self.rows += [(printable(path), problem, done) for path, problem in cases]
-            self.lines.append(f'{len(cases)} {what}, such as {printable(cases[0][0])}: {done}')
+            self.lines.append(f'{what}: {len(cases)}, such as {printable(cases[0][0])}; {done}')
 
 
 def unique_rows(recordings: Iterable[Recording], report: Report) -> list[Recording]:
@@ -40,29 +42,30 @@ def unique_rows(recordings: Iterable[Recording], report: Report) -> list[Recordi
         other = first.setdefault(recording.source or number, recording)
         if other is not recording:
             (same if other == recording else different).append(recording.source)
-    report.add('rows are there twice', 'one was used', ((path, 'its row is there twice') for path in same))
+    report.add('rows that are there twice', 'one of them was used', ((path, 'its row is there twice') for path in same))
     why = 'another row of the table has this file'
-    report.add('rows contradict an earlier row of the same file', 'the first was used', ((p, why) for p in different))
+    report.add(
+        'rows that contradict an earlier row of the same file', 'the first was used', ((p, why) for p in different)
+    )
     return list(first.values())
 
 
-def existing_files(
-    source: Source, recordings: list[Recording], known: dict[str, str], report: Report
-) -> list[Recording]:
-    """Recordings whose file exists, and those of earlier runs (`known`: source path -> key), which may be converted.
+def existing_files(source: Source, recordings: list[Recording], converted: bool, report: Report) -> list[Recording]:
+    """Recordings whose file exists, and those of earlier runs, which may be converted already (if any is `converted`).
 
     Raises Problem if there are recordings, but none of their files.
     """
-    files = set(source.files)
+    files = source.existing(recording.source for recording in recordings)
     missing = [recording for recording in recordings if recording.source and recording.source not in files]
-    if missing and len(missing) == len(recordings) and not any(recording.source in known for recording in missing):
+    may_be_converted = converted and any(recording.source in source.known for recording in missing)
+    if missing and len(missing) == len(recordings) and not may_be_converted:
         raise Problem(
             f'{source.path}: none of its {len(missing)} recordings exists, such as {missing[0].source}; '
             'put them there, or use --no-audio for a dataset that contains only their metadata'
         )
-    new = {recording.source for recording in missing if recording.source not in known}
-    cases = ((path, 'named in a table, but the file is missing') for path in sorted(new))
-    report.add('recordings are named in a table, but their file is missing', f'{SKIPPED}add the file', cases)
+    new = {recording.source for recording in missing if recording.source not in source.known}
+    cases = ((path, 'a table names it, but the file is missing') for path in sorted(new))
+    report.add('files that a table names, but that are missing', f'{SKIPPED}add the file', cases)
     return [recording for recording in recordings if recording.source not in new]
 
 
@@ -71,22 +74,24 @@ def unlisted_files(source: Source, recordings: list[Recording], report: Report) 
     named = {recording.source for recording in recordings} | {row[0] for row in source.skipped}
     unlisted = [path for path in source.recordings() if path not in named and printable(path) not in named]
     cases = ((path, 'a sound file that no row names') for path in unlisted)
-    report.add('sound files are named nowhere', f'{SKIPPED}add it to the table', cases)
+    report.add('sound files that no row names', f'{SKIPPED}add it to the table', cases)
 
 
-def with_earlier(recordings: list[Recording], earlier: list[Recording], report: Report) -> list[Recording]:
+def with_earlier(
+    source: Source, recordings: list[Recording], earlier: list[Recording], report: Report
+) -> list[Recording]:
     """The recordings, with keys, and those of earlier runs that are not in the source any more."""
     by_key = {recording.key: recording for recording in earlier}
     for recording in recordings:
         if recording.key in by_key and not recording.source:
             recording.source = by_key[recording.key].source
-    assign_keys(recordings, {recording.source: recording.key for recording in earlier if recording.source})
+    assign_keys(recordings, source.known)
     keys = {recording.key for recording in recordings}
     kept = [recording for recording in earlier if recording.key not in keys]
     if kept:
         report.lines.append(
-            f'{len(kept)} recordings of earlier runs are not in the source any more, such as {kept[0].key}: '
-            'kept (to remove them, delete their lines from recordings.tsv)'
+            f'recordings of earlier runs that are not in the source any more: {len(kept)}, such as {kept[0].key}; '
+            'kept (to remove them, delete their lines in recordings.tsv)'
         )
     return recordings + kept
 
@@ -95,11 +100,50 @@ def good_names(recordings: list[Recording], report: Report) -> list[Recording]:
     """Recordings whose key and source path can be written in lists."""
     bad = {}
     for recording in recordings:
-        problem = name_problem(recording.key) or (recording.source and name_problem(recording.source))
+        problem = name_problem(recording.key) or name_problem(recording.source)
         if problem:
             bad[id(recording)] = (recording.source, problem)
-    report.add('recordings have names that cannot be used', f'{SKIPPED}rename it', bad.values())
+    report.add('recordings with names that cannot be used', f'{SKIPPED}rename it', bad.values())
     return [recording for recording in recordings if id(recording) not in bad]
+
+
+def without_duplicates(source: Source, recordings: list[Recording], drop: bool, report: Report) -> list[Recording]:
+    """Report recordings whose files have the same content as another one; with `drop`, only one of them remains.
+
+    That is one that is not for training, if there is one, otherwise the first in the order of paths.
+    """
+    order = {'train': len(PARTS)} | {part: number for number, part in enumerate(PARTS) if part != 'train'}
+    by_path = {recording.source: recording for recording in recordings if recording.source}
+    paths = sorted(source.existing(by_path), key=lambda path: (order[by_path[path].part], path))
+    copies, contradicting = {}, 0
+    for first, *others in duplicate_files(source.folder, paths):
+        for path in others:
+            copies[path] = f'the same content as {first}'
+            if by_path[path].class_id != by_path[first].class_id:
+                copies[path] += f', but another class ({by_path[path].class_id}, not {by_path[first].class_id})'
+                contradicting += 1
+    what = f'copies of other recordings{f" ({contradicting} of them with another class)" if contradicting else ""}'
+    done = f'{SKIPPED}one of them is enough' if drop else 'kept; --drop-duplicates removes it'
+    report.add(what, done, sorted(copies.items()))
+    return [recording for recording in recordings if not (drop and recording.source in copies)]
+
+
+def check_classes(recordings: list[Recording], report: Report) -> None:
+    """Report classes whose names only differ in case or spaces, and classes with one recording."""
+    counts, similar = classes(recordings), collections.defaultdict(list)
+    for class_id in sorted(counts):
+        similar[' '.join(unicodedata.normalize('NFKC', class_id).casefold().split())].append(class_id)
+    cases = [
+        (other, f'a class that differs from {first} only in case')
+        for first, *rest in similar.values()
+        for other in rest
+    ]
+    report.add(
+        'classes that differ from others only in case or spaces', 'kept; rename them if they are the same', cases
+    )
+    single = sorted(class_id for class_id, count in counts.items() if count == 1)
+    cases = ((class_id, 'a class with one recording') for class_id in single)
+    report.add('classes with only one recording', 'kept; --min-recordings 2 removes them', cases)
 
 
 def classes(recordings: Iterable[Recording]) -> collections.Counter:

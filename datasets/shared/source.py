@@ -27,9 +27,9 @@ class Source:
     """A source folder, or a single table of recordings.
 
     `.folder` is the folder, `.table` the name of the table if SOURCE is one, else ''. `.dataset` is the folder of the
-    dataset to create, in which a layout may keep its raw tables; None if nothing may be written. `.skipped` are
-    (path in the source, problem, what was done) of files that were not used, `.notes` lines for the user. Raises
-    Problem if there is no such folder or file.
+    dataset to create, in which a layout may keep its raw tables; None if nothing may be written. `.known` are the keys
+    of earlier runs (source path -> key), set by collect.py. `.skipped` are (path in the source, problem, what was done)
+    of files that were not used, `.notes` lines for the user. Raises Problem if there is no such folder or file.
     """
 
     def __init__(self, path: str, dataset: str | None = None):
@@ -38,7 +38,7 @@ class Source:
         is_folder = os.path.isdir(path)
         self.path, self.dataset = path, dataset
         self.folder, self.table = (path, '') if is_folder else os.path.split(os.path.abspath(path))
-        self.skipped, self.notes = [], []
+        self.known, self.skipped, self.notes = {}, [], []
         self._files = None
 
     @property
@@ -61,6 +61,15 @@ class Source:
     def with_suffix(self, *suffixes: str) -> list[str]:
         """Those of `files` with one of the suffixes, such as '.csv', in upper or lower case."""
         return [path for path in self.files if os.path.splitext(path)[1].lower() in suffixes]
+
+    def existing(self, paths: Iterable[str]) -> set[str]:
+        """Those of the paths, relative to the folder, that are files, except for hidden ones.
+
+        If SOURCE is a table, its folder may contain much else, and is not listed.
+        """
+        if self.table:
+            return {path for path in paths if os.path.isfile(os.path.join(self.folder, path))}
+        return set(self.files).intersection(paths)
 
     def tables(self) -> list[str]:
         """Tables (CSV, TSV, Parquet) directly in the folder."""
