@@ -100,7 +100,7 @@ def good_names(recordings: list[Recording], report: Report) -> list[Recording]:
     """Recordings whose key and source path can be written in lists."""
     bad = {}
     for recording in recordings:
-        problem = name_problem(recording.key) or name_problem(recording.source)
+        problem = name_problem(recording.key) or (recording.source and name_problem(recording.source))
         if problem:
             bad[id(recording)] = (recording.source, problem)
     report.add('recordings with names that cannot be used', f'{SKIPPED}rename it', bad.values())
