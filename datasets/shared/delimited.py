@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -19,7 +20,7 @@ SAMPLE, SAMPLE_ROWS = 1 << 16, 200
 # Longer fields are not parsed as lists.
 MAX_LIST = 100_000
 # A row after the last one: if it is not read as such, a quotation mark is not closed.
-END = 'end of the table'
+END = '\x03'
 # This also limits the field that a quotation mark begins which is never closed.
 csv.field_size_limit(1 << 24)
 
@@ -130,7 +131,9 @@ def _evaluated(text):
     """Items of a list in JSON or Python syntax, nested ones flattened; None if it is neither."""
     for parse in functools.partial(json.loads, parse_int=str, parse_float=str), ast.literal_eval:
         try:
-            value = parse(text)
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore')  # about escape sequences
+                value = parse(text)
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             continue
         if isinstance(value, list | tuple):
