@@ -91,7 +91,6 @@ main() {
     [[ -z $CHECK ]] || return 0
     step '2 of 5: labels' birdclef/labels/recreate.py --dataset "$DATASET" "${LABELS[@]}"
     if grep -qs '"no_audio": true' "$folder/preparation.json"; then
-        purpose=evaluate
         log '3 of 5: no conversion (--no-audio)'
     else
         step '3 of 5: conversion' birdclef/audio/convert.py "$SOURCE" --dataset "$DATASET" "${CONVERT[@]}"

@@ -1,12 +1,18 @@
 #!/usr/bin/env python3
 """Check a dataset against the contract in datasets/README.md.
 
-Prints its contents: recordings, hours, classes, metadata. If something is wrong, prints the first fault of each kind
-and what to do, and exits with status 1. The headers of the recordings are kept in datasets/NAME/index.npz, which
+Prints its contents: recordings, hours, classes, groups, metadata. If something is wrong, prints the first fault of each
+kind and what to do, and exits with status 1. The headers of the recordings are kept in datasets/NAME/index.npz, which
 training uses. --quick trusts the headers in that file; without it, all recordings are checked again.
 
---for is the purpose that the dataset must be complete for. "train", the default, checks everything. "predict" needs
-audio/ and the file lists, but no labels. "evaluate" needs file lists and labels, but no recordings.
+--for is the purpose that the dataset must be complete for. Everything else that exists is checked, too.
+
+  train     (default) audio/, filelists/train, filelists/valid, labels/labelset, labels/fg.tsv
+  predict   audio/ and a file list
+  evaluate  a file list and labels: labels/labelset, labels/fg.tsv
+  metadata  as train, with labels/meta.tsv instead of audio/
+
+A dataset that was prepared with --no-audio needs labels/meta.tsv instead of audio/ for training and prediction.
 
 --repair-times corrects wrong times of day in a labels/meta.tsv of 2018, such as 24:10:00 for "12:10pm" and 700:00:00
 for "0700", and removes invalid ones. The old file is kept as meta.tsv.old.
@@ -27,23 +33,27 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from birdsong import config
 from birdsong.data import index
 from birdsong.files import Problem, read_lines, writing
-from shared.dataset import LISTS, dataset_folder, recordings
+from shared.dataset import dataset_folder, recordings
+from shared.dataset_vars import sample_rate
 from shared.metadata_values import VALID_TIME, repair_time_of_2018
+from shared.options import stored
+from shared.recordings import PARTS, WITHOUT_LABEL, recordings_file
 from shared.tables import REPAIRS, read_repairs
 
 AGAIN = 'run prepare_birdclef.sh again, or correct the file'
-# The lists that are required for a purpose unless others are given, and whether labels and recordings are required.
-Purpose = collections.namedtuple('Purpose', 'lists labels audio')
+# The lists that are required for a purpose unless others are given, and whether labels, recordings and metadata are.
+Purpose = collections.namedtuple('Purpose', 'lists labels audio metadata')
 PURPOSES = {
-    'train': Purpose(('train', 'valid'), True, True),
-    'predict': Purpose((), False, True),
-    'evaluate': Purpose(('valid',), True, False),
+    'train': Purpose(('train', 'valid'), True, True, False),
+    'predict': Purpose((), False, True, False),
+    'evaluate': Purpose(('valid',), True, False, False),
+    'metadata': Purpose(('train', 'valid'), True, False, True),
 }
-ALL_LISTS = ('train', 'valid', *(name for name in LISTS.values() if name != 'train'))
 LABELS = ('labels/labelset', 'labels/fg.tsv')
+# Files and folders that may be links to those of another dataset or on another disk.
+LINKS = ('audio', 'labels', 'filelists', 'recordings.tsv', 'dataset.vars')
 META = (
     ('date', r'[0-9]{4}-[0-9]{2}-[0-9]{2}'),
     ('time', VALID_TIME),
@@ -51,6 +61,7 @@ META = (
     ('longitude', r'[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e-?[0-9]+)?'),
     ('elevation', r'-?[0-9]+(-[0-9]+)*'),
 )
+SECONDS = r'[0-9]{1,9}(\.[0-9]{1,12})?'
 # An empty field means unknown.
 META_ROW = re.compile('\t'.join(f'(?:{pattern})?' for _, pattern in META))
 
@@ -82,7 +93,9 @@ class Content:
     labelset: list[str] = dataclasses.field(default_factory=list)  # class ids
     foreground: Rows = dataclasses.field(default_factory=dict)  # key -> class index
     background: Rows = dataclasses.field(default_factory=dict)  # key -> comma-separated class indices
-    metadata: Rows = dataclasses.field(default_factory=dict)  # key -> tab-separated fields
+    metadata: Rows | None = None  # key -> tab-separated fields, None if not checked
+    segments: list[list[str]] = dataclasses.field(default_factory=list)  # fields of labels/segments.tsv
+    groups: Rows = dataclasses.field(default_factory=dict)  # key -> group
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)  # key -> length, {} if not checked
 
     def keys(self) -> list[str]:
@@ -90,39 +103,52 @@ class Content:
         return list(dict.fromkeys(key for keys in self.lists.values() for key in keys))
 
 
+def is_fold(folder: str) -> bool:
+    """Whether a dataset's folder is one fold of another dataset, with links to its files."""
+    return os.path.islink(recordings_file(folder))
+
+
+def is_without_audio(folder: str) -> bool:
+    """Whether a dataset's folder was prepared with --no-audio, or is a fold of such a dataset."""
+    prepared = os.path.dirname(os.path.realpath(recordings_file(folder)))
+    no_audio = stored(prepared, 'collect').get('no_audio')
+    return bool(no_audio) and not os.path.lexists(os.path.join(folder, 'audio'))
+
+
 def read_keyed(folder: str, name: str, columns: int, faults: Faults) -> Rows:
-    """Table labels/NAME as dict of path -> rest of the line. Rows with faults are added to `faults`."""
+    """A table, such as labels/fg.tsv, as dict of path -> rest of the line. Rows with faults are added to `faults`."""
     result = {}
-    for number, line in enumerate(read_lines(os.path.join(folder, 'labels', name)), 1):
+    for number, line in enumerate(read_lines(os.path.join(folder, name)), 1):
         key, tab, rest = line.partition('\t')
         if not tab or rest.count('\t') != columns - 2:
-            text = f'labels/{name}, line {number}: expected {columns} fields, separated by tabs; {AGAIN}'
+            text = f'{name}, line {number}: expected {columns} fields, separated by tabs; {AGAIN}'
             faults.add(f'shape {name}', text)
         elif key in result:
-            faults.add(f'twice {name}', f'labels/{name}, line {number}: {key} has a row already; delete one')
+            faults.add(f'twice {name}', f'{name}, line {number}: {key} has a row already; delete one')
         else:
             result[key] = rest
     return result
 
 
 def check_labelset(folder: str, faults: Faults) -> list[str]:
-    """Class ids of labels/labelset. Faults there, in labelset_latin and in labelset_YEAR are added to `faults`."""
+    """Class ids of labels/labelset. Faults there, in the names and in labelset_YEAR are added to `faults`."""
     labels = os.path.join(folder, 'labels')
     labelset = read_lines(os.path.join(labels, 'labelset'))
     if not labelset:
         faults.add('labelset', f'labels/labelset: no classes; {AGAIN}')
         return labelset
-    if len(set(labelset)) < len(labelset) or labelset != sorted(labelset):
-        text = 'labels/labelset: class ids have to be sorted, each once; sort it, and create fg.tsv and bg.tsv again'
-        faults.add('labelset', text)
+    twice = [class_id for class_id, number in collections.Counter(labelset).items() if number > 1]
+    if twice:
+        text = f'labels/labelset: {twice[0]!r} is there twice; each class id must be unique; {AGAIN}'
+        faults.add('labelset', text, len(twice))
     for class_id in labelset:
         if not class_id.strip() or re.search(r'[\t;,]', class_id):
             text = f'labels/labelset: {class_id!r} cannot be a class id in tables and submissions; rename the class'
             faults.add('class id', text)
-    if os.path.exists(os.path.join(labels, 'labelset_latin')):
-        names = read_lines(os.path.join(labels, 'labelset_latin'))
+    for name in 'labelset_latin', 'labelset_common':
+        names = read_lines(os.path.join(labels, name)) if os.path.exists(os.path.join(labels, name)) else labelset
         if len(names) != len(labelset):
-            faults.add('latin', f'labels/labelset_latin: {len(names)} names for {len(labelset)} classes; {AGAIN}')
+            faults.add(name, f'labels/{name}: {len(names)} names for {len(labelset)} classes; {AGAIN}')
     for name in sorted(os.listdir(labels)):
         if re.fullmatch(r'labelset_\d{4}', name):
             for class_id in sorted(set(read_lines(os.path.join(labels, name))) - set(labelset)):
@@ -152,7 +178,7 @@ def read_lists(folder: str, names: Iterable[str], faults: Faults) -> Lists:
 
 def check_foreground(folder: str, lists: Lists, classes: int, faults: Faults) -> Rows:
     """Rows of labels/fg.tsv. Their faults, and listed recordings without a row, are added to `faults`."""
-    rows, indices = read_keyed(folder, 'fg.tsv', 2, faults), set(map(str, range(classes)))
+    rows, indices = read_keyed(folder, 'labels/fg.tsv', 2, faults), set(map(str, range(classes)))
     for key, label in rows.items():
         if label not in indices:
             faults.add('fg', f'labels/fg.tsv: {key} has class {label!r}; expected 0 to {classes - 1}; {AGAIN}')
@@ -168,7 +194,7 @@ def check_background(folder: str, lists: Lists, classes: int, foreground: Rows, 
     """Rows of labels/bg.tsv, {} without that file. Faults, and recordings without a row, are added to `faults`."""
     if not os.path.exists(os.path.join(folder, 'labels', 'bg.tsv')):
         return {}
-    rows, indices = read_keyed(folder, 'bg.tsv', 2, faults), set(map(str, range(classes)))
+    rows, indices = read_keyed(folder, 'labels/bg.tsv', 2, faults), set(map(str, range(classes)))
     for key, labels in rows.items():
         if labels and not indices.issuperset(labels.split(',')):
             expected = f'numbers from 0 to {classes - 1}, separated by commas'
@@ -176,6 +202,46 @@ def check_background(folder: str, lists: Lists, classes: int, foreground: Rows, 
     for key in (key for keys in lists.values() for key in keys):
         if key in foreground and key not in rows:
             faults.add('no bg', f'labels/bg.tsv: no row for {key}; add one, empty if there is no other species')
+    return rows
+
+
+def check_segments(folder: str, classes: int, faults: Faults) -> list[list[str]]:
+    """Rows of labels/segments.tsv, [] without that file. Their faults are added to `faults`."""
+    filename = os.path.join(folder, 'labels', 'segments.tsv')
+    rows = [line.split('\t') for line in read_lines(filename)] if os.path.exists(filename) else []
+    indices, good, previous = {'', *map(str, range(classes))}, [], ('', 0.0, 0.0, -1)
+    for number, row in enumerate(rows, 1):
+        line = f'labels/segments.tsv, line {number}'
+        if len(row) != 4 or not row[0]:
+            text = f'{line}: expected path, start, end and class index, separated by tabs; {AGAIN}'
+            faults.add('shape segments.tsv', text)
+            continue
+        key, start, end, label = row
+        if not (re.fullmatch(SECONDS, start) and re.fullmatch(SECONDS, end) and float(start) < float(end)):
+            text = f'{line}: {start!r} to {end!r}; expected seconds, the start before the end; {AGAIN}'
+            faults.add('seconds', text)
+            continue
+        if label not in indices:
+            text = f'{line}: class {label!r}; expected 0 to {classes - 1}, or nothing if no class is active; {AGAIN}'
+            faults.add('segment class', text)
+            continue
+        current = key, float(start), float(end), int(label or -1)
+        if current < previous:
+            faults.add('segment order', f'{line}: rows must be sorted by path, start, end and class; {AGAIN}')
+        previous = current
+        good.append(row)
+    return good
+
+
+def check_groups(folder: str, lists: Lists, faults: Faults) -> Rows:
+    """Rows of filelists/groups.tsv, {} without that file. Faults, and recordings without group, are in `faults`."""
+    if not os.path.exists(os.path.join(folder, 'filelists', 'groups.tsv')):
+        return {}
+    rows = read_keyed(folder, 'filelists/groups.tsv', 2, faults)
+    for name in {'train', 'valid', 'test'} & lists.keys():
+        for key in lists[name]:
+            if key not in rows:
+                faults.add('no group', f'filelists/groups.tsv: no row for {key}; run prepare_birdclef.sh again')
     return rows
 
 
@@ -205,7 +271,7 @@ def check_metadata(folder: str, quick: bool, faults: Faults) -> Rows:
     """
     if not os.path.exists(os.path.join(folder, 'labels', 'meta.tsv')):
         return {}
-    rows = read_keyed(folder, 'meta.tsv', 1 + len(META), faults)
+    rows = read_keyed(folder, 'labels/meta.tsv', 1 + len(META), faults)
     for key, row in rows.items():
         if not quick and not META_ROW.fullmatch(row):
             for (field, pattern), value in zip(META, row.split('\t'), strict=True):
@@ -219,7 +285,7 @@ def check_metadata(folder: str, quick: bool, faults: Faults) -> Rows:
 
 def check_recordings(folder: str, keys: list[str], quick: bool, faults: Faults) -> dict[str, float]:
     """Length of each recording in seconds; {} if their headers cannot be read. Faults are added to `faults`."""
-    rate = int(config.load()['sample_rate'])
+    rate = sample_rate(folder)
     try:
         headers = (index.load_index if quick else index.refresh_index)(folder, keys)
     except Problem as e:
@@ -228,7 +294,7 @@ def check_recordings(folder: str, keys: list[str], quick: bool, faults: Faults) 
     form = (headers['sample_rate'] != rate) | (headers['channels'] != 1) | (headers['width'] != 2)
     again = 'delete it and run prepare_birdclef.sh again'
     for wrong, text in (
-        (form, f'is not mono, 16 bit, {rate} Hz; {again}, or convert it'),
+        (form, f'is not mono, 16 bit, {rate} Hz (sample_rate in dataset.vars); {again}, or convert it'),
         (headers['length'] == 0, f'has no samples; {again}'),
     ):
         if wrong.any():
@@ -236,18 +302,25 @@ def check_recordings(folder: str, keys: list[str], quick: bool, faults: Faults) 
     return dict(zip(keys, headers['length'] / rate, strict=True))
 
 
-def check_files(folder: str, need: Purpose, names: Iterable[str], faults: Faults) -> None:
-    """Missing files and folders are added to `faults`. Raises Problem if this is no dataset at all."""
-    anything = ['audio', *LABELS, *(f'filelists/{name}' for name in ALL_LISTS)]
+def check_files(folder: str, purpose: str, need: Purpose, names: Iterable[str], faults: Faults) -> None:
+    """Files and folders that are missing for a purpose are added to `faults`. Raises Problem if this is no dataset."""
+    anything = ['audio', *LABELS, *(f'filelists/{name}' for name in PARTS)]
     if not os.path.isdir(folder) or not any(os.path.exists(os.path.join(folder, name)) for name in anything):
         cure = 'prepare_birdclef.sh creates one (datasets/README.md describes its files)'
         raise Problem(f'{folder}: not a dataset; {cure}')
-    for name in [f'filelists/{name}' for name in names] + list(LABELS if need.labels else ()):
-        if not os.path.exists(os.path.join(folder, name)):
-            faults.add(f'missing {name}', f'{name}: missing; {AGAIN}')
-    if need.audio and not os.path.isdir(os.path.join(folder, 'audio')):
-        cure = 'if it is a link, is its disk mounted? Otherwise run prepare_birdclef.sh again'
-        faults.add('audio', f'audio: no such folder; {cure}')
+    for name in LINKS:
+        path = os.path.join(folder, name)
+        if os.path.islink(path) and not os.path.exists(path):
+            text = f'{name}: no such file or folder: the link leads to {os.readlink(path)}, which is missing'
+            faults.add(name, f'{text}; is its disk mounted? Otherwise run prepare_birdclef.sh again')
+    required = [f'filelists/{name}' for name in names] + list(LABELS if need.labels else ())
+    for name in [*required, *(['labels/meta.tsv'] if need.metadata else [])]:
+        if not os.path.exists(os.path.join(folder, name)) and name.partition('/')[0] not in faults.first:
+            faults.add(f'missing {name}', f'{name}: missing, but needed by --for {purpose}; {AGAIN}')
+    if need.audio and not os.path.isdir(os.path.join(folder, 'audio')) and 'audio' not in faults.first:
+        faults.add(
+            'audio', 'audio: no such folder; run prepare_birdclef.sh again (--no-audio if there is only metadata)'
+        )
 
 
 def check(folder: str, quick: bool = False, purpose: str = 'train', names: Iterable[str] = ()) -> tuple[list, list]:
@@ -257,25 +330,33 @@ def check(folder: str, quick: bool = False, purpose: str = 'train', names: Itera
     Raises Problem for files that cannot be read.
     """
     need, faults = PURPOSES[purpose], Faults()
+    if need.audio and is_without_audio(folder):
+        need = need._replace(audio=False, metadata=True)
     required = names or need.lists
-    check_files(folder, need, required, faults)
+    check_files(folder, purpose, need, required, faults)
     if faults.first:
         return faults.lines(), []
     # without `names`, training and prediction use all existing lists
-    content = Content(folder, read_lists(folder, names or (ALL_LISTS if need.audio else need.lists), faults))
+    everything = need.audio or need.metadata
+    content = Content(folder, read_lists(folder, names or (PARTS if everything else need.lists), faults))
     if not content.lists:
-        faults.add('lists', f'filelists: none of {", ".join(ALL_LISTS)}; write one, one path below audio/ per line')
+        faults.add('lists', f'filelists: none of {", ".join(PARTS)}; write one, one path below audio/ per line')
     if need.labels:
         content.labelset = check_labelset(folder, faults)
         if not content.labelset:
             return faults.lines(), []
-        labelled, classes = {name: content.lists[name] for name in required}, len(content.labelset)
+        # networks may be trained with recordings without a label, but no metrics can be computed for them
+        exempt = () if purpose == 'evaluate' else WITHOUT_LABEL
+        labelled = {name: content.lists[name] for name in required if name not in exempt}
+        classes = len(content.labelset)
         content.foreground = check_foreground(folder, labelled, classes, faults)
         content.background = check_background(folder, labelled, classes, content.foreground, faults)
-    if need.audio:
+        content.segments = [] if quick else check_segments(folder, classes, faults)
+        content.groups = {} if quick else check_groups(folder, content.lists, faults)
+    if everything:
         content.metadata = check_metadata(folder, quick, faults)
-        if 'path' not in faults.first and content.keys():
-            content.seconds = check_recordings(folder, content.keys(), quick, faults)
+    if need.audio and 'path' not in faults.first and content.keys():
+        content.seconds = check_recordings(folder, content.keys(), quick, faults)
     return (faults.lines(), []) if faults.first else ([], list(describe(content, quick)))
 
 
@@ -284,7 +365,8 @@ def describe(content: Content, quick: bool) -> Iterator[str]:
     keys, seconds = content.keys(), content.seconds
     hours = f', {sum(seconds.values()) / 3600:.2f} hours' if seconds else ''
     classes = f', {len(content.labelset)} classes' if content.labelset else ''
-    yield f'{os.path.basename(content.folder.rstrip("/"))}: {len(keys)} recordings{hours}{classes}'
+    kind = '' if seconds or content.metadata is None else ', metadata only'
+    yield f'{os.path.basename(content.folder.rstrip("/"))}: {len(keys)} recordings{hours}{classes}{kind}'
     for name, listed in content.lists.items():
         line = f'  {name:16} {len(listed):6d} recordings'
         if seconds:
@@ -294,16 +376,16 @@ def describe(content: Content, quick: bool) -> Iterator[str]:
         yield line + (f', {len(labels)} classes' if labels else '')
     if content.labelset:
         yield from describe_labels(content)
-    if seconds:
+    if content.metadata is not None:
         rows = [content.metadata[key].split('\t') for key in keys if key in content.metadata]
         known = [sum(bool(row[i]) for row in rows) for i in range(len(META))]
         shares = (f'{field} {100 * n / len(keys):.0f} %' for (field, _), n in zip(META, known, strict=True))
         yield f'  metadata: {", ".join(shares)}'
-    tables = [f'{folder}/{REPAIRS}' for folder in ('audio', 'xml', 'labels')]
+    tables = [REPAIRS, *(f'{folder}/{REPAIRS}' for folder in ('audio', 'xml', 'labels'))]
     counts = {table: len(read_repairs(os.path.join(content.folder, table))) for table in tables}
     if any(counts.values()):
-        yield '  recordings with repairs: ' + ', '.join(f'{n} in {table}' for table, n in counts.items() if n)
-    if not quick and seconds:
+        yield '  files with repairs: ' + ', '.join(f'{n} in {table}' for table, n in counts.items() if n)
+    if not quick and seconds and not is_fold(content.folder):
         unlisted = set(recordings(content.folder)) - set(keys)
         if unlisted:
             yield f'  in audio/ but in no list: {len(unlisted)}, such as {min(unlisted)}'
@@ -315,9 +397,32 @@ def describe_labels(content: Content) -> Iterator[str]:
         counts = collections.Counter(content.foreground[key] for key in content.lists['train'])
         absent = [class_id for i, class_id in enumerate(content.labelset) if not counts[str(i)]]
         least = 0 if absent else min(counts.values())
-        more = f'; none of {len(absent)} classes, such as {absent[0]}' if absent else ''
+        single = sum(number == 1 for number in counts.values())
+        more = f'; one of {single} classes' if single else ''
+        more += f'; none of {len(absent)} classes, such as {absent[0]}' if absent else ''
         yield f'  training recordings per class: {least} to {max(counts.values())}{more}'
     yield f'  with background species: {sum(map(bool, content.background.values()))} of {len(content.foreground)}'
+    if content.segments:
+        classes = {label for *_, label in content.segments if label}
+        recordings = {key for key, *_ in content.segments}
+        text = f'{len(content.segments)} of {len(classes)} classes in {len(recordings)} recordings'
+        empty = sum(not label for *_, label in content.segments)
+        yield f'  segments: {text}' + (f'; {empty} without any class' if empty else '')
+    if content.groups:
+        yield describe_groups(content)
+
+
+def describe_groups(content: Content) -> str:
+    """Line that describes the groups of recordings."""
+    lists = collections.defaultdict(set)
+    sizes = collections.Counter()
+    for name in {'train', 'valid', 'test'} & content.lists.keys():
+        for key in content.lists[name]:
+            sizes[content.groups[key]] += 1
+            lists[content.groups[key]].add(name)
+    divided = sorted(group for group, names in lists.items() if len(names) > 1)
+    text = f'  groups: {len(sizes)}, of which the largest has {max(sizes.values())} recordings'
+    return text + (f'; {len(divided)} are in more than one list, such as {divided[0]}' if divided else '')
 
 
 def main() -> int:

@@ -1,6 +1,7 @@
 """Labels and metadata from XML: the results of 2018, corrected values, damaged and hostile files."""
 
 import datetime
+import hashlib
 import itertools
 import re
 
@@ -8,9 +9,24 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from helpers import run_program
+import validate
+from helpers import SHARED, run_program, wav_bytes
 from shared import metadata_values, xml_fields
+from shared.delimited import Table
+from shared.recordings import Recording, Segment, write_recordings
 
+# First digits of SHA-256 of the labels of the fixture tiny_source, as written before there was recordings.tsv.
+DIGESTS = {
+    'bg.tsv': 'cced87f655a34d43',
+    'fg.tsv': 'a264da771b35c2f4',
+    'labelset': 'de5407212df20994',
+    'labelset_2014': 'fb82f7deef048603',
+    'labelset_2015': '22caecc410bfd3bb',
+    'labelset_2017': 'cec51079bce98d74',
+    'labelset_latin': '7cafd54f90da353e',
+    'meta.tsv': 'a5576f8c2d7cdaf9',
+    'repairs.tsv': 'c40e3a668277da18',
+}
 GOLDEN = ('misc/recreate_main', 'misc/recreate_repair')
 
 # Clear values that the original read wrongly or not at all.
@@ -159,6 +175,18 @@ def test_labels_are_those_of_2018_or_corrected(golden, tmp_path):
         ('', None),
         ('10-05-06', None),
         ('٢٠١٠-٠٥-٠٦', None),
+        ('2019-00-00', None),
+        ('?', None),
+        ('2019/5/6', '2019-05-06'),
+        ('2019.05.06', '2019-05-06'),
+        ('20190506', '2019-05-06'),
+        ('20191332', None),
+        ('12345678', None),
+        ('2019-05-06T07:00:00Z', '2019-05-06'),
+        ('2019-05-06 07:00:00', '2019-05-06'),
+        ('2019-05-06T07:00:00.123+02:00', '2019-05-06'),
+        ('2019-05/06', None),
+        ('06/05/2019', None),
     ],
 )
 def test_a_date_must_exist(text, expected):
@@ -178,10 +206,64 @@ def test_a_date_must_exist(text, expected):
         ('1e999', None),
         ('1_0', None),
         ('', None),
+        ('-', None),
+        ('12,5', '12.5'),
+        ('-12,5', '-12.5'),
+        ('12.5 S', '-12.5'),
+        ('S12.5°', '-12.5'),
+        ("12°30'N", '12.5'),
+        ('12° 30′ 18″ s', '-12.505'),
+        ("0°30'36''S", '-0.51'),
+        ('12.5 W', None),
+        ('-12.5 S', None),
+        ('N 12.5 N', None),
+        ("12°60'", None),
+        ('90°0\'1"N', None),
+        ('1,5,5', None),
+        ('no score', None),
     ],
 )
 def test_degrees_are_numbers_within_their_limit(text, expected):
     assert outcome(lambda text: metadata_values.repair_degrees(text, 90), text) == expected
+
+
+@pytest.mark.parametrize(
+    'text, expected',
+    [
+        ('2019-05-06T07:00:00Z', '07:00:00'),
+        ('2019-05-06 7:30', '07:30:00'),
+        ('20190506 07:30:15', '07:30:15'),
+        ('2019-05-06T25:00:00', None),
+        ('2019-05-06', None),
+        ('am', None),
+        ('?:?', None),
+        ('xx:xx', None),
+        ('Dawn', None),
+        ('020:30', None),
+        ('07.00-08.00 AM', '07:00:00'),
+        ('1621h', '16:21:00'),
+    ],
+)
+def test_times_of_timestamps_and_other_tables_are_read(text, expected):
+    assert outcome(metadata_values.repair_time, text) == expected
+
+
+@given(st.floats(0, 89.9999), st.sampled_from(['NS', 'EW']), st.booleans(), st.booleans())
+def test_degrees_and_minutes_with_a_letter_are_decimal_degrees(degrees, letters, negative, before):
+    whole, minutes = int(degrees), round(degrees % 1 * 60, 4) % 60
+    letter = letters[negative]
+    text = f"{whole}° {minutes}'"
+    text = f'{letter} {text}' if before else f'{text} {letter}'
+    value = float(metadata_values.repair_degrees(text, 90 if letters == 'NS' else 180))
+    assert abs(value - (-1 if negative else 1) * (whole + minutes / 60)) < 1e-6
+
+
+@given(st.text(max_size=80) | st.from_regex(r"[NSEWnsew]? ?[+-]?\d{1,4}[.,°]?\d{0,3}['°]? ?[NSEW]?", fullmatch=True))
+@example('1' * 100000)
+def test_any_coordinate_is_repaired_to_degrees_or_dropped(text):
+    for limit in 90, 180:
+        value = outcome(lambda text: metadata_values.repair_degrees(text, limit), text)  # noqa: B023
+        assert value is None or abs(float(value)) <= limit
 
 
 @given(
@@ -384,3 +466,197 @@ def test_a_source_without_labels_and_a_damaged_table_are_one_line(tmp_path):
     # collecting again creates the tables again
     assert run('../collect.py', source, '--dataset', tmp_path / 'made').returncode == 0
     assert len(xml_fields.read_records(str(tmp_path / 'made'))) == 1
+
+
+# == Recordings of any source ==
+
+
+def labelled(tmp_path, recordings, *arguments):
+    """Run recreate.py for recordings -> (labels folder, stdout)."""
+    write_recordings(str(tmp_path), recordings)
+    result = run('labels/recreate.py', '--dataset', tmp_path, *arguments)
+    assert result.returncode == 0, result.stderr
+    return tmp_path / 'labels', result.stdout
+
+
+def rows(path):
+    return [tuple(line.split('\t')) for line in path.read_text().splitlines()]
+
+
+def test_the_files_of_the_2018_archives_are_byte_for_byte_those_of_earlier_versions(tiny_source, tmp_path):
+    make_labels(tiny_source, tmp_path / 'made')
+    digests = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in (tmp_path / 'made/labels').iterdir()
+    }
+    assert digests == DIGESTS
+    assert (tmp_path / 'made/dataset.vars').read_text() == 'sample_rate=22050\n'
+
+
+def test_only_the_column_part_decides_and_never_a_folder_in_a_key(tmp_path):
+    parts = {
+        'test/train/a.wav': 'train',
+        'train/b.wav': 'test',
+        'soundscapes/val/c.wav': 'train',
+        'noise/d.wav': 'valid',
+        'train/e.wav': 'unlabelled',
+        'valid/f.wav': 'noise',
+    }
+    made = [
+        Recording(key=key, part=part, class_id='' if part in ('noise', 'unlabelled') else 'c', latitude=str(i))
+        for i, (key, part) in enumerate(parts.items())
+    ]
+    labels, _ = labelled(tmp_path, made)
+    assert [key for key, _ in rows(labels / 'fg.tsv')] == sorted(key for key in parts if key[-5] in 'abcd')
+    # training recordings only: 0 and 2
+    assert 'input_meta.latitude_mean=1\ninput_meta.latitude_std=1\n' in (tmp_path / 'dataset.vars').read_text()
+
+
+def test_existing_classes_keep_their_indices_and_new_ones_are_appended(tmp_path):
+    made = [Recording(key=f'{name}.wav', class_id=name) for name in ('m', '1', 'z')]
+    labels, _ = labelled(tmp_path, made)
+    assert (labels / 'labelset').read_text().split() == ['1', 'm', 'z']
+    made = [Recording(key=f'{name}.wav', class_id=name) for name in ('01', 'm', 'a', 'z')]
+    _, output = labelled(tmp_path, made)
+    assert (labels / 'labelset').read_text().split() == ['1', 'm', 'z', '01', 'a']
+    assert rows(labels / 'fg.tsv') == [('01.wav', '3'), ('a.wav', '4'), ('m.wav', '1'), ('z.wav', '2')]
+    assert '1 classes of labels/labelset have no recording any more, such as 1' in output
+
+
+def test_background_classes_are_named_by_class_scientific_or_common_name(tmp_path):
+    made = [
+        Recording(key='1.wav', class_id='a', scientific_name='Turdus merula', common_name='Blackbird'),
+        Recording(key='2.wav', class_id='b', scientific_name='Parus major', common_name='Great Tit'),
+        Recording(key='3.wav', class_id='c', background=['Great Tit', 'a', 'Turdus  merula', 'Corvus corax', 'x']),
+        Recording(key='4.wav', class_id='c', background=['x', 'b']),
+    ]
+    labels, output = labelled(tmp_path, made)
+    assert rows(labels / 'bg.tsv') == [('1.wav', ''), ('2.wav', ''), ('3.wav', '1,0'), ('4.wav', '1')]
+    assert '3 background entries name none of the classes and are not used: x (2x), Corvus corax (1x)' in output
+    assert (labels / 'labelset_latin').read_text().splitlines() == ['Turdus merula', 'Parus major', 'c']
+    assert (labels / 'labelset_common').read_text().splitlines() == ['Blackbird', 'Great Tit', 'c']
+
+
+def test_segments_are_sorted_and_give_classes_that_have_no_recording(tmp_path):
+    segments = [(5, 10.25, 'b'), (0, 5, ''), (5, 10.25, 'a'), (12345.678, 12350, 'only here')]
+    made = [
+        Recording(key='s/2.wav', part='valid', class_id='a', segments=[Segment(*segment) for segment in segments]),
+        Recording(key='s/1.wav', part='test', segments=[Segment(0, 5, 'b')]),
+    ]
+    labels, output = labelled(tmp_path, made)
+    assert (labels / 'labelset').read_text().splitlines() == ['a', 'b', 'only here']
+    assert rows(labels / 'segments.tsv') == [
+        ('s/1.wav', '0', '5', '1'),
+        ('s/2.wav', '0', '5', ''),
+        ('s/2.wav', '5', '10.25', '0'),
+        ('s/2.wav', '5', '10.25', '1'),
+        ('s/2.wav', '12345.678', '12350', '2'),
+    ]
+    assert '3 classes, 1 recordings with a class, 5 segments' in output
+    labelled(tmp_path, [Recording(key='s/2.wav', class_id='a')])
+    assert not (labels / 'segments.tsv').exists()
+
+
+def test_recordings_for_prediction_need_no_classes(tmp_path):
+    labels, output = labelled(tmp_path, [Recording(key='1.wav', part='unlabelled', date='2019-05-06', time='7h')])
+    assert '0 classes' in output and rows(labels / 'meta.tsv') == [('1.wav', '2019-05-06', '07:00:00', '', '', '')]
+    assert sorted(path.name for path in labels.iterdir()) == ['meta.tsv', 'repairs.tsv']
+
+
+def test_a_time_in_the_date_is_used_if_there_is_no_other(tmp_path):
+    made = [
+        Recording(key='1.wav', class_id='a', date='2019-05-06T07:30:00Z'),
+        Recording(key='2.wav', class_id='a', date='2019-05-06 07:30:00', time='08:00'),
+        Recording(key='3.wav', class_id='a', date='2019-05-06 00:00:00'),
+    ]
+    labels, _ = labelled(tmp_path, made)
+    assert [row[1:3] for row in rows(labels / 'meta.tsv')] == [
+        ('2019-05-06', '07:30:00'),
+        ('2019-05-06', '08:00:00'),
+        ('2019-05-06', ''),
+    ]
+
+
+def test_the_means_of_the_metadata_belong_to_the_dataset(tmp_path):
+    made = [
+        Recording(key='1.wav', class_id='a', latitude='10', elevation='100-300'),
+        Recording(key='2.wav', class_id='a', latitude='20', elevation='300'),
+        Recording(key='3.wav', class_id='a', latitude='?'),
+        Recording(key='4.wav', class_id='a', part='test', latitude='80', longitude='7'),
+    ]
+    labelled(tmp_path, made)
+    lines = ['sample_rate=22050', 'input_meta.latitude_mean=15', 'input_meta.latitude_std=5']
+    # equal values have no deviation to divide by
+    lines += ['input_meta.elevation_mean=300', 'input_meta.elevation_std=1']
+    assert (tmp_path / 'dataset.vars').read_text().splitlines() == lines
+    for recording in made:
+        recording.elevation = ''
+    labelled(tmp_path, made, '--sample-rate', 32000)
+    assert (tmp_path / 'dataset.vars').read_text().splitlines() == ['sample_rate=32000', *lines[1:3]]
+    labelled(tmp_path, made)
+    assert 'sample_rate=32000' in (tmp_path / 'dataset.vars').read_text()
+
+
+def test_the_sample_rate_of_converted_recordings_cannot_change(tmp_path):
+    made = [Recording(key='a/1.wav', class_id='a')]
+    labelled(tmp_path, made)
+    before = (tmp_path / 'dataset.vars').read_bytes()
+    (tmp_path / 'audio/a').mkdir(parents=True)
+    (tmp_path / 'audio/a/1.wav').write_bytes(wav_bytes([0] * 10, rate=22050))
+    result = run('labels/recreate.py', '--dataset', tmp_path, '--sample-rate', 32000)
+    assert result.returncode == 1 and result.stderr.count('\n') == 1
+    assert '22050 Hz' in result.stderr and 'choose another --dataset' in result.stderr
+    assert (tmp_path / 'dataset.vars').read_bytes() == before
+    labelled(tmp_path, made, '--sample-rate', 22050)
+
+
+@pytest.mark.parametrize(
+    'recordings, problem',
+    [
+        ([Recording(key='1.wav')], 'none of 1 training recordings has a class'),
+        ([Recording(key='1.wav', class_id='a;b')], "'a;b' cannot be a class id"),
+        ([Recording(key='1.wav', class_id='a, b')], 'rename the class'),
+    ],
+)
+def test_recordings_that_give_no_labels_are_one_line(tmp_path, recordings, problem):
+    write_recordings(str(tmp_path), recordings)
+    result = run('labels/recreate.py', '--dataset', tmp_path)
+    assert result.returncode == 1 and problem in result.stderr and result.stderr.count('\n') == 1
+    assert not (tmp_path / 'labels').exists() and not (tmp_path / 'dataset.vars').exists()
+
+
+def test_a_damaged_labelset_is_refused_before_indices_change(tmp_path):
+    labels, _ = labelled(tmp_path, [Recording(key='1.wav', class_id='a')])
+    (labels / 'labelset').write_text('a\na\n')
+    result = run('labels/recreate.py', '--dataset', tmp_path)
+    assert result.returncode == 1 and 'class ids must be unique' in result.stderr
+
+
+def test_repairs_are_counted_by_kind_and_listed(tmp_path):
+    times = ['?', '?', 'am', '7h', '07:00']
+    made = [Recording(key=f'{i}.wav', class_id='a', time=time) for i, time in enumerate(times)]
+    labels, output = labelled(tmp_path, made)
+    assert "time: 1 repaired: '7h' to 07:00:00 (1x)\ntime: 3 dropped: '?' (2x), 'am' (1x)" in output
+    assert rows(labels / 'repairs.tsv')[2:] == [('2.wav', "Time 'am'", 'dropped'), ('3.wav', "Time '7h'", '07:00:00')]
+
+
+def test_ten_thousand_classes_and_one_class(tmp_path):
+    made = [Recording(key=f'{i}.wav', class_id=f'class {i}') for i in range(10_000)]
+    labels, output = labelled(tmp_path / 'many', made)
+    assert '10000 classes' in output and len(rows(labels / 'labelset')) == 10_000
+    labels, _ = labelled(tmp_path / 'one', made[:1])
+    assert rows(labels / 'fg.tsv') == [('0.wav', '0')]
+
+
+@pytest.mark.parametrize('name', ['sumatra_birds_metadata.csv', 'birdclef2022_train_metadata.csv'])
+def test_real_metadata_are_repaired_or_dropped(name):
+    path = SHARED / 'data/metadata' / name
+    if not path.exists():
+        pytest.skip(f'needs {path}')
+    fields = {'date': ['date'], 'time': ['time'], 'latitude': ['lat', 'latitude'], 'elevation': ['alt']}
+    fields['longitude'] = ['lng', 'longitude']
+    for row in Table(str(path)):
+        texts = {field: next((row[name] for name in names if name in row), '') for field, names in fields.items()}
+        values, problems = metadata_values.metadata(Recording(**texts))
+        assert validate.META_ROW.fullmatch('\t'.join(values))
+        # nothing is lost without a note
+        assert sum(map(bool, values)) + sum(done == 'dropped' for _, done in problems) == sum(map(bool, texts.values()))

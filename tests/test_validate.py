@@ -148,11 +148,7 @@ FAULTS = {
     'time': (append('labels/meta.tsv', 'x.wav\t\t24:00:00\t\t\t'), "has the time '24:00:00'"),
     'latitude': (append('labels/meta.tsv', 'x.wav\t\t\tnorth\t\t'), "has the latitude 'north'"),
     'elevation': (append('labels/meta.tsv', 'x.wav\t\t\t\t\thigh'), "has the elevation 'high'"),
-    'labels unsorted': (
-        lambda dataset: lines(dataset / 'labels/labelset', lambda content: content[::-1]),
-        'have to be sorted',
-    ),
-    'labels twice': (append('labels/labelset', lambda content: content[-1]), 'each once'),
+    'labels twice': (append('labels/labelset', lambda content: content[-1]), 'is there twice'),
     'label with semicolon': (append('labels/labelset', 'zz;z'), "'zz;z' cannot be a class id"),
     'no labels at all': (lambda dataset: (dataset / 'labels/labelset').write_text(''), 'no classes'),
     'names missing': (
