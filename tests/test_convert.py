@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from birdsong.data import audio
 from helpers import ROOT, run_program
 from shared import conversion
+from shared.recordings import PARTS, Recording, write_recordings
 
 SCRIPT = ROOT / 'datasets' / 'birdclef' / 'audio' / 'convert.py'
 
@@ -484,3 +485,89 @@ def test_any_bytes_are_converted_or_refused(tmp_path, data):
             return
     assert audio.read_header(str(tmp_path / 'out.wav')) == (RATE, 1, 2, samples, 44)
     assert 0 <= clipped <= samples
+
+
+# == Recordings of any source ==
+
+
+def converted_table(tmp_path, recordings, *arguments, rate=None):
+    """Convert `recordings` from tmp_path/source with a table of recordings, without collecting them -> stdout."""
+    made = tmp_path / 'made'
+    write_recordings(str(made), recordings)
+    if rate:
+        (made / 'dataset.vars').write_text(f'sample_rate={rate}\n')
+    script = 'datasets/birdclef/audio/convert.py'
+    result = run_program(script, tmp_path / 'source', '--dataset', made, *arguments)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_only_the_part_decides_whether_an_unreadable_recording_becomes_silence(tmp_path):
+    source, made = tmp_path / 'source', tmp_path / 'made'
+    # the folders have the names of other parts
+    folders = dict(zip(PARTS, PARTS[::-1], strict=True))
+    recordings = [Recording(key=f'{folders[part]}/x.wav', source=f'{part}/x.mp3', part=part) for part in PARTS]
+    for part in PARTS:
+        write(source / part / 'x.mp3', sine(0.1)).write_bytes(b'')
+    converted_table(tmp_path, recordings)
+    silent = {part for part in PARTS if (made / 'audio' / folders[part] / 'x.wav').exists()}
+    assert silent == {'test', 'soundscapes_val', 'soundscapes_test'}
+    assert repairs(made) == {
+        f'{folders[part]}/x.wav': ('empty file', '0.1 s of silence' if part in silent else 'left out') for part in PARTS
+    }
+
+
+@pytest.mark.parametrize('rate', [8000, 32000, 48000])
+def test_recordings_get_the_sample_rate_of_the_dataset(tmp_path, rate):
+    source, made = tmp_path / 'source', tmp_path / 'made'
+    write(source / 'a' / 'b.wav', sine(2, 44100), 44100)
+    (source / 'empty.ogg').write_bytes(b'')
+    recordings = [Recording(key='a/b.wav', source='a/b.wav'), Recording('empty.wav', 'empty.ogg', 'test')]
+    assert '(0.0 hours)' in converted_table(tmp_path, recordings, rate=rate)
+    assert audio.read_header(str(made / 'audio/empty.wav')).length == rate // 10
+    wav = audio.WavFile(str(made / 'audio/a/b.wav'), sample_rate=rate)
+    assert abs(len(wav) - 2 * rate) <= 1
+    amplitude, rest = level(np.array(wav.samples)[2000:-2000] / 32768, 1000, rate)
+    assert abs(amplitude - 0.5) < 0.001 and rest < 1e-4
+
+
+def test_a_dataset_does_not_get_recordings_of_two_sample_rates(tmp_path):
+    write(tmp_path / 'source' / 'a.wav', sine(0.2, RATE), RATE)
+    converted_table(tmp_path, [Recording(key='a.wav', source='a.wav')])
+    (tmp_path / 'made/dataset.vars').write_text('sample_rate=32000\n')
+    script = 'datasets/birdclef/audio/convert.py'
+    result = run_program(script, tmp_path / 'source', '--dataset', tmp_path / 'made')
+    assert result.returncode == 1 and result.stderr.count('\n') == 1
+    assert 'has 22050 Hz, but the dataset 32000 Hz' in result.stderr
+
+
+def test_recordings_that_are_no_longer_in_the_source_are_kept_and_missing_ones_counted(tmp_path):
+    source, made = tmp_path / 'source', tmp_path / 'made'
+    recordings = [Recording(key=f'{name}.wav', source=f'{name}.wav') for name in 'abc']
+    for name in 'ab':
+        write(source / f'{name}.wav', sine(0.2, RATE), RATE)
+    line = converted_table(tmp_path, [*recordings, Recording(key='only_metadata.wav')])
+    assert '2 recordings converted' in line and f'1 are neither there nor in {source}, such as c.wav' in line
+    (source / 'a.wav').unlink()
+    assert '0 recordings converted (0.0 hours), 2 were there' in converted_table(tmp_path, recordings)
+    assert (made / 'audio/a.wav').exists()
+
+
+def test_equal_file_names_in_different_folders_are_two_recordings(tmp_path):
+    source, made = tmp_path / 'source', tmp_path / 'made'
+    for number, name in enumerate(('test/a.wav', 'train/a.wav', 'a.mp3', 'a.wav')):
+        write(source / name, sine(0.1 * (number + 1), RATE), RATE, *(['MPEG_LAYER_III', 'MP3'] * name.endswith('mp3')))
+    recordings = [Recording(source=f'{folder}/a.wav', key=f'{folder}/a.wav') for folder in ('test', 'train')]
+    recordings += [Recording(source=name, key=f'{name}.wav') for name in ('a.mp3', 'a.wav')]
+    converted_table(tmp_path, recordings)
+    lengths = [len(read(made, recording.key)) for recording in recordings]
+    assert all(abs(length / (0.1 * RATE) - n) < 0.6 for n, length in enumerate(lengths, 1))
+
+
+def test_files_of_the_source_that_were_not_used_are_in_the_table_of_repairs(tmp_path):
+    write(tmp_path / 'source' / 'a.wav', sine(0.2, RATE), RATE)
+    (tmp_path / 'made').mkdir()
+    (tmp_path / 'made/repairs.tsv').write_text('b.wav\ta copy of a.wav\tleft out; delete it\nc.wav\tx\tone was used\n')
+    line = converted_table(tmp_path, [Recording(key='a.wav', source='a.wav')])
+    assert '1 left out (1 as copies of others)' in line
+    assert repairs(tmp_path / 'made') == {'b.wav': ('a copy of a.wav', 'left out; delete it')}

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 import validate
 from birdsong.data.dataset import Dataset
-from helpers import run_program
+from helpers import run_program, write_lines
+from shared.options import remembered
 
 
 def run(dataset, *arguments):
@@ -110,6 +111,10 @@ def cut(name, field):
     )
 
 
+def write_segments(*rows):
+    return lambda dataset: write_lines(dataset / 'labels/segments.tsv', rows)
+
+
 FAULTS = {
     'no list': (lambda dataset: (dataset / 'filelists/valid').unlink(), 'filelists/valid: missing'),
     'no labels': (lambda dataset: (dataset / 'labels/fg.tsv').unlink(), 'labels/fg.tsv: missing'),
@@ -150,6 +155,24 @@ FAULTS = {
     'elevation': (append('labels/meta.tsv', 'x.wav\t\t\t\t\thigh'), "has the elevation 'high'"),
     'labels twice': (append('labels/labelset', lambda content: content[-1]), 'is there twice'),
     'label with semicolon': (append('labels/labelset', 'zz;z'), "'zz;z' cannot be a class id"),
+    'segment fields': (write_segments('x.wav\t0\t5'), 'segments.tsv, line 1: expected path, start, end and class'),
+    'segment times': (write_segments('x.wav\t5\t5\t0'), "'5' to '5'; expected seconds, the start before the end"),
+    'segment no time': (write_segments('x.wav\tnan\t5\t0'), "'nan' to '5'; expected seconds"),
+    'segment class': (write_segments('x.wav\t0\t5\t4'), "line 1: class '4'; expected 0 to 3, or nothing"),
+    'segment order': (write_segments('x.wav\t5\t6\t0', 'x.wav\t0\t5\t0'), 'line 2: rows must be sorted'),
+    'group missing': (
+        lambda dataset: (dataset / 'filelists/groups.tsv').write_text('x.wav\tg\n'),
+        'filelists/groups.tsv: no row for',
+    ),
+    'common names missing': (
+        lambda dataset: (dataset / 'labels/labelset_common').write_text('A\n'),
+        'labels/labelset_common: 1 names for 4 classes',
+    ),
+    'noise missing': (lambda dataset: write_lines(dataset / 'filelists/noise', ['no.wav']), 'no such recording'),
+    'other rate in dataset.vars': (
+        lambda dataset: (dataset / 'dataset.vars').write_text('sample_rate=32000\n'),
+        '32000 Hz (sample_rate in dataset.vars)',
+    ),
     'no labels at all': (lambda dataset: (dataset / 'labels/labelset').write_text(''), 'no classes'),
     'names missing': (
         lambda dataset: lines(dataset / 'labels/labelset_latin', lambda content: content[1:]),
@@ -304,3 +327,94 @@ def test_any_row_of_metadata_is_checked(fields):
     row = '\t'.join(fields)
     good = validate.META_ROW.fullmatch(row)
     assert not good or row.count('\t') == 4
+
+
+def test_noise_and_unlabelled_recordings_need_no_label(dataset):
+    keys = (dataset / 'filelists/train').read_text().split()
+    for name, part in ('noise', keys[:1]), ('unlabelled', keys[1:2]):
+        write_lines(dataset / 'filelists' / name, part)
+    write_lines(dataset / 'filelists/train', keys[2:])
+    for name in 'fg.tsv', 'bg.tsv':
+        lines(dataset / 'labels' / name, lambda content: [line for line in content if line.split('\t')[0] in keys[2:]])
+    valid = (dataset / 'filelists/valid').read_text().split()
+    for name in 'fg.tsv', 'bg.tsv':
+        lines(dataset / 'labels' / name, lambda content: content + [f'{key}\t0' for key in valid])
+    faults, described = validate.check(str(dataset))
+    assert not faults and any('unlabelled              1 recordings' in line for line in described)
+    faults, _ = validate.check(str(dataset), purpose='evaluate', names=['noise'])
+    assert 'has no row in labels/fg.tsv' in faults[0]
+
+
+def test_classes_need_not_be_sorted(dataset):
+    lines(dataset / 'labels/labelset', lambda content: content[::-1])
+    assert validate.check(str(dataset))[0] == []
+
+
+def test_segments_groups_and_rare_classes_are_described(dataset):
+    keys = {name: (dataset / 'filelists' / name).read_text().split() for name in ('train', 'valid', 'test')}
+    write_segments(f'{keys["valid"][0]}\t0\t5\t', f'{keys["valid"][0]}\t5\t10\t1')(dataset)
+    groups = {key: f'g{number // 3}' for number, key in enumerate(sorted(sum(keys.values(), [])))}
+    groups[keys['valid'][0]] = groups[keys['train'][0]] = 'both'
+    write_lines(dataset / 'filelists/groups.tsv', ['\t'.join(item) for item in groups.items()])
+    description = '\n'.join(validate.check(str(dataset))[1])
+    assert 'segments: 2 of 1 classes in 1 recordings; 1 without any class' in description
+    assert 'of which the largest has 3 recordings' in description and 'are in more than one list' in description
+
+
+@pytest.fixture
+def metadata_only(dataset):
+    shutil.rmtree(dataset / 'audio')
+    remembered(str(dataset), 'collect', {'no_audio': True})
+    return dataset
+
+
+@pytest.mark.parametrize('purpose', ['train', 'predict', 'metadata'])
+def test_a_dataset_prepared_without_recordings_needs_metadata_instead(metadata_only, purpose):
+    faults, described = validate.check(str(metadata_only), purpose=purpose)
+    assert not faults and 'metadata only' in described[0] and any('metadata: date' in line for line in described)
+    (metadata_only / 'labels/meta.tsv').unlink()
+    faults, _ = validate.check(str(metadata_only), purpose=purpose)
+    assert len(faults) == 1 and f'labels/meta.tsv: missing, but needed by --for {purpose}' in faults[0]
+
+
+def test_a_dataset_that_lost_its_recordings_is_not_one_without(dataset):
+    shutil.rmtree(dataset / 'audio')
+    assert 'audio: no such folder' in validate.check(str(dataset))[0][0]
+    assert validate.check(str(dataset), purpose='metadata')[0] == []
+
+
+def make_fold(dataset):
+    fold = dataset.parent / f'{dataset.name}-fold1'
+    (fold / 'filelists').mkdir(parents=True)
+    for name in 'audio', 'labels', 'index.npz', 'dataset.vars', 'recordings.tsv':
+        (fold / name).symlink_to(f'../{dataset.name}/{name}')
+    for name in 'train', 'valid':
+        shutil.copy(dataset / 'filelists' / name, fold / 'filelists' / name)
+    return fold
+
+
+def test_a_fold_is_checked_like_any_dataset(dataset):
+    fold = make_fold(dataset)
+    assert validate.check(str(dataset))[0] == []
+    faults, described = validate.check(str(fold))
+    assert not faults and '22 recordings' in described[0]
+    # recordings that are in no list of a fold are in those of the dataset
+    assert not any('in no list' in line for line in described)
+    dataset.rename(dataset.parent / 'moved')
+    faults, _ = validate.check(str(fold))
+    assert any('audio: no such file or folder: the link leads to ../copy/audio, which is missing' in f for f in faults)
+    assert all('link' in fault for fault in faults)
+
+
+def test_a_fold_of_a_dataset_without_recordings_needs_none(metadata_only):
+    fold = make_fold(metadata_only)
+    (fold / 'audio').unlink()
+    assert validate.check(str(fold))[0] == []
+
+
+def test_the_sample_rate_is_that_of_dataset_vars(dataset):
+    (dataset / 'dataset.vars').write_text('sample_rate=22050\n')
+    assert validate.check(str(dataset))[0] == []
+    (dataset / 'dataset.vars').write_text('sampel_rate=22050\n')
+    result = run(dataset)
+    assert result.returncode == 1 and 'unknown setting sampel_rate' in result.stderr and result.stderr.count('\n') == 1

@@ -1,6 +1,7 @@
 """Dates, times, places and elevations in many spellings -> the format of labels/meta.tsv."""
 
 import datetime
+import functools
 import html
 import re
 
@@ -153,13 +154,13 @@ def _decimal_degrees(text, letters):
     return f'-{value}' if negative else value
 
 
-REPAIRS = (
-    ('date', repair_date),
-    ('time', repair_time),
-    ('latitude', lambda text: repair_degrees(text, 90)),
-    ('longitude', lambda text: repair_degrees(text, 180)),
-    ('elevation', repair_elevation),
-)
+REPAIRS = {
+    'date': repair_date,
+    'time': repair_time,
+    'latitude': lambda text: repair_degrees(text, 90),
+    'longitude': lambda text: repair_degrees(text, 180),
+    'elevation': repair_elevation,
+}
 
 
 def metadata(recording: Recording) -> tuple[list[str], list[tuple[str, str]]]:
@@ -169,21 +170,25 @@ def metadata(recording: Recording) -> tuple[list[str], list[tuple[str, str]]]:
     entry per value that was changed or dropped. A problem is "Time '7h'", for example.
     """
     values, problems = [], []
-    for name, repair in REPAIRS:
-        text, value = getattr(recording, name), ''
+    for name in REPAIRS:
+        text = getattr(recording, name)
         if name == 'time' and not text.strip():
             text = _time_of_date(recording.date)
-        if text.strip():
-            try:
-                value = repair(text)
-            except ValueError:
-                problems.append((f'{name.title()} {text!r}', 'dropped'))
-            else:
-                # added seconds of a time are not reported
-                if value not in (text, f'{text}:00'):
-                    problems.append((f'{name.title()} {text!r}', value))
+        value = _repaired(name, text) if text.strip() else ''
+        # added seconds of a time are not reported
+        if value not in (text, f'{text}:00') and text.strip():
+            problems.append((f'{name.title()} {text!r}', value or 'dropped'))
         values.append(value)
     return values, problems
+
+
+@functools.lru_cache(1 << 16)
+def _repaired(name, text):
+    """The corrected value, '' if it cannot be used. The same texts occur in many recordings."""
+    try:
+        return REPAIRS[name](text)
+    except ValueError:
+        return ''
 
 
 def _time_of_date(text):

@@ -178,7 +178,7 @@ def metadata_files(recordings: list[Recording], labels: Labels) -> None:
 def statistics(training: list[list[str]]) -> dict[str, str | None]:
     """Settings input_meta.*_mean and _std from rows of `metadata`: None if no value is known; a _std of 0 becomes 1."""
     result = {}
-    for column, (name, _) in enumerate(VALUES):
+    for column, name in enumerate(VALUES):
         if name in STANDARDISED:
             read = upper_elevation if name == 'elevation' else float
             values = np.array([read(row[column]) for row in training if row[column]])
@@ -200,7 +200,7 @@ def describe_repairs(repairs: list[tuple[str, str, str]]) -> list[str]:
             else:
                 repaired[name][f'{text} to {done}'] += 1
     lines = []
-    for name, _ in VALUES:
+    for name in VALUES:
         for what, counts in ('repaired', repaired[name.title()]), ('dropped', dropped[name.title()]):
             if counts:
                 lines.append(f'{name}: {counts.total()} {what}: {_examples(counts)}')
