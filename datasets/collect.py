@@ -92,8 +92,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--audio', action=flag, help=text)
     text = 'of recordings with equal content, use only one'
     parser.add_argument('--drop-duplicates', action=flag, help=text)
-    text = 'remove recordings with this element in their licence; those of unknown licence are kept ("" removes none)'
-    parser.add_argument('--exclude-licence', metavar='ELEMENT[,...]', help=f'{text}; nd: no derivatives')
+    text = 'remove recordings with this element in their licence; those of unknown licence are kept'
+    parser.add_argument(
+        '--exclude-licence',
+        metavar='ELEMENT[,...]',
+        help=f'{text}; nd: those that allow no derivatives; none: stop removing',
+    )
     text = 'remove recordings for training and validation below this quality, A to E; those of unknown quality are kept'
     parser.add_argument('--min-quality', metavar='QUALITY', type=quality, help=f'{text} (E removes none)')
     text = 'remove classes with fewer recordings for training and validation (0: none)'

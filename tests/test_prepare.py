@@ -1,10 +1,12 @@
 """prepare_birdclef.sh, from a source folder to a checked dataset."""
 
+import json
 import re
 import subprocess
 
 import numpy as np
 import pytest
+import soundfile
 
 from birdsong.data import audio
 from helpers import ROOT
@@ -73,6 +75,74 @@ def test_each_program_can_be_started_separately_from_any_folder(checkout, tiny_s
             stdout=subprocess.DEVNULL,
         )
     assert len((checkout.path / 'datasets/birdclef/filelists/train').read_text().split()) > 15
+
+
+# Instead of a step: prints its name and arguments.
+ECHO = """import sys
+sys.stdout.write(' '.join([sys.argv[0].rpartition('/datasets/')[2], *sys.argv[1:]]) + chr(10))
+"""
+
+
+@pytest.fixture
+def steps(checkout):
+    """Runs prepare_birdclef.sh, with the steps replaced -> what each was given."""
+    names = 'collect.py', *(f'birdclef/{name}.py' for name in ('labels/recreate', 'audio/convert', 'filelists/split'))
+    for name in (*names, 'validate.py'):
+        (checkout.path / 'datasets' / name).write_text(ECHO)
+
+    def run(*arguments):
+        return prepare(checkout, *arguments).stdout.splitlines()
+
+    return run
+
+
+def test_each_step_gets_its_options(steps, tmp_path):
+    (tmp_path / 'list').write_text('x')
+    given = steps(
+        *(
+            '--layout=table',
+            '--min-quality',
+            'B',
+            '--min-recordings=3',
+            '--max-recordings=9',
+            '--exclude-licence',
+            'nd',
+        ),
+        *(tmp_path, '--drop-duplicates', '--dataset', 'x', '--sample-rate', 32000, '--jobs=3', '--valid=0.1'),
+        *('--valid-list', tmp_path / 'list', '--test', '0.2', '--folds', 4, '--group', 'site'),
+    )
+    assert given == [
+        f'collect.py {tmp_path} --dataset x --layout table --min-quality B --min-recordings 3 --max-recordings 9 '
+        '--exclude-licence nd --drop-duplicates',
+        'birdclef/labels/recreate.py --dataset x --sample-rate 32000',
+        f'birdclef/audio/convert.py {tmp_path} --dataset x --jobs 3',
+        f'birdclef/filelists/split.py --dataset x --valid 0.1 --valid-list {tmp_path / "list"} --test 0.2 '
+        '--folds 4 --group site',
+        given[4],
+    ]
+    assert given[4].startswith('validate.py x')
+
+
+def test_check_runs_the_first_step_only(steps, tmp_path):
+    assert steps(tmp_path, '--check', '--dataset=x') == [f'collect.py {tmp_path} --dataset x --check']
+
+
+def write_recordings(folder, *names):
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng([number, len(names)]).normal(0, 0.1, 8000 + number)
+        soundfile.write(folder / name, noise, 32000)
+
+
+def test_a_dataset_of_metadata_only_needs_no_recordings_and_stays_one(checkout, tmp_path):
+    rows = [f'{name}/{i}.wav,{name},{i}.5,{10 + i},2020-05-{i + 1:02}' for name in ('ant', 'bee') for i in range(9)]
+    (tmp_path / 'my table.csv').write_text('\n'.join(['file,label,latitude,longitude,date', *rows]) + '\n')
+    prepare(checkout, tmp_path / 'my table.csv', '--dataset', 'meta', '--no-audio')
+    made = checkout.path / 'datasets/meta'
+    assert not (made / 'audio').exists()
+    assert sum(len((made / 'filelists' / name).read_text().split()) for name in ('train', 'valid')) == 18
+    assert json.loads((made / 'preparation.json').read_text())['collect'] == {'no_audio': True}
+    assert 'no conversion' in prepare(checkout, tmp_path / 'my table.csv', '--dataset', 'meta').stderr
 
 
 def test_usage_is_shown_without_arguments(checkout):

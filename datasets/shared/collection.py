@@ -123,7 +123,11 @@ def without_duplicates(source: Source, recordings: list[Recording], drop: bool, 
                 copies[path] += f', but another class ({by_path[path].class_id}, not {by_path[first].class_id})'
                 contradicting += 1
     what = f'copies of other recordings{f" ({contradicting} of them with another class)" if contradicting else ""}'
-    done = f'{SKIPPED}one of them is enough' if drop else 'kept; --drop-duplicates removes it'
+    done = (
+        f'{SKIPPED}one of them is enough'
+        if drop
+        else 'kept, so that copies may be in different lists; --drop-duplicates removes them'
+    )
     report.add(what, done, sorted(copies.items()))
     return [recording for recording in recordings if not (drop and recording.source in copies)]
 

@@ -38,12 +38,12 @@ def licence_elements(licence: str) -> set[str]:
 
 
 def by_licence(recordings: list[Recording], excluded: str, report: Report) -> list[Recording]:
-    """Recordings without the comma-separated licence elements; those of unknown licence stay.
+    """Recordings without the comma-separated licence elements ('none': no element); those of unknown licence stay.
 
     The number of recordings that must not be changed (nd, no derivatives) is reported in any case.
     """
     elements = {licence: licence_elements(licence) for licence in {recording.licence for recording in recordings}}
-    excluded = licence_elements(excluded)
+    excluded = licence_elements(excluded) - {'none'}
     kept = [recording for recording in recordings if not elements[recording.licence] & excluded]
     if excluded:
         unknown = sum(not recording.licence for recording in kept)
