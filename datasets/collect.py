@@ -19,6 +19,7 @@ import dataclasses
 import layouts
 from birdsong.files import Problem
 from shared import collection, selection
+from shared.class_names import add_class_names
 from shared.dataset import DATASETS, dataset_folder
 from shared.options import remembered
 from shared.recordings import COLUMNS, Recording, read_recordings, recordings_file, write_recordings
@@ -142,6 +143,7 @@ def main() -> None:
         print('\n'.join(first_lines(recordings)))
     else:
         changed = write_recordings(dataset, recordings)
+        add_class_names(dataset, source.class_names)
         write_repairs(os.path.join(dataset, REPAIRS), {}, report.rows)
         remembered(dataset, 'collect', given)
     for line in report.lines:

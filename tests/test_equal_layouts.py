@@ -146,5 +146,7 @@ def test_labels_with_times_are_the_same_in_each_layout(tmp_path):
         segments = read(dataset, 'labels/segments.tsv').replace(f'train_soundscapes/{path.name}', 'KEY')
         found.add((read(dataset, 'labels/labelset'), segments))
     ((labelset, segments),) = found
+    latin = (tmp_path / 'kaggle2026' / 'dataset' / 'labels' / 'labelset_latin').read_text()
+    assert latin.splitlines()[:2] == ['Genus a_frog', 'Eudromia formosa']
     assert labelset.split() == ['a_frog', 'eudromia_formosa', 'nothura_minor', 'penelope_pileata']
     assert segments == 'KEY\t0\t5\t2\nKEY\t5\t10\t0\nKEY\t5\t10\t3\nKEY\t10\t15\t\n'

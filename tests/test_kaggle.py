@@ -180,6 +180,7 @@ def test_labelled_soundscapes_of_2026_have_each_row_twice_and_classes_of_their_o
     assert (one.part, one.site, one.date, one.time) == ('soundscapes_val', 'S05', '2025-02-27', '01:00:02Z')
     assert one.segments == [(0, 5, '47158son01'), (0, 5, 'frog'), (5, 10, ''), (3595, 3600, 'frog')]
     assert (one.class_id, one.scientific_name, one.background) == ('frog', 'Genus frog', ['47158son01'])
+    assert source.class_names['47158son01'] == ('Genus three', 'Third')
     assert '4 repeated labels' in ' '.join(source.notes)
 
 

@@ -80,6 +80,8 @@ def rows(source: Source) -> Iterable[Recording]:
     recordings = _clips(source, _main_tables(source, tables), names, findings)
     labels = [name for name, columns in tables.items() if _is_labels(name, columns)]
     recordings += _soundscapes(source, labels, names, findings)
+    active = {segment.class_id for recording in recordings for segment in recording.segments}
+    source.class_names.update({label: names[label] for label in active if label in names})
     for line in findings.lines():
         source.note(line)
     return recordings

@@ -30,6 +30,7 @@ import numpy as np
 
 from birdsong.data.metadata import upper_elevation
 from birdsong.files import Problem, read_lines
+from shared.class_names import read_class_names
 from shared.dataset import dataset_folder, year_of
 from shared.dataset_vars import check_audio_rate, sample_rate, update_vars
 from shared.metadata_values import REPAIRS as VALUES
@@ -95,13 +96,13 @@ def class_ids(recordings: list[Recording], known: list[str]) -> list[str]:
     return known + sorted(found - set(known))
 
 
-def label_files(recordings: list[Recording], labels: Labels) -> None:
-    """Add names of classes, and classes of recordings, to `labels`."""
+def label_files(recordings: list[Recording], names: dict[str, tuple[str, str]], labels: Labels) -> None:
+    """Add names of classes, and classes of recordings, to `labels`; `names` are further names of classes."""
     labelled = [recording for recording in recordings if recording.class_id]
-    pairs = ((recording.class_id, ' '.join(recording.scientific_name.split())) for recording in labelled)
-    scientific, by_scientific, lines = match_names(pairs)
-    pairs = ((recording.class_id, ' '.join(recording.common_name.split())) for recording in labelled)
-    common, by_common, more = match_names(pairs)
+    named = [(recording.class_id, recording.scientific_name, recording.common_name) for recording in labelled]
+    named += [(class_id, *names[class_id]) for class_id in labels.classes if class_id in names]
+    scientific, by_scientific, lines = match_names((class_id, ' '.join(name.split())) for class_id, name, _ in named)
+    common, by_common, more = match_names((class_id, ' '.join(name.split())) for class_id, _, name in named)
     labels.messages += [f'- {line}' for line in (lines + more)[:MAX_LINES]]
     if len(lines + more) > MAX_LINES:
         labels.messages.append(f'- {len(lines + more) - MAX_LINES} more contradictions between classes and names')
@@ -226,15 +227,15 @@ def known_classes(folder: str) -> list[str]:
     return known
 
 
-def recreate(recordings: list[Recording], known: list[str]) -> Labels:
+def recreate(recordings: list[Recording], known: list[str], names: dict[str, tuple[str, str]]) -> Labels:
     """Labels and metadata of recordings; classes `known` from an earlier run keep their indices.
 
-    Raises Problem as `class_ids`.
+    `names` are further names of classes, as (scientific, common name). Raises Problem as `class_ids`.
     """
     recordings = sorted(recordings, key=lambda recording: recording.key)
     labels = Labels(class_ids(recordings, known))
     if labels.classes:
-        label_files(recordings, labels)
+        label_files(recordings, names, labels)
     metadata_files(recordings, labels)
     current = {recording.class_id for recording in recordings}
     current.update(segment.class_id for recording in recordings for segment in recording.segments)
@@ -252,7 +253,7 @@ def update(dataset: str, rate: int | None = None) -> list[str]:
     """
     folder = os.path.join(dataset, 'labels')
     recordings = read_recordings(dataset)
-    labels = recreate(recordings, known_classes(folder))
+    labels = recreate(recordings, known_classes(folder), read_class_names(dataset))
     if rate and rate != sample_rate(dataset):
         check_audio_rate(dataset, rate)
     # the published means are defaults
