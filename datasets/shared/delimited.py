@@ -227,13 +227,41 @@ def _read_parquet(filename):
     except ImportError:
         raise Problem(f'{filename}: reading Parquet needs pyarrow; type: pip install pyarrow') from None
     try:
-        content = pyarrow.parquet.read_table(filename)
+        schema = pyarrow.parquet.read_schema(filename)
+        unreadable = (pyarrow.types.is_struct, pyarrow.types.is_binary, pyarrow.types.is_large_binary)  # such as sound
+        columns = [field.name for field in schema if not any(test(field.type) for test in unreadable)]
+        content = pyarrow.parquet.read_table(filename, columns=columns)
     except (OSError, pyarrow.ArrowException) as e:
         raise Problem(f'{filename}: not a Parquet table: {str(e).splitlines()[0]}') from None
-    columns = [content.column(number).to_pylist() for number in range(content.num_columns)]
+    names = _names_of_numbers(schema.metadata or {})
+    fields = [
+        [_parquet_text(value, names.get(content.column_names[number])) for value in content.column(number).to_pylist()]
+        for number in range(content.num_columns)
+    ]
 
     def rows():
-        for line, row in enumerate(zip(*columns, strict=True), 1):
-            yield line, ['' if value is None or value != value else str(value).strip() for value in row]
+        return ((line, list(row)) for line, row in enumerate(zip(*fields, strict=True), 1))
 
     return content.column_names, rows
+
+
+def _names_of_numbers(metadata):
+    """{column: names of its numbers}: Hugging Face stores classes as numbers, and their names beside the columns."""
+    try:
+        features = json.loads(metadata.get(b'huggingface', b'{}'))['info']['features']
+        leaves = {}
+        for column, feature in features.items():
+            while isinstance(feature, dict) and 'feature' in feature:
+                feature = feature['feature']
+            leaves[column] = feature
+        return {column: list(leaf['names']) for column, leaf in leaves.items() if leaf.get('_type') == 'ClassLabel'}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _parquet_text(value, names):
+    if isinstance(value, list):
+        return str([_parquet_text(item, names) if names else item for item in value])
+    if value is None or value != value:
+        return ''
+    return names[value].strip() if names and isinstance(value, int) and 0 <= value < len(names) else str(value).strip()
