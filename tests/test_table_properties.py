@@ -310,7 +310,13 @@ def test_coordinates_and_elevations_are_kept(degrees, metres):
 @example('9' * 5000)
 @example('1-' * 200)
 def test_any_text_is_repaired_or_dropped(text):
-    for _, repair in metadata_values.REPAIRS:
+    for repair in (
+        metadata_values.repair_date,
+        metadata_values.repair_time,
+        metadata_values.repair_elevation,
+        lambda text: metadata_values.repair_degrees(text, 90),
+        lambda text: metadata_values.repair_degrees(text, 180),
+    ):
         try:
             value = repair(text)
         except ValueError:

@@ -22,7 +22,9 @@ def recognise(source: Source) -> str:
     if len(folders) == 1 and '' not in folders:
         name = folders.pop()
         return f'all recordings are in {name}/; if its folders are classes, give {name}/ as SOURCE, or --layout folders'
-    return f'{len(paths)} recordings, and no tables or class folders that tell their classes'
+    tables = source.tables()
+    others = f'; no layout knows the columns of {", ".join(tables)}' if tables else ''
+    return f'{len(paths)} recordings, and no tables or class folders that tell their classes{others}'
 
 
 def rows(source: Source) -> Iterable[Recording]:

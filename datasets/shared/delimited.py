@@ -212,13 +212,15 @@ def _parsed(filename, text, delimiter, quoting):
         for row in reader:
             if row == [END]:
                 return
+            if row and row[-1].endswith(f'\n{END}\n'):
+                break
             fields = [field.strip() for field in row]
             if any(fields):
                 yield reader.line_num, fields
             start = reader.line_num + 1
     except csv.Error as e:
         raise Problem(f'{filename}, line {start}: not a table: {e}') from None
-    raise Problem(f'{filename}, line {start}: a quotation mark that is not closed; close it, or double it')
+    raise Problem(f'{filename}, line {start}: contains a quotation mark that is not closed; close it, or double it')
 
 
 def _read_parquet(filename):
