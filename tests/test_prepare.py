@@ -134,6 +134,31 @@ def write_recordings(folder, *names):
         soundfile.write(folder / name, noise, 32000)
 
 
+def test_folders_of_recordings_become_a_dataset_and_new_ones_are_added(checkout, tmp_path):
+    source, made = tmp_path / 'source', checkout.path / 'datasets/own'
+    write_recordings(
+        source, *(f'{name}/{i}.{suffix}' for name in ('test', 'bee') for i, suffix in enumerate(['wav'] * 4))
+    )
+    write_recordings(source, 'noise/rain.flac', 'bee/1.flac')
+    prepare(checkout, source, '--dataset', 'own')
+    assert (made / 'labels/labelset').read_text() == 'bee\ntest\n'
+    lists = {name: (made / 'filelists' / name).read_text().split() for name in ('train', 'valid', 'noise')}
+    assert lists['noise'] == ['noise/rain.wav'] and len(lists['train']) + len(lists['valid']) == 9
+    assert {'bee/1.wav.wav', 'bee/1.flac.wav', 'test/1.wav'} <= {*lists['train'], *lists['valid']}
+    assert soundfile.info(made / 'audio/bee/1.flac.wav').samplerate == 22050
+    write_recordings(source, 'ant/1.wav', 'ant/2.wav')
+    result = prepare(checkout, source, '--dataset', 'own')
+    assert '12 recordings (2 new)' in result.stdout and '2 recordings converted' in result.stdout
+    assert (made / 'labels/labelset').read_text() == 'bee\ntest\nant\n'
+
+
+def test_recordings_without_labels_become_a_dataset_for_prediction(checkout, tmp_path):
+    write_recordings(tmp_path / 'source', 'a.wav', 'recorder 2/b.flac')
+    prepare(checkout, tmp_path / 'source', '--dataset', 'new')
+    listed = (checkout.path / 'datasets/new/filelists/unlabelled').read_text().splitlines()
+    assert listed == ['a.wav', 'recorder 2/b.wav']
+
+
 def test_a_dataset_of_metadata_only_needs_no_recordings_and_stays_one(checkout, tmp_path):
     rows = [f'{name}/{i}.wav,{name},{i}.5,{10 + i},2020-05-{i + 1:02}' for name in ('ant', 'bee') for i in range(9)]
     (tmp_path / 'my table.csv').write_text('\n'.join(['file,label,latitude,longitude,date', *rows]) + '\n')
