@@ -21,15 +21,15 @@ missing, adds new recordings, and uses the options of the last time (except --ch
   --check            print what would be read from SOURCE, and write nothing
   --no-audio         a dataset of metadata only: no recordings are needed
   --sample-rate HZ   sample rate of the converted recordings (22050)
-Which recordings (datasets/collect.py --help says more):
-  --min-quality Q, --exclude-licence nd, --drop-duplicates, --min-recordings N and --max-recordings N (per class)
-File lists (datasets/birdclef/filelists/split.py --help says more):
-  --valid-list FILE  validation recordings, one per line (without it, about 8 % of each class are drawn)
-  --valid SHARE, --test SHARE     draw this share of the recordings, such as 0.1, for validation and test
-  --folds K          also create NAME-fold1 to NAME-foldK, for a cross-validation; "given": folds of the column fold
-  --fold-pattern REGEX            folds from file names, such as '(\d)-' for 1-17367-A-10.ogg
-  --group KIND       never divide the recordings of one recordist, or of one site
   --jobs N           threads for the conversion (all cores)
+Which recordings (more: datasets/collect.py --help):
+  --min-quality Q, --exclude-licence nd, --drop-duplicates, --min-recordings N and --max-recordings N (per class)
+File lists (more: datasets/birdclef/filelists/split.py --help):
+  --valid-list FILE  validation recordings, one per line (without it, about 8 % of each class are drawn)
+  --valid SHARE, --test SHARE   draw this share of the recordings, such as 0.1, for validation and test
+  --folds K          also create NAME-fold1 to NAME-foldK, for a cross-validation; "given": folds of the column fold
+  --fold-pattern REGEX          folds from file names, such as '(\d)-' for 1-17367-A-10.ogg
+  --group recordist | site      never divide the recordings of a person or a place
 
 BirdCLEF 2018 after conversion: train/2014 12 GiB, train/2015 24 GiB, train/2017 18 GiB, test 17 GiB, soundscapes 1 GiB.
 You can remove SOURCE afterwards. If this disk is too small, move folders of datasets/NAME/audio to another one:
@@ -51,22 +51,17 @@ parse_arguments() {
             --dataset | --layout | --min-quality | --exclude-licence | --min-recordings | --max-recordings) ;;
             --sample-rate | --jobs | --valid-list | --valid | --test | --folds | --fold-pattern | --group) ;;
             -*) usage_error "unknown option $1" ;;
-            *)
-                [[ -z $SOURCE ]] || usage_error "expected one SOURCE, not both $SOURCE and $1"
-                SOURCE=$1; shift; continue ;;
+            *) [[ -z $SOURCE ]] || usage_error "expected one SOURCE, not $SOURCE and $1"; SOURCE=$1; shift; continue ;;
         esac
         (($# > 1)) && [[ -n $2 ]] || usage_error "$1 needs a value"
-        [[ ! $1 =~ ^--(jobs|sample-rate)$ || $2 =~ ^[1-9][0-9]*$ ]] ||
-            usage_error "$1 $2: expected a number above 0"
-        [[ $1 != --folds || $2 =~ ^([0-9]+|given)$ ]] || usage_error "$1 $2: expected a number, or given"
-        [[ ! $1 =~ ^--(valid|test)$ || $2 =~ ^0?(\.[0-9]+)?$ ]] || usage_error "$1 $2: expected a share such as 0.1"
-        [[ $1 != --group || $2 =~ ^(original|recordist|site|none)$ ]] ||
-            usage_error "$1 $2: expected original, recordist, site or none"
-        [[ $1 != --valid-list || -r $2 ]] || die "$2: cannot be read"
         case $1 in
             --dataset) DATASET=$2 ;;
-            --jobs) CONVERT=("$1" "$2") ;;
-            --sample-rate) LABELS=("$1" "$2") ;;
+            --jobs) expect "$1" "$2" '[1-9][0-9]*' 'a number above 0'; CONVERT=("$1" "$2") ;;
+            --sample-rate) expect "$1" "$2" '[1-9][0-9]*' 'a number above 0'; LABELS=("$1" "$2") ;;
+            --folds) expect "$1" "$2" '[0-9]+|given' 'a number, or given' ;;&
+            --valid | --test) expect "$1" "$2" '0?(\.[0-9]+)?' 'a share such as 0.1' ;;&
+            --group) expect "$1" "$2" 'original|recordist|site|none' 'original, recordist, site or none' ;;&
+            --valid-list) [[ -r $2 ]] || die "$2: cannot be read" ;;&
             --valid* | --test | --fold* | --group) SPLIT+=("$1" "$2") ;;
             *) COLLECT+=("$1" "$2") ;;
         esac
@@ -74,6 +69,7 @@ parse_arguments() {
     done
 }
 
+expect() { [[ $2 =~ ^($3)$ ]] || usage_error "$1 $2: expected $4"; }
 step() { log "$1"; run_child "$PYTHON" "$ROOT/datasets/$2" "${@:3}"; }
 
 main() {
@@ -82,7 +78,7 @@ main() {
     parse_arguments "$@"
     [[ $DATASET == */* ]] || is_name "$DATASET" ||
         usage_error "--dataset ${DATASET@Q}: expected a name (letters, digits and _ . + -), or a path"
-    if [[ $DATASET == */* ]]; then folder=$DATASET; else folder=$ROOT/datasets/$DATASET; fi
+    [[ $DATASET == */* ]] && folder=$DATASET || folder=$ROOT/datasets/$DATASET
     [[ -n $SOURCE ]] || usage_error 'no SOURCE given'
     [[ -e $SOURCE ]] || die "$SOURCE: no such folder; name the folder that contains the recordings"
     ensure_env
