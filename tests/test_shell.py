@@ -29,7 +29,7 @@ def shell_scripts():
 
 SCRIPTS = shell_scripts()
 DRIVERS = ['prepare_birdclef.sh', 'tests/run.sh'] + [
-    f'experiments/{name}.sh' for name in ('train_all', 'predict_missing', 'eval_all', 'submit_all', 'demo')
+    f'experiments/{name}.sh' for name in ('train_all', 'predict_missing', 'eval_all', 'submit_all', 'crossval', 'demo')
 ]
 
 

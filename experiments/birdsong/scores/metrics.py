@@ -200,13 +200,13 @@ def resampled(
     'MAP', with background 'MAP-bg', 'top-1', 'cmAP' and 'ROC-AUC', as `evaluate` and `current` would return them if the
     recordings were repeated; NaN where a metric is undefined.
     """
-    weights = np.asarray(weights, np.float64)
-    values = _values(scores, truth, background, 1)
-    result = {name: weights @ each / weights.sum(axis=1) for name, each in values.items()}
+    values, parts = _values(scores, truth, background, 1), []
     step = max(1, (1 << 22) // weights.shape[1])  # blocks of 32 MB
-    parts = [_resampled_current(scores, truth, background, weights[i : i + step]) for i in range(0, len(weights), step)]
-    result['cmAP'], result['ROC-AUC'] = np.concatenate(parts, axis=1)
-    return result
+    for start in range(0, len(weights), step):
+        block = np.asarray(weights[start : start + step], np.float64)
+        means = [block @ each / block.sum(axis=1) for each in values.values()]
+        parts.append(np.stack([*means, *_resampled_current(scores, truth, background, block)]))
+    return dict(zip([*values, 'cmAP', 'ROC-AUC'], np.concatenate(parts, axis=1), strict=True))
 
 
 def _resampled_current(scores, truth, background, weights):
