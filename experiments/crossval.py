@@ -241,7 +241,9 @@ def main() -> None:
     if groups is not None:
         resampled = f'{len(set(groups))} groups (filelists/groups.tsv)'
     seeds = f', {args.seeds} seeds' if args.seeds > 1 else ''
-    print(f'{args.dataset}: {len(results.files)} recordings in {len(results.folds)} folds{seeds}')
+    always = len({key for fold in results.folds for key in fold.train} - set(results.files))
+    unseen = f'; {always} more are in all training lists' if always else ''
+    print(f'{args.dataset}: {len(results.files)} recordings in {len(results.folds)} folds{seeds}{unseen}')
     print(f'in brackets: 95 % intervals from {args.samples} bootstrap samples of the {resampled}')
     print_table(estimates)
     write_table(os.path.join(folder, 'table.tsv'), estimates)

@@ -218,12 +218,21 @@ def test_a_class_that_a_fold_lacks_is_left_out_of_the_class_wise_metrics_of_that
     for number, which in ((1, slice(0, 4)), (2, slice(4, 8))):
         (tmp_path / f'results/set-fold{number}').mkdir(parents=True)
         predictions.save(tmp_path / f'results/set-fold{number}/m.pred.npz', keys[which], scores[which])
-    found, _ = table(tmp_path, 'm', '--samples=100')
+    found, printed = table(tmp_path, 'm', '--samples=100')
     probabilities = softmax(scores)
     folds = [expected_metrics(probabilities[:4], truth[:4]), expected_metrics(probabilities[4:], truth[4:])]
     values = found['metrics']['m']['cmAP']
+    assert 'in 2 folds\n' in printed
     assert values['of each seed and fold'][0] == pytest.approx([fold['cmAP'] for fold in folds])
     assert values['low'] is not None
+
+
+def test_recordings_that_are_never_held_out_are_counted(collection):
+    folder, _ = collection
+    for number in range(1, FOLDS + 1):
+        with open(folder / f'set-fold{number}/filelists/train', 'a') as f:
+            f.write('only/once.wav\n')
+    assert '36 recordings in 3 folds; 1 more are in all training lists\n' in table(folder, 'good', '--samples=2')[1]
 
 
 def problem(folder, *arguments):
@@ -237,6 +246,7 @@ def test_a_dataset_without_folds_is_reported_with_the_command_that_makes_them(co
     folder, _ = collection
     shutil.rmtree(folder / 'set-fold2')
     assert 'only fold1, fold3' in problem(folder, 'good')
+    (folder / 'set-fold4').mkdir()  # perhaps left behind by an earlier division
     for number in (1, 3):
         shutil.rmtree(folder / f'set-fold{number}')
     assert 'no such folds; create them with ./prepare_birdclef.sh SOURCE --dataset set --folds 5' in problem(

@@ -2,6 +2,7 @@
 
 `prepare_birdclef.sh --folds K` makes them. Each training and validation recording of NAME is in the validation list of
 one fold and in the training lists of the others, so that a model of each fold predicts recordings that it has not seen.
+(Some may be in all training lists, for example those of a class that is not divided.)
 """
 
 import glob
@@ -33,7 +34,8 @@ def find(dataset: Dataset) -> list[Fold]:
     """
     parent, stem = os.path.split(os.path.abspath(dataset.path))
     found = [re.fullmatch(rf'{re.escape(stem)}-fold([1-9][0-9]*)', name) for name in os.listdir(parent)]
-    numbers = sorted(int(match.group(1)) for match in found if match)
+    found = [match for match in found if match and os.path.isdir(os.path.join(parent, match.group(), 'filelists'))]
+    numbers = sorted(int(match.group(1)) for match in found)
     if len(numbers) < 2 or numbers != list(range(1, len(numbers) + 1)):
         some = ', '.join(f'fold{number}' for number in numbers)
         raise Problem(
