@@ -4,10 +4,15 @@
 The settings are the defaults, overridden by MODEL.npz.vars, then by --vars and --var. Recordings of up to len_max
 seconds are processed at once, longer ones in blocks of len_max that overlap by len_min. An interrupted run continues
 where it stopped. The dataset needs no labels, but networks that use metadata need its labels/meta.tsv.
+
+If a recording has more than one row of scores, OUT also contains the time of each row: `starts` and `stops`, in seconds
+from the start of the recording. The time of a row is that of its block, with --full-resolution that of its window, and
+for outputs that are not pooled over time, that of the frames that the position depends on.
 """
 
 from birdsong import program  # isort: skip
 import argparse
+import functools
 import json
 import os
 import sys
@@ -23,6 +28,7 @@ from birdsong.networks import model
 from birdsong.prediction import inspection, saliency
 from birdsong.prediction.full_resolution import FullResolution
 from birdsong.prediction.predictor import Predictor, load_model, rows_key
+from birdsong.prediction.times import RowTimes
 from birdsong.scores.journal import Writer
 
 
@@ -125,12 +131,15 @@ def keys(args, cfg, dataset, net):
     return key, json.dumps([key, side_options])
 
 
-def reuse(writer, filename):
-    """Copy rows of an earlier prediction file into a Writer; print how many, or why none were."""
+def reuse(writer, filename, times):
+    """Copy rows of an earlier prediction file into a Writer; print how many, or why none were.
+
+    `times` returns the times of a recording's rows, for a file without times.
+    """
     if not os.path.exists(filename):
         return
     try:
-        number = writer.reuse(filename)
+        number = writer.reuse(filename, times)
     except Problem as e:
         print(f'nothing reused: {e}')
         return
@@ -172,10 +181,9 @@ def check_options(args, cfg):
         raise Problem(f'len_max={cfg["len_max"]}: the network needs recordings; set it to the seconds of a block')
 
 
-def predict_function(args, predictor, dataset, files):
+def predict_function(args, predictor, dataset, files, full_resolution):
     """The function that computes the outputs for a recording, with the interface of `Predictor.predict`."""
-    if args.full_resolution:
-        full_resolution = FullResolution(predictor, args.window, args.own_step)
+    if full_resolution is not None:
         print(full_resolution.fcn.describe())
         return full_resolution.predict
     class_index, plotter = None, None
@@ -219,13 +227,15 @@ def main():
     net = load_model(args.model, cfg, feed.num_meta)
     key, run_key = keys(args, cfg, dataset, net)
     predictor = Predictor(net, cfg, device, args.split_pool, args.score_rest, args.amp, args.include_side_outputs)
-    predict = predict_function(args, predictor, dataset, feed.files)
+    full_resolution = FullResolution(predictor, args.window, args.own_step) if args.full_resolution else None
+    predict = predict_function(args, predictor, dataset, feed.files, full_resolution)
+    times = RowTimes(predictor, dict(zip(feed.files, feed.index['length'].tolist(), strict=True)), full_resolution)
     writers = {
         output: Writer(output_filename(args.out, output), feed.files, width, run_key, key)
         for output, width in output_widths(args, cfg, predictor).items()
     }
     if args.reuse:
-        reuse(writers['output'], args.reuse)
+        reuse(writers['output'], args.reuse, functools.partial(times.of, 'output'))
     todo = [i for i, file in enumerate(feed.files) if not all(file in w.done for w in writers.values())]
     if len(todo) < len(feed.files):
         print(f'continuing after {len(feed.files) - len(todo)} recordings')
@@ -234,7 +244,7 @@ def main():
         outputs = predict(item, blocks)
         for output, writer in writers.items():
             if item['file'] not in writer.done:
-                writer.add(item['file'], outputs[output])
+                writer.add(item['file'], outputs[output], times.of(output, item['file']))
     for output, writer in writers.items():
         writer.finish()
         unit = {'saliency': 'bins', 'attention': 'attention maps'}.get(output, 'classes')

@@ -12,7 +12,7 @@ class FullResolution:
     """Scores of the windows of `window` seconds that begin at each frame, or at each step of the network (own_step)."""
 
     def __init__(self, predictor: Predictor, window: float, own_step: bool = False):
-        self.predictor = predictor
+        self.predictor, self.window = predictor, window
         self.fcn = to_fcn(predictor.plain, window, predictor.plain.frame_step if own_step else 1)
 
     def predict(self, item: dict, blocks: None = None) -> dict[str, Iterator[np.ndarray]]:

@@ -11,7 +11,7 @@ recording. A file has both, for all rows, or neither. predict.py writes them if 
   that blocks without overlap meet; a block that contains the last frame ends with the recording;
 - `--full-resolution`: the window that the row is based on, which starts at a frame;
 - unpooled outputs and attention (arch.pool=none, attention_nopool): the frames that the position of the map depends
-  on, within its block; positions of several frequencies have the same time;
+  on, apart from those that padded layers add on both sides; positions of several frequencies have the same time;
 - saliency: the frame.
 Times end with the recording, also where a short one is repeated because the network needs more. A single row of a
 recording in a file with times is the time of its block or of the whole recording (--split-pool).
