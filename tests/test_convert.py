@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from birdsong.data import audio
 from helpers import ROOT, run_program
 from shared import conversion
+from shared.options import remembered
 from shared.recordings import PARTS, Recording, write_recordings
 
 SCRIPT = ROOT / 'datasets' / 'birdclef' / 'audio' / 'convert.py'
@@ -538,7 +539,7 @@ def test_a_dataset_does_not_get_recordings_of_two_sample_rates(tmp_path):
     script = 'datasets/birdclef/audio/convert.py'
     result = run_program(script, tmp_path / 'source', '--dataset', tmp_path / 'made')
     assert result.returncode == 1 and result.stderr.count('\n') == 1
-    assert 'has 22050 Hz, but the dataset 32000 Hz' in result.stderr
+    assert 'has 22050 Hz instead of 32000 Hz' in result.stderr
 
 
 def test_recordings_that_are_no_longer_in_the_source_are_kept_and_missing_ones_counted(tmp_path):
@@ -571,3 +572,13 @@ def test_files_of_the_source_that_were_not_used_are_in_the_table_of_repairs(tmp_
     line = converted_table(tmp_path, [Recording(key='a.wav', source='a.wav')])
     assert '1 left out (1 as copies of others)' in line
     assert repairs(tmp_path / 'made') == {'b.wav': ('a copy of a.wav', 'left out; delete it')}
+
+
+def test_a_dataset_without_recordings_gets_none(tmp_path):
+    write(tmp_path / 'source' / 'a.wav', sine(0.2, RATE), RATE)
+    write_recordings(str(tmp_path / 'made'), [Recording(key='a.wav', source='a.wav')])
+    remembered(str(tmp_path / 'made'), 'collect', {'no_audio': True})
+    script = 'datasets/birdclef/audio/convert.py'
+    result = run_program(script, tmp_path / 'source', '--dataset', tmp_path / 'made')
+    assert result.returncode == 1 and 'prepare_birdclef.sh --audio' in result.stderr
+    assert not (tmp_path / 'made/audio').exists()

@@ -635,6 +635,7 @@ def test_repairs_are_counted_by_kind_and_listed(tmp_path):
     times = ['?', '?', 'am', '7h', '07:00']
     made = [Recording(key=f'{i}.wav', class_id='a', time=time) for i, time in enumerate(times)]
     labels, output = labelled(tmp_path, made)
+    assert '5 recordings with a class, 2 with metadata (1 values repaired, 3 dropped)' in output
     assert "time: 1 repaired: '7h' to 07:00:00 (1x)\ntime: 3 dropped: '?' (2x), 'am' (1x)" in output
     assert rows(labels / 'repairs.tsv')[2:] == [('2.wav', "Time 'am'", 'dropped'), ('3.wav', "Time '7h'", '07:00:00')]
 

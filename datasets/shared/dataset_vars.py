@@ -40,4 +40,4 @@ def check_audio_rate(dataset: str, rate: int) -> None:
         return
     if found != rate:
         cure = f'choose another --dataset NAME, or delete {audio} to convert everything again, or give'
-        raise Problem(f'{path}: has {found} Hz, but the dataset {rate} Hz; {cure} --sample-rate {found}')
+        raise Problem(f'{path}: has {found} Hz instead of {rate} Hz; {cure} --sample-rate {found}')

@@ -32,6 +32,7 @@ from layouts.birdclef2018 import COPY, SAME_NAME
 from shared.conversion import Unreadable, convert, write_silence
 from shared.dataset import dataset_folder, recordings, walk
 from shared.dataset_vars import check_audio_rate, sample_rate
+from shared.options import stored
 from shared.recordings import read_recordings
 from shared.source import Source
 from shared.tables import REPAIRS, SKIPPED, read_repairs, table, write_repairs
@@ -210,6 +211,10 @@ def run(source: str, dataset: str, jobs: int) -> str:
     rows = [recording for recording in read_recordings(dataset) if recording.source]
     if not rows:
         raise Problem(f'{source}: no recordings found')
+    if stored(dataset, 'collect').get('no_audio'):
+        raise Problem(
+            f'{dataset}: contains only metadata (--no-audio); to add recordings, run prepare_birdclef.sh --audio'
+        )
     audio = os.path.join(dataset, 'audio')
     check_audio_rate(dataset, rate)
     found = [Found(row.key, os.path.join(top, row.source), row.part) for row in rows]

@@ -274,9 +274,10 @@ def summary(folder: str, recordings: list[Recording], labels: Labels, changed: i
     repaired = sum(not line.endswith(('\tdropped', '\tleft out')) for line in repairs)
     labelled = sum(bool(recording.class_id) for recording in recordings)
     segments = labels.files.get('segments.tsv', '').count('\n')
+    known = sum(bool(line.partition('\t')[2].strip('\t')) for line in labels.files['meta.tsv'].splitlines())
     return (
         f'{folder}: {len(labels.classes)} classes, {labelled} recordings with a class'
-        f'{f", {segments} segments" if segments else ""}, {labels.files["meta.tsv"].count(chr(10))} with metadata '
+        f'{f", {segments} segments" if segments else ""}, {known} with metadata '
         f'({repaired} values repaired, {dropped} dropped); {f"{changed} files written" if changed else "nothing new"}'
     )
 
