@@ -19,7 +19,7 @@ import os
 from collections.abc import Iterator
 
 from birdsong.files import Problem
-from shared.dataset import list_of, walk, year_of
+from shared.dataset import walk, year_of
 from shared.recordings import Recording
 from shared.source import Source, name_problem, printable, recording_suffixes
 from shared.tables import SKIPPED
@@ -82,7 +82,7 @@ def rows(source: Source) -> Iterator[Recording]:
 
 def _recording(key, path, fields):
     """A row of the table; only recordings for training have a class."""
-    result = Recording(key=key, source=path, part=list_of(key))
+    result = Recording(key=key, source=path, part=_part_of(key))
     if not fields:
         return result
     if result.part == 'train':
@@ -94,6 +94,11 @@ def _recording(key, path, fields):
     result.latitude, result.longitude = fields['Latitude'], fields['Longitude']
     result.recordist, result.site = fields['AuthorID'] or fields['Author'], fields['Locality']
     return result
+
+
+def _part_of(key):
+    """'train/2014/X.wav' -> 'train', 'soundscapes/val/X.wav' -> 'soundscapes_val'."""
+    return next(part.keys.replace('/', '_') for part in PARTS if key.startswith(f'{part.keys}/'))
 
 
 def _clean(name):

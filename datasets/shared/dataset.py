@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from birdsong.files import Problem
 
 DATASETS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# Folder of the keys -> file list of its recordings.
-LISTS = {'train': 'train', 'test': 'test', 'soundscapes/val': 'soundscapes_val', 'soundscapes/test': 'soundscapes_test'}
 # Folders in datasets/ that are not datasets.
 RESERVED = ('shared', 'layouts')
 
@@ -27,11 +25,6 @@ def year_of(base: str) -> str:
     """Year of a recording of the challenge: 'LIFECLEF2014_...' -> '2014'; '' for other file names."""
     found = re.match(r'LIFECLEF(\d{4})', base)
     return found.group(1) if found else ''
-
-
-def list_of(key: str) -> str:
-    """File list of a key: 'train/2014/X.wav' -> 'train', 'soundscapes/val/X.wav' -> 'soundscapes_val'; '' if none."""
-    return next((name for folder, name in LISTS.items() if key.startswith(f'{folder}/')), '')
 
 
 def recordings(dataset: str) -> list[str]:
