@@ -433,3 +433,37 @@ def training_arguments(dataset, out, *flags, **settings):
         *(x for k, v in merged.items() for x in ('--var', f'{k}={v}')),
         str(out),
     ]
+
+
+# == Datasets for file lists ==
+
+
+def make_listed(folder, records, others=(), archives=False):
+    """A dataset with recordings.tsv, labels, and empty audio files. Returns its folder.
+
+    `records`: dict of key -> fields of Recording, where classes are class indices; `others`: keys of audio files that
+    are not in the table; `archives`: whether it looks as if it came from the archives of 2018.
+    """
+    for key in [*records, *others]:
+        (folder / 'audio' / key).parent.mkdir(parents=True, exist_ok=True)
+        (folder / 'audio' / key).touch()
+    write_recording_tables(folder, records)
+    if archives:
+        (folder / 'xml').mkdir()
+        (folder / 'xml' / 'recordings.tsv').touch()
+    return folder
+
+
+def write_recording_tables(folder, records):
+    """Write recordings.tsv and labels/fg.tsv for `make_listed`."""
+    from shared.recordings import Recording, write_recordings
+
+    write_recordings(str(folder), [Recording(key=key, **fields) for key, fields in records.items()])
+    labelled = {key: fields['class_id'] for key, fields in records.items() if fields.get('class_id')}
+    (folder / 'labels').mkdir(exist_ok=True)
+    (folder / 'labels' / 'fg.tsv').write_text(''.join(f'{key}\t{label}\n' for key, label in labelled.items()))
+
+
+def lists_of(folder):
+    """File lists of a dataset by name, as lists of lines; also groups.tsv."""
+    return {path.name: path.read_text().splitlines() for path in (folder / 'filelists').iterdir()}
