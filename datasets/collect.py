@@ -59,7 +59,7 @@ def collect(
         recordings = collection.without_duplicates(source, recordings, options['drop_duplicates'], report)
     recordings = selection.select(recordings, options, report)
     collection.check_classes(recordings, report)
-    report.rows += source.skipped
+    report.rows += source.skipped + source.found
     if source.skipped:
         report.lines.append(
             f'files of the source that were not used: {len(source.skipped)}, such as {source.skipped[0][0]}'

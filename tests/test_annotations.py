@@ -107,13 +107,13 @@ def test_malformed_lines_are_reported_with_their_place_and_left_out(folder):
     assert row.segments == [Segment(0, 1, 'a'), Segment(0, 1, 'd'), Segment(5, 9, 'c'), Segment(8, 10, 'g')]
     assert (row.class_id, row.background) == ('c', ['a', 'd', 'g', 'e'])
     for text in (
-        '1 malformed annotations, the first because expected start TAB end TAB label (day/a.txt, line 2): left out',
-        '1 annotations without label (day/a.txt, line 3): left out',
-        '1 annotations whose end is before the start (day/a.txt, line 4): corrected',
-        '1 annotations that start before the recording (day/a.txt, line 5): corrected',
-        '1 annotations without duration (day/a.txt, line 6): their classes count for the whole recording',
-        '1 annotations after the end of their recording (day/a.txt, line 7): left out',
-        '1 annotations that end after their recording (day/a.txt, line 8): shortened',
+        'malformed annotations: 1, such as day/a.txt, line 2 (expected start TAB end TAB label); left out',
+        'annotations without label: 1, such as day/a.txt, line 3; left out',
+        'annotations whose end is before the start: 1, such as day/a.txt, line 4; corrected',
+        'annotations that start before the recording: 1, such as day/a.txt, line 5; corrected',
+        'annotations without duration: 1, such as day/a.txt, line 6; their classes count for the whole recording',
+        'annotations after the end of their recording: 1, such as day/a.txt, line 7; left out',
+        'annotations that end after their recording: 1, such as day/a.txt, line 8; shortened',
     ):
         assert text in notes
 
@@ -147,7 +147,7 @@ def test_offsets_count_within_each_file(folder):
     assert found['day/a.wav'].segments == [Segment(3, 4, 'amered')]
     assert found['day/b.WAV'].segments == [Segment(5, 7, 'wren')]
     assert found['day/b.WAV'].common_name == 'Wren'
-    assert '1 annotations of recordings that are not there (all.txt, line 4): left out' in notes
+    assert 'annotations of recordings that are not there: 1, such as all.txt, line 4; left out' in notes
 
 
 @pytest.mark.parametrize('second, start', [('day/b.WAV', 10), ('day/c.wav', 30)])
@@ -176,7 +176,9 @@ def test_times_that_do_not_fit_the_lengths_are_left_out(folder):
     )
     found, notes = rows(folder)
     assert found['day/b.WAV'].part == 'unlabelled' and not found['day/b.WAV'].segments
-    assert any('2 annotations whose times do not fit the lengths' in note for note in notes)
+    assert any(
+        note.startswith('annotations whose times do not fit the lengths of their recordings: 2') for note in notes
+    )
 
 
 def test_a_selection_table_without_classes_is_refused_with_its_columns(folder):

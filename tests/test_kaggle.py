@@ -135,7 +135,7 @@ def test_damaged_secondary_labels_are_reported_and_the_recording_is_kept(tree, t
     source = tree(train=f'{HEADER},secondary_labels\na,a/1.ogg,"{text}"\n')
     assert [row.class_id for row in kaggle.rows(source)] == ['a']
     (note,) = source.notes
-    assert note == '1 damaged lists of secondary labels (train_audio/a/1.ogg): what could be read is used'
+    assert note == 'damaged lists of secondary labels: 1, such as train_audio/a/1.ogg; what could be read is used'
 
 
 def test_rows_of_the_same_file_are_one_recording(tree):
@@ -144,8 +144,8 @@ def test_rows_of_the_same_file_are_one_recording(tree):
     found = by_source(source)
     assert [(row.class_id, row.background) for row in found.values()] == [('a', ['b']), ('b', [])]
     assert source.notes == [
-        '1 further rows of the same recording (train.csv, line 3): left out',
-        '1 further rows of the same recording (train.csv, line 4): their labels are background classes',
+        'further rows of the same recording: 1, such as train.csv, line 3; left out',
+        'further rows of the same recording: 1, such as train.csv, line 4; their labels are background classes',
     ]
 
 
@@ -181,7 +181,7 @@ def test_labelled_soundscapes_of_2026_have_each_row_twice_and_classes_of_their_o
     assert one.segments == [(0, 5, '47158son01'), (0, 5, 'frog'), (5, 10, ''), (3595, 3600, 'frog')]
     assert (one.class_id, one.scientific_name, one.background) == ('frog', 'Genus frog', ['47158son01'])
     assert source.class_names['47158son01'] == ('Genus three', 'Third')
-    assert '4 repeated labels' in ' '.join(source.notes)
+    assert 'repeated labels of soundscapes: 4' in ' '.join(source.notes)
 
 
 def test_labels_of_missing_soundscapes_are_kept(tree):
@@ -197,7 +197,8 @@ def test_labels_without_times_are_reported(tree):
     (row,) = kaggle.rows(source)
     assert row.segments == [(0, 5.5, 'a'), (0, 5.5, 'b')]
     assert source.notes == [
-        '3 rows of labels that cannot be used (train_soundscapes_labels.csv, line 2: it has no duration, ...): left out'
+        'rows of labels that cannot be used: 3, such as train_soundscapes_labels.csv, line 2: it has no duration; '
+        'left out'
     ]
 
 

@@ -109,8 +109,17 @@ def test_rows_with_times_become_segments(tmp_path):
     assert (found['x.wav'].class_id, found['x.wav'].background) == ('c', ['a', 'b'])
     assert (found['y.wav'].class_id, found['y.wav'].part) == ('', 'noise')
     assert found['z.wav'].segments == [Segment(1, 5, 'a')]
-    assert any('1 rows with times that cannot be used' in note and 'line 5' in note for note in notes)
-    assert any('1 segments whose end is before the start (recordings.csv, line 7)' in note for note in notes)
+    assert any(
+        note.startswith('rows with times that cannot be used: 1, such as recordings.csv, line 5 (') for note in notes
+    )
+    assert 'segments whose end is before the start: 1, such as recordings.csv, line 7; corrected' in notes
+
+
+def test_names_belong_to_the_class_of_their_row(tmp_path):
+    text = 'file,label,start,end,common_name\nx.wav,a,0,1,Wren\nx.wav,b,1,5,Robin\ny.wav,b,,,\n'
+    found = source(tmp_path, text)
+    assert [(row.class_id, row.common_name) for row in table.rows(found)] == [('b', 'Robin'), ('b', 'Robin')]
+    assert found.class_names == {'a': ('', 'Wren'), 'b': ('', 'Robin')} and not found.notes
 
 
 def test_columns_of_birdset_are_recognised(tmp_path):
@@ -163,8 +172,8 @@ def test_recordings_without_label_are_unlabelled_unless_the_table_says_more(tmp_
         'e.wav': 'unlabelled',
         'f.wav': 'noise',
     }
-    assert '2 recordings without label (a.wav, ...): they are in the part unlabelled' in notes
-    assert '1 recordings in which no class is active (f.wav): they are in the part noise' in notes
+    assert 'recordings without label: 2, such as a.wav; they are in the part unlabelled' in notes
+    assert 'recordings in which no class is active: 1, such as f.wav; they are in the part noise' in notes
 
 
 def test_overlapping_segments_of_a_class_are_merged_and_count_once(tmp_path):
@@ -180,10 +189,10 @@ def test_rows_that_repeat_or_contradict_others_are_counted(tmp_path):
     )
     assert (found['x.wav'].site, found['x.wav'].part) == ('here', 'train')
     assert notes == [
-        '1 repeated rows (recordings.csv, line 3): left out',
-        '1 rows that contradict an earlier row about the part (recordings.csv, line 4): the first one is used',
-        '1 rows that contradict an earlier row in site (recordings.csv, line 4): the first value is used',
-        '1 rows without file (recordings.csv, line 5): left out',
+        'repeated rows: 1, such as recordings.csv, line 3; left out',
+        'rows that contradict an earlier row about the part: 1, such as recordings.csv, line 4; the first one is used',
+        'rows that contradict an earlier row in site: 1, such as recordings.csv, line 4; the first value is used',
+        'rows without file: 1, such as recordings.csv, line 5; left out',
     ]
 
 
@@ -213,9 +222,10 @@ def test_one_line_in_latin_1_does_not_change_the_others(tmp_path):
 def test_rows_with_an_unexpected_number_of_fields_are_reported(tmp_path):
     found, notes = rows(tmp_path, 'file,label,site\na.wav,a\nb.wav,b,Main road, Linz\nc.wav,c,Linz,,\n')
     assert sorted(found) == ['a.wav', 'c.wav']
-    assert '1 rows with fewer fields than columns (recordings.csv, line 2): the other fields are empty' in notes
+    assert 'rows with fewer fields than columns: 1, such as recordings.csv, line 2; the other fields are empty' in notes
     assert any(
-        note.startswith('1 rows with more fields than columns (recordings.csv, line 3): left out') for note in notes
+        note.startswith('rows with more fields than columns: 1, such as recordings.csv, line 3; left out')
+        for note in notes
     )
 
 

@@ -113,15 +113,15 @@ def test_a_recording_that_several_pages_contain_is_used_once(tmp_path):
     put(tmp_path, '2.json', page(entry('1'), entry('2', date='2020-05-02')))
     found, notes = rows(tmp_path)
     assert found['XC1.mp3'].elevation == '260' and found['XC2.mp3'].date == '2020-05-01' and len(found) == 2
-    assert '2 entries whose recording is in an earlier entry (2.json, recording 1, ...): merged' in notes
-    assert '1 entries that contradict an earlier entry (2.json, recording 2): the first one is used' in notes
+    assert 'entries whose recording is in an earlier entry: 2, such as 2.json, recording 1; merged' in notes
+    assert 'entries that contradict an earlier entry: 1, such as 2.json, recording 2; the first one is used' in notes
 
 
 def test_recordings_without_species_are_unlabelled(tmp_path):
     put(tmp_path, '1.json', page(entry('1', gen='Mystery', sp='mystery'), entry('2', gen='Sonus', sp='naturalis')))
     found, notes = rows(tmp_path)
     assert {(row.class_id, row.part) for row in found.values()} == {('', 'unlabelled')}
-    assert '2 recordings whose species is unknown (XC1.mp3, ...): they are in the part unlabelled' in notes
+    assert 'recordings whose species is unknown: 2, such as XC1.mp3; they are in the part unlabelled' in notes
 
 
 def test_files_without_metadata_get_the_class_of_their_name_or_folder(tmp_path):
@@ -139,7 +139,7 @@ def test_files_without_metadata_get_the_class_of_their_name_or_folder(tmp_path):
     assert found['a/XC9.mp3'].class_id == 'Turdus merula'
     assert (found['b/XC8.mp3'].class_id, found['b/XC8.mp3'].part) == ('', 'unlabelled')
     assert found['XC7 - Wren - Troglodytes troglodytes.mp3'].class_id == 'Troglodytes troglodytes'
-    assert any(note.startswith('2 recordings without metadata') for note in notes)
+    assert any(note.startswith('recordings without metadata: 2') for note in notes)
 
 
 def test_names_alone_are_enough(tmp_path):
@@ -201,4 +201,4 @@ def test_entries_without_number_are_reported(tmp_path):
     put(tmp_path, '1.json', page(entry('1'), entry(''), entry('../2')))
     found, notes = rows(tmp_path)
     assert list(found) == ['XC1.mp3']
-    assert '2 entries without a number in the field id (1.json, recording 2, ...): left out' in notes
+    assert 'entries without a number in the field id: 2, such as 1.json, recording 2; left out' in notes

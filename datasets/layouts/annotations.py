@@ -70,8 +70,9 @@ def rows(source: Source) -> Iterable[Recording]:
         elif own and path.lower().endswith('.txt'):
             source.skip(path, 'neither a selection table nor a label track', 'correct it if it has annotations')
     result = [_recording(path, recordings.annotations[path], recordings, findings) for path in recordings.paths]
-    for line in findings.lines():
-        source.note(line)
+    for annotations in recordings.annotations.values():
+        source.class_names.update({label: names for label, names in annotations.names.items() if any(names)})
+    findings.report(source)
     return result
 
 

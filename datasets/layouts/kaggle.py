@@ -82,8 +82,7 @@ def rows(source: Source) -> Iterable[Recording]:
     recordings += _soundscapes(source, labels, names, findings)
     active = {segment.class_id for recording in recordings for segment in recording.segments}
     source.class_names.update({label: names[label] for label in active if label in names})
-    for line in findings.lines():
-        source.note(line)
+    findings.report(source)
     return recordings
 
 

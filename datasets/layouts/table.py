@@ -52,7 +52,7 @@ COLUMNS = {
 NO_CALL = 'nocall'
 UNKNOWN = ('NA', '<NA>', 'NaN', 'nan', 'None', 'null', 'NULL')
 # Fields of a recording that are copied from the first row in which they are not empty.
-COPIED = tuple(COLUMNS)[7:]
+COPIED = tuple(COLUMNS)[tuple(COLUMNS).index('date') :]
 OTHER_PARTS = {
     'training': 'train',
     'val': 'valid',
@@ -104,6 +104,7 @@ class _Reader:
         self.source, self.findings = source, Findings()
         self.recordings: dict[str, Recording] = {}
         self.parts: dict[str, str] = {}
+        self.names: dict[str, tuple[str, str]] = {}  # class -> scientific, common name
         self.silent = set()  # paths of recordings that are labelled "nocall"
         self.seen = set()
 
@@ -124,9 +125,12 @@ class _Reader:
         for recording in self.recordings.values():
             recording.segments = merge_overlapping(recording.segments)
             recording.settle_class()
+            names = self.names.get(recording.class_id, ('', ''))
+            recording.scientific_name, recording.common_name = names
             recording.part = self._part(recording)
-        for line in self.findings.lines():
-            self.source.note(line)
+        active = {segment.class_id for recording in self.recordings.values() for segment in recording.segments}
+        self.source.class_names.update({label: names for label, names in self.names.items() if label in active})
+        self.findings.report(self.source)
         return list(self.recordings.values())
 
     def _part(self, recording):
@@ -151,22 +155,29 @@ class _Reader:
         path = self.source.inside(values['file'], where)
         recording = self.recordings.setdefault(path, Recording(source=path))
         self._set_part(where, path, values['part'], part)
-        for field in COPIED:
-            value, earlier = values[field], getattr(recording, field)
-            if value and not earlier:
-                setattr(recording, field, value)
-            elif value and not same_value(value, earlier):
-                self.findings.add(f'rows that contradict an earlier row in {field}', 'the first value is used', where)
+        self._set_fields(where, recording, values)
         labels = labels_of(values['label'])
         if NO_CALL in map(str.lower, labels):
             labels = [label for label in labels if label.lower() != NO_CALL]
             self.silent.add(path)
+        for label in labels[:1]:  # the row has the names of one class
+            earlier = self.names.get(label, ('', ''))
+            names = values['scientific_name'], values['common_name']
+            self.names[label] = tuple(old or new for old, new in zip(earlier, names, strict=True))
         recording.background += list_literal(values['background'])
         segments = self._segments(where, values, labels)
         recording.segments += segments
         if not segments and labels:
             recording.class_id = recording.class_id or labels[0]
             recording.background += labels
+
+    def _set_fields(self, where, recording, values):
+        for field in COPIED:
+            value, earlier = values[field], getattr(recording, field)
+            if value and not earlier:
+                setattr(recording, field, value)
+            elif value and not same_value(value, earlier):
+                self.findings.add(f'rows that contradict an earlier row in {field}', 'the first value is used', where)
 
     def _set_part(self, where, path, text, default):
         part = part_of(text) if text else default
@@ -183,7 +194,7 @@ class _Reader:
             spans = [interval(seconds(start), seconds(end)) for start, end in spans]
         except ValueError as e:
             done = 'their labels count for the whole recording' if labels else 'left out'
-            self.findings.add(f'rows with times that cannot be used, the first because it {e}', done, where)
+            self.findings.add('rows with times that cannot be used', done, f'{where} ({e})')
             return []
         for *_, corrected in spans:
             if corrected:

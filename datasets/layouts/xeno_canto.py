@@ -86,8 +86,7 @@ def rows(source: Source) -> Iterable[Recording]:
         suffix = os.path.splitext(metadata[number].get('file-name', ''))[1].lower()
         suffix = suffix if re.fullmatch(r'\.[a-z0-9]{2,4}', suffix, re.A) else '.mp3'
         result.append(_from_metadata(f'XC{number}{suffix}', number, metadata[number], findings))
-    for line in findings.lines():
-        source.note(line)
+    findings.report(source)
     return sorted(result, key=lambda recording: recording.source)
 
 

@@ -73,7 +73,7 @@ def read_selections(filename: str, name: str, findings: Findings) -> list[Select
             start, end = (seconds(row[column]) for column in columns[:2])
             offset = seconds(row[columns[2]]) if columns[2] and row[columns[2]] else None
         except ValueError as e:
-            findings.add(f'malformed annotations, the first because {e}', 'left out', f'{name}, line {line}')
+            findings.add('malformed annotations', 'left out', f'{name}, line {line} ({e})')
             continue
         known = tuple(row[column] if column else '' for column in names)
         path = row[file] if file else ''
@@ -92,8 +92,8 @@ def read_label_track(filename: str, name: str, findings: Findings) -> list[Selec
             continue  # lines with a backslash have the frequencies of the label before
         times = _times(line)
         if times is None:
-            why = 'expected start TAB end TAB label'
-            findings.add(f'malformed annotations, the first because {why}', 'left out', f'{name}, line {number}')
+            where = f'{name}, line {number} (expected start TAB end TAB label)'
+            findings.add('malformed annotations', 'left out', where)
         else:
             label = line.strip('\r\n').split('\t', 2)[2:]
             result.append(Selection(number, *times, ' '.join(''.join(label).split())))

@@ -29,8 +29,9 @@ class Source:
     `.folder` is the folder, `.table` the name of the table if SOURCE is one, else ''. `.dataset` is the folder of the
     dataset to create, in which a layout may keep its raw tables; None if nothing may be written. `.known` are the keys
     of earlier runs (source path -> key), set by collect.py. `.skipped` are (path in the source, problem, what was done)
-    of files that were not used, `.notes` lines for the user, `.class_names` the (scientific, common name) of classes
-    that may be no recording's own class, such as those in segments. Raises Problem if there is no such folder or file.
+    of files that were not used, `.found` the same of other problems. `.notes` are lines for the user, `.class_names`
+    the (scientific, common name) of classes that may be no recording's own class, such as those in segments. Raises
+    Problem if there is no such folder or file.
     """
 
     def __init__(self, path: str, dataset: str | None = None):
@@ -39,7 +40,7 @@ class Source:
         is_folder = os.path.isdir(path)
         self.path, self.dataset = path, dataset
         self.folder, self.table = (path, '') if is_folder else os.path.split(os.path.abspath(path))
-        self.known, self.skipped, self.notes, self.class_names = {}, [], [], {}
+        self.known, self.skipped, self.found, self.notes, self.class_names = {}, [], [], [], {}
         self._files = None
 
     @property
