@@ -153,10 +153,13 @@ def test_folders_of_recordings_become_a_dataset_and_new_ones_are_added(checkout,
 
 
 def test_recordings_without_labels_become_a_dataset_for_prediction(checkout, tmp_path):
-    write_recordings(tmp_path / 'source', 'a.wav', 'recorder 2/b.flac')
+    write_recordings(tmp_path / 'source', 'recorder/a.wav', 'recorder/2 b.flac')
     prepare(checkout, tmp_path / 'source', '--dataset', 'new')
-    listed = (checkout.path / 'datasets/new/filelists/unlabelled').read_text().splitlines()
-    assert listed == ['a.wav', 'recorder 2/b.wav']
+    lists = checkout.path / 'datasets/new/filelists'
+    assert (lists / 'unlabelled').read_text().splitlines() == ['recorder/2 b.wav', 'recorder/a.wav']
+    # the recordings turn out to be of one class
+    prepare(checkout, tmp_path / 'source', '--dataset', 'new', '--layout', 'folders')
+    assert not (lists / 'unlabelled').exists() and (lists / 'valid').read_text()
 
 
 def test_a_dataset_of_metadata_only_needs_no_recordings_and_stays_one(checkout, tmp_path):

@@ -42,9 +42,9 @@ def recognise(source: Source) -> tuple[str, str]:
         if why:
             best.append((name, why))
     if not best:
-        looked_for = ''.join(f'\n  {name}: {module(name).LOOKED_FOR}' for name in names())
+        looked_for = '; '.join(f'{name} ({module(name).LOOKED_FOR})' for name in names())
         tables = columns_of(source, source.tables())
-        raise Problem(f'{source.path}: no known layout{f" ({tables})" if tables else ""}; looked for:{looked_for}')
+        raise Problem(f'{source.path}: no known layout{f" ({tables})" if tables else ""}; looked for {looked_for}')
     if len(best) > 1:
         options = ', '.join(f'--layout {name} ({why})' for name, why in best)
         raise Problem(f'{source.path}: has several layouts; choose one of {options}')

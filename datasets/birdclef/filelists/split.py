@@ -33,7 +33,7 @@ from shared import folds as fold_datasets
 from shared.drawing import SHARE, draw, draw_side
 from shared.groups import KINDS, group, members
 from shared.options import remembered, stored
-from shared.recordings import PARTS, TRAINING, Recording, read_recordings
+from shared.recordings import PARTS, TRAINING, WITHOUT_LABEL, Recording, read_recordings
 from shared.tables import read_table, table, write_if_changed
 from shared.xml_fields import records_file
 
@@ -293,13 +293,15 @@ def describe_groups(content: Content, lists: dict[str, list[str]], options: Opti
 def write_lists(content: Content, lists: dict[str, list[str]], again: bool) -> list[str]:
     """Write the lists and groups.tsv of a dataset -> names of the lists that have changed.
 
-    Lists that became empty are kept, since they show that recordings are missing, unless they were drawn `again`.
+    Lists that became empty are kept, since they show that recordings are missing, unless they were drawn `again`, or
+    need no label: then their recordings have another part now.
     """
     folder = os.path.join(content.dataset, 'filelists')
     changed = []
     for name, keys in lists.items():
         path = os.path.join(folder, name)
-        if again and not keys and name in DRAWN and os.path.exists(path):
+        removed = name in WITHOUT_LABEL or (again and name in DRAWN)
+        if removed and not keys and os.path.exists(path):
             os.unlink(path)
             changed.append(name)
         if (keys or os.path.exists(path)) and write_if_changed(path, ''.join(f'{key}\n' for key in keys)):
