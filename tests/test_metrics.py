@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from birdsong.files import Problem
-from birdsong.scores import metrics
+from birdsong.scores import metrics, resampling
 
 GOLDEN = ('eval/evaluate',)
 
@@ -167,7 +167,7 @@ def test_metrics_of_resampled_recordings_are_those_of_repeated_recordings(with_b
     background = [rng.choice(5, rng.integers(3), replace=False).tolist() for _ in truth] if with_background else None
     weights = np.array(list(metrics.resample(40, samples=30)))
     weights[0] = truth == 2  # one class in all recordings: no ROC-AUC
-    found = metrics.resampled(scores, truth, background, weights)
+    found = resampling.resampled(scores, truth, background, weights)
     for i, times in enumerate(weights):
         each = np.repeat(np.arange(40), times)
         others = [background[j] for j in each] if with_background else None

@@ -62,7 +62,7 @@ class Estimate:
 
     `.pooled[metric]` has one value per seed, from the scores of all held-out recordings together; `.folds[metric]` is a
     list with one array (folds,) per seed; `.resampled[metric]` (samples,) is the mean over the seeds for each
-    bootstrap sample. The metrics are those of `metrics.resampled`.
+    bootstrap sample. The metrics are those of `resampling.resampled`.
     """
 
     def __init__(self, name: str):
@@ -76,7 +76,9 @@ class Estimate:
         folds = [_evaluate(*recordings.of_fold(number, scores)) for number in range(recordings.folds)]
         for name in folds[0]:
             self.folds.setdefault(name, []).append(np.array([values[name] for values in folds]))
-        for name, values in metrics.resampled(scores, recordings.truth, recordings.background, drawn).items():
+        from birdsong.scores.resampling import resampled  # here, since it takes a while to load Numba
+
+        for name, values in resampled(scores, recordings.truth, recordings.background, drawn).items():
             self.resampled[name] = (self.resampled.get(name, 0) * self.seeds + values) / (self.seeds + 1)
         self.seeds += 1
 
@@ -110,7 +112,7 @@ def mean_of_defined(values: Sequence) -> float:
 
 
 def _evaluate(scores, truth, background):
-    """The metrics of `metrics.resampled`, of all recordings."""
+    """The metrics of `resampling.resampled`, of all recordings."""
     values = metrics.evaluate(scores, truth, background, top_k=1) | metrics.current(scores, truth, background)
     del values['cmAP-padded']
     return values
