@@ -21,6 +21,7 @@ from birdsong.files import Problem
 from shared import collection, selection
 from shared.class_names import add_class_names
 from shared.dataset import DATASETS, dataset_folder
+from shared.folds import refuse_fold
 from shared.options import remembered
 from shared.recordings import COLUMNS, Recording, read_recordings, recordings_file, write_recordings
 from shared.source import Source
@@ -128,6 +129,7 @@ OPTIONS = 'layout', 'drop_duplicates', 'exclude_licence', 'min_quality', 'min_re
 def main() -> None:
     args = parse_arguments()
     dataset = dataset_folder(args.dataset)
+    refuse_fold(dataset)
     given = {name: getattr(args, name) for name in OPTIONS}
     given['no_audio'] = None if args.audio is None else not args.audio
     options = remembered(dataset, 'collect', given, store=False)

@@ -37,9 +37,10 @@ from birdsong.data import index
 from birdsong.files import Problem, read_lines, writing
 from shared.dataset import dataset_folder, recordings
 from shared.dataset_vars import sample_rate
+from shared.folds import base_of
 from shared.metadata_values import VALID_TIME, repair_time_of_2018
 from shared.options import stored
-from shared.recordings import PARTS, WITHOUT_LABEL, recordings_file
+from shared.recordings import PARTS, WITHOUT_LABEL
 from shared.tables import REPAIRS, read_repairs
 
 AGAIN = 'run prepare_birdclef.sh again, or correct the file'
@@ -103,15 +104,9 @@ class Content:
         return list(dict.fromkeys(key for keys in self.lists.values() for key in keys))
 
 
-def is_fold(folder: str) -> bool:
-    """Whether a dataset's folder is one fold of another dataset, with links to its files."""
-    return os.path.islink(recordings_file(folder))
-
-
 def is_without_audio(folder: str) -> bool:
     """Whether a dataset's folder was prepared with --no-audio, or is a fold of such a dataset."""
-    prepared = os.path.dirname(os.path.realpath(recordings_file(folder)))
-    no_audio = stored(prepared, 'collect').get('no_audio')
+    no_audio = stored(base_of(folder) or folder, 'collect').get('no_audio')
     return bool(no_audio) and not os.path.lexists(os.path.join(folder, 'audio'))
 
 
@@ -366,6 +361,8 @@ def describe(content: Content, quick: bool) -> Iterator[str]:
     hours = f', {sum(seconds.values()) / 3600:.2f} hours' if seconds else ''
     classes = f', {len(content.labelset)} classes' if content.labelset else ''
     kind = '' if seconds or content.metadata is None else ', metadata only'
+    base = base_of(content.folder)
+    kind += f', a fold of {os.path.basename(base)}' if base else ''
     yield f'{os.path.basename(content.folder.rstrip("/"))}: {len(keys)} recordings{hours}{classes}{kind}'
     for name, listed in content.lists.items():
         line = f'  {name:16} {len(listed):6d} recordings'
@@ -379,13 +376,13 @@ def describe(content: Content, quick: bool) -> Iterator[str]:
     if content.metadata is not None:
         rows = [content.metadata[key].split('\t') for key in keys if key in content.metadata]
         known = [sum(bool(row[i]) for row in rows) for i in range(len(META))]
-        shares = (f'{field} {100 * n / len(keys):.0f} %' for (field, _), n in zip(META, known, strict=True))
-        yield f'  metadata: {", ".join(shares)}'
+        shares = [f'{field} {100 * n / len(keys):.0f} %' for (field, _), n in zip(META, known, strict=True) if n]
+        yield f'  metadata: {", ".join(shares) or "none"}'
     tables = [REPAIRS, *(f'{folder}/{REPAIRS}' for folder in ('audio', 'xml', 'labels'))]
     counts = {table: len(read_repairs(os.path.join(content.folder, table))) for table in tables}
     if any(counts.values()):
         yield '  files with repairs: ' + ', '.join(f'{n} in {table}' for table, n in counts.items() if n)
-    if not quick and seconds and not is_fold(content.folder):
+    if not quick and seconds and not base_of(content.folder):
         unlisted = set(recordings(content.folder)) - set(keys)
         if unlisted:
             yield f'  in audio/ but in no list: {len(unlisted)}, such as {min(unlisted)}'
@@ -398,8 +395,8 @@ def describe_labels(content: Content) -> Iterator[str]:
         absent = [class_id for i, class_id in enumerate(content.labelset) if not counts[str(i)]]
         least = 0 if absent else min(counts.values())
         single = sum(number == 1 for number in counts.values())
-        more = f'; one of {single} classes' if single else ''
-        more += f'; none of {len(absent)} classes, such as {absent[0]}' if absent else ''
+        more = f'; {single} classes have one' if single else ''
+        more += f'; {len(absent)} classes have none, such as {absent[0]}' if absent else ''
         yield f'  training recordings per class: {least} to {max(counts.values())}{more}'
     yield f'  with background species: {sum(map(bool, content.background.values()))} of {len(content.foreground)}'
     if content.segments:

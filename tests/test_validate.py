@@ -62,7 +62,7 @@ def test_only_lists_and_labels_are_required(dataset):
     shutil.rmtree(dataset / 'xml')
     result = run(dataset)
     assert result.returncode == 0, result.stderr
-    assert 'metadata: date 0 %' in result.stdout
+    assert 'metadata: none' in result.stdout
 
 
 def first(dataset, name='train'):
@@ -396,7 +396,7 @@ def make_fold(dataset):
 def test_a_fold_is_checked_like_any_dataset(dataset):
     fold = make_fold(dataset)
     faults, described = validate.check(str(fold))
-    assert not faults and '22 recordings' in described[0]
+    assert not faults and '22 recordings' in described[0] and 'a fold of copy' in described[0]
     assert validate.check(str(dataset))[0] == []
     # all share one index, which the first of them wrote
     assert (fold / 'index.npz').is_symlink() and (dataset / 'index.npz').is_file()
@@ -420,3 +420,20 @@ def test_the_sample_rate_is_that_of_dataset_vars(dataset):
     (dataset / 'dataset.vars').write_text('sampel_rate=22050\n')
     result = run(dataset)
     assert result.returncode == 1 and 'unknown setting sampel_rate' in result.stderr and result.stderr.count('\n') == 1
+
+
+@pytest.mark.parametrize(
+    'program, arguments',
+    [
+        ('collect.py', ['.']),
+        ('birdclef/labels/recreate.py', []),
+        ('birdclef/audio/convert.py', ['.']),
+        ('birdclef/filelists/split.py', []),
+    ],
+)
+def test_a_fold_is_not_prepared_itself(dataset, program, arguments):
+    fold = make_fold(dataset)
+    before = sorted(fold.rglob('*'))
+    result = run_program(f'datasets/{program}', *arguments, '--dataset', fold)
+    assert result.returncode == 1 and 'a fold of copy; prepare that dataset' in result.stderr
+    assert sorted(fold.rglob('*')) == before and (fold / 'recordings.tsv').is_symlink()

@@ -32,6 +32,7 @@ from layouts.birdclef2018 import COPY, SAME_NAME
 from shared.conversion import Unreadable, convert, write_silence
 from shared.dataset import dataset_folder, recordings, walk
 from shared.dataset_vars import check_audio_rate, sample_rate
+from shared.folds import refuse_fold
 from shared.options import stored
 from shared.recordings import read_recordings
 from shared.source import Source
@@ -207,6 +208,7 @@ def convert_all(conversion: Conversion, missing: list[Found], jobs: int) -> tupl
 
 def run(source: str, dataset: str, jobs: int) -> str:
     """Convert the missing recordings of a dataset -> line that summarises the result."""
+    refuse_fold(dataset)
     top, rate = Source(source).folder, sample_rate(dataset)
     rows = [recording for recording in read_recordings(dataset) if recording.source]
     if not rows:

@@ -33,6 +33,7 @@ from birdsong.files import Problem, read_lines
 from shared.class_names import read_class_names
 from shared.dataset import dataset_folder, year_of
 from shared.dataset_vars import check_audio_rate, sample_rate, update_vars
+from shared.folds import refuse_fold
 from shared.metadata_values import REPAIRS as VALUES
 from shared.metadata_values import metadata
 from shared.recordings import TRAINING, Recording, read_recordings
@@ -251,6 +252,7 @@ def update(dataset: str, rate: int | None = None) -> list[str]:
 
     `rate` is the sample rate in Hz, None for the present one. Raises Problem, before anything is written.
     """
+    refuse_fold(dataset)
     folder = os.path.join(dataset, 'labels')
     recordings = read_recordings(dataset)
     labels = recreate(recordings, known_classes(folder), read_class_names(dataset))
