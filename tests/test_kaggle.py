@@ -209,6 +209,22 @@ def test_folders_of_soundscapes(tree):
     assert found[names[1]].site == 'H01' and found[names[1]].time == '03:04:05'
 
 
+@pytest.mark.parametrize(
+    'name, text, place',
+    [
+        ('recording_location.txt', 'Location\n\nLatitude:\t6.76\nLongitude: -74.21\n', ('6.76', '-74.21')),
+        ('H01_recording_location.txt', 'latitude 6\nlongitude -74', ('6', '-74')),
+        ('H02_recording_location.txt', 'Latitude: 6.76\nLongitude: -74.21', ('', '')),
+        ('recording_location.txt', 'Somewhere in the Andes', ('', '')),
+    ],
+)
+def test_places_of_soundscapes(tree, name, text, place):
+    source = tree('test_soundscapes/H01_20240102_030405.ogg', train=f'{HEADER}\na,a/1.ogg\n')
+    pathlib.Path(source.folder, 'test_soundscapes', name).write_text(text)
+    soundscape = by_source(source)['test_soundscapes/H01_20240102_030405.ogg']
+    assert (soundscape.latitude, soundscape.longitude) == place
+
+
 def test_submission_tables_are_no_labels(tree):
     source = tree(train=f'{HEADER}\na,a/1.ogg\n', sample_submission='row_id,birds\n1_COR_5,nocall\n')
     assert len(by_source(source)) == 1

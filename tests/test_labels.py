@@ -391,6 +391,24 @@ def test_entities_are_never_expanded(tmp_path):
     assert [line.split('\t')[0][-7:] for line in lines] == ['RN2.wav', 'RN3.wav', 'RN4.wav', 'RN5.wav', 'RN6.wav']
 
 
+@pytest.mark.parametrize(
+    'time, longitude, local',
+    [
+        ('01:00:02Z', '-60', ['2025-02-26', '21:00:02']),
+        ('23:30:00Z', '15', ['2025-02-28', '00:30:00']),
+        ('12:00:00Z', '', ['2025-02-27', '']),
+        ('25:00:00Z', '15', ['2025-02-27', '']),
+        ('01:00:02', '-60', ['2025-02-27', '01:00:02']),
+    ],
+)
+def test_times_in_utc_become_local_times(time, longitude, local):
+    values, problems = metadata_values.metadata(Recording(date='2025-02-27', time=time, longitude=longitude))
+    assert values[:2] == local
+    assert [problem for problem in problems if problem[0] == f'Time {time!r}'] == (
+        [(f'Time {time!r}', local[1] or 'dropped')] if time.endswith('Z') else []
+    )
+
+
 def test_recordings_without_class_get_no_label_and_classes_get_their_most_frequent_names(tmp_path):
     source = write_xml(
         tmp_path / 'source',

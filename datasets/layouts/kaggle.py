@@ -11,6 +11,7 @@
                                               in the 5 s before `seconds`
     SOURCE/unlabeled_soundscapes/             unlabelled
     SOURCE/test_soundscapes/                  soundscapes_test
+    SOURCE/recording_location.txt             Latitude and Longitude of the soundscapes; or SITE_recording_location.txt
 
 The label "nocall" means that no class is active. Ratings become qualities: above 4 A, above 3 B, above 2 C, above 1 D,
 above 0 E; 0 is unknown.
@@ -22,7 +23,7 @@ import os
 import re
 from collections.abc import Iterable
 
-from birdsong.files import Problem
+from birdsong.files import Problem, open_regular
 from shared import recorder_names
 from shared.delimited import list_literal
 from shared.findings import Findings
@@ -42,6 +43,7 @@ SOUNDSCAPES = {
     'test_soundscapes': 'soundscapes_test',
 }
 NO_CALL = 'nocall'
+MAX_TEXT = 10_000
 SECONDS_BEFORE = 5  # length of the segments of 2021
 UNKNOWN = ('-', 'nan', 'NaN', 'None', 'null')
 # Fields of a recording: the columns that contain it.
@@ -252,7 +254,9 @@ def _soundscapes(source, tables, names, findings):
             if recording.part == 'unlabelled':
                 recording.part = 'soundscapes_val'
             recording.segments = list(dict.fromkeys([*recording.segments, *segments]))
+    places = _places(source)
     for recording in found.values():
+        recording.latitude, recording.longitude = places.get(recording.site) or places.get('', ('', ''))
         recording.settle_class()
         recording.scientific_name, recording.common_name = names.get(recording.class_id, ('', ''))
     return list(found.values())
@@ -261,6 +265,20 @@ def _soundscapes(source, tables, names, findings):
 def _soundscape(path, part):
     site, date, time = recorder_names.parse(path)
     return Recording(source=path, part=part, site=site, date=date, time=time)
+
+
+def _places(source):
+    """Site, or '' for all -> (latitude, longitude), from texts with lines such as "Latitude: 6.76"."""
+    places = {}
+    for path in source.with_suffix('.txt'):
+        site, found, _ = os.path.basename(path).rpartition('recording_location')
+        if found:
+            with open_regular(os.path.join(source.folder, path)) as f:
+                text = f.read(MAX_TEXT).decode('utf-8', 'replace')
+            degrees = [re.search(rf'{name}\W*?(-?\d+(\.\d+)?)', text, re.I) for name in ('latitude', 'longitude')]
+            if all(degrees):
+                places[site.strip('_')] = degrees[0][1], degrees[1][1]
+    return places
 
 
 def _with_suffix(name):

@@ -36,6 +36,8 @@ TIMESTAMP = re.compile(
         \s* (?: z | utc | gmt | [+-][0-9]{2}:?(?:[0-9]{2})? )? )?""",
     re.X | re.I | re.A,
 )
+# Times in UTC, as in file names of recorders. The times of labels/meta.tsv are local.
+UTC = re.compile(r'\d\d:\d\d(:\d\d)?Z')
 # Degrees, with minutes and seconds or not, and a letter before or after them or a sign.
 DEGREES = re.compile(
     r"""(?P<before>[NSEW])? \s* (?P<sign>[+-])? (?P<degrees> [0-9]{1,3}(?:[.,][0-9]*)? | \.[0-9]+ )
@@ -179,7 +181,23 @@ def metadata(recording: Recording) -> tuple[list[str], list[tuple[str, str]]]:
         if value not in (text, f'{text}:00') and text.strip():
             problems.append((f'{name.title()} {text!r}', value or 'dropped'))
         values.append(value)
+    if UTC.fullmatch(recording.time.strip()):
+        _to_local_time(recording, values, problems)
     return values, problems
+
+
+def _to_local_time(recording, values, problems):
+    """Change date and time from UTC to mean solar time, 4 minutes per degree; unknown without a longitude."""
+    date, time, _, longitude, _ = values
+    utc = _repaired('time', recording.time.strip()[:-1])
+    if utc and longitude:
+        utc = datetime.datetime.fromisoformat(f'{date or "2000-01-02"}T{utc}')
+        local = utc + datetime.timedelta(seconds=round(240 * float(longitude)))
+        values[:2] = local.date().isoformat() if date else '', local.time().isoformat()
+    problems[:] = [problem for problem in problems if not problem[0].startswith('Time ')]
+    problems.append((f'Time {recording.time!r}', values[1] or 'dropped'))
+    if values[0] != date:
+        problems.append((f'Date {recording.date!r}', values[0]))
 
 
 @functools.lru_cache(1 << 16)
