@@ -16,6 +16,7 @@ def read_class_names(dataset: str) -> dict[str, tuple[str, str]]:
 
 def add_class_names(dataset: str, names: dict[str, tuple[str, str]]) -> None:
     """Add names to the table of a dataset's folder, and replace those that have changed."""
+    names = {class_id: both for class_id, both in names.items() if any(both)}
     if names:
         rows = sorted((class_id, *both) for class_id, both in {**read_class_names(dataset), **names}.items())
         write_if_changed(os.path.join(dataset, 'classes.tsv'), table(rows))
