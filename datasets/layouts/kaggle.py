@@ -287,7 +287,7 @@ def _with_suffix(name):
 
 def _labelled(source, table, findings):
     """(file name, segments) of each file in a table of labels."""
-    segments = collections.defaultdict(dict)
+    segments, repeated = collections.defaultdict(dict), 0
     for where, row in _rows(source, table, findings):
         try:
             name, start, end, labels = _segment_of_2021(row) if 'birds' in row else _segment(row)
@@ -297,9 +297,10 @@ def _labelled(source, table, findings):
         name = source.inside(name, where)
         for label in labels:
             segment = Segment(start, end, '' if label == NO_CALL else label)
-            if segment in segments[name]:
-                findings.add('repeated labels of soundscapes', 'left out', where)
+            repeated += segment in segments[name]
             segments[name][segment] = None
+    if repeated:
+        source.note(f'{table}: {repeated} labels are there more than once; each is used once')
     return [(name, sorted(found)) for name, found in segments.items()]
 
 
