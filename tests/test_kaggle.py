@@ -181,7 +181,7 @@ def test_labelled_soundscapes_of_2026_have_each_row_twice_and_classes_of_their_o
     assert one.segments == [(0, 5, '47158son01'), (0, 5, 'frog'), (5, 10, ''), (3595, 3600, 'frog')]
     assert (one.class_id, one.scientific_name, one.background) == ('frog', 'Genus frog', ['47158son01'])
     assert source.class_names['47158son01'] == ('Genus three', 'Third')
-    assert 'repeated labels of soundscapes: 4' in ' '.join(source.notes)
+    assert 'train_soundscapes_labels.csv: 4 labels are there more than once; each is used once' in source.notes
 
 
 def test_labels_of_missing_soundscapes_are_kept(tree):
