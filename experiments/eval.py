@@ -3,6 +3,11 @@
 
 MAP is the mean reciprocal rank of the foreground species, MAP-bg the mean average precision over foreground and
 background species, and top-k the share of recordings whose foreground species is among the k highest scores.
+
+With --segments SECONDS, windows of that length are evaluated against labels/segments.tsv instead: macro ROC-AUC, cmAP,
+padded cmAP, micro and macro F1. The windows of a recording begin at 0 and end with its predictions or labels. A class
+is active in a window if a segment overlaps it by 10 ms or more. The scores of a window are the maximum over the rows
+whose middle is in it or, if there are none, those of the row that overlaps it most.
 """
 
 from birdsong import program  # isort: skip
@@ -15,12 +20,13 @@ import numpy as np
 
 from birdsong.data.dataset import Dataset, dataset_of
 from birdsong.files import Problem, read_lines, writing
-from birdsong.scores import combination, metrics, predictions
+from birdsong.scores import combination, metrics, predictions, segments
 
 # Score of classes that --birdclef-filter and --subset-class exclude: below all others, but finite.
 IMPOSSIBLE = -1e30
 # Number of bootstrap samples if --intervals is given without a number.
 SAMPLES = 1000
+THRESHOLD = 0.5
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -69,12 +75,43 @@ def parse_arguments() -> argparse.Namespace:
         default=0,
         help='print another line: 95 %% bootstrap intervals of the metrics (of %(const)s samples)',
     )
+    add(
+        '--segments',
+        metavar='SECONDS',
+        type=float,
+        help='evaluate windows of this length against the labelled segments of the annotated recordings of the list',
+    )
+    add(
+        '--threshold',
+        metavar='SCORE',
+        type=float,
+        help=f'with --segments: lowest score that counts as a detection in F1 ({THRESHOLD})',
+    )
     add('--per-class', metavar='FILE', help='write a table of the metrics of each class to FILE (.tsv)')
     add('--json', metavar='FILE', help='write all metrics to FILE')
     args = parser.parse_args(number_of_samples_given(sys.argv[1:]))
     if args.intervals < 0:
         parser.error(f'argument --intervals: {args.intervals} is not a number of samples')
+    check_segments(args)
     return args
+
+
+def check_segments(args: argparse.Namespace) -> None:
+    """Raise Problem for options that cannot be combined with --segments, or need it."""
+    if args.segments is None:
+        if args.threshold is not None:
+            raise Problem('--threshold: it is for --segments only')
+        return
+    if not 0 < args.segments < np.inf:
+        raise Problem(f'--segments={args.segments:g}: expected the length of windows in seconds, such as 5')
+    given = {
+        '--save-predictions': args.save_predictions,
+        '--labelfile-background': args.labelfile_background,
+        '--subset-class': args.subset_class != 1,
+    }
+    for option, is_given in given.items():
+        if is_given:
+            raise Problem(f'--segments cannot be combined with {option}; leave out one of them')
 
 
 def number_of_samples_given(arguments: list[str]) -> list[str]:
@@ -135,9 +172,20 @@ def print_metrics(args: argparse.Namespace, scores: np.ndarray, truth: np.ndarra
             print(', '.join(f'{name}: {value:.3f}' for name, value in current.items()))
     if args.intervals:
         found['intervals'] = metrics.intervals(scores, truth, background, samples=args.intervals)
-        bounds = [f'{name}: {low:.3f} to {high:.3f}' for name, (low, high) in found['intervals'].items()]
-        print(f'95 % intervals of {args.intervals} bootstrap samples: {", ".join(bounds)}')
+        print_intervals(found['intervals'], args.intervals)
     return found
+
+
+def print_intervals(intervals: dict[str, tuple[float, float]], samples: int) -> None:
+    bounds = [f'{name}: {low:.3f} to {high:.3f}' for name, (low, high) in intervals.items()]
+    print(f'95 % intervals of {samples} bootstrap samples: {", ".join(bounds)}')
+
+
+def latin_names(dataset: Dataset) -> list[str]:
+    """The Latin name of each class or, where the dataset has none, its id."""
+    filename = os.path.join(dataset.path, 'labels', 'labelset_latin')
+    names = read_lines(filename) if os.path.exists(filename) else []
+    return names + dataset.labelset[len(names) :]
 
 
 def write_per_class(
@@ -147,10 +195,7 @@ def write_per_class(
     precisions = metrics.per_class(scores, truth, background)['AP']
     first, _ = metrics.per_recording(scores, truth)
     best = np.argmax(scores, axis=1)
-    labelset = dataset.labelset
-    latin = os.path.join(dataset.path, 'labels', 'labelset_latin')
-    latin = read_lines(latin) if os.path.exists(latin) else []
-    latin += labelset[len(latin) :]
+    labelset, latin = dataset.labelset, latin_names(dataset)
     with writing(filename, 'w', encoding='utf-8') as f:
         f.write('class\tspecies\trecordings\tAP\tmean rank\ttop-1\tconfused with\ttimes\n')
         for c in np.flatnonzero(~np.isnan(precisions)):
@@ -165,9 +210,80 @@ def write_per_class(
 
 def write_json(filename: str, report: dict) -> None:
     """Write metrics as JSON; undefined ones (NaN) become null."""
+
+    def defined(value):
+        if isinstance(value, dict):
+            return {key: defined(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [defined(item) for item in value]
+        return None if value != value else value
+
     with writing(filename, 'w', encoding='utf-8') as f:
-        json.dump({k: None if v != v else v for k, v in report.items()}, f, indent=1)
+        json.dump(defined(report), f, indent=1)
         f.write('\n')
+
+
+def evaluate_segments(args: argparse.Namespace, dataset: Dataset, files: list[str], members: list) -> None:
+    """Print and write the metrics of windows of the annotated recordings among `files`; members: (file, weight)."""
+    labelled = dataset.segments()
+    annotated = [key for key in files if key in labelled]
+    if not annotated:
+        raise Problem(
+            f'{dataset.path}/labels/segments.tsv: no recording of list {args.filelist} is annotated, but '
+            f'{next(iter(labelled), "nothing")}; choose another --filelist'
+        )
+    names, weights = zip(*members, strict=True)
+    parts = (combination.prepared(name, annotated, dataset.num_classes, args.softmax, False) for name in names)
+    combined = combination.combine(parts, weights)
+    if args.birdclef_filter:
+        combined.scores = filter_editions(combined, dataset)
+    windows = segments.windows(combined, labelled, args.segments)
+    about = {
+        'windows': len(windows.scores),
+        'recordings': len(annotated),
+        'classes': int(windows.truth.any(axis=0).sum()),
+        'positives': int(windows.truth.sum()),
+        'seconds': args.segments,
+        'threshold': THRESHOLD if args.threshold is None else args.threshold,
+    }
+    found = print_window_metrics(args, windows, about, len(files))
+    if args.per_class:
+        write_windows_per_class(args.per_class, dataset, windows, about['threshold'])
+        print(f'{args.per_class}: metrics of each class', file=sys.stderr)
+    if args.json:
+        about |= {'dataset': dataset.name, 'filelist': args.filelist, 'members': members}
+        write_json(args.json, found | about)
+
+
+def print_window_metrics(args: argparse.Namespace, windows: segments.Windows, about: dict, listed: int) -> dict:
+    """Print the metrics of windows. Returns them for --json as a dict."""
+    print(
+        f'{about["windows"]} windows of {args.segments:g} s in {about["recordings"]} annotated recordings of {listed}; '
+        f'{about["classes"]} of {windows.truth.shape[1]} classes occur, {about["positives"]} times'
+    )
+    low, high = windows.scores.min(), windows.scores.max()
+    if args.threshold is None and not 0 <= low <= high <= 1:
+        print(
+            f'warning: scores from {low:.3g} to {high:.3g} are no probabilities, as F1 with the threshold {THRESHOLD} '
+            'needs them; give --softmax or another --threshold',
+            file=sys.stderr,
+        )
+    found = segments.evaluate(windows, about['threshold'])
+    print(', '.join(f'{name}: {value:.3f}' for name, value in found.items()))
+    if args.intervals:
+        found['intervals'] = segments.intervals(windows, about['threshold'], args.intervals)
+        print_intervals(found['intervals'], args.intervals)
+    return found
+
+
+def write_windows_per_class(filename: str, dataset: Dataset, windows: segments.Windows, threshold: float) -> None:
+    """Write a table with a row per class that occurs: its number of windows and its metrics."""
+    columns, latin = segments.per_class(windows, threshold), latin_names(dataset)
+    with writing(filename, 'w', encoding='utf-8') as f:
+        f.write('\t'.join(['class', 'species', *columns]) + '\n')
+        for c in np.flatnonzero(columns['windows']):
+            values = [f'{value[c]:.0f}' if name == 'windows' else f'{value[c]:.3f}' for name, value in columns.items()]
+            f.write('\t'.join([dataset.labelset[c], latin[c], *('' if v == 'nan' else v for v in values)]) + '\n')
 
 
 def main() -> None:
@@ -179,6 +295,9 @@ def main() -> None:
     rng = np.random.RandomState(args.subset_seed)
     if args.subset != 1:
         files = [files[i] for i in random_share(len(files), args.subset, rng, '--subset')]
+    if args.segments is not None:
+        evaluate_segments(args, dataset, files, list(zip(names, weights, strict=True)))
+        return
     if not args.save_predictions:
         truth, background = dataset.truth(files, args.labelfile, args.labelfile_background, args.filelist)
 

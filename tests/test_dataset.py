@@ -53,3 +53,40 @@ def test_data_and_scores_need_no_torch():
         'sys.exit("torch" in sys.modules)'
     )
     subprocess.run([sys.executable, '-c', script], cwd=config.EXPERIMENTS, check=True)
+
+
+@pytest.fixture
+def annotated(tmp_path):
+    """Writes lines of segments.tsv. Returns the dataset, of two classes."""
+
+    def write(*lines):
+        write_lines(tmp_path / 'filelists/valid', ['a/b.wav'])
+        write_lines(tmp_path / 'labels/labelset', ['amered', 'norcar'])
+        write_lines(tmp_path / 'labels/segments.tsv', lines)
+        return Dataset(tmp_path)
+
+    return write
+
+
+def test_segments_are_read_by_recording(annotated):
+    dataset = annotated('a/b.wav\t0\t5\t', 'a/b.wav\t5\t7.25\t1', 'c.wav\t1e-05\t3\t0', 'a/b.wav\t5\t9\t0')
+    assert dataset.segments() == {'a/b.wav': [(0, 5, None), (5, 7.25, 1), (5, 9, 0)], 'c.wav': [(1e-05, 3, 0)]}
+
+
+@pytest.mark.parametrize(
+    'line',
+    ['b.wav\t0\t5', 'b.wav\t0\t5\t1\t', 'b.wav 0 5 1', '', 'b.wav\t5\t5\t0', 'b.wav\t-1\t5\t0', 'b.wav\t0\tnan\t0']
+    + ['b.wav\t0\tinf\t0', 'b.wav\tx\t5\t0', 'b.wav\t0\t5\t2', 'b.wav\t0\t5\t-1', 'b.wav\t0\t5\tamered'],
+)
+def test_the_message_about_a_segment_that_is_not_valid_names_its_line(line, annotated):
+    dataset = annotated('a/b.wav\t0\t5\t0', line)
+    with pytest.raises(Problem, match='labels/segments.tsv, line 2: ') as caught:
+        dataset.segments()
+    assert '\n' not in str(caught.value)
+
+
+def test_a_dataset_without_segments_says_so(annotated, tmp_path):
+    dataset = annotated()
+    (tmp_path / 'labels/segments.tsv').unlink()
+    with pytest.raises(Problem, match='labels/segments.tsv: no such file; windows need labels with times'):
+        dataset.segments()

@@ -108,6 +108,29 @@ class Dataset:
             for number, key, text in self._table(label_file)
         }
 
+    def segments(self) -> dict[str, list[tuple[float, float, int | None]]]:
+        """The labelled segments of each annotated recording: start and end in seconds, class index.
+
+        The class is None where a recording is annotated, but no class is active. Raises Problem if labels/segments.tsv
+        is missing, or for a line that is not valid.
+        """
+        self.need_labels(['labelset', 'segments.tsv'], 'windows need labels with times, see datasets/README.md')
+        filename, segments = self._label_path('segments.tsv'), {}
+        for number, line in enumerate(read_lines(filename), 1):
+            fields = line.split('\t')
+            try:
+                key, start, end, label = fields[0], float(fields[1]), float(fields[2]), fields[3]
+            except (IndexError, ValueError):
+                start = end = 0.0
+            if len(fields) != 4 or not 0 <= start < end < np.inf:
+                raise Problem(
+                    f'{filename}, line {number}: expected path, start, end (seconds) and class index, separated by '
+                    'tabs, with the start before the end; prepare the dataset again'
+                )
+            index = self._class_index('segments.tsv', number, label) if label else None
+            segments.setdefault(key, []).append((start, end, index))
+        return segments
+
     def truth(
         self, files: list[str], label_file: str, background_file: str | None, filelist: str
     ) -> tuple[np.ndarray, list[list[int]] | None]:
