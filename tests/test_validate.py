@@ -3,13 +3,14 @@
 import shutil
 import struct
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import validate
 from birdsong.data.dataset import Dataset
-from helpers import run_program, write_lines
+from helpers import run_program, wav_bytes, write_lines
 from shared.options import remembered
 
 
@@ -437,3 +438,27 @@ def test_a_fold_is_not_prepared_itself(dataset, program, arguments):
     result = run_program(f'datasets/{program}', *arguments, '--dataset', fold)
     assert result.returncode == 1 and 'a fold of copy; prepare that dataset' in result.stderr
     assert sorted(fold.rglob('*')) == before and (fold / 'recordings.tsv').is_symlink()
+
+
+def test_classes_may_have_the_names_of_parts(tmp_path):
+    source, made = tmp_path / 'source', tmp_path / 'made'
+    classes = ['test', 'train', 'soundscapes', 'robin']
+    for number, name in enumerate(f'{name}/{i}.wav' for name in classes for i in range(4)):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(wav_bytes(np.full(2205, number, np.int16)))
+    # unlike a recording of the part test, this one does not become silence
+    (source / 'test/empty.wav').write_bytes(b'')
+    for program, arguments in {
+        'collect.py': [source],
+        'birdclef/labels/recreate.py': [],
+        'birdclef/audio/convert.py': [source],
+        'birdclef/filelists/split.py': [],
+    }.items():
+        result = run_program(f'datasets/{program}', *arguments, '--dataset', made)
+        assert result.returncode == 0, result.stderr
+    assert sorted(path.name for path in (made / 'filelists').iterdir()) == ['groups.tsv', 'train', 'valid']
+    assert not (made / 'audio/test/empty.wav').exists()
+    assert not list((made / 'labels').glob('labelset_20*'))
+    faults, described = validate.check(str(made))
+    assert not faults and '16 recordings' in described[0] and '4 classes' in described[0]
+    assert all(line.endswith(', 4 classes') for line in described[1:3])

@@ -20,6 +20,7 @@ import numpy as np
 import soundfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+COLLECT = os.path.join(ROOT, 'datasets', 'collect.py')
 CONVERT = os.path.join(ROOT, 'datasets', 'birdclef', 'audio', 'convert.py')
 FORMATS = {
     'wav': ('WAV', 'PCM_16', 4),
@@ -46,7 +47,16 @@ def by_ffmpeg(source, out):
 
 
 def by_us(source, out):
+    os.makedirs(out)
+    shutil.copy(os.path.join(source, 'recordings.tsv'), out)
     subprocess.run([sys.executable, CONVERT, source, '--dataset', out], check=True, stdout=subprocess.DEVNULL)
+
+
+def collect(source):
+    """Write recordings.tsv, which the conversion reads, into a source folder. Its time is not measured."""
+    with tempfile.TemporaryDirectory() as dataset:
+        subprocess.run([sys.executable, COLLECT, source, '--dataset', dataset], check=True, stdout=subprocess.DEVNULL)
+        shutil.copy(os.path.join(dataset, 'recordings.tsv'), source)
 
 
 def make_corpus(folder, suffix, seconds):
@@ -62,6 +72,7 @@ def make_corpus(folder, suffix, seconds):
         with soundfile.SoundFile(path, 'w', RATE, 2, subtype, format=kind) as f:
             for start in range(0, len(samples), 1 << 18):
                 f.write(samples[start : start + (1 << 18)])
+    collect(folder)
 
 
 def measure(convert, work):
@@ -75,6 +86,7 @@ def measure(convert, work):
         # rounded here, since libsndfile would truncate
         samples = np.rint(32768 * np.repeat(sine[:, None], 2, axis=1)).astype(np.int16)
         soundfile.write(os.path.join(source, 'data', f'f{f:05}.wav'), samples, RATE, 'PCM_16')
+    collect(source)
     convert(source, out)
     snr, residue, level = [], [], []
     power = LEVEL**2 / 2
