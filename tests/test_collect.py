@@ -166,6 +166,7 @@ def test_equal_files_are_reported_and_dropped_only_on_demand(source, tmp_path, c
     output = collect(source)
     assert 'copies of other recordings (1 of them with another class): 2, ' in output
     assert len(rows(tmp_path)) == 8
+    assert rows(tmp_path)['ant/copy.wav'].copy_of == 'ant/1.wav'
     assert repairs(tmp_path)['bee/copy.wav'][0] == 'the same content as ant/1.wav, but another class (bee, not ant)'
     collect(source, '--drop-duplicates')
     assert set(rows(tmp_path)) & {'ant/1.wav', 'ant/copy.wav', 'bee/copy.wav'} == {'ant/1.wav'}

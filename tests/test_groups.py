@@ -50,6 +50,11 @@ def test_groups_are_connected_through_what_any_two_recordings_share():
     assert grouped(*rows) == [['XC77.wav'], ['a.wav', 'b.wav', 'c/XC7.wav', 'd/xc7 part.wav', 'e.wav'], ['f.wav']]
 
 
+def test_copies_are_in_one_group_although_they_are_said_to_be_different_recordings():
+    rows = [recording('a/1.wav', recording='one'), recording('b/2.wav', recording='two', copy_of='a/1.wav')]
+    assert grouped(*rows) == [['a/1.wav', 'b/2.wav']]
+
+
 @pytest.mark.parametrize(
     'stem, name',
     [

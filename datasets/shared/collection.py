@@ -119,6 +119,7 @@ def without_duplicates(source: Source, recordings: list[Recording], drop: bool, 
     for first, *others in duplicate_files(source.folder, paths):
         for path in others:
             copies[path] = f'the same content as {first}'
+            by_path[path].copy_of = by_path[first].key
             if by_path[path].class_id != by_path[first].class_id:
                 copies[path] += f', but another class ({by_path[path].class_id}, not {by_path[first].class_id})'
                 contradicting += 1
@@ -126,7 +127,7 @@ def without_duplicates(source: Source, recordings: list[Recording], drop: bool, 
     done = (
         f'{SKIPPED}one of them is enough'
         if drop
-        else 'kept, so that copies may be in different lists; --drop-duplicates removes them'
+        else 'kept, on the same side of a split; --drop-duplicates removes them'
     )
     report.add(what, done, sorted(copies.items()))
     return [recording for recording in recordings if not (drop and recording.source in copies)]

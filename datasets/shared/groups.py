@@ -5,6 +5,7 @@ Recordings are in one group if they have the same
 - original recording, if the source names it (column `recording`),
 - id of xeno-canto, in the column `recording` or in the file name: XC12345,
 - recordist, date and place; places are the same if their names or their coordinates are equal,
+- content of the file (column `copy_of`),
 - file name up to a clip number (see `original_name`), and the same folder or the same class. This is not applied if
   the source names the original recording.
 
@@ -102,6 +103,7 @@ def _letters(text):
 
 def _shared(recording: Recording, kind: str) -> Iterator[tuple]:
     """What a recording may share with others of its group."""
+    yield 'content', recording.copy_of or recording.key
     original = ' '.join(recording.recording.split())
     if original:
         yield 'recording', original

@@ -49,6 +49,7 @@ class Recording:
     quality: str = ''  # A (best) to E
     licence: str = ''
     fold: str = ''  # of a given division into folds
+    copy_of: str = ''  # key of another recording whose file has the same content
     segments: list[Segment] = dataclasses.field(default_factory=list)
 
     def is_described(self) -> bool:
