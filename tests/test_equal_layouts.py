@@ -10,14 +10,18 @@ from kaggle_trees import Clip, Soundscape
 from helpers import SHARED, run_program
 
 BIRDS5 = SHARED / 'data' / 'birds5'
-# Folder of the recordings in each layout, which begins the keys, and metadata that its table cannot contain.
+# Files whose texts are compared, without the folder that the keys begin with.
+CLASSES = ('labels/labelset', 'labels/fg.tsv')
+DESCRIBED = (*CLASSES, 'labels/labelset_latin', 'labels/labelset_common', 'labels/bg.tsv', 'dataset.vars')
+# Which recordings are drawn depends on the keys.
+ALL = (*DESCRIBED, 'filelists/train', 'filelists/valid', 'filelists/groups.tsv')
+# Layout -> folder of the recordings, files to compare, and columns of labels/meta.tsv that its table has.
 LAYOUTS = {
-    'table': ('', ''),
-    'folders': ('', 'date time latitude longitude author recording secondary names'),
-    'kaggle2021': ('train_short_audio/', ''),
-    'kaggle2022': ('train_audio/', 'date'),
-    'kaggle2025': ('train_audio/', 'date time'),
-    'kaggle2026': ('train_audio/', 'date time'),
+    'folders': ('', CLASSES, ()),
+    'kaggle2021': ('train_short_audio/', DESCRIBED, ('date', 'time', 'latitude', 'longitude')),
+    'kaggle2022': ('train_audio/', ALL, ('time', 'latitude', 'longitude')),
+    'kaggle2025': ('train_audio/', ALL, ('latitude', 'longitude')),
+    'kaggle2026': ('train_audio/', ALL, ('latitude', 'longitude')),
 }
 SEGMENTS = [(0, 5, ('nothura_minor',)), (5, 10, ('a_frog', 'penelope_pileata')), (10, 15, ())]
 
@@ -55,11 +59,11 @@ def write_folders(source, clips, soundscapes):
 
 
 def write_table(source, clips, soundscapes):
-    write_folders(source, clips, ())
+    write_folders(source / 'train_audio', clips, ())
     columns = 'file,label,scientific_name,common_name,background,latitude,longitude,date,time,recordist,recording'
     rows = [
         [
-            *(f'{clip.label}/{clip.file.name}', clip.label, clip.scientific_name, clip.common_name),
+            *(f'train_audio/{clip.label}/{clip.file.name}', clip.label, clip.scientific_name, clip.common_name),
             *(';'.join(clip.secondary), clip.latitude, clip.longitude, clip.date, clip.time, clip.author),
             *(f'XC{clip.recording}', '', '', ''),
         ]
@@ -76,7 +80,7 @@ def write_table(source, clips, soundscapes):
 
 
 def prepared(layout, folder, clips, soundscapes=()):
-    """Prepare a dataset from a source folder of this layout -> its folder, and texts of its tables without prefix."""
+    """Prepare a dataset from a source folder of this layout -> its folder."""
     source, dataset = folder / 'source', folder / 'dataset'
     if layout.startswith('kaggle'):
         kaggle_trees.write(source, int(layout[-4:]), clips, soundscapes)
@@ -86,17 +90,18 @@ def prepared(layout, folder, clips, soundscapes=()):
         ('collect.py', source),
         ('birdclef/labels/recreate.py',),
         ('birdclef/audio/convert.py', source, '--jobs', 1),
+        ('birdclef/filelists/split.py',),
     ):
         done = run_program(f'datasets/{program}', '--dataset', dataset, *arguments)
         assert done.returncode == 0, done.stderr
+    done = run_program('datasets/validate.py', dataset)
+    assert done.returncode == 0, done.stderr
     return dataset
 
 
-def read(dataset, name, prefix=''):
-    """Text of a file of a dataset, without the prefix of the keys."""
-    lines = (dataset / name).read_text().splitlines(keepends=True)
-    assert all(line.startswith(prefix) for line in lines)
-    return ''.join(line[len(prefix) :] for line in lines)
+def read(dataset, name, folder=''):
+    """Text of a file of a dataset, without the folder that keys begin with."""
+    return (dataset / name).read_text().replace(folder, '')
 
 
 @pytest.fixture(scope='module', params=[6, pytest.param(60, marks=pytest.mark.slow)])
@@ -110,34 +115,29 @@ def reference(clips, tmp_path_factory):
     return prepared('table', tmp_path_factory.mktemp('table'), clips)
 
 
-@pytest.mark.parametrize('layout', [name for name in LAYOUTS if name != 'table'])
+@pytest.mark.parametrize('layout', LAYOUTS)
 def test_the_same_dataset_comes_out_of_each_layout(layout, clips, reference, tmp_path):
-    prefix, unknown = LAYOUTS[layout]
+    folder, texts, columns = LAYOUTS[layout]
     dataset = prepared(layout, tmp_path, clips)
-    for name in 'labels/labelset', 'labels/fg.tsv':
-        assert read(dataset, name, prefix if name.endswith('.tsv') else '') == read(reference, name)
-    if 'names' not in unknown:
-        for name in 'labels/labelset_latin', 'labels/labelset_common':
-            assert read(dataset, name) == read(reference, name)
-        assert read(dataset, 'labels/bg.tsv', prefix) == read(reference, 'labels/bg.tsv')
-        assert metadata(dataset, unknown, prefix) == metadata(reference, unknown)
-    audio = dataset / 'audio' / prefix
-    for path in sorted((reference / 'audio').rglob('*.wav')):
-        assert (audio / path.relative_to(reference / 'audio')).read_bytes() == path.read_bytes()
-    assert len(list(audio.rglob('*.wav'))) == len(clips)
+    for name in texts:
+        assert read(dataset, name, folder) == read(reference, name, 'train_audio/')
+    if columns:
+        assert metadata(dataset, folder, columns) == metadata(reference, 'train_audio/', columns)
+    audio = reference / 'audio' / 'train_audio'
+    for path in sorted(audio.rglob('*.wav')):
+        assert (dataset / 'audio' / folder / path.relative_to(audio)).read_bytes() == path.read_bytes()
+    assert len(list((dataset / 'audio' / folder).rglob('*.wav'))) == len(clips)
 
 
-def metadata(dataset, unknown, prefix=''):
-    """Rows of meta.tsv without the columns `unknown`."""
-    rows = [line.split('\t') for line in read(dataset, 'labels/meta.tsv', prefix).splitlines()]
-    kept = [
-        i for i, name in enumerate(['key', 'date', 'time', 'latitude', 'longitude', 'elevation']) if name not in unknown
-    ]
-    return [[row[i] for i in kept] for row in rows]
+def metadata(dataset, folder, columns):
+    """Keys and some columns of meta.tsv."""
+    names = ['key', 'date', 'time', 'latitude', 'longitude', 'elevation']
+    rows = [line.split('\t') for line in read(dataset, 'labels/meta.tsv', folder).splitlines()]
+    return [[row[names.index(name)] for name in ('key', *columns)] for row in rows]
 
 
 def test_labels_with_times_are_the_same_in_each_layout(tmp_path):
-    clips = read_clips(4)[:2]
+    clips = read_clips(6)
     soundscape = Soundscape(clips[0].file, labels=SEGMENTS)
     found = set()
     for layout in 'table', 'kaggle2021', 'kaggle2026':
