@@ -6,6 +6,7 @@ import pytest
 
 from birdsong.files import Problem
 from layouts import recognise, xeno_canto
+from shared import xeno_canto_metadata
 from shared.source import Source
 
 ENTRY = {
@@ -150,10 +151,10 @@ def test_names_alone_are_enough(tmp_path):
             'train',
         ),
         'XC12 - Identity unknown - Mystery mystery.mp3': ('', '', 'unlabelled'),
-        'Turdus_merula/XC13.mp3': ('Turdus merula', '', 'train'),
+        'audio/Turdus_merula/XC13.mp3': ('Turdus merula', '', 'train'),
         'audio/amered/XC14.ogg': ('amered', '', 'train'),
         'audio/amered/XC15(1).ogg': ('amered', '', 'train'),
-        'noise/XC16.ogg': ('', '', 'noise'),
+        'audio/noise/XC16.ogg': ('', '', 'noise'),
         'XC17.ogg': ('', '', 'unlabelled'),
     }
     for name in names:
@@ -161,6 +162,30 @@ def test_names_alone_are_enough(tmp_path):
     found, _ = rows(tmp_path)
     assert {path: (row.class_id, row.common_name, row.part) for path, row in found.items()} == names
     assert found['audio/amered/XC15(1).ogg'].recording == 'XC15'
+
+
+def test_folders_may_be_arranged_by_part_and_class(tmp_path):
+    for name in 'train/amered/2019/XC1.mp3', 'train/wren/XC2.mp3', 'valid/amered/XC3.mp3', 'test/XC4.mp3':
+        put(tmp_path, name)
+    found, _ = rows(tmp_path)
+    assert {path: (row.class_id, row.part, row.recording) for path, row in found.items()} == {
+        'train/amered/2019/XC1.mp3': ('amered', 'train', 'XC1'),
+        'train/wren/XC2.mp3': ('wren', 'train', 'XC2'),
+        'valid/amered/XC3.mp3': ('amered', 'valid', 'XC3'),
+        'test/XC4.mp3': ('', 'test', 'XC4'),
+    }
+
+
+def test_a_folder_has_the_class_of_the_names_in_it(tmp_path):
+    put(tmp_path, 'blackbirds/XC1 - Blackbird - Turdus merula.mp3')
+    put(tmp_path, 'blackbirds/XC2.mp3')
+    assert set(classes(tmp_path).values()) == {'Turdus merula'}
+
+
+def test_tables_of_other_layouts_come_first(tmp_path):
+    put(tmp_path, 'train_audio/a/XC1.ogg')
+    put(tmp_path, 'train.csv', 'primary_label,filename\na,a/XC1.ogg\n')
+    assert recognise(Source(str(tmp_path)))[0] == 'kaggle'
 
 
 def test_metadata_may_be_a_table(tmp_path):
@@ -183,7 +208,7 @@ def test_json_of_any_depth_and_size_is_refused(tmp_path, content):
 
 
 def test_a_json_file_that_is_too_large_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(xeno_canto, 'MAX_JSON', 1 << 20)
+    monkeypatch.setattr(xeno_canto_metadata, 'MAX_JSON', 1 << 20)
     put(tmp_path, '1.json', json.dumps(page(ENTRY)) + ' ' * (1 << 20))
     with pytest.raises(Problem, match='1.json: larger than 1 MB'):
         rows(tmp_path)

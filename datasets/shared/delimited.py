@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from birdsong.files import Problem, open_regular
+from shared.parquet import read_parquet
 
 DELIMITERS = ',;\t|'
 # The delimiter is found from this many characters, and at most this many rows.
@@ -37,7 +38,7 @@ class Table:
     def __init__(self, filename: str):
         self.filename = filename
         self.problems: list[tuple[int, str, str]] = []
-        read = _read_parquet if filename.lower().endswith('.parquet') else _read_text
+        read = read_parquet if filename.lower().endswith('.parquet') else _read_text
         self.columns, self._rows = read(filename)
         repeated = [name for name, count in Counter(self.columns).items() if name and count > 1]
         if repeated:
@@ -221,49 +222,3 @@ def _parsed(filename, text, delimiter, quoting):
     except csv.Error as e:
         raise Problem(f'{filename}, line {start}: not a table: {e}') from None
     raise Problem(f'{filename}, line {start}: contains a quotation mark that is not closed; close it, or double it')
-
-
-def _read_parquet(filename):
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise Problem(f'{filename}: reading Parquet needs pyarrow; type: pip install pyarrow') from None
-    try:
-        schema = pyarrow.parquet.read_schema(filename)
-        unreadable = (pyarrow.types.is_struct, pyarrow.types.is_binary, pyarrow.types.is_large_binary)  # such as sound
-        columns = [field.name for field in schema if not any(test(field.type) for test in unreadable)]
-        content = pyarrow.parquet.read_table(filename, columns=columns)
-    except (OSError, pyarrow.ArrowException) as e:
-        raise Problem(f'{filename}: not a Parquet table: {str(e).splitlines()[0]}') from None
-    names = _names_of_numbers(schema.metadata or {})
-    fields = [
-        [_parquet_text(value, names.get(content.column_names[number])) for value in content.column(number).to_pylist()]
-        for number in range(content.num_columns)
-    ]
-
-    def rows():
-        return ((line, list(row)) for line, row in enumerate(zip(*fields, strict=True), 1))
-
-    return content.column_names, rows
-
-
-def _names_of_numbers(metadata):
-    """{column: names of its numbers}: Hugging Face stores classes as numbers, and their names beside the columns."""
-    try:
-        features = json.loads(metadata.get(b'huggingface', b'{}'))['info']['features']
-        leaves = {}
-        for column, feature in features.items():
-            while isinstance(feature, dict) and 'feature' in feature:
-                feature = feature['feature']
-            leaves[column] = feature
-        return {column: list(leaf['names']) for column, leaf in leaves.items() if leaf.get('_type') == 'ClassLabel'}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return {}
-
-
-def _parquet_text(value, names):
-    if isinstance(value, list):
-        return str([_parquet_text(item, names) if names else item for item in value])
-    if value is None or value != value:
-        return ''
-    return names[value].strip() if names and isinstance(value, int) and 0 <= value < len(names) else str(value).strip()
