@@ -220,7 +220,10 @@ def test_check_shows_the_effect_of_options_without_storing_them(source, tmp_path
 def test_an_unknown_folder_lists_what_was_looked_for(tmp_path, collect):
     (tmp_path / 'source').mkdir()
     (tmp_path / 'source/notes.txt').write_text('nothing')
-    with pytest.raises(Problem, match=r'no known layout; looked for .*birdclef2018 \(.*folders \(.*unlabelled \('):
+    with pytest.raises(Problem, match=r'no recordings found; looked for .*birdclef2018 \(.*folders \(.*unlabelled \('):
+        collect(tmp_path / 'source')
+    put(tmp_path / 'source', 'a.csv', content=b'a,b')
+    with pytest.raises(Problem, match=r'no known layout \(a.csv has the columns a, b\); looked for'):
         collect(tmp_path / 'source')
 
 
@@ -232,6 +235,17 @@ def test_several_layouts_in_one_folder_ask_for_a_choice(source, tmp_path, collec
     assert 'layout table (as given by --layout)' in collect(source, '--layout', 'table')
     with pytest.raises(Problem, match='no such layout; expected one of .*birdclef2018, '):
         collect(source, '--layout', 'tabel')
+
+
+def test_a_folder_data_is_only_taken_for_the_archives_of_2018_if_it_contains_xml(source, collect):
+    (source / 'ant').rename(source / 'data')
+    write_table(source, 'file,label', 'data/1.wav,ant', 'bee/1.ogg,bee')
+    assert 'layout table' in collect(source, '--check')
+    put(source, 'data/1.xml')
+    with pytest.raises(Problem, match='choose one of --layout birdclef2018'):
+        collect(source, '--check')
+    # a table is unambiguous
+    assert 'layout table' in collect(source / 'table.csv', '--check')
 
 
 def test_a_layout_without_recordings_is_refused(source, collect):

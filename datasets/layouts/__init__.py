@@ -44,7 +44,8 @@ def recognise(source: Source) -> tuple[str, str]:
     if not best:
         looked_for = '; '.join(f'{name} ({module(name).LOOKED_FOR})' for name in names())
         tables = columns_of(source, source.tables())
-        raise Problem(f'{source.path}: no known layout{f" ({tables})" if tables else ""}; looked for {looked_for}')
+        problem = 'no known layout' if tables or source.recordings() else 'no recordings found'
+        raise Problem(f'{source.path}: {problem}{f" ({tables})" if tables else ""}; looked for {looked_for}')
     if len(best) > 1:
         options = ', '.join(f'--layout {name} ({why})' for name, why in best)
         raise Problem(f'{source.path}: has several layouts; choose one of {options}')

@@ -25,7 +25,7 @@ from shared.source import Source, name_problem, printable, recording_suffixes
 from shared.tables import SKIPPED
 from shared.xml_table import update_xml_table
 
-LOOKED_FOR = 'a folder TrainingSet/ or data/, the archives of BirdCLEF 2018'
+LOOKED_FOR = 'the archives of BirdCLEF 2018: a folder TrainingSet/, or data/ with XML files'
 PRECEDENCE = 1
 
 Part = collections.namedtuple('Part', 'folder keys by_year')
@@ -58,9 +58,17 @@ class Recordings:
 
 
 def recognise(source: Source) -> str:
-    """Why a source folder has this layout, or ''."""
-    folders = [part.folder for part in PARTS if part.keys == 'train' and source.has(part.folder)]
-    return f'a folder {folders[0]}/' if folders else ''
+    """Why a source folder has this layout, or ''.
+
+    A folder data/ may be anything, so it must contain XML, or there must be nothing else than the archives.
+    """
+    if source.table:
+        return ''
+    tops = {path.partition('/')[0] for path in source.files}
+    if 'TrainingSet' in tops or any(path.startswith('data/') for path in source.with_suffix('.xml')):
+        return f'a folder {"TrainingSet/" if "TrainingSet" in tops else "data/ with XML files"}'
+    known = {part.folder.partition('/')[0] for part in PARTS}
+    return 'a folder data/, and no others than those of the archives' if 'data' in tops and tops <= known else ''
 
 
 def rows(source: Source) -> Iterator[Recording]:
@@ -73,6 +81,10 @@ def rows(source: Source) -> Iterator[Recording]:
     source.skipped += recordings.skipped
     fields, read = update_xml_table(xml, skipped, source.dataset)
     source.note(f'{len(fields)} recordings have XML ({read} files read now)')
+    if not fields:
+        source.note(
+            'without XML, they have no labels; if folders are classes, give the one that contains them as SOURCE'
+        )
     if uncertain:
         source.note(f'{uncertain} {UNCERTAIN}')
     paths = {key: os.path.relpath(path, source.folder) for key, path in recordings.found}

@@ -120,8 +120,9 @@ def without_duplicates(source: Source, recordings: list[Recording], drop: bool, 
         for path in others:
             copies[path] = f'the same content as {first}'
             by_path[path].copy_of = by_path[first].key
-            if by_path[path].class_id != by_path[first].class_id:
-                copies[path] += f', but another class ({by_path[path].class_id}, not {by_path[first].class_id})'
+            one, other = by_path[first].class_id, by_path[path].class_id
+            if one and other and one != other:
+                copies[path] += f', but another class ({other}, not {one})'
                 contradicting += 1
     what = f'copies of other recordings{f" ({contradicting} of them with another class)" if contradicting else ""}'
     done = (
