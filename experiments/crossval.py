@@ -12,6 +12,7 @@ The weights of the ensemble for a fold are fitted (forward selection) to the pre
 
 The table is also written to experiments/NAME/crossval/table.tsv, all values to table.json, and the pooled predictions
 to MODEL.pred.npz (scores as predicted, usually logits), ensemble.pred.npz and ensemble_equal.pred.npz (probabilities).
+ensemble.tsv contains the mean weights, for submit_all.sh with models that are trained on all recordings of NAME.
 """
 
 from birdsong import program  # isort: skip
@@ -48,6 +49,11 @@ def parse_arguments() -> argparse.Namespace:
         help='each model was trained with N seeds: MODEL, MODEL.seed1, MODEL.seed2, ... The table shows means over the '
         'seeds, after ± their standard deviation, and intervals of the mean (%(default)s)',
     )
+    add(
+        '--against',
+        metavar='MODEL',
+        help='also print the differences of all others from this model, with intervals of the differences',
+    )
     add('--samples', metavar='N', type=int, default=1000, help='bootstrap samples of the intervals (%(default)s)')
     add(
         '--no-softmax',
@@ -68,6 +74,8 @@ def parse_arguments() -> argparse.Namespace:
     model_table.check_dataset_name(args.dataset)
     if args.seeds < 1 or args.samples < 1:
         parser.error('--seeds and --samples need a number of at least 1')
+    if args.against and (len(args.models) < 2 or args.against not in (*args.models, *ENSEMBLES)):
+        raise Problem(f'--against {args.against}: not one of several models in the table ({", ".join(args.models)})')
     for name in args.models:
         model_table.check_name(name, 'MODEL')
         if name in ENSEMBLES:
@@ -147,24 +155,28 @@ def estimate(args: argparse.Namespace, results: Results, folder: str, drawn: np.
     return list(estimates.values()), weights
 
 
-def number(value: float) -> str:
-    return '-' if math.isnan(value) else f'{value:.3f}'
+def number(value: float, sign: str = '') -> str:
+    return '-' if math.isnan(value) else f'{value:{sign}.3f}'
 
 
-def cell(values: dict[str, float]) -> str:
+def cell(values: dict[str, float], sign: str = '') -> str:
     """A pooled metric, the standard deviation over seeds if there are several, and the interval."""
     spread = '' if math.isnan(values['sd']) else f'±{values["sd"]:.3f}'
-    return f'{number(values["pooled"])}{spread} ({number(values["low"])}-{number(values["high"])})'
+    pooled, low, high = (number(values[column], sign) for column in ('pooled', 'low', 'high'))
+    return f'{pooled}{spread} ({low}{" to " if sign else "-"}{high})'
 
 
-def print_table(estimates: list[crossvalidation.Estimate]) -> None:
-    """Print a line per model and ensemble: pooled metrics with intervals, then means over folds."""
+def print_table(estimates: list[crossvalidation.Estimate], sign: str = '') -> None:
+    """Print a line per model and ensemble: pooled metrics with intervals, then means over folds.
+
+    sign: '+' for differences, '' for metrics.
+    """
     summaries = [one.summary() for one in estimates]
     names = list(summaries[0])
-    rows = [['', *names, *(f'{name}' for name in names)]]
+    rows = [['', *names, *names]]
     for one, summary in zip(estimates, summaries, strict=True):
         values = [summary[name] for name in names]
-        rows.append([one.name, *map(cell, values), *(number(value['folds']) for value in values)])
+        rows.append([one.name, *(cell(v, sign) for v in values), *(number(v['folds'], sign) for v in values)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     pooled = sum(widths[1 : 1 + len(names)]) + 2 * len(names)
     print(f'{"":{widths[0]}}  {"pooled predictions":{pooled}}mean over folds')
@@ -206,13 +218,41 @@ def write_json(filename: str, estimates: list[crossvalidation.Estimate], **about
         f.write('\n')
 
 
+def write_weights(filename: str, args: argparse.Namespace, weights: list[np.ndarray]) -> None:
+    """Write the weights of the ensemble as a table that submit_all.sh reads: their means over folds and seeds."""
+    with writing(filename, 'w', encoding='utf-8') as f:
+        f.write(f'# weights from the cross-validation of {args.dataset}, mean over folds\n')
+        f.write(f'# options: {"--softmax" if args.softmax else ""}\n# member\tweight\n')
+        means = np.mean(weights, axis=(0, 1))
+        f.writelines(f'{model}\t{w:.4g}\n' for model, w in zip(args.models, means, strict=True) if w > 0)
+
+
 def say(text: str) -> None:
     print(f'crossval.py: {text}', file=sys.stderr, flush=True)
 
 
-def print_missing(missing: dict[str, list[str]]) -> None:
-    for name, models in missing.items():
-        print(f'{name}\t{" ".join(models)}')
+def check_complete(missing: dict[str, list[str]]) -> None:
+    """Raise Problem if there are missing predictions, see `Results.missing`."""
+    if missing:
+        name, models = next(iter(missing.items()))
+        count = sum(map(len, missing.values()))
+        raise Problem(f'{count} predictions are missing, such as {models[0]} of {name}; start crossval.sh')
+
+
+def print_report(
+    args: argparse.Namespace, results: Results, estimates: list[crossvalidation.Estimate], resampled: str
+) -> None:
+    """Print what was evaluated, the table and, with --against, the table of differences."""
+    seeds = f', {args.seeds} seeds' if args.seeds > 1 else ''
+    always = len({key for fold in results.folds for key in fold.train} - set(results.files))
+    unseen = f'; {always} more are in all training lists' if always else ''
+    print(f'{args.dataset}: {len(results.files)} recordings in {len(results.folds)} folds{seeds}{unseen}')
+    print(f'in brackets: 95 % intervals from {args.samples} bootstrap samples of the {resampled}')
+    print_table(estimates)
+    if args.against:
+        base = next(one for one in estimates if one.name == args.against)
+        print(f'\ndifferences from {args.against}')
+        print_table([one.minus(base) for one in estimates if one is not base], '+')
 
 
 def main() -> None:
@@ -226,12 +266,10 @@ def main() -> None:
         return
     missing = results.missing([with_seed(model, seed) for seed in range(args.seeds) for model in args.models])
     if args.missing:
-        print_missing(missing)
+        for name, models in missing.items():
+            print(f'{name}\t{" ".join(models)}')
         return
-    if missing:
-        name, models = next(iter(missing.items()))
-        count = sum(map(len, missing.values()))
-        raise Problem(f'{count} predictions are missing, such as {models[0]} of {name}; start crossval.sh')
+    check_complete(missing)
     groups = folds.groups(results.dataset, results.files)
     drawn = np.stack([each.astype(np.uint16) for each in metrics.resample(len(results.files), groups, args.samples)])
     folder = os.path.join(args.results, args.dataset, 'crossval')
@@ -240,13 +278,10 @@ def main() -> None:
     resampled = f'{len(results.files)} recordings (there is no filelists/groups.tsv)'
     if groups is not None:
         resampled = f'{len(set(groups))} groups (filelists/groups.tsv)'
-    seeds = f', {args.seeds} seeds' if args.seeds > 1 else ''
-    always = len({key for fold in results.folds for key in fold.train} - set(results.files))
-    unseen = f'; {always} more are in all training lists' if always else ''
-    print(f'{args.dataset}: {len(results.files)} recordings in {len(results.folds)} folds{seeds}{unseen}')
-    print(f'in brackets: 95 % intervals from {args.samples} bootstrap samples of the {resampled}')
-    print_table(estimates)
+    print_report(args, results, estimates, resampled)
     write_table(os.path.join(folder, 'table.tsv'), estimates)
+    if weights:
+        write_weights(os.path.join(folder, 'ensemble.tsv'), args, weights)
     about = {'dataset': args.dataset, 'folds': [fold.name for fold in results.folds], 'seeds': args.seeds}
     about |= {'recordings': len(results.files), 'resampled': resampled, 'samples': args.samples}
     write_json(os.path.join(folder, 'table.json'), estimates, **about, models=args.models, weights=weights)

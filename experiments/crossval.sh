@@ -5,7 +5,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/results.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/slurm.sh"
 
-ACTION=train SEEDS=1 WAIT=()
+ACTION=train SEEDS=1 WAIT=() PRINT=()
 
 usage() {
     cat <<'END'
@@ -22,6 +22,8 @@ shares the folder: each model is trained once. Finished models are skipped; inte
   --gpus-per-model N   train each model on N GPUs, as for train_all.sh
   --continue-anyway    continue trainings even if their settings or data have changed, as for train.py
   --wait               also wait for models that are trained elsewhere, and continue those that are interrupted
+  --against MODEL      also print the differences of the others from this model, with intervals
+  --samples N, --no-softmax       as for crossval.py
   --status             show the progress of all models of all folds
   --slurm [-- SBATCH OPTIONS]    submit one job per model and fold to Slurm
   --slurm-workers N [-- ...]     submit N jobs to Slurm that share the models
@@ -38,8 +40,12 @@ own_option() {
             [[ ${2:-} =~ ^[1-9][0-9]?$ ]] || usage_error "$1 needs a number from 1 to 99"
             if [[ $1 == --seeds ]]; then SEEDS=$2; else GPUS=$2; fi
             SHIFT=2 ;;
-        --seeds=*)
-            own_option --seeds "${1#*=}"
+        --against | --samples)
+            (($# > 1)) || usage_error "$1 needs a value"
+            PRINT+=("$1" "$2") SHIFT=2 ;;
+        --no-softmax) PRINT+=(--no-softmax) ;;
+        --seeds=* | --against=* | --samples=*)
+            own_option "${1%%=*}" "${1#*=}"
             SHIFT=1 ;;
         --continue-anyway) SETTINGS+=(--continue-anyway) ;;
         *) slurm_option "$@" ;;
@@ -79,7 +85,7 @@ submit_folds() {
         slurm_begin
         SBATCH=(--array="1-$WORKERS" "${SBATCH[@]}")
         slurm_submit crossval '' '' ./crossval.sh --dataset "$DATASET" --models "$MODELS" --seeds "$SEEDS" "${SETTINGS[@]}" \
-            "${DEVICE[@]}" --gpus-per-model "$GPUS" "${NAMES[@]}"
+            "${PRINT[@]}" "${DEVICE[@]}" --gpus-per-model "$GPUS" "${NAMES[@]}"
         log 'the last job to end prints the table to its log; the same command without --slurm-workers prints it, too'
         return
     fi
@@ -112,7 +118,7 @@ main() {
         done
     done
     [[ $ACTION != status ]] || step=--folds
-    folds=$(run_briefly "$PYTHON" crossval.py --dataset "$DATASET" "$step" "${NAMES[@]}") || exit 1
+    folds=$(run_briefly "$PYTHON" crossval.py --dataset "$DATASET" "$step" "${PRINT[@]}" "${NAMES[@]}") || exit 1
     mapfile -t FOLDS <<< "$folds"
     if [[ $ACTION == status ]]; then
         for name in "${FOLDS[@]}"; do
@@ -129,7 +135,7 @@ main() {
             '(with --wait it waits for them)'
         exit
     fi
-    run_child "$PYTHON" crossval.py --dataset "$DATASET" --seeds "$SEEDS" "${NAMES[@]}"
+    run_child "$PYTHON" crossval.py --dataset "$DATASET" --seeds "$SEEDS" "${PRINT[@]}" "${NAMES[@]}"
 }
 
 main "$@"

@@ -134,6 +134,12 @@ def test_pooled_predictions_are_written_as_predicted_and_the_ensembles_as_probab
         np.testing.assert_array_equal(saved.scores, values[order])
     weights = np.array(found['weights'][0])
     assert weights.shape == (FOLDS, len(MODELS)) and weights.sum(axis=1) == pytest.approx(1)
+    lines = (results / 'ensemble.tsv').read_text().splitlines()
+    assert '# options: --softmax' in lines
+    means = dict(zip(MODELS, weights.mean(axis=0), strict=True))
+    assert {line.split('\t')[0]: float(line.split('\t')[1]) for line in lines if line[0] != '#'} == pytest.approx(
+        {name: weight for name, weight in means.items() if weight > 0}, rel=1e-3
+    )
     members = np.stack([softmax(scores[name]) for name in MODELS])
     saved = predictions.load(results / 'ensemble.pred.npz')
     equal = predictions.load(results / 'ensemble_equal.pred.npz')
@@ -193,6 +199,24 @@ def test_intervals_are_those_of_metrics_intervals_and_of_groups_if_there_are_any
     values = found['metrics']['weak']['MAP']
     assert (values['low'], values['high']) == pytest.approx((low, high))
     assert 'bootstrap samples of the 4 groups (filelists/groups.tsv)' in printed
+
+
+def test_option_against_prints_paired_differences(collection):
+    folder, scores = collection
+    write_predictions(folder / 'results', 'twin', scores['weak'])
+    found, printed = table(folder, 'weak', 'good', 'twin', '--against=weak')
+    lines = {line.split()[0]: line.split() for line in printed.partition('differences from weak\n')[2].splitlines()[2:]}
+    assert list(lines) == ['good', 'twin', 'ensemble', 'ensemble_equal']
+    assert lines['twin'][1:5] == ['+0.000', '(+0.000', 'to', '+0.000)']
+    # the interval from the reciprocal ranks of both models in the same samples
+    order = np.concatenate([fold_of(i) for i in range(1, FOLDS + 1)])
+    ranks = [metrics.per_recording(scores[name][order], TRUTH[order])[0] for name in ('good', 'weak')]
+    gain = 1 / ranks[0] - 1 / ranks[1]
+    low, high = np.quantile([drawn @ gain / len(gain) for drawn in metrics.resample(len(gain))], [0.025, 0.975])
+    assert lines['good'][1:5] == [f'{gain.mean():+.3f}', f'({low:+.3f}', 'to', f'{high:+.3f})']
+    assert found['metrics']['good']['MAP']['low'] < found['metrics']['good']['MAP']['high']
+    for models, name in ((('good', 'weak'), 'nobody'), (('good',), 'good'), (('good',), 'ensemble')):
+        assert f'--against {name}: not one of' in problem(folder, *models, '--against', name)
 
 
 def test_background_classes_count_where_there_are_any(collection):

@@ -82,18 +82,21 @@ class Estimate:
             self.resampled[name] = (self.resampled.get(name, 0) * self.seeds + values) / (self.seeds + 1)
         self.seeds += 1
 
-    def interval(self, metric: str, level: float = 0.95) -> tuple[float, float]:
-        """Bootstrap interval (low, high) of the mean over the seeds, by the percentile method."""
-        values = self.resampled[metric][~np.isnan(self.resampled[metric])]
-        if not len(values):
-            return float('nan'), float('nan')
-        return tuple(np.quantile(values, [(1 - level) / 2, (1 + level) / 2]).tolist())
+    def minus(self, other: 'Estimate') -> 'Estimate':
+        """The differences from another estimate with the same recordings, bootstrap samples and number of seeds."""
+        result = Estimate(self.name)
+        result.seeds = self.seeds
+        for name in self.pooled:
+            result.pooled[name] = [a - b for a, b in zip(self.pooled[name], other.pooled[name], strict=True)]
+            result.folds[name] = [a - b for a, b in zip(self.folds[name], other.folds[name], strict=True)]
+            result.resampled[name] = self.resampled[name] - other.resampled[name]
+        return result
 
     def summary(self) -> dict[str, dict[str, float]]:
         """For each metric: 'pooled' (mean over seeds), 'low', 'high', 'sd' (over seeds) and 'folds' (mean)."""
         result = {}
         for name, values in self.pooled.items():
-            low, high = self.interval(name)
+            low, high = interval(self.resampled[name])
             result[name] = {
                 'pooled': float(np.mean(values)),
                 'low': low,
@@ -102,6 +105,14 @@ class Estimate:
                 'folds': mean_of_defined(self.folds[name]),
             }
         return result
+
+
+def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Bootstrap interval (low, high) from the values of all samples, by the percentile method; NaN is left out."""
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return float('nan'), float('nan')
+    return tuple(np.quantile(values, [(1 - level) / 2, (1 + level) / 2]).tolist())
 
 
 def mean_of_defined(values: Sequence) -> float:
