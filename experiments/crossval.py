@@ -236,7 +236,7 @@ def check_complete(missing: dict[str, list[str]]) -> None:
     if missing:
         name, models = next(iter(missing.items()))
         count = sum(map(len, missing.values()))
-        raise Problem(f'{count} predictions are missing, such as {models[0]} of {name}; start crossval.sh')
+        raise Problem(f'missing predictions: {count}, such as {models[0]} of {name}; start crossval.sh')
 
 
 def print_report(

@@ -295,8 +295,8 @@ def test_missing_and_incomplete_predictions_are_named(collection):
     predictions.save(folder / 'results/set-fold3/weak.pred.npz', [KEYS[i] for i in which], scores['weak'][which])
     done = run(folder, '--missing', *MODELS)
     assert done.returncode == 0 and done.stdout == 'set-fold2\tgood\nset-fold3\tweak\n'
-    assert '2 predictions are missing, such as good of set-fold2; start crossval.sh' in problem(folder, *MODELS)
-    assert '1 predictions' not in problem(folder, 'noise', '--seeds=2')
+    assert 'missing predictions: 2, such as good of set-fold2; start crossval.sh' in problem(folder, *MODELS)
+    assert 'missing predictions: 3, such as noise.seed1 of set-fold1' in problem(folder, 'noise', '--seeds=2')
 
 
 @pytest.mark.parametrize(
