@@ -308,6 +308,6 @@ def test_the_source_may_be_a_table(tree):
 
 
 def test_two_layouts_in_one_folder_are_a_question(tree):
-    source = tree('data/1.wav', train=f'{HEADER}\na,a/1.ogg\n')
+    source = tree('data/1.xml', train=f'{HEADER}\na,a/1.ogg\n')
     with pytest.raises(Problem, match='several layouts; choose one of --layout birdclef2018 .*, --layout kaggle'):
         layouts.recognise(source)
