@@ -6,6 +6,10 @@ Monophone lines are MEDIAID;CLASSID;PROBABILITY;RANK, soundscape lines MEDIAID;H
 most probable class first. MEDIAID is the number after _RN in the file name. If there is none, it is the file name
 without suffix, or, if two of these names are equal, the path below audio/ without suffix. The 2018 system applied a
 sigmoid after the softmax; --sigmoid does the same.
+
+The challenge expects segments at multiples of 5 seconds. If IN has the times of its rows, the probabilities of a
+segment are the maximum over the rows whose middle is in it or, if there are none, those of the row that overlaps it
+most, as in eval.py --segments 5. Otherwise, the rows of a recording are its segments, in their order.
 """
 
 from birdsong import program  # isort: skip
@@ -20,8 +24,11 @@ import numpy as np
 from birdsong.data.dataset import Dataset, dataset_of
 from birdsong.files import Problem, writing
 from birdsong.scores import combination
+from birdsong.scores.segments import window_of, window_scores
 
 SEGMENT_SECONDS = 5
+# A rest of a recording is a segment if it has at least this length, or the middle of a row.
+SHORTEST_REST = 0.5
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -35,7 +42,7 @@ def parse_arguments() -> argparse.Namespace:
         '--mode',
         choices=('mono', 'soundscape'),
         default='mono',
-        help='mono: whole recordings, the maximum over their rows; soundscape: each row is a segment (%(default)s)',
+        help='mono: whole recordings, the maximum over their rows; soundscape: segments of 5 s (%(default)s)',
     )
     add('--softmax', action='store_true', default=True, help='scores are logits: apply a softmax (default)')
     add('--no-softmax', dest='softmax', action='store_false', help='scores are probabilities')
@@ -84,12 +91,21 @@ def probabilities(scores: np.ndarray, softmax: bool, sigmoid: bool) -> np.ndarra
     return scores
 
 
-def rows(media: str, probs: np.ndarray, classes: list[str], mode: str, max_classes: int) -> Iterator[str]:
+def segments(starts: np.ndarray, stops: np.ndarray, probs: np.ndarray) -> tuple[int, np.ndarray]:
+    """Number of the first segment, and probabilities (segments, classes), given those of rows and their times (n,)."""
+    last = window_of(starts, stops, SEGMENT_SECONDS).max()
+    count = max(int(last) + 1, int(np.ceil((stops.max() - SHORTEST_REST) / SEGMENT_SECONDS)))
+    first = min(int((starts.min() + SHORTEST_REST) // SEGMENT_SECONDS), count - 1)
+    return first, window_scores(starts, stops, probs, SEGMENT_SECONDS, count)[first:]
+
+
+def rows(media: str, probs: np.ndarray, classes: list[str], mode: str, max_classes: int, first: int) -> Iterator[str]:
     """Lines for the recording with the media id `media`, most probable class first, ties in order of class index.
 
-    `probs`: (segments, classes), probabilities. In mode 'soundscape', probabilities that round to 0 are left out.
+    `probs`: (segments, classes), probabilities from segment number `first` on. In mode 'soundscape', probabilities that
+    round to 0 are left out.
     """
-    for segment, row in enumerate(probs):
+    for segment, row in enumerate(probs, first):
         best = np.argsort(-row, kind='stable')[:max_classes]
         if mode == 'mono':
             for rank, c in enumerate(best, 1):
@@ -122,8 +138,10 @@ def main() -> None:
                     f'{args.infile}: scores of {key} are no probabilities ({probs.min():g} to {probs.max():g}); '
                     'leave out --no-softmax'
                 )
-            before = lines
-            for line in rows(media[key], probs, classes, args.mode, args.max_classes):
+            before, first, times = lines, 0, chosen.times(key)
+            if times is not None:
+                first, probs = segments(*times, probs)
+            for line in rows(media[key], probs, classes, args.mode, args.max_classes, first):
                 f.write(line)
                 lines += 1
             if lines == before:

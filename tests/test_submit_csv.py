@@ -153,3 +153,82 @@ def test_a_segment_list_whose_recording_would_get_no_row_is_refused(dataset):
     predictions.save(dataset.parent / 'in.npz', KEYS, [np.eye(6)[:1], np.zeros((2, 6)), np.eye(6)[:1]])
     done = submit(dataset, 'in.npz', 'out.csv', '--mode=soundscape', '--no-softmax')
     assert done.returncode == 1 and f'{KEYS[1]} has no line' in done.stderr
+
+
+# == Times of the rows ==
+
+
+def segments_written(dataset, starts, stops, scores, *options):
+    """(segment, class id, probability) of the lines for the last recording of the list, whose rows have these times."""
+    counts = [1, 1, len(starts)]
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    rows = np.concatenate([np.eye(6)[:2], scores])
+    times = {'starts': [0, 0, *starts], 'stops': [5, 5, *stops]}
+    predictions.save(dataset.parent / 'in.npz', KEYS, rows, offsets, **times)
+    done = submit(dataset, 'in.npz', 'out.csv', '--mode=soundscape', '--no-softmax', *options)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split(';') for line in (dataset.parent / 'out.csv').read_text().splitlines()]
+    return [(line[1], line[2], float(line[3])) for line in lines if line[0] == '345']
+
+
+def test_blocks_of_5_seconds_with_times_give_the_same_lines_as_without(dataset):
+    rows = list(np.random.default_rng(0).normal(size=(3, 4, 6)))
+    written(dataset, rows, '--mode=soundscape')
+    expected = (dataset.parent / 'out.csv').read_bytes()
+    starts = np.tile([0, 5, 10, 15.0], 3)
+    # The last block may be short, and may contain the few samples after the last frame; rounding adds up.
+    for stops, drift in (
+        (starts + 5, 1),
+        (np.minimum(starts + 5, 15.02), 1),
+        (np.minimum(starts + 5, 17.3), 0.996),
+        (starts + 5.02, 1.004),
+    ):
+        times = {'starts': starts * drift, 'stops': stops * drift}
+        predictions.save(dataset.parent / 'in.npz', KEYS, np.concatenate(rows), [0, 4, 8, 12], **times)
+        assert submit(dataset, 'in.npz', 'out.csv', '--mode=soundscape').returncode == 0
+        assert (dataset.parent / 'out.csv').read_bytes() == expected
+
+
+def test_lines_have_the_times_of_the_rows(dataset):
+    found = segments_written(dataset, [20, 3600], [25, 3605], np.eye(6)[[2, 4]])
+    assert ('00:00:20-00:00:25', CLASSES[2], 1) in found and ('01:00:00-01:00:05', CLASSES[4], 1) in found
+    assert found[0][0] == '00:00:20-00:00:25'
+
+
+def test_segments_have_the_maximum_of_the_rows_in_their_middle(dataset):
+    scores = np.array([[0.5, 0, 0, 0, 0, 0], [0.25, 0.5, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0]])
+    assert segments_written(dataset, [0, 2, 6], [4, 6, 9], scores) == [
+        ('00:00:00-00:00:05', CLASSES[0], 0.5),
+        ('00:00:00-00:00:05', CLASSES[1], 0.5),
+        ('00:00:05-00:00:10', CLASSES[2], 1),
+    ]
+
+
+def test_rows_longer_than_a_segment_count_for_all_segments_that_they_cover(dataset):
+    assert segments_written(dataset, [0, 15], [15, 24], np.eye(6)[:2]) == [
+        ('00:00:00-00:00:05', CLASSES[0], 1),
+        ('00:00:05-00:00:10', CLASSES[0], 1),
+        ('00:00:10-00:00:15', CLASSES[0], 1),
+        ('00:00:15-00:00:20', CLASSES[1], 1),
+        ('00:00:20-00:00:25', CLASSES[1], 1),
+    ]
+
+
+def test_times_do_not_change_a_monophone_submission(dataset):
+    rows = list(np.random.default_rng(0).normal(size=(3, 2, 6)))
+    written(dataset, rows)
+    expected = (dataset.parent / 'out.csv').read_bytes()
+    starts = np.array([0, 5.0] * 3)
+    predictions.save(
+        dataset.parent / 'in.npz', KEYS, np.concatenate(rows), [0, 2, 4, 6], starts=starts, stops=starts + 5
+    )
+    assert submit(dataset, 'in.npz', 'out.csv').returncode == 0
+    assert (dataset.parent / 'out.csv').read_bytes() == expected
+
+
+def test_classes_that_the_model_does_not_know_come_last(dataset):
+    predictions.save(dataset.parent / 'in.npz', KEYS, list(np.random.default_rng(0).random((3, 1, 4))))
+    done = submit(dataset, 'in.npz', 'out.csv')
+    assert done.returncode == 0 and 'predictions of 4 classes, but the dataset has 6' in done.stderr
+    lines = [line.split(';') for line in (dataset.parent / 'out.csv').read_text().splitlines()]
+    assert [line[1] for line in lines if line[3] in '56'] == [CLASSES[4], CLASSES[5]] * 3

@@ -38,9 +38,14 @@ def number_of_windows(end: float, seconds: float) -> int:
     return max(1, int(np.ceil((end - min(MIN_REST, seconds / 2)) / seconds)))
 
 
+def window_of(starts: np.ndarray, stops: np.ndarray, seconds: float) -> np.ndarray:
+    """Number (n,) of the window of `seconds` in which the middle of each row is, given the times (n,) of the rows."""
+    return np.floor((starts + stops) / 2 / seconds + TOLERANCE).astype(np.int64)
+
+
 def window_scores(starts: np.ndarray, stops: np.ndarray, scores: np.ndarray, seconds: float, count: int) -> np.ndarray:
     """Scores (count, classes) of the windows of `seconds` from 0 on, given the times (n,) and scores of rows."""
-    window = np.floor((starts + stops) / 2 / seconds + TOLERANCE).astype(np.int64)
+    window = window_of(starts, stops, seconds)
     order = np.argsort(window, kind='stable')
     bounds = np.searchsorted(window[order], np.arange(count + 1))
     filled = np.flatnonzero(np.diff(bounds))
