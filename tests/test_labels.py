@@ -580,9 +580,33 @@ def test_recordings_for_prediction_need_no_classes(tmp_path):
     assert sorted(path.name for path in labels.iterdir()) == ['meta.tsv', 'repairs.tsv']
 
 
+@pytest.mark.parametrize(
+    'date, time, longitude, expected',
+    [
+        ('2019-05-06', '07:30:00Z', '-60', ('2019-05-06', '03:30:00')),
+        ('2019-05-06', '01:00Z', '-60', ('2019-05-05', '21:00:00')),
+        ('2019-12-31', '20:00:30 UTC', '151.2', ('2020-01-01', '06:05:18')),
+        ('', '07:30 GMT', '15', ('', '08:30:00')),
+        ('2019-05-06T07:30:00+00:00', '', '-60', ('2019-05-06', '03:30:00')),
+        ('2019-05-06T07:30:00Z', '', '60 W', ('2019-05-06', '03:30:00')),
+        ('2019-05-06', '2019-05-06T07:30:00Z', '-60', ('2019-05-06', '03:30:00')),
+        # another time zone is that of the place
+        ('2019-05-06T07:30:00-04:00', '', '-60', ('2019-05-06', '07:30:00')),
+        # without a longitude, the local time is unknown
+        ('2019-05-06', '07:30:00Z', '', ('2019-05-06', '')),
+        ('2019-05-06', 'noonZ', '-60', ('2019-05-06', '')),
+        ('0001-01-01', '00:30Z', '-60', ('0001-01-01', '')),
+    ],
+)
+def test_utc_becomes_local_solar_time(date, time, longitude, expected):
+    values, problems = metadata_values.metadata(Recording(date=date, time=time, longitude=longitude))
+    assert tuple(values[:2]) == expected
+    assert problems
+
+
 def test_a_time_in_the_date_is_used_if_there_is_no_other(tmp_path):
     made = [
-        Recording(key='1.wav', class_id='a', date='2019-05-06T07:30:00Z'),
+        Recording(key='1.wav', class_id='a', date='2019-05-06T07:30:00'),
         Recording(key='2.wav', class_id='a', date='2019-05-06 07:30:00', time='08:00'),
         Recording(key='3.wav', class_id='a', date='2019-05-06 00:00:00'),
     ]

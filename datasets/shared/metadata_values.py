@@ -28,16 +28,18 @@ BELOW = re.compile(rf'(?:<|to\b)\s*({POSITIVE}){AFTER}')
 # Longer texts are sentences, not values.
 MAX_TEXT = 60
 SEVERAL = re.compile(r'\d{1,6}(?:-\d{1,6}){2,}')
-# A date in the order of ISO 8601, with or without a time. The time zone is ignored.
+# A date in the order of ISO 8601, with or without a time and a time zone.
 TIMESTAMP = re.compile(
     r"""(?P<date> [0-9]{4}-[0-9]{1,2}-[0-9]{1,2} | [0-9]{4}/[0-9]{1,2}/[0-9]{1,2} | [0-9]{4}\.[0-9]{1,2}\.[0-9]{1,2}
                 | (?:1[89]|20)[0-9]{6} )
     (?: (?: \s* t \s* | \s+ ) (?P<time> [0-9]{1,2}:[0-9]{2} (?: :[0-9]{2} )? ) (?: \.[0-9]{1,9} )?
-        \s* (?: z | utc | gmt | [+-][0-9]{2}:?(?:[0-9]{2})? )? )?""",
+        \s* (?P<zone> z | utc | gmt | [+-][0-9]{2}:?(?:[0-9]{2})? )? )?""",
     re.X | re.I | re.A,
 )
 # Times in UTC, as in file names of recorders. The times of labels/meta.tsv are local.
 UTC = re.compile(r'\d\d:\d\d(:\d\d)?Z')
+# A time that is UTC.
+UTC = re.compile(r'(.*[0-9])\s*(?:z|utc|gmt|[+-]00:?00)', re.I)
 # Degrees, with minutes and seconds or not, and a letter before or after them or a sign.
 DEGREES = re.compile(
     r"""(?P<before>[NSEW])? \s* (?P<sign>[+-])? (?P<degrees> [0-9]{1,3}(?:[.,][0-9]*)? | \.[0-9]+ )
@@ -166,38 +168,40 @@ REPAIRS = {
 
 
 def metadata(recording: Recording) -> tuple[list[str], list[tuple[str, str]]]:
-    """Metadata of a recording, corrected.
+    """Metadata of a recording, corrected. A time that is UTC becomes local time; without a longitude, it is dropped.
 
     Returns [date, time, latitude, longitude, elevation], '' if unknown, and a list of (problem, what was done) with an
     entry per value that was changed or dropped. A problem is "Time '7h'", for example.
     """
-    values, problems = [], []
-    for name in REPAIRS:
-        text = getattr(recording, name)
-        if name == 'time' and not text.strip():
-            text = _time_of_date(recording.date)
-        value = _repaired(name, text) if text.strip() else ''
-        # added seconds of a time are not reported
-        if value not in (text, f'{text}:00') and text.strip():
-            problems.append((f'{name.title()} {text!r}', value or 'dropped'))
-        values.append(value)
-    if UTC.fullmatch(recording.time.strip()):
-        _to_local_time(recording, values, problems)
-    return values, problems
+    texts = {name: getattr(recording, name) for name in REPAIRS}
+    if not texts['time'].strip():
+        texts['time'] = _time_of_date(texts['date'])
+    values = {name: _repaired(name, text) if text.strip() else '' for name, text in texts.items()}
+    if utc := len(texts['time']) <= MAX_TEXT and UTC.fullmatch(texts['time'].strip()):
+        time = _repaired('time', utc[1])
+        values['date'], values['time'] = local_time(values['date'], time, values['longitude'])
+    # added seconds of a time are not reported
+    problems = [
+        (f'{name.title()} {text!r}', values[name] or 'dropped')
+        for name, text in texts.items()
+        if text.strip() and values[name] not in (text, f'{text}:00')
+    ]
+    return list(values.values()), problems
 
 
-def _to_local_time(recording, values, problems):
-    """Change date and time from UTC to mean solar time, 4 minutes per degree; unknown without a longitude."""
-    date, time, _, longitude, _ = values
-    utc = _repaired('time', recording.time.strip()[:-1])
-    if utc and longitude:
-        utc = datetime.datetime.fromisoformat(f'{date or "2000-01-02"}T{utc}')
-        local = utc + datetime.timedelta(seconds=round(240 * float(longitude)))
-        values[:2] = local.date().isoformat() if date else '', local.time().isoformat()
-    problems[:] = [problem for problem in problems if not problem[0].startswith('Time ')]
-    problems.append((f'Time {recording.time!r}', values[1] or 'dropped'))
-    if values[0] != date:
-        problems.append((f'Date {recording.date!r}', values[0]))
+def local_time(date: str, time: str, longitude: str) -> tuple[str, str]:
+    """Date and time of UTC ('' if unknown) -> those of the local mean solar time at a longitude in degrees.
+
+    The time is '' if the time or the longitude is unknown.
+    """
+    if not (time and longitude):
+        return date, ''
+    moment = datetime.datetime.fromisoformat(f'{date or "2000-01-01"}T{time}')
+    try:
+        moment += datetime.timedelta(seconds=round(float(longitude) * 240))
+    except OverflowError:
+        return date, ''
+    return moment.date().isoformat() if date else '', moment.time().isoformat()
 
 
 @functools.lru_cache(1 << 16)
@@ -210,7 +214,11 @@ def _repaired(name, text):
 
 
 def _time_of_date(text):
-    """The time in a date with a time, else ''. Midnight is what programs add to dates without a time."""
+    """The time in a date with a time, with Z if it is UTC, else ''.
+
+    Midnight is what programs add to dates without a time.
+    """
     found = len(text) <= MAX_TEXT and TIMESTAMP.fullmatch(text.strip())
-    time = found['time'] if found and found['time'] else ''
-    return '' if set(time) <= set('0:') else time
+    if not found or not found['time'] or set(found['time']) <= set('0:'):
+        return ''
+    return found['time'] + ('Z' if UTC.fullmatch(text.strip()) else '')
