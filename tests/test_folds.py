@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from birdsong.data.index import load_index
 from birdsong.files import Problem
-from helpers import ROOT, lists_of, make_listed, wav_bytes, write_recording_tables
+from helpers import ROOT, lists_of, make_listed, run_program, wav_bytes, write_recording_tables
 from shared import folds
 from shared.recordings import Recording
 
@@ -193,6 +193,9 @@ def test_a_fold_is_not_divided_or_changed(tmp_path):
     for options in ({}, {'folds': 2}):
         with pytest.raises(Problem, match='made-fold1: a fold of made'):
             split.split(str(tmp_path / 'made-fold1'), **options)
+    result = run_program('datasets/collect.py', made / 'audio', '--dataset', tmp_path / 'made-fold1')
+    assert result.returncode == 1 and 'made-fold1: a fold of made' in result.stderr
+    assert (tmp_path / 'made-fold1' / 'recordings.tsv').is_symlink()
     other = make_listed(tmp_path / 'other-fold1', records())
     with pytest.raises(Problem, match='has the name of a fold'):
         split.split(str(other), folds=2)
