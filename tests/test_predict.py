@@ -380,3 +380,33 @@ def test_rows_of_the_same_model_and_settings_are_taken_from_earlier_predictions(
     call(tmp_path / 'm.npz', new, '--dataset', dataset, '--reuse', whole)
     assert 'nothing reused' in capfd.readouterr().out
     assert not np.array_equal(load(new).scores, load(whole).scores)
+
+
+def test_a_model_with_fewer_classes_than_the_dataset_works_and_the_new_ones_rank_last(
+    trained, dataset, tmp_path, call, capsys
+):
+    call(trained, tmp_path / 'before.npz', '--dataset', dataset)
+    for name, text in (('labelset', 'newone'), ('labelset_latin', 'Avis nova')):
+        with open(dataset / 'labels' / name, 'a') as f:
+            f.write(f'{text}\n')
+    keys = (dataset / 'filelists/valid').read_text().splitlines()
+    rows = (dataset / 'labels/fg.tsv').read_text().splitlines()
+    rows = [f'{keys[0]}\t4' if row.startswith(f'{keys[0]}\t') else row for row in rows]
+    (dataset / 'labels/fg.tsv').write_text(''.join(f'{row}\n' for row in rows))
+    call(trained, tmp_path / 'out.npz', '--dataset', dataset, '--plot', tmp_path / 'plots', '--saliency', 3)
+    assert (tmp_path / 'out.npz').read_bytes() == (tmp_path / 'before.npz').read_bytes()
+    assert len(list((tmp_path / 'plots').iterdir())) == len(keys)
+    with pytest.raises(Problem, match='--saliency newone: neither a class'):
+        call(trained, tmp_path / 'new.npz', '--dataset', dataset, '--saliency', 'newone')
+    capsys.readouterr()
+    for program, options in (
+        ('eval.py', ()),
+        ('blender.py', ()),
+        ('submit_csv.py', ('--filelist=valid', tmp_path / 'out.csv')),
+    ):
+        done = run_program(f'experiments/{program}', '--dataset', dataset, tmp_path / 'out.npz', *options)
+        assert done.returncode == 0, done.stderr
+        warnings = [line for line in done.stderr.splitlines() if 'of 4 classes, but the dataset has 5' in line]
+        assert len(warnings) == (program == 'eval.py')  # once per process
+    ranks = [line.split(';') for line in (tmp_path / 'out.csv').read_text().splitlines()]
+    assert [rank for _, name, _, rank in ranks if name == 'newone'] == ['5'] * len(keys)

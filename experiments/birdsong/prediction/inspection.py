@@ -29,10 +29,13 @@ DECIBELS = 30
 
 
 def known_names(dataset: Dataset, classes: int) -> list[list[str]]:
-    """The lists of class names in the dataset (Latin names, class ids) that fit the number of classes."""
+    """The lists of class names in the dataset (Latin names, class ids) with at least this number of classes.
+
+    Classes that were added to the dataset after the training have the highest indices.
+    """
     filenames = (os.path.join(dataset.path, 'labels', name) for name in ('labelset_latin', 'labelset'))
     lists = (read_lines(filename) for filename in filenames if os.path.exists(filename))
-    return [names for names in lists if len(names) == classes]
+    return [names for names in lists if len(names) >= classes]
 
 
 def class_names(dataset: Dataset, classes: int) -> list[str]:
@@ -42,7 +45,7 @@ def class_names(dataset: Dataset, classes: int) -> list[str]:
 
 def find_class(text: str, dataset: Dataset, classes: int) -> int:
     """Index of a class given by class id, Latin name, or index. Raises Problem if there is none."""
-    known = [name.lower() for names in known_names(dataset, classes) for name in names]
+    known = [name.lower() for names in known_names(dataset, classes) for name in names[:classes]]
     if text.lower() in known:
         return known.index(text.lower()) % classes
     if text.isdecimal() and int(text) < classes:
@@ -215,6 +218,7 @@ class Plotter:
         if self.predictor.cfg['arch.output'] == 'linear':
             scores = self.probabilities(torch.from_numpy(scores)).numpy()
         of_recording, truth = scores.max(0), self.truth.get(file)
+        truth = truth if truth is None or truth < len(of_recording) else None  # the network may not know the class
         top = list(np.argsort(-of_recording, kind='stable')[:TOP])
         others = [index for index in dict.fromkeys((truth, class_index)) if index is not None and index not in top]
         for index in top + others:
