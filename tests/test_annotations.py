@@ -129,9 +129,20 @@ def test_a_recording_with_an_empty_table_is_annotated_without_class(folder):
     assert found['day/c.wav'].segments == [Segment(1, 2, '')]
 
 
-def test_a_recording_whose_annotations_cannot_be_used_is_not_noise(folder):
-    put(folder, 'day/a.txt', '1\t2')
+@pytest.mark.parametrize(
+    'lines',
+    [['1\t2'], ['1\t2\tnocall', 'x\ty\tz'], [raven(HEADER, 'Species'), raven(1, 'Spectrogram 1', 1, 'x', 4)], ['?']],
+)
+def test_a_recording_whose_annotations_cannot_be_used_is_not_noise(folder, lines):
+    put(folder, 'day/a.txt', *lines)
     assert rows(folder)[0]['day/a.wav'].part == 'unlabelled'
+
+
+def test_names_of_recorders_tell_site_date_and_time(folder):
+    put_audio(folder, 'POND_20240501_060000.wav', 9)
+    put(folder, 'POND_20240501_060000.txt', '1\t2\tx')
+    row = rows(folder)[0]['POND_20240501_060000.wav']
+    assert (row.site, row.date, row.time) == ('POND', '2024-05-01', '06:00:00')
 
 
 def test_offsets_count_within_each_file(folder):
@@ -192,7 +203,12 @@ def test_a_selection_table_without_classes_is_refused_with_its_columns(folder):
 def test_other_texts_are_not_annotations(folder):
     put(folder, 'README.txt', 'Recordings\tof\tbirds')
     put(folder, 'day/notes.txt', '1\t2\tnothing')
-    assert not annotations.recognise(Source(str(folder)))
+    put(folder, 'day/a.csv', 'frequency,power', '1,2')
+    put(folder, 'day/b.txt', 'to be done')
+    source = Source(str(folder))
+    assert not annotations.recognise(source)
+    assert {row.part for row in annotations.rows(source)} == {'unlabelled'}
+    assert [row[:2] for row in source.skipped] == [('day/b.txt', 'neither a selection table nor a label track')]
 
 
 def test_a_recording_that_cannot_be_read_keeps_its_annotations(folder):

@@ -11,7 +11,7 @@ column File Offset (s); without it, they accumulate over the recordings, in the 
 
 The labels become segments; the class of a recording is the one with the longest total duration. A recording without
 annotations is in the part `unlabelled`. If its table is empty or only contains the label "nocall", no class is active,
-and it is in the part `noise`.
+and it is in the part `noise`. Site, date and time are those in the names of automatic recorders.
 """
 
 import collections
@@ -24,7 +24,7 @@ from collections.abc import Iterable
 
 import soundfile
 
-from shared import selections
+from shared import recorder_names, selections
 from shared.delimited import labels_of
 from shared.findings import Findings
 from shared.intervals import interval, merge_overlapping
@@ -57,18 +57,17 @@ def rows(source: Source) -> Iterable[Recording]:
     for path in source.with_suffix(*SUFFIXES):
         filename = os.path.join(source.folder, path)
         kind, own = selections.kind_of(filename), recordings.annotated_by(path)
-        if kind == selections.EMPTY and own:
-            recordings.annotations[own].is_annotated = True
+        found, is_complete = [], True
+        if kind == selections.SELECTIONS:
+            found, is_complete = selections.read_selections(filename, path, findings)
         elif kind == selections.LABEL_TRACK and own:
-            for selection in selections.read_label_track(filename, path, findings):
-                _add(selection, 0.0, own, recordings, findings, f'{path}, line {selection.line}')
-        elif kind == selections.SELECTIONS:
-            found = selections.read_selections(filename, path, findings)
-            if not found and own:
-                recordings.annotations[own].is_annotated = True
-            _add_selections(found, path, own, recordings, findings)
-        elif own and path.lower().endswith('.txt'):
+            found, is_complete = selections.read_label_track(filename, path, findings)
+        elif own and kind != selections.EMPTY and path.lower().endswith('.txt'):
             source.skip(path, 'neither a selection table nor a label track', 'correct it if it has annotations')
+        if own and kind:
+            recordings.annotations[own].is_annotated |= not found
+            recordings.annotations[own].is_complete &= is_complete
+        _add_selections(found, path, own, recordings, findings)
     result = [_recording(path, recordings.annotations[path], recordings, findings) for path in recordings.paths]
     for annotations in recordings.annotations.values():
         source.class_names.update({label: names for label, names in annotations.names.items() if any(names)})
@@ -206,7 +205,9 @@ def _add(selection, shift, path, recordings, findings, where):
 
 
 def _recording(path, annotations, recordings, findings):
-    recording = Recording(source=path, segments=merge_overlapping(annotations.segments))
+    site, date, time = recorder_names.parse(path)
+    segments = merge_overlapping(annotations.segments)
+    recording = Recording(source=path, site=site, date=date, time=time, segments=segments)
     recording.settle_class()
     labels = annotations.labels
     if labels and not recording.class_id:

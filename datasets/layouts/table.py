@@ -110,14 +110,15 @@ class _Reader:
 
     def read(self, name, table):
         columns = _columns(table)
-        used = {column for found in columns.values() for column in found}
+        used = {column for names in columns.values() for column in names}
         unused = [column for column in table.columns if column and column not in used]
         if unused:
             self.source.note(f'{name}: columns that are not used: {", ".join(unused)}')
         part = part_of(name.rpartition('.')[0])
+        found, no_values = [item for item in columns.items() if item[1]], dict.fromkeys(columns, '')
         for line, row in table.numbered():
             row = {column: '' if value in UNKNOWN else value for column, value in row.items()}
-            values = {field: next(filter(None, map(row.get, found)), '') for field, found in columns.items()}
+            values = no_values | {field: next(filter(None, map(row.get, names)), '') for field, names in found}
             self._add(f'{name}, line {line}', values, part)
         self.findings.add_problems(name, table.problems)
 

@@ -20,6 +20,8 @@ DELIMITERS = ',;\t|'
 SAMPLE, SAMPLE_ROWS = 1 << 16, 200
 # Longer fields are not parsed as lists.
 MAX_LIST = 100_000
+# A list of names in Python syntax that can be divided at its commas.
+PLAIN_LIST = re.compile(r"""\[ *'[^'",\\]*'(?: *, *'[^'",\\]*')* *\]""")
 # A row after the last one: if it is not read as such, a quotation mark is not closed.
 END = '\x03'
 # This also limits the field that a quotation mark begins which is never closed.
@@ -130,6 +132,8 @@ def labels_of(text: str) -> list[str]:
 
 def _evaluated(text):
     """Items of a list in JSON or Python syntax, nested ones flattened; None if it is neither."""
+    if PLAIN_LIST.fullmatch(text):
+        return text[1:-1].replace("'", '').split(',')
     for parse in functools.partial(json.loads, parse_int=str, parse_float=str), ast.literal_eval:
         try:
             with warnings.catch_warnings():

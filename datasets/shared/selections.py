@@ -54,8 +54,8 @@ def kind_of(filename: str) -> str:
     return LABEL_TRACK if any(map(_times, lines[:20])) else ''
 
 
-def read_selections(filename: str, name: str, findings: Findings) -> list[Selection]:
-    """The rows of a selection table. `name` is its name in `findings`, which get malformed rows.
+def read_selections(filename: str, name: str, findings: Findings) -> tuple[list[Selection], bool]:
+    """(rows of a selection table, whether these are all). `name` is its name in `findings`, which get malformed rows.
 
     Raises Problem if it is no table, or if it has no column with labels.
     """
@@ -67,26 +67,27 @@ def read_selections(filename: str, name: str, findings: Findings) -> list[Select
     if not label:
         found = ', '.join(table.columns)
         raise Problem(f'{filename}: no column with classes: {", ".join(LABELS)}; its columns are {found}')
-    result = []
+    result, is_complete = [], True
     for line, row in table.numbered():
         try:
             start, end = (seconds(row[column]) for column in columns[:2])
             offset = seconds(row[columns[2]]) if columns[2] and row[columns[2]] else None
         except ValueError as e:
             findings.add('malformed annotations', 'left out', f'{name}, line {line} ({e})')
+            is_complete = False
             continue
         known = tuple(row[column] if column else '' for column in names)
         path = row[file] if file else ''
         result.append(Selection(line, start, end, ' '.join(row[label].split()), path, offset, known))
     findings.add_problems(name, table.problems)
-    return result
+    return result, is_complete
 
 
-def read_label_track(filename: str, name: str, findings: Findings) -> list[Selection]:
-    """The labels of a label track. `name` is its name in `findings`, which get malformed lines."""
+def read_label_track(filename: str, name: str, findings: Findings) -> tuple[list[Selection], bool]:
+    """(labels of a label track, whether these are all). `name` is its name in `findings`, which get malformed lines."""
     with open_regular(filename) as f:
         text = decode(f.read()).lstrip('\ufeff')
-    result = []
+    result, is_complete = [], True
     for number, line in enumerate(_lines(text), 1):
         if not line.strip() or line.startswith('\\'):
             continue  # lines with a backslash have the frequencies of the label before
@@ -94,10 +95,11 @@ def read_label_track(filename: str, name: str, findings: Findings) -> list[Selec
         if times is None:
             where = f'{name}, line {number} (expected start TAB end TAB label)'
             findings.add('malformed annotations', 'left out', where)
+            is_complete = False
         else:
             label = line.strip('\r\n').split('\t', 2)[2:]
             result.append(Selection(number, *times, ' '.join(''.join(label).split())))
-    return result
+    return result, is_complete
 
 
 def _lines(text):
