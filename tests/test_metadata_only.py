@@ -134,3 +134,28 @@ def test_unlabelled_recordings_are_predicted(dataset, tmp_path):
 def test_plotting_the_feed_needs_recordings(dataset, tmp_path):
     done = train(dataset, tmp_path / 'm.npz', settings=['plot_datafeed=1'])
     assert done.returncode == 1 and done.stderr.count('\n') == 1 and 'plot_datafeed' in done.stderr
+
+
+@pytest.mark.slow
+def test_drivers_prepare_train_and_evaluate_a_table_without_recordings(checkout, tmp_path):
+    rows = []
+    for key, label, meta in lines_of(90):
+        _, time, latitude, longitude, _ = meta.split('\t')
+        rows.append(f'"{key}",species {label},{time},{latitude},{longitude}')
+    write_lines(tmp_path / 'table.csv', ['file,label,time,latitude,longitude', *rows])
+    succeeded(checkout.run('prepare_birdclef.sh', tmp_path / 'table.csv', '--dataset', 'places', '--no-audio'))
+    assert not (checkout.path / 'datasets' / 'places' / 'audio').exists()
+    options = ['--dataset', 'places', '--models', 'small_meta.tsv']
+    short = ['--var', 'epochs=1', '--var', 'epochsize=5']
+    done = checkout.run('experiments/train_all.sh', *options, *short, cwd=checkout.experiments)
+    assert done.returncode == 0, done.output
+    for name in 'meta_place_time', 'meta_all':
+        own = config.read_vars(str(checkout.experiments / 'places' / f'{name}.npz.vars'))
+        assert 40 < own['input_meta.latitude_mean'] < 50
+    lines = succeeded(checkout.run('experiments/eval_all.sh', '--dataset', 'places')).splitlines()
+    assert len(lines) == 2 and all('MAP: ' in line for line in lines)
+    # Networks that need recordings fail with a reason.
+    write_lines(checkout.experiments / 'audio.tsv', ['cnn\tsmall small_cnn mean'])
+    options = ['--dataset', 'places', '--models', 'audio.tsv']
+    done = checkout.run('experiments/train_all.sh', *options, cwd=checkout.experiments)
+    assert done.returncode == 1 and 'has no recordings (no audio/), but the network needs them' in done.output
