@@ -266,24 +266,26 @@ def choose_folds(
     messages.append(f'{os.path.basename(content.dataset)}-fold1 to -fold{count} hold out {held_out} recordings')
     divided = sum(len({folds[key] for key in keys}) > 1 for keys in groups)
     if divided:
-        messages.append(f'{divided} groups have recordings in more than one fold, since these are given or were before')
+        messages.append(f'{divided} groups are divided, since their folds are given or those of an earlier run')
     if sizes[None]:
         text = f'{sizes[None]} recordings are for training in every fold'
         messages.append(f'{text}, because a class would have no training recordings without them')
     return folds, messages
 
 
-def describe_groups(content: Content, lists: dict[str, list[str]], options: Options) -> Iterable[str]:
-    """Lines about the groups of the recordings in train, valid and test."""
+def describe_groups(content: Content, lists: dict[str, list[str]], kind: str, divided_now: bool) -> Iterable[str]:
+    """Lines about the groups of the recordings in train, valid and test.
+
+    `divided_now`: whether groups were divided in this run, which has been said already.
+    """
     where = {key: name for name in DRAWN for key in lists[name]}
     groups = members({key: content.groups[key] for key in where})
     if not groups:
         return
-    kind = KINDS[options.group or DEFAULT_GROUP]
-    yield f'{len(groups)} groups (by {kind}), the largest with {max(map(len, groups))} recordings'
+    yield f'{len(groups)} groups (by {KINDS[kind]}), the largest with {max(map(len, groups))} recordings'
     both = sum(len({where[key] for key in keys}) > 1 for keys in groups)
-    if both:
-        yield f'{both} groups have recordings in more than one list, since these are given or were listed before'
+    if both and not divided_now:
+        yield f'{both} groups are divided, since their parts are given or those of an earlier run'
     number = collections.Counter(s for keys in groups for s in {content.labels.get(key) for key in keys} if s)
     single = sorted(s for s, n in number.items() if n == 1)
     if single and any(len(keys) > 1 for keys in groups):
@@ -344,6 +346,9 @@ def split(dataset: str, valid_list: str | None = None, **given: float | int | st
     lists['train'] = sorted(set(content.lists['train']) - {*valid, *test})
     same_folds = options.divisions() == before.divisions()
     folds, about_folds = choose_folds(content, sorted(lists['train'] + valid), options, same_folds)
+    messages += [*more, *describe_groups(content, lists, options.group or DEFAULT_GROUP, bool(more)), *about_folds]
+    if before.folds and options.folds and not same_folds:
+        messages.append('the options have changed: the folds are created again')
 
     if valid_list:
         # with all entries, since the recordings of unknown ones may be added later
@@ -355,8 +360,8 @@ def split(dataset: str, valid_list: str | None = None, **given: float | int | st
     changed += [f'{new_folds} folds'] if new_folds else []
     sizes = ', '.join(f'{len(keys)} {name}' for name, keys in lists.items() if keys)
     news = f'{", ".join(changed)} written' if changed else 'nothing new'
-    summary = f'{os.path.join(dataset, "filelists")}: {sizes}; validation {how}; {news}'
-    return [*messages, *more, *describe_groups(content, lists, options), *about_folds, summary]
+    how = f'; validation {how}' if valid else ''
+    return [*messages, f'{os.path.join(dataset, "filelists")}: {sizes}{how}; {news}']
 
 
 def given_lines(dataset: str, valid_list: str | None) -> tuple[list[str] | None, str]:
