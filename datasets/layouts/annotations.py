@@ -43,9 +43,11 @@ TOLERANCE = 0.1
 
 def recognise(source: Source) -> str:
     """Why a source folder has this layout, or ''."""
-    recordings = _Recordings(source)
+    recordings = None
     for path in source.with_suffix(*SUFFIXES):
         kind = selections.kind_of(os.path.join(source.folder, path))
+        if kind == selections.LABEL_TRACK:
+            recordings = recordings or _Recordings(source)
         if kind == selections.SELECTIONS or kind == selections.LABEL_TRACK and recordings.annotated_by(path):
             return f'{path} is {kind}'
     return ''

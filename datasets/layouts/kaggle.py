@@ -18,6 +18,7 @@ above 0 E; 0 is unknown.
 """
 
 import collections
+import functools
 import math
 import os
 import re
@@ -195,19 +196,19 @@ def _clip(row, path, names, findings):
         scientific, common = names.get(label, ('', ''))
         recording.scientific_name = recording.scientific_name or scientific
         recording.common_name = recording.common_name or common
-        recording.background = _without(label, _secondary(row.get('secondary_labels', ''), path, findings))
+        labels, is_damaged = _secondary(row.get('secondary_labels', ''))
+        recording.background = _without(label, labels)
+        if is_damaged:
+            findings.add('damaged lists of secondary labels', 'what could be read is used', path)
     return recording
 
 
-def _secondary(text, path, findings):
-    """Labels in the literal of a list."""
-    if text in ('', '[]', "['']"):
-        return []
+@functools.lru_cache(1 << 16)
+def _secondary(text):
+    """(labels in the literal of a list, whether it is damaged). The same lists occur often."""
     labels = list_literal(text)
     valid = [label for label in labels if re.fullmatch(r'[\w.-]+', label)]
-    if len(valid) < len(labels):
-        findings.add('damaged lists of secondary labels', 'what could be read is used', path)
-    return valid
+    return valid, len(valid) < len(labels)
 
 
 def _without(label, labels):

@@ -32,10 +32,9 @@ def recordings(dataset: str) -> list[str]:
     audio = os.path.join(dataset, 'audio')
     if not os.path.isdir(audio):
         raise Problem(f'{audio}: no such folder; create the dataset with prepare_birdclef.sh, or run convert.py first')
+    top = len(os.path.join(audio, ''))
     return sorted(
-        os.path.relpath(path, audio)
-        for path in walk(audio)
-        if path.endswith('.wav') and not os.path.basename(path).startswith('.')
+        path[top:] for path in walk(audio) if path.endswith('.wav') and not os.path.basename(path).startswith('.')
     )
 
 

@@ -5,6 +5,7 @@ validation) read this table only.
 """
 
 import dataclasses
+import operator
 import os
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -74,6 +75,7 @@ class Recording:
 DESCRIPTION = tuple(
     field.name for field in dataclasses.fields(Recording) if field.name not in ('key', 'source', 'part')
 )
+_values = operator.attrgetter(*(field.name for field in dataclasses.fields(Recording)))
 COLUMNS = tuple('class' if field.name == 'class_id' else field.name for field in dataclasses.fields(Recording))
 
 
@@ -84,7 +86,9 @@ def recordings_file(dataset: str) -> str:
 
 def write_recordings(dataset: str, recordings: Iterable[Recording]) -> bool:
     """Write the table of a dataset's folder. Returns whether it has changed."""
-    rows = ([_text(getattr(recording, f.name)) for f in dataclasses.fields(Recording)] for recording in recordings)
+    rows = (
+        [value if isinstance(value, str) else _text(value) for value in _values(recording)] for recording in recordings
+    )
     return write_if_changed(recordings_file(dataset), table([COLUMNS, *rows]))
 
 
@@ -109,9 +113,7 @@ def read_recordings(dataset: str) -> list[Recording]:
 
 
 def _text(value):
-    """A field of the table: names are separated by ';', segments are 'START END CLASS', also separated by ';'."""
-    if not isinstance(value, list):
-        return value
+    """A list in the table: names are separated by ';', segments are 'START END CLASS', also separated by ';'."""
     return ';'.join(item if isinstance(item, str) else f'{item[0]:.12g} {item[1]:.12g} {item[2]}' for item in value)
 
 

@@ -41,7 +41,7 @@ class Source:
         self.path, self.dataset = path, dataset
         self.folder, self.table = (path, '') if is_folder else os.path.split(os.path.abspath(path))
         self.known, self.skipped, self.found, self.notes, self.class_names = {}, [], [], [], {}
-        self._files = None
+        self._files = self._recordings = None
 
     @property
     def files(self) -> list[str]:
@@ -58,7 +58,9 @@ class Source:
 
     def recordings(self) -> list[str]:
         """Those of `files` that are sound files, by their suffix."""
-        return self.with_suffix(*recording_suffixes())
+        if self._recordings is None:
+            self._recordings = self.with_suffix(*recording_suffixes())
+        return list(self._recordings)
 
     def with_suffix(self, *suffixes: str) -> list[str]:
         """Those of `files` with one of the suffixes, such as '.csv', in upper or lower case."""
