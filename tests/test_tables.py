@@ -202,6 +202,22 @@ def test_any_number_of_classes_is_read(tmp_path, count):
     assert len({row.class_id for row in found.values()}) == count
 
 
+def test_paths_may_begin_below_the_folder_of_the_recordings(tmp_path):
+    (tmp_path / 'audio/x').mkdir(parents=True)
+    for name in 'x/a.wav', 'x/b.wav', 'c.wav':
+        (tmp_path / 'audio' / name).touch()
+    found = source(tmp_path, 'file,label\nx/a.wav,a\nx/b.wav,b\nmissing.wav,c\n')
+    assert [row.source for row in table.rows(found)] == ['audio/x/a.wav', 'audio/x/b.wav', 'missing.wav']
+    assert found.notes == ['the paths in the table are below audio/']
+
+
+def test_paths_mean_the_only_file_that_differs_in_case_or_accents(tmp_path):
+    for name in 'A.WAV', 'Sa\u0308ger.wav', 'b.wav', 'B.wav':
+        (tmp_path / name).touch()
+    found = source(tmp_path, 'file,label\na.wav,a\nS\u00e4ger.wav,b\nb.wav,c\nb.WAV,d\n')
+    assert [row.source for row in table.rows(found)] == ['A.WAV', 'Sa\u0308ger.wav', 'b.wav', 'b.WAV']
+
+
 # == Tables that other programs would not read ==
 
 

@@ -73,6 +73,9 @@ def rows(source: Source) -> Iterable[Recording]:
     result = [_recording(path, recordings.annotations[path], recordings, findings) for path in recordings.paths]
     for annotations in recordings.annotations.values():
         source.class_names.update({label: names for label, names in annotations.names.items() if any(names)})
+    unread = [path for path in source.tables() if not selections.kind_of(os.path.join(source.folder, path))]
+    if unread:
+        source.note(f'not read, since they are no selection tables: {", ".join(unread)}')
     findings.report(source)
     return result
 

@@ -3,9 +3,10 @@
     recordings.csv      file,label,background,date,latitude,longitude,site,split
     any/folders/        recordings; paths in the table are relative to the folder of the table
 
-SOURCE is the folder, or the table itself. In addition to `file` and `label`, `COLUMNS` lists the columns that are read,
-with other names for each, among them those of BirdSet. Several tables are read as one; if a table without a column
-`split` is named train.csv, valid.csv, test.csv or similar, this is the part of its recordings.
+SOURCE is the folder, or the table itself. If all recordings are in one folder, paths may also begin below it. `COLUMNS`
+lists the columns that are read in addition to `file` and `label`, with other names for each, among them those of
+BirdSet. Several tables are read as one; if a table without a column `split` is named train.csv, valid.csv, test.csv or
+similar, this is the part of its recordings.
 
 A file may have several rows. With `start` and `end` (seconds, or HH:MM:SS), or with `detected_events` (list of
 [start, end]), their labels become segments; otherwise the first label is the class and the others are background
@@ -21,6 +22,7 @@ from birdsong.files import Problem
 from shared.delimited import Table, labels_of, list_literal, same_value
 from shared.findings import Findings
 from shared.intervals import interval, merge_overlapping, seconds
+from shared.paths import located
 from shared.recordings import PARTS, TRAINING, Recording, Segment
 from shared.source import Source
 
@@ -129,10 +131,23 @@ class _Reader:
             names = self.names.get(recording.class_id, ('', ''))
             recording.scientific_name, recording.common_name = names
             recording.part = self._part(recording)
+        self._find_files()
         active = {segment.class_id for recording in self.recordings.values() for segment in recording.segments}
         self.source.class_names.update({label: names for label, names in self.names.items() if label in active})
         self.findings.report(self.source)
         return list(self.recordings.values())
+
+    def _find_files(self):
+        if self.source.table:
+            return
+        found, folder = located(self.recordings, [*self.source.files, *self.source.known])
+        if folder:
+            self.source.note(f'the paths in the table are below {folder}/')
+        for path, file in found.items():
+            self.recordings[path].source = file
+            if not folder:
+                kind = 'paths that differ from those of the files in upper and lower case, or in accents'
+                self.findings.add(kind, 'the files are used', path)
 
     def _part(self, recording):
         part = self.parts.get(recording.source) or 'train'
