@@ -66,6 +66,18 @@ def test_a_network_is_trained_predicts_and_is_evaluated_and_combined(dataset, tm
     assert (tmp_path / 'e.tsv').exists() and not (dataset / 'index.npz').exists()
 
 
+def test_a_fold_of_such_a_dataset_has_no_recordings_either(dataset, tmp_path):
+    fold = tmp_path / 'places-fold1'
+    (fold / 'filelists').mkdir(parents=True)
+    for name in ('labels', 'dataset.vars', 'index.npz'):  # there is no index yet
+        (fold / name).symlink_to(f'../places/{name}')
+    for name in ('train', 'valid'):
+        (fold / 'filelists' / name).write_bytes((dataset / 'filelists' / name).read_bytes())
+    succeeded(train(fold, tmp_path / 'fold.npz', settings=['epochs=1']))
+    succeeded(train(dataset, tmp_path / 'whole.npz', settings=['epochs=1']))
+    assert (tmp_path / 'fold.npz').read_bytes() == (tmp_path / 'whole.npz').read_bytes()
+
+
 def test_means_and_deviations_of_the_dataset_reach_the_network(dataset, tmp_path):
     succeeded(train(dataset, tmp_path / 'm.npz', settings=['epochs=0']))
     own = config.read_vars(str(tmp_path / 'm.npz.vars'))

@@ -45,7 +45,9 @@ class Dataset:
     @property
     def has_audio(self) -> bool:
         """Whether there are recordings. A metadata-only dataset has neither audio/ nor the headers of recordings."""
-        return any(os.path.lexists(os.path.join(self.path, name)) for name in ('audio', index.FILENAME))
+        # A link to audio/ may lead to a disk that is not mounted. That to an index exists before the index.
+        audio, headers = (os.path.join(self.path, name) for name in ('audio', index.FILENAME))
+        return os.path.lexists(audio) or os.path.exists(headers)
 
     @property
     def settings_files(self) -> list[str]:
