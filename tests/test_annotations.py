@@ -135,6 +135,7 @@ def test_a_recording_with_an_empty_table_is_annotated_without_class(folder):
 )
 def test_a_recording_whose_annotations_cannot_be_used_is_not_noise(folder, lines):
     put(folder, 'day/a.txt', *lines)
+    put(folder, 'day/b.txt', '1\t2\tx')
     assert rows(folder)[0]['day/a.wav'].part == 'unlabelled'
 
 
@@ -215,3 +216,14 @@ def test_a_recording_that_cannot_be_read_keeps_its_annotations(folder):
     (folder / 'day/a.wav').write_bytes(b'RIFF')
     put(folder, 'day/a.txt', '1\t200\tx')
     assert rows(folder)[0]['day/a.wav'].segments == [Segment(1, 200, 'x')]
+
+
+def test_without_annotations_the_layout_is_refused(folder):
+    with pytest.raises(Problem, match='no recordings beside .*; found 3 recordings and 0 tables'):
+        rows(folder)
+
+
+def test_other_tables_are_named(folder):
+    put(folder, 'day/a.txt', '1\t2\tx')
+    put(folder, 'places.csv', 'site,latitude', 'POND,1.5')
+    assert rows(folder)[1][0] == 'not read, since they are no selection tables: places.csv'

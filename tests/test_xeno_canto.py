@@ -227,3 +227,10 @@ def test_entries_without_number_are_reported(tmp_path):
     found, notes = rows(tmp_path)
     assert list(found) == ['XC1.mp3']
     assert 'entries without a number in the field id: 2, such as 1.json, recording 2; left out' in notes
+
+
+def test_without_metadata_and_numbers_the_layout_is_refused_with_the_columns_found(tmp_path):
+    put(tmp_path, 'a.csv', 'id,genus\n1,Turdus\n')
+    put(tmp_path, 'a.wav')
+    with pytest.raises(Problem, match='no metadata of xeno-canto .*a.csv has the columns id, genus'):
+        list(xeno_canto.rows(Source(str(tmp_path))))

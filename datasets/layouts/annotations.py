@@ -24,6 +24,7 @@ from collections.abc import Iterable
 
 import soundfile
 
+from birdsong.files import Problem
 from shared import recorder_names, selections
 from shared.delimited import labels_of
 from shared.findings import Findings
@@ -54,11 +55,15 @@ def recognise(source: Source) -> str:
 
 
 def rows(source: Source) -> Iterable[Recording]:
-    """The recordings. Raises Problem if a selection table has no column with classes."""
+    """The recordings. Raises Problem without annotations, or if a selection table has no column with classes."""
     findings, recordings = Findings(), _Recordings(source)
-    for path in source.with_suffix(*SUFFIXES):
-        filename = os.path.join(source.folder, path)
-        kind, own = selections.kind_of(filename), recordings.annotated_by(path)
+    kinds = {path: selections.kind_of(os.path.join(source.folder, path)) for path in source.with_suffix(*SUFFIXES)}
+    if not recordings.paths or not any(kinds.values()):
+        raise Problem(
+            f'{source.path}: no {LOOKED_FOR}; found {len(recordings.paths)} recordings and {len(kinds)} tables'
+        )
+    for path, kind in kinds.items():
+        filename, own = os.path.join(source.folder, path), recordings.annotated_by(path)
         found, is_complete = [], True
         if kind == selections.SELECTIONS:
             found, is_complete = selections.read_selections(filename, path, findings)
@@ -73,7 +78,7 @@ def rows(source: Source) -> Iterable[Recording]:
     result = [_recording(path, recordings.annotations[path], recordings, findings) for path in recordings.paths]
     for annotations in recordings.annotations.values():
         source.class_names.update({label: names for label, names in annotations.names.items() if any(names)})
-    unread = [path for path in source.tables() if not selections.kind_of(os.path.join(source.folder, path))]
+    unread = [path for path in source.tables() if not kinds.get(path)]
     if unread:
         source.note(f'not read, since they are no selection tables: {", ".join(unread)}')
     findings.report(source)

@@ -23,7 +23,7 @@ from layouts import annotations, folders
 from shared.delimited import list_literal
 from shared.findings import Findings
 from shared.recordings import Recording
-from shared.source import Source
+from shared.source import Source, columns_of
 from shared.xeno_canto_metadata import pages_with_metadata, read_metadata, tables_with_metadata
 
 LOOKED_FOR = 'metadata of xeno-canto (JSON, or a table with the columns id, gen, sp), or files named XC12345...'
@@ -65,11 +65,14 @@ def recognise(source: Source) -> str:
 
 
 def rows(source: Source) -> Iterable[Recording]:
-    """The recordings. Raises Problem if metadata cannot be read."""
+    """The recordings. Raises Problem if there are neither metadata nor numbers in names, or for damaged metadata."""
     findings = Findings()
     metadata = read_metadata(source, findings)
     paths = source.recordings()
     numbers = _numbers(paths, metadata)
+    if not metadata and not numbers:
+        tables = columns_of(source, source.tables()) or 'no table'
+        raise Problem(f'{source.path}: no {LOOKED_FOR} ({tables})')
     arranged = _arranged(source)
     classes = _classes_of_folders(paths, numbers, metadata)
     result = []
