@@ -574,6 +574,16 @@ def test_segments_are_sorted_and_give_classes_that_have_no_recording(tmp_path):
     assert not (labels / 'segments.tsv').exists()
 
 
+def test_recordings_about_which_nothing_is_known_have_no_metadata(tmp_path):
+    made = [
+        Recording(key='1.wav', class_id='a'),
+        Recording(key='2.wav', part='test', source='2.mp3', copy_of='1.wav'),
+        Recording(key='3.wav', part='test', recordist='someone'),
+    ]
+    labels, _ = labelled(tmp_path, made)
+    assert [row[0] for row in rows(labels / 'meta.tsv')] == ['1.wav', '3.wav']
+
+
 def test_recordings_for_prediction_need_no_classes(tmp_path):
     labels, output = labelled(tmp_path, [Recording(key='1.wav', part='unlabelled', date='2019-05-06', time='7h')])
     assert '0 classes' in output and rows(labels / 'meta.tsv') == [('1.wav', '2019-05-06', '07:00:00', '', '', '')]

@@ -73,7 +73,7 @@ class Recording:
 
 
 DESCRIPTION = tuple(
-    field.name for field in dataclasses.fields(Recording) if field.name not in ('key', 'source', 'part')
+    field.name for field in dataclasses.fields(Recording) if field.name not in ('key', 'source', 'part', 'copy_of')
 )
 _values = operator.attrgetter(*(field.name for field in dataclasses.fields(Recording)))
 COLUMNS = tuple('class' if field.name == 'class_id' else field.name for field in dataclasses.fields(Recording))
@@ -100,11 +100,11 @@ def read_recordings(dataset: str) -> list[Recording]:
     rows = read_table(filename)
     if tuple(rows[0] if rows else ()) != COLUMNS:
         raise Problem(f'{filename}: its columns are not those of this version; {AGAIN}')
-    recordings, keys = [], set()
+    recordings, keys, columns = [], set(), len(COLUMNS)
     for number, row in enumerate(rows[1:], 2):
         origin = f'{filename}, line {number}'
-        if len(row) != len(COLUMNS):
-            raise Problem(f'{origin}: {len(row)} fields instead of {len(COLUMNS)}; {AGAIN}')
+        if len(row) != columns:
+            raise Problem(f'{origin}: {len(row)} fields instead of {columns}; {AGAIN}')
         recordings.append(_recording(origin, row))
         if row[0] in keys:
             raise Problem(f'{origin}: {row[0]} is the key of an earlier line, too; {AGAIN}')
@@ -119,15 +119,15 @@ def _text(value):
 
 def _recording(origin, row):
     recording = Recording(*row)
-    recording.background = list(filter(None, recording.background.split(';')))
+    recording.background = list(filter(None, recording.background.split(';'))) if recording.background else []
     try:
-        parts = [text.split(' ', 2) for text in filter(None, recording.segments.split(';'))]
+        parts = [text.split(' ', 2) for text in recording.segments.split(';') if text] if recording.segments else []
         recording.segments = [Segment(float(start), float(end), class_id) for start, end, class_id in parts]
     except ValueError:
         raise Problem(f'{origin}: expected segments such as "0 5 amered"; {AGAIN}') from None
     if recording.part not in PARTS:
         raise Problem(f'{origin}: {recording.part!r} is no part; expected one of {", ".join(PARTS)}; {AGAIN}')
     for path in recording.key or '..', recording.source:
-        if path.startswith('/') or '..' in path.split('/'):
+        if path.startswith('/') or '..' in path and '..' in path.split('/'):
             raise Problem(f'{origin}: {path!r} is no path below a folder; {AGAIN}')
     return recording
