@@ -124,8 +124,13 @@ def test_recordists_and_sites_are_kept_together_on_request_unless_unknown():
     assert grouped(*rows) == [['a'], ['b'], ['c'], ['d'], ['e']]
     assert grouped(*rows, kind='recordist') == [['a', 'b'], ['c'], ['d'], ['e']]
     assert grouped(*rows, kind='site') == [['a', 'c'], ['b', 'd'], ['e']]
-    clips = [recording('x/dawn_1.wav', recording='1'), recording('x/dawn_2.wav', recording='1')]
-    assert grouped(*clips, kind='none') == [['x/dawn_1.wav'], ['x/dawn_2.wav']]
+
+
+def test_without_groups_only_copies_are_kept_together():
+    rows = [
+        recording(f'x/dawn_{n}.wav', recording='1', copy_of=copy) for n, copy in enumerate(['', '', 'x/dawn_0.wav'])
+    ]
+    assert grouped(*rows, kind='none') == [['x/dawn_0.wav', 'x/dawn_2.wav'], ['x/dawn_1.wav']]
 
 
 ROWS = st.lists(

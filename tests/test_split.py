@@ -283,6 +283,13 @@ def test_clips_of_one_recording_are_not_divided_where_the_archives_divide_sessio
         ['train/dawna_1.wav', 'train/dawna_2.wav'],
         ['train/dawnb_1.wav', 'train/dawnb_2.wav'],
     )
+    # a copy of another name does not influence what is drawn, as in 2018
+    records['train/dawnb_2.wav']['copy_of'] = 'train/dawna_2.wav'
+    first = lists_of(made)
+    make_listed(made, records)
+    split.split(str(made))
+    assert lists_of(made) == first
+    records['train/dawnb_2.wav']['copy_of'] = ''
     # in other layouts, a session is not divided either
     with pytest.raises(Problem, match='no class has two recordings to split, of different groups'):
         split.split(str(make_listed(tmp_path / 'other', records)))

@@ -128,7 +128,7 @@ def without_duplicates(source: Source, recordings: list[Recording], drop: bool, 
     done = (
         f'{SKIPPED}one of them is enough'
         if drop
-        else 'kept, on the same side of a split; --drop-duplicates removes them'
+        else 'kept, and not divided by a split (except in the layout birdclef2018); --drop-duplicates removes them'
     )
     report.add(what, done, sorted(copies.items()))
     return [recording for recording in recordings if not (drop and recording.source in copies)]

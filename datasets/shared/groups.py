@@ -34,20 +34,21 @@ TIME = r'[0-2]\d[0-5]\d(?:[0-5]\d)?|[0-2]\d(?P<colon>[-_.:])[0-5]\d(?:(?P=colon)
 DATE = r'(?:19|20)\d\d(?P<dash>[-_.]?)[01]\d(?P=dash)[0-3]\d'
 STAMP = re.compile(rf'(?<!\d){DATE}(?:[-_.\sT]+(?:{TIME}))?Z?$', re.I)
 # Names that do not identify a recording: the number after them counts recordings.
-GENERAL = {'audio', 'bird', 'call', 'clip', 'file', 'rec', 'record', 'recording', 'sample', 'song', 'sound', 'track'}
+GENERAL = {
+    *('audio', 'bird', 'call', 'clip', 'file', 'memo', 'mic', 'rec', 'record', 'recording', 'sample', 'song', 'sound'),
+    *('ste', 'stereo', 'track', 'untitled', 'voice'),
+}
 
 
 def group(recordings: Iterable[Recording], kind: str = 'original') -> dict[str, str]:
     """Dict of key -> name of its group, which is the first of its keys in alphabetical order.
 
     `kind` is one of KINDS: 'recordist' and 'site' also keep all recordings of a person or a place together (if unknown,
-    the recording is in the same group as with 'original'); with 'none', each recording is a group. 'clips' is
+    the recording is in the same group as with 'original'); with 'none', only copies are. 'clips' is
     'original' without the sessions of a recordist: what must not be divided in any case.
     """
     recordings = sorted(recordings, key=lambda recording: recording.key)
     leader = {recording.key: recording.key for recording in recordings}
-    if kind == 'none':
-        return leader
 
     def lead(key):
         while leader[key] != key:
@@ -104,6 +105,8 @@ def _letters(text):
 def _shared(recording: Recording, kind: str) -> Iterator[tuple]:
     """What a recording may share with others of its group."""
     yield 'content', recording.copy_of or recording.key
+    if kind == 'none':
+        return
     original = ' '.join(recording.recording.split())
     if original:
         yield 'recording', original

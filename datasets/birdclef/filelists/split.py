@@ -42,6 +42,8 @@ __all__ = ['draw', 'given_list', 'split']
 STEP, GIVEN = 'split', 'valid.given'
 DEFAULT_GROUP = 'original'
 DRAWN = ('train', 'valid', 'test')
+# What to do if recordings are in one group by mistake.
+NO_CLIPS = '; use --group none if numbers in file names do not mean clips'
 
 
 @dataclasses.dataclass
@@ -123,6 +125,11 @@ def read_content(dataset: str, kind: str) -> tuple[Content, list[str]]:
     if not stored(dataset, 'collect').get('no_audio'):
         existing = set(datasets.recordings(dataset))
         rows = {key: recording for key, recording in rows.items() if key in existing}
+    archives = os.path.exists(records_file(dataset))
+    if archives:
+        # as in 2018, copies with other names, and the test recordings of the challenge, do not influence what is drawn
+        for recording in rows.values():
+            recording.copy_of = ''
     labels = read_labels(dataset, needed=any(recording.part in TRAINING for recording in rows.values()))
     labels = {key: label for key, label in labels.items() if key in rows}
     messages, lists = [], {}
@@ -138,9 +145,7 @@ def read_content(dataset: str, kind: str) -> tuple[Content, list[str]]:
             if unlabelled and not keys and part == 'train':
                 raise Problem(f'{dataset}: 0 training recordings with label; at least 2 are needed')
         lists[part] = keys
-    archives = os.path.exists(records_file(dataset))
     training, test = ([rows[key] for part in parts for key in lists[part]] for parts in (TRAINING, ('test',)))
-    # as in 2018, the test recordings of the challenge do not influence what is drawn
     groups = group(training, kind) | group(test, kind) if archives else group(training + test, kind)
     return Content(dataset, rows, lists, labels, groups, archives), messages
 
@@ -205,9 +210,9 @@ def choose_validation(
     clips = clips_of(content) if content.archives and options.group in (None, DEFAULT_GROUP) else None
     drawn, divided = draw_side(labels, members(content.groups), settled, share, options.seed or 0, totals, clips)
     if not drawn:
-        kind = KINDS[options.group or DEFAULT_GROUP]
-        text = f'no class has two recordings to split, of different groups (by {kind}); give a validation list'
-        raise Problem(f'{content.dataset}: {text}')
+        kind = options.group or DEFAULT_GROUP
+        text = f'no class has two recordings to split, of different groups (by {KINDS[kind]}); give a validation list'
+        raise Problem(f'{content.dataset}: {text}{NO_CLIPS if kind == DEFAULT_GROUP else ""}')
     text = f'{divided} sessions of one author, day and place had to be divided, so that their classes are on both sides'
     return given + sorted(drawn - set(given)), [text] if divided else []
 
@@ -289,7 +294,8 @@ def describe_groups(content: Content, lists: dict[str, list[str]], kind: str, di
     number = collections.Counter(s for keys in groups for s in {content.labels.get(key) for key in keys} if s)
     single = sorted(s for s, n in number.items() if n == 1)
     if single and any(len(keys) > 1 for keys in groups):
-        yield f'{len(single)} of {len(number)} classes have only one group, such as {content.name_of(single[0])}'
+        hint = NO_CLIPS if kind == DEFAULT_GROUP and len(single) > len(number) / 2 else ''
+        yield f'{len(single)} of {len(number)} classes have only one group, such as {content.name_of(single[0])}{hint}'
 
 
 def write_lists(content: Content, lists: dict[str, list[str]], again: bool) -> list[str]:
