@@ -258,11 +258,12 @@ def archive(compress):
 
 
 @functools.cache
-def prediction():
-    """Bytes of a file of predictions."""
+def prediction(timed=False):
+    """Bytes of a file of predictions, with or without times."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, 'p.npz')
-        predictions.save(path, ['a', 'bc'], [np.ones((1, 3)), np.zeros((2, 3))])
+        times = {'starts': [0, 0, 5], 'stops': [3, 5, 9.5]} if timed else {}
+        predictions.save(path, ['a', 'bc'], [np.ones((1, 3)), np.zeros((2, 3))], **times)
         return path.read_bytes()
 
 
@@ -283,13 +284,14 @@ def test_a_damaged_archive_is_refused_or_contains_plain_arrays(tmp_path, compres
     assert found is None or not any(value.dtype.hasobject for value in found.values())
 
 
-@given(DAMAGES)
-@example([(0.640625, 3, bytes(3))])
-def test_damaged_predictions_are_refused_or_finite(tmp_path, damages):
+@given(DAMAGES, st.booleans())
+@example([(0.640625, 3, bytes(3))], False)
+def test_damaged_predictions_are_refused_or_finite(tmp_path, damages, timed):
     path = tmp_path / 'p.npz'
-    write_damaged(path, prediction(), damages)
+    write_damaged(path, prediction(timed), damages)
     found = refused(lambda: predictions.load(path), 'p.npz: ')
     assert found is None or np.isfinite(found.scores).all() and found.offsets[-1] == len(found.scores)
+    assert found is None or found.starts is None or (found.starts < found.stops).all()
 
 
 @given(st.binary(max_size=200))

@@ -137,6 +137,27 @@ def test_rows_of_a_file_of_an_earlier_version_are_reused_and_get_their_times(pre
     np.testing.assert_array_equal(again.scores, whole.scores)
 
 
+def test_an_interrupted_run_gives_the_same_file(predicted, tmp_path, monkeypatch):
+    predicted('plain', options=['--score-rest'])
+    content = (tmp_path / 'out.npz').read_bytes()
+    (tmp_path / 'out.npz').unlink()
+    predict, calls = Predictor.predict, []
+
+    def interrupted(self, item, blocks=None):
+        calls.append(item['file'])
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return predict(self, item, blocks)
+
+    monkeypatch.setattr(Predictor, 'predict', interrupted)
+    with pytest.raises(AssertionError, match='interrupted'):
+        predicted('plain', options=['--score-rest'])
+    assert not (tmp_path / 'out.npz').exists()
+    predicted('plain', options=['--score-rest'])
+    assert (tmp_path / 'out.npz').read_bytes() == content
+    assert calls[2:4] == [list(LENGTHS)[2]] * 2
+
+
 # Without 'sparse': in one thread, oneDNN crashes in its first convolution, whose step is longer than its filters.
 @pytest.mark.parametrize('name', [name for name in NETWORKS if name != 'sparse'])
 def test_every_network_has_as_many_rows_as_times(name, dataset):
