@@ -83,6 +83,13 @@ def test_names_of_folders_as_in_birdnet_contain_scientific_and_common_names(tree
     assert (row.scientific_name, row.common_name) == ('', '')
 
 
+@pytest.mark.parametrize('layout', [folders, unlabelled])
+def test_site_date_and_time_come_from_the_names_of_recorders(tree, layout):
+    one, other = layout.rows(tree('a/S01_20240501_060000.wav', 'b/1.wav'))
+    assert (one.site, one.date, one.time) == ('S01', '2024-05-01', '06:00:00')
+    assert (other.site, other.date, other.time) == ('', '', '')
+
+
 def test_recordings_without_class_folders_are_unlabelled(tree):
     source = tree('1.wav', 'recorder/1.wav')
     assert folders.recognise(source) == ''

@@ -160,6 +160,11 @@ def test_recordings_are_found_in_other_folders(tree, path):
     assert row.source == path
 
 
+def test_recordings_may_have_another_suffix_than_in_the_table(tree):
+    (row,) = kaggle.rows(tree('train_audio/a/1.wav', train=f'{HEADER}\na,a/1.ogg\n'))
+    assert row.source == 'train_audio/a/1.wav'
+
+
 def test_labelled_soundscapes_of_2021(file, tmp_path):
     labels = [(0, 5, ()), (5, 10, ('amered', 'norcar')), (10, 15, ('norcar',))]
     soundscapes = [Soundscape(file('a.ogg'), 'SSW', labels=labels), Soundscape(file('b.ogg'), 'COR')]
@@ -302,9 +307,11 @@ def test_all_tables_with_the_columns_are_read_if_none_has_a_usual_name(tree):
 
 def test_the_source_may_be_a_table(tree):
     folder = pathlib.Path(tree('train_audio/a/1.ogg', train=f'{HEADER}\na,a/1.ogg\n').folder)
+    (folder / '2.ogg').touch()
+    (folder / 'train.csv').write_text(f'{HEADER},fold\na,a/1.ogg,0\nb,2.ogg,1\n')
     source = Source(str(folder / 'train.csv'))
     assert layouts.recognise(source)[0] == 'kaggle'
-    assert [row.source for row in kaggle.rows(source)] == ['train_audio/a/1.ogg']
+    assert [(row.source, row.fold) for row in kaggle.rows(source)] == [('train_audio/a/1.ogg', '0'), ('2.ogg', '1')]
 
 
 def test_two_layouts_in_one_folder_are_a_question(tree):

@@ -5,6 +5,7 @@
     SOURCE/Turdus merula_Blackbird/    names as in BirdNET: SCIENTIFIC NAME_COMMON NAME
     SOURCE/background/                 part noise; also noise/ and nocall/
     SOURCE/other.wav                   part unlabelled
+    SOURCE/amered/S01_20240501_060000.wav      site, date and time as in names of recorders
 
 Parts are given by the folders at the top if all of them have names of parts and contain class folders. Recordings
 directly in test/ have no class.
@@ -16,6 +17,7 @@ import collections
 import re
 from collections.abc import Iterable, Iterator
 
+from shared import recorder_names
 from shared.recordings import Recording
 from shared.source import Source
 
@@ -59,19 +61,15 @@ def _recordings(source) -> Iterator[Recording]:
         folders = path.split('/')[:-1]
         part = PARTS[folders.pop(0).lower()] if are_parts and folders and folders[0].lower() in PARTS else ''
         name = folders[0] if folders else ''
+        recording = Recording(source=path, part=part or 'train', **recorder_names.parse(path)._asdict())
         if name.lower() in NOISE:
-            yield Recording(source=path, part='noise')
+            recording.part = 'noise'
         elif name:
-            scientific_name, common_name = _names(name)
-            yield Recording(
-                source=path,
-                part=part or 'train',
-                class_id=name,
-                scientific_name=scientific_name,
-                common_name=common_name,
-            )
+            recording.class_id = name
+            recording.scientific_name, recording.common_name = _names(name)
         else:
-            yield Recording(source=path, part=part or 'unlabelled')
+            recording.part = part or 'unlabelled'
+        yield recording
 
 
 def _are_parts(paths):

@@ -56,6 +56,7 @@ FIELDS = {
     'elevation': 'elevation',
     'author': 'recordist',
     'license': 'licence',
+    'fold': 'fold',
     'scientific_name': 'scientific_name',
     'common_name': 'common_name',
 }
@@ -143,13 +144,13 @@ def _class_names(source, tables, findings):
 def _clips(source, tables, names, findings):
     """Recordings of the main tables, one per file."""
     found = {}
-    files = set(source.files)
+    find = _finder(source)
     for name in tables:
         for where, row in _rows(source, name, findings):
             if not row['filename']:
                 findings.add('rows without a file name', 'left out', where)
                 continue
-            path = _path(source, where, row, files)
+            path = _path(source, where, row, find)
             recording = _clip(row, path, names, findings)
             known = found.setdefault(path, recording)
             if known is not recording and known.class_id == recording.class_id:
@@ -170,15 +171,23 @@ def _rows(source, name, findings):
     findings.add_problems(name, table.problems)
 
 
-def _path(source, where, row, files):
+def _finder(source):
+    """A function that returns the file of a path: itself, or one with another suffix; '' if there is none."""
+    if source.table:
+        return lambda path: path if os.path.isfile(os.path.join(source.folder, path)) else ''
+    files = {os.path.splitext(path)[0]: path for path in source.recordings()}
+    files.update((path, path) for path in source.files)
+    return lambda path: files.get(path) or files.get(os.path.splitext(path)[0], '')
+
+
+def _path(source, where, row, find):
     """Path of a recording below the source: the one that exists, else the one that it has on Kaggle."""
     name = source.inside(row['filename'], where)
     label = row['primary_label']
     short = f'train_short_audio/{label}/{name}' if '/' not in name else ''
     usual = short or f'train_audio/{name}'
     candidates = [usual, f'train_audio/{name}', f'train_audio/{label}/{name}', f'train_short_audio/{name}', name]
-    path = next((path for path in candidates if path in files), usual)
-    return source.inside(path, where)
+    return source.inside(next(filter(None, map(find, candidates)), usual), where)
 
 
 def _clip(row, path, names, findings):

@@ -1,11 +1,14 @@
 """Recordings without labels, in any folders, for prediction. All belong to the part unlabelled.
 
-SOURCE/20240501_060000.wav
-SOURCE/RECORDER2/20240501_060000.wav
+    SOURCE/20240501_060000.wav
+    SOURCE/RECORDER2/20240501_060000.wav
+
+Site, date and time are those in names of recorders, if there are any.
 """
 
 from collections.abc import Iterable
 
+from shared import recorder_names
 from shared.recordings import Recording
 from shared.source import Source
 
@@ -29,4 +32,5 @@ def recognise(source: Source) -> str:
 
 def rows(source: Source) -> Iterable[Recording]:
     """The recordings of the source."""
-    return [Recording(source=path, part='unlabelled') for path in source.recordings()]
+    paths = source.recordings()
+    return [Recording(source=path, part='unlabelled', **recorder_names.parse(path)._asdict()) for path in paths]
