@@ -59,6 +59,8 @@ def collect(
     if not options['no_audio']:
         recordings = collection.without_duplicates(source, recordings, options['drop_duplicates'], report)
     recordings = selection.select(recordings, options, report)
+    if not recordings:
+        raise Problem(f'{source.path}: no recordings are left: {"; ".join(report.lines)}')
     collection.check_classes(recordings, report)
     report.rows += source.skipped + source.found
     if source.skipped:
@@ -132,13 +134,16 @@ def main() -> None:
     refuse_fold(dataset)
     given = {name: getattr(args, name) for name in OPTIONS}
     given['no_audio'] = None if args.audio is None else not args.audio
-    options = remembered(dataset, 'collect', given, store=False)
+    own = dataset == os.path.join(DATASETS, 'birdclef')
+    # without --dataset, --check shows what would become a new dataset
+    fresh = args.check and own
+    options = given if fresh else remembered(dataset, 'collect', given, store=False)
     source = Source(args.source, None if args.check else dataset)
     layout, why = choose_layout(source, options['layout'])
     print(f'{args.source}: layout {layout} ({why})', flush=True)
-    if layout != 'birdclef2018' and dataset == os.path.join(DATASETS, 'birdclef') and not args.check:
+    if own and layout != 'birdclef2018' and not args.check:
         raise Problem(f'{dataset} is for BirdCLEF 2018; choose another name with --dataset NAME')
-    earlier = read_recordings(dataset) if os.path.exists(recordings_file(dataset)) else []
+    earlier = [] if fresh or not os.path.exists(recordings_file(dataset)) else read_recordings(dataset)
     converted = os.path.isdir(os.path.join(dataset, 'audio'))
     recordings, report = collect(source, layout, earlier, converted, options)
     if args.check:
@@ -152,8 +157,10 @@ def main() -> None:
         print(f'- {line}')
     for line in collection.describe(recordings):
         print(f'  {line}')
-    if not args.check:
-        new = len({recording.key for recording in recordings} - {recording.key for recording in earlier})
+    new = len({recording.key for recording in recordings} - {recording.key for recording in earlier})
+    if args.check:
+        print(f'{len(recordings)} recordings, {new} of them new; nothing was written (--check)')
+    else:
         news = f'{new} new' if new else 'updated' if changed else 'nothing new'
         print(f'{recordings_file(dataset)}: {len(recordings)} recordings ({news})')
 

@@ -217,6 +217,34 @@ def test_check_shows_the_effect_of_options_without_storing_them(source, tmp_path
     assert len(rows(tmp_path)) == 3 and not stored(str(tmp_path / 'made'), 'collect')
 
 
+def test_check_of_a_new_folder_ignores_the_dataset_of_2018(source, monkeypatch, capsys):
+    def earlier(dataset):
+        raise AssertionError('not read')
+
+    monkeypatch.setattr(sys, 'argv', [COLLECT, str(source), '--check'])
+    program = runpy.run_path(COLLECT)
+    monkeypatch.setitem(program['main'].__globals__, 'read_recordings', earlier)
+    monkeypatch.setitem(program['main'].__globals__, 'remembered', earlier)
+    program['main']()
+    assert '3 recordings, 3 of them new; nothing was written' in capsys.readouterr().out
+
+
+def test_tables_of_other_versions_can_be_read(source, tmp_path, collect):
+    collect(source)
+    table = tmp_path / 'made/recordings.tsv'
+    rows_before = rows(tmp_path)
+    lines = [line.split('\t') for line in table.read_text().splitlines()]
+    place = lines[0].index('licence')
+    table.write_text(''.join('\t'.join(['new', *line[:place], *line[place + 1 :]]) + '\n' for line in lines))
+    assert rows(tmp_path) == rows_before
+    assert '(updated)' in collect(source) and '(nothing new)' in collect(source)
+
+
+def test_a_selection_that_leaves_nothing_is_refused(source, collect):
+    with pytest.raises(Problem, match='no recordings are left: .*--min-recordings 5: 3 of 3 recordings removed'):
+        collect(source, '--min-recordings', 5)
+
+
 def test_an_unknown_folder_lists_what_was_looked_for(tmp_path, collect):
     (tmp_path / 'source').mkdir()
     (tmp_path / 'source/notes.txt').write_text('nothing')

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from birdsong.files import Problem
 
 DATASETS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# Folders in datasets/ that are not datasets.
-RESERVED = ('shared', 'layouts')
+# Folders in datasets/ that are not datasets, and folders in experiments/ that do not contain the models of a dataset.
+RESERVED = ('shared', 'layouts', 'birdsong', 'vars', 'ensembles')
 
 
 def dataset_folder(name: str) -> str:

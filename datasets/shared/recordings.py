@@ -78,6 +78,9 @@ DESCRIPTION = tuple(
 _values = operator.attrgetter(*(field.name for field in dataclasses.fields(Recording)))
 COLUMNS = tuple('class' if field.name == 'class_id' else field.name for field in dataclasses.fields(Recording))
 
+# Without these columns, a file is no table of recordings.
+NEEDED = ('key', 'source', 'part')
+
 
 def recordings_file(dataset: str) -> str:
     """The table of the recordings of a dataset's folder."""
@@ -93,22 +96,30 @@ def write_recordings(dataset: str, recordings: Iterable[Recording]) -> bool:
 
 
 def read_recordings(dataset: str) -> list[Recording]:
-    """The recordings in the table of a dataset's folder. Raises Problem if it is missing or damaged."""
+    """The recordings in the table of a dataset's folder. Raises Problem if it is missing or damaged.
+
+    Other columns are ignored, and columns that are missing are empty, so that tables of other versions can be read.
+    """
     filename = recordings_file(dataset)
     if not os.path.exists(filename):
         raise Problem(f'{filename}: no such file; run prepare_birdclef.sh, or datasets/collect.py')
     rows = read_table(filename)
-    if tuple(rows[0] if rows else ()) != COLUMNS:
-        raise Problem(f'{filename}: its columns are not those of this version; {AGAIN}')
-    recordings, keys, columns = [], set(), len(COLUMNS)
+    columns = rows[0] if rows else []
+    if not set(columns) >= set(NEEDED):
+        raise Problem(f'{filename}: no columns {", ".join(NEEDED)}; {AGAIN}')
+    places = [columns.index(name) if name in columns else None for name in COLUMNS]
+    as_written = tuple(columns) == COLUMNS
+    recordings, keys = [], set()
     for number, row in enumerate(rows[1:], 2):
         origin = f'{filename}, line {number}'
-        if len(row) != columns:
-            raise Problem(f'{origin}: {len(row)} fields instead of {columns}; {AGAIN}')
-        recordings.append(_recording(origin, row))
-        if row[0] in keys:
-            raise Problem(f'{origin}: {row[0]} is the key of an earlier line, too; {AGAIN}')
-        keys.add(row[0])
+        if len(row) != len(columns):
+            raise Problem(f'{origin}: {len(row)} fields instead of {len(columns)}; {AGAIN}')
+        values = row if as_written else ['' if place is None else row[place] for place in places]
+        recordings.append(_recording(origin, values))
+        key = values[0]
+        if key in keys:
+            raise Problem(f'{origin}: {key} is the key of an earlier line, too; {AGAIN}')
+        keys.add(key)
     return recordings
 
 
