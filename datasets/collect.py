@@ -78,10 +78,14 @@ def first_lines(recordings: list[Recording]) -> list[str]:
     rows = [[COLUMNS[i] for i in used]]
     for recording in recordings[:FIRST_LINES]:
         values = [getattr(recording, fields[i]) for i in used]
-        texts = [value if isinstance(value, str) else ' '.join(map(str, value)) for value in values]
+        texts = [value if isinstance(value, str) else _listed(value) for value in values]
         rows.append([text if len(text) <= 40 else f'{text[:37]}...' for text in texts])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ['  '.join(f'{text:{width}}' for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _listed(values):
+    return '; '.join(value if isinstance(value, str) else ' '.join(map(str, value)) for value in values)
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -16,7 +16,9 @@ def dataset_folder(name: str) -> str:
     """Folder of the dataset `name`: datasets/NAME, or `name` itself if it is a path. Raises Problem for other names."""
     if os.sep in name:
         return os.path.abspath(name)
-    if not re.fullmatch(r'\w[\w.+-]*', name) or name in RESERVED:
+    if name in RESERVED:
+        raise Problem(f'{name}: a folder of the program; choose another name for the dataset')
+    if not re.fullmatch(r'\w[\w.+-]*', name):
         raise Problem(f'{name or repr("")}: not a name for a dataset; give letters, digits and ._+- or a path')
     return os.path.join(DATASETS, name)
 
