@@ -143,6 +143,8 @@ def main() -> None:
     fresh = args.check and own
     options = given if fresh else remembered(dataset, 'collect', given, store=False)
     source = Source(args.source, None if args.check else dataset)
+    if not source.table and os.path.realpath(dataset).startswith(os.path.join(os.path.realpath(source.folder), '')):
+        raise Problem(f'{dataset}: in SOURCE, where its recordings would be found, too; choose another folder')
     layout, why = choose_layout(source, options['layout'])
     print(f'{args.source}: layout {layout} ({why})', flush=True)
     if own and layout != 'birdclef2018' and not args.check:

@@ -199,6 +199,20 @@ def test_similar_classes_and_classes_with_one_recording_are_reported(source, tmp
     assert repairs(tmp_path)['ant'][0] == 'a class that differs from Ant only in case'
 
 
+@pytest.mark.parametrize('name', ['Owl, Barn', 'a;b'])
+def test_class_ids_that_cannot_be_in_lists_are_refused_before_anything_is_written(source, tmp_path, collect, name):
+    put(source, f'{name}/1.wav', 'c,d/1.wav')
+    with pytest.raises(Problem, match='and 1 others: class ids must not contain'):
+        collect(source)
+    assert not (tmp_path / 'made').exists()
+
+
+def test_a_dataset_in_its_own_source_is_refused(source, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', [COLLECT, str(source), '--dataset', str(source / 'ant' / 'made')])
+    with pytest.raises(Problem, match='choose another folder'):
+        runpy.run_path(COLLECT)['main']()
+
+
 def test_check_prints_rows_and_counts_and_writes_nothing(source, tmp_path, collect):
     output = collect(source, '--check')
     assert 'ant/2.mp3' in output and '3 train; 2 classes' in output

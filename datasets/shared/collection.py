@@ -11,7 +11,7 @@ from birdsong.files import Problem
 from shared.duplicates import duplicate_files
 from shared.keys import assign_keys
 from shared.recordings import PARTS, Recording
-from shared.source import Source, name_problem, printable
+from shared.source import Source, is_printable, name_problem, printable
 from shared.tables import SKIPPED
 
 
@@ -135,8 +135,15 @@ def without_duplicates(source: Source, recordings: list[Recording], drop: bool, 
 
 
 def check_classes(recordings: list[Recording], report: Report) -> None:
-    """Report classes whose names only differ in case or spaces, and classes with one recording."""
+    """Report classes whose names only differ in case or spaces, and classes with one recording.
+
+    Raises Problem for class ids that cannot be in lists and submissions.
+    """
     counts, similar = classes(recordings), collections.defaultdict(list)
+    bad = sorted(class_id for class_id in counts if set(class_id) & set(',;') or not is_printable(class_id))
+    if bad:
+        more = f' and {len(bad) - 1} others' if len(bad) > 1 else ''
+        raise Problem(f'{printable(bad[0])!r}{more}: class ids must not contain "," and ";"; rename these classes')
     for class_id in sorted(counts):
         similar[' '.join(unicodedata.normalize('NFKC', class_id).casefold().split())].append(class_id)
     cases = [
