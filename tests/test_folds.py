@@ -2,6 +2,7 @@
 
 import collections
 import os
+import shutil
 import sys
 
 import pytest
@@ -172,6 +173,7 @@ def test_folds_that_are_not_needed_any_more_are_removed_but_not_files_of_others(
     made = make_listed(tmp_path / 'made', records())
     split.split(str(made), folds=3)
     (tmp_path / 'made-fold2' / 'notes').write_text('mine')
+    shutil.rmtree(tmp_path / 'made-fold1')
     split.split(str(made), folds=0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['made', 'made-fold2']
     assert [path.name for path in (tmp_path / 'made-fold2').iterdir()] == ['notes']

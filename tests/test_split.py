@@ -230,6 +230,18 @@ def test_shares_are_drawn_for_validation_and_test(tmp_path):
     assert 'test' not in lists_of(made) and lists_of(made)['valid'] == first
 
 
+def test_the_lists_do_not_depend_on_the_order_of_the_recordings(tmp_path):
+    records = clips(*(f'a{n}' for n in range(9))) | clips(*(f'b{n}' for n in range(5)), label='1')
+    results = []
+    for seed in range(3):
+        order = list(records.items())
+        random.Random(seed).shuffle(order)
+        made = make_listed(tmp_path / str(seed), dict(order))
+        split.split(str(made), valid=0.2, test=0.2, folds=3)
+        results.append([lists_of(made), *(lists_of(tmp_path / f'{seed}-fold{number}') for number in (1, 2, 3))])
+    assert results[0] == results[1] == results[2]
+
+
 def test_a_class_of_one_group_stays_in_training_and_is_counted(tmp_path):
     records = clips(*'abc') | clips('x', label='1')
     made = make_listed(tmp_path / 'made', records)

@@ -168,6 +168,13 @@ def known(dataset: str, count: int) -> Folds:
     return result
 
 
+def existing(dataset: str) -> list[str]:
+    """Folders of the fold datasets of a dataset, in no order."""
+    parent = os.path.dirname(dataset)
+    paths = [os.path.join(parent, name) for name in os.listdir(parent) if name.startswith(os.path.basename(dataset))]
+    return [path for path in paths if base_of(path) == dataset]
+
+
 def check(dataset: str, count: int) -> None:
     """Raise Problem if a folder that a fold needs contains something else, or if `dataset` has the name of a fold."""
     if NAME.fullmatch(os.path.basename(dataset)):
@@ -194,10 +201,9 @@ def write(dataset: str, lists: dict[str, list[str]], folds: Folds, groups: dict[
             'valid': sorted(key for key, fold in folds.items() if fold == number),
         }
         changed += _update(dataset, folder, own, groups)
-    number = count + 1
-    while base_of(folder_of(dataset, number)) == dataset:
-        _remove(folder_of(dataset, number))
-        number += 1
+    for folder in existing(dataset):
+        if int(NAME.fullmatch(folder)[2]) > count:
+            _remove(folder)
     return changed
 
 
