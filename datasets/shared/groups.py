@@ -28,7 +28,7 @@ XENO_CANTO = re.compile(r'(?<![A-Za-z0-9])XC(\d{1,9})(?!\d)', re.I)
 # The separator, or word, before a clip number, and the number.
 SEPARATORS = r'[\s_.()\[\]-]'
 WORDS = '(?<![a-z])(?:chunk|clip|cut|part|piece|seg|segment|slice|snippet|split|window)'
-CLIP = re.compile(rf'(.*?)(?:{SEPARATORS}+(?:{WORDS})?|{WORDS}){SEPARATORS}*\d{{1,3}}[)\]]?', re.I | re.S)
+CLIP = re.compile(rf'(.*?)(?:{SEPARATORS}{{1,5}}(?:{WORDS})?|{WORDS}){SEPARATORS}{{,5}}\d{{1,3}}[)\]]?', re.I | re.S)
 # A date at the end of a file name, or a date and a time.
 TIME = r'[0-2]\d[0-5]\d(?:[0-5]\d)?|[0-2]\d(?P<colon>[-_.:])[0-5]\d(?:(?P=colon)[0-5]\d)?'
 DATE = r'(?:19|20)\d\d(?P<dash>[-_.]?)[01]\d(?P=dash)[0-3]\d'
