@@ -322,7 +322,9 @@ def test_parquet_is_read_with_names_of_classes_and_without_sound(tmp_path):
     }
     content = pyarrow.table(columns).replace_schema_metadata(metadata)
     parquet.write_table(content, tmp_path / 'a.parquet')
-    first, second = table.rows(Source(str(tmp_path)))
+    found = Source(str(tmp_path))
+    first, second = table.rows(found)
+    assert not found.notes  # about a column `audio` that is not used
     assert (first.class_id, first.latitude, first.segments) == ('norcar', '1.5', [Segment(0.5, 1, 'norcar')])
     assert (second.class_id, second.latitude, second.background) == ('amered', '', ['norcar'])
     assert second.segments == [Segment(5, 10, 'amered'), Segment(5, 10, 'norcar')]

@@ -182,6 +182,12 @@ def test_a_folder_has_the_class_of_the_names_in_it(tmp_path):
     assert set(classes(tmp_path).values()) == {'Turdus merula'}
 
 
+def test_recordings_in_no_folder_have_no_class_in_common(tmp_path):
+    put(tmp_path, 'XC1 - Blackbird - Turdus merula.mp3')
+    put(tmp_path, 'XC2.mp3')
+    assert classes(tmp_path)['XC2.mp3'] == ''
+
+
 def test_tables_of_other_layouts_come_first(tmp_path):
     put(tmp_path, 'train_audio/a/XC1.ogg')
     put(tmp_path, 'train.csv', 'primary_label,filename\na,a/XC1.ogg\n')
