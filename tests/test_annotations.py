@@ -196,7 +196,7 @@ def test_times_that_do_not_fit_the_lengths_are_left_out(folder):
 def test_a_selection_table_without_classes_is_refused_with_its_columns(folder):
     put(folder, 'day/a.selections.txt', raven(HEADER, 'Vogel'), raven(1, 'Spectrogram 1', 1, 3, 4, 0, 9, 'x'))
     with pytest.raises(
-        Problem, match=r'a.selections.txt: no column with classes: Species, .*Tag; .*Selection, .*Vogel'
+        Problem, match=r'a.selections.txt: needs the columns .*Species, .*Tag.*; it has Selection, .*Vogel'
     ):
         rows(folder)
 
@@ -221,6 +221,27 @@ def test_a_recording_that_cannot_be_read_keeps_its_annotations(folder):
 def test_without_annotations_the_layout_is_refused(folder):
     with pytest.raises(Problem, match='no recordings beside .*; found 3 recordings and 0 tables'):
         rows(folder)
+
+
+def test_names_may_differ_in_upper_and_lower_case(folder):
+    put_audio(folder, 'A.WAV', 9)
+    put(folder, 'A.txt', '1\t2\tw')
+    put(folder, 'day/A.txt', '1\t2\tx')
+    put(
+        folder,
+        'all.txt',
+        raven(HEADER, 'Species', 'Begin File'),
+        raven(1, 'Spectrogram 1', 1, 1, 2, 0, 9, 'y', 'B.wav'),
+    )
+    put(folder, 'lost.txt', '1\t2\tz')
+    found, notes = rows(folder)
+    assert {path: row.class_id for path, row in found.items()} == {
+        'A.WAV': 'w',
+        'day/a.wav': 'x',
+        'day/b.WAV': 'y',
+        'day/c.wav': '',
+    }
+    assert 'label tracks that are named after no recording: 1, such as lost.txt; not read' in notes
 
 
 def test_other_tables_are_named(folder):

@@ -38,6 +38,7 @@ def rows(folder, text, **options):
         ('["01", 2e3]', ['01', '2e3']),
         ('a; b ;', ['a', 'b']),
         ('a,b', ['a', 'b']),
+        ('(x) a, b (y)', ['(x) a', 'b (y)']),
         ('Robin, European; Wren', ['Robin, European', 'Wren']),
         ("['it''s', \"it's\"]", ['its', "it's"]),
         ("[['a', 'b'], ['c']]", ['a', 'b', 'c']),

@@ -71,6 +71,8 @@ def rows(source: Source) -> Iterable[Recording]:
             found, is_complete = selections.read_label_track(filename, path, findings)
         elif own and kind != selections.EMPTY and path.lower().endswith('.txt'):
             source.skip(path, 'neither a selection table nor a label track', 'correct it if it has annotations')
+        elif kind == selections.LABEL_TRACK:
+            findings.add('label tracks that are named after no recording', 'not read', path)
         if own and kind:
             recordings.annotations[own].is_annotated |= not found
             recordings.annotations[own].is_complete &= is_complete
@@ -105,7 +107,8 @@ class _Recordings:
         self._named = collections.defaultdict(list)
         self._lengths = {}
         for path in self.paths:
-            for name in {os.path.basename(path), _stem(path)}:
+            base = os.path.basename(path)
+            for name in {base, _stem(path), base.casefold(), _stem(path).casefold()}:
                 self._named[name].append(path)
 
     def annotated_by(self, table):
@@ -118,7 +121,7 @@ class _Recordings:
     def named(self, path, table):
         """The recording that a table names by a path, perhaps of another computer; else ''."""
         parts = path.replace('\\', '/').split('/')
-        paths = self._named.get(parts[-1], [])
+        paths = self._named.get(parts[-1]) or self._named.get(parts[-1].casefold(), [])
         for count in range(len(parts), 1, -1):
             below = '/'.join(parts[-count:])
             found = [path for path in paths if f'/{path}'.endswith(f'/{below}')]
@@ -136,9 +139,10 @@ class _Recordings:
         return self._lengths[path]
 
     def _find(self, name, folder):
-        paths = self._named.get(name, [])
-        beside = [path for path in paths if os.path.dirname(path) == folder]
-        return (beside or paths)[0] if len(beside or paths) == 1 else ''
+        """The recording of a name, perhaps in other case, in a folder, or else the only one in any folder; else ''."""
+        spellings = [self._named.get(name, []), self._named.get(name.casefold(), [])]
+        beside = [[path for path in paths if os.path.dirname(path) == folder] for paths in spellings]
+        return next((paths[0] for paths in beside + spellings if len(paths) == 1), '')
 
 
 def _stem(path):

@@ -206,7 +206,7 @@ class _Reader:
     def _segments(self, where, values, labels):
         spans = [(values['start'], values['end'])] if values['start'] or values['end'] else []
         try:
-            spans = spans or _spans(values['detected_events'])
+            spans = spans or (_spans(values['detected_events']) if labels else [])
             spans = [interval(seconds(start), seconds(end)) for start, end in spans]
         except ValueError as e:
             done = 'their labels count for the whole recording' if labels else 'left out'

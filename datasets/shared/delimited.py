@@ -113,7 +113,7 @@ def list_literal(text: str) -> list[str]:
     written.
     """
     text = text.strip()
-    bracketed = text[:1] in '[(' and text[-1:] in '])'
+    bracketed = text[:1] == '[' and text[-1:] == ']'
     items = _evaluated(text) if bracketed and len(text) <= MAX_LIST and re.search('["\']', text) else None
     if items is None:
         inner = text[1:-1] if bracketed else text

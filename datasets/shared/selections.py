@@ -64,9 +64,9 @@ def read_selections(filename: str, name: str, findings: Findings) -> tuple[list[
     label = table.column(*LABELS)
     file = table.column('Begin Path', 'Begin File')
     names = [table.column('Scientific Name'), table.column('Common Name')]
-    if not label:
-        found = ', '.join(table.columns)
-        raise Problem(f'{filename}: no column with classes: {", ".join(LABELS)}; its columns are {found}')
+    if not label or not all(columns[:2]):
+        needed = f'{START}, {END} and one with classes ({", ".join(LABELS)})'
+        raise Problem(f'{filename}: needs the columns {needed}; it has {", ".join(table.columns)}')
     result, is_complete = [], True
     for line, row in table.numbered():
         try:
