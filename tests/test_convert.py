@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from birdsong.data import audio
-from helpers import ROOT, run_program
+from helpers import ROOT, run_program, write_lines
 from shared import conversion
 from shared.options import remembered
 from shared.recordings import PARTS, Recording, write_recordings
@@ -565,13 +565,15 @@ def test_equal_file_names_in_different_folders_are_two_recordings(tmp_path):
     assert all(abs(length / (0.1 * RATE) - n) < 0.6 for n, length in enumerate(lengths, 1))
 
 
-def test_files_of_the_source_that_were_not_used_are_in_the_table_of_repairs(tmp_path):
+def test_files_of_the_2018_archives_that_were_not_used_are_in_the_table_of_repairs(tmp_path):
+    made = tmp_path / 'made'
     write(tmp_path / 'source' / 'a.wav', sine(0.2, RATE), RATE)
-    (tmp_path / 'made').mkdir()
-    (tmp_path / 'made/repairs.tsv').write_text('b.wav\ta copy of a.wav\tleft out; delete it\nc.wav\tx\tone was used\n')
-    line = converted_table(tmp_path, [Recording(key='a.wav', source='a.wav')])
-    assert '1 left out (1 as copies of others)' in line
-    assert repairs(tmp_path / 'made') == {'b.wav': ('a copy of a.wav', 'left out; delete it')}
+    write_lines(made / 'repairs.tsv', ['b.wav\ta copy of a.wav\tleft out; delete it', 'c.wav\tx\tone was used'])
+    recordings = [Recording(key='a.wav', source='a.wav')]
+    assert 'left out' not in converted_table(tmp_path, recordings) and not repairs(made)
+    write_lines(made / 'xml/recordings.tsv', ['path'])
+    assert '1 left out (1 as copies of others)' in converted_table(tmp_path, recordings)
+    assert repairs(made) == {'b.wav': ('a copy of a.wav', 'left out; delete it')}
 
 
 def test_a_dataset_without_recordings_gets_none(tmp_path):

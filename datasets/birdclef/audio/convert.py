@@ -5,8 +5,8 @@ Reads datasets/NAME/recordings.tsv (written by collect.py) and the recordings in
 libsndfile, with any sample rate, width and number of channels, in constant memory. Writes datasets/NAME/audio/KEY, each
 file atomically, with the sample rate in datasets/NAME/dataset.vars. If run again, it converts only missing recordings.
 Recordings that cannot be read are left out; in the parts test, soundscapes_val and soundscapes_test, they become 0.1 s
-of silence, so that submissions have rows for them. datasets/NAME/audio/repairs.tsv lists these cases, and files of
-SOURCE that are not used: path, problem, what was done.
+of silence, so that submissions have rows for them. datasets/NAME/audio/repairs.tsv lists these cases, and for the
+archives of 2018 also files of SOURCE that are not used: path, problem, what was done.
 """
 
 import os
@@ -37,6 +37,7 @@ from shared.options import stored
 from shared.recordings import read_recordings
 from shared.source import Source
 from shared.tables import REPAIRS, SKIPPED, read_repairs, table, write_repairs
+from shared.xml_fields import records_file
 
 # Parts in which a recording that cannot be read becomes silence.
 SUBMITTED = ('test', 'soundscapes_val', 'soundscapes_test')
@@ -238,8 +239,11 @@ def run(source: str, dataset: str, jobs: int) -> str:
 
 
 def unused_files(dataset: str) -> list[tuple[str, str, str]]:
-    """Rows of the table of repairs that collect.py wrote for files of the source that are not used."""
-    repairs = read_repairs(os.path.join(dataset, REPAIRS))
+    """Files of the archives of 2018 that collect.py did not use: rows of its table of repairs; [] for other sources.
+
+    For these archives, both tables have always been one.
+    """
+    repairs = read_repairs(os.path.join(dataset, REPAIRS)) if os.path.exists(records_file(dataset)) else {}
     return [(path, problem, done) for path, (problem, done) in repairs.items() if done.startswith(SKIPPED)]
 
 
