@@ -102,6 +102,14 @@ def test_recordings_that_are_not_in_the_source_any_more_are_kept_and_counted(sou
     assert '5 recordings (nothing new)' in output and len(rows(tmp_path)) == 5
 
 
+def test_the_key_of_a_recording_that_is_gone_is_not_given_to_another(source, tmp_path, collect):
+    collect(source)
+    (source / 'ant/2.mp3').unlink()
+    put(source, 'ant/2.ogg')
+    collect(source)
+    assert keys_of(tmp_path)['ant/2.mp3'] == 'ant/2.wav' and keys_of(tmp_path)['ant/2.ogg'] == 'ant/2.ogg.wav'
+
+
 def test_a_changed_table_changes_the_rows_but_not_the_keys(source, tmp_path, collect):
     write_table(source, 'file,label', 'ant/1.wav,ant', 'ant/2.mp3,ant', 'bee/1.ogg,bee')
     collect(source)
@@ -175,11 +183,11 @@ def test_equal_files_are_reported_and_dropped_only_on_demand(source, tmp_path, c
     assert len(rows(tmp_path)) == 8
 
 
-def test_a_test_recording_remains_where_a_copy_is_in_the_training_data(tmp_path, collect):
-    put(tmp_path / 'source', 'train/ant/1.wav', 'test/bee/2.wav', 'train/bee/3.wav')
-    put(tmp_path / 'source', 'train/ant/copy.wav', 'test/ant/other.wav', content=b'the same')
+def test_a_validation_recording_remains_where_a_copy_is_in_the_training_data(tmp_path, collect):
+    put(tmp_path / 'source', 'train/ant/1.wav', 'valid/bee/2.wav', 'train/bee/3.wav')
+    put(tmp_path / 'source', 'train/ant/copy.wav', 'valid/ant/other.wav', content=b'the same')
     collect(tmp_path / 'source', '--drop-duplicates')
-    assert 'test/ant/other.wav' in rows(tmp_path) and 'train/ant/copy.wav' not in rows(tmp_path)
+    assert 'valid/ant/other.wav' in rows(tmp_path) and 'train/ant/copy.wav' not in rows(tmp_path)
 
 
 def test_large_files_are_compared_to_their_ends(tmp_path):
