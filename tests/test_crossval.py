@@ -420,6 +420,23 @@ def test_drivers_share_the_folds_and_the_one_that_waits_prints_the_table(folds):
 
 
 @pytest.mark.slow
+def test_a_stopped_driver_stops_its_training_and_the_same_command_continues(folds):
+    gate(folds, 'plain')
+    driver = start(folds, 'plain')
+    wait_for(driver.stderr, 'plain: training')
+    end = os.open(folds.experiments / 'plain.gate', os.O_WRONLY)  # returns when the training waits there
+    driver.terminate()
+    assert driver.wait(60) == 143
+    driver.communicate()
+    os.close(end)
+    (folds.experiments / 'plain.gate').unlink()
+    assert calls(folds) == ['plain'] and not list(folds.experiments.glob('set-fold*/plain.npz'))
+    result = crossval(folds, 'plain')
+    assert result.returncode == 0 and calls(folds) == ['plain'] * 3
+    assert 'continuing from the state' in result.stderr
+
+
+@pytest.mark.slow
 def test_recordings_added_to_the_folds_are_predicted(folds):
     assert crossval(folds, 'meta').returncode == 0
     write_two_folds(folds, len(KEYS) + 4)
