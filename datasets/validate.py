@@ -27,6 +27,7 @@ from birdsong import program  # isort: skip
 import argparse
 import collections
 import dataclasses
+import math
 import re
 import shutil
 from collections.abc import Iterable, Iterator
@@ -358,7 +359,8 @@ def check(folder: str, quick: bool = False, purpose: str = 'train', names: Itera
 def describe(content: Content, quick: bool) -> Iterator[str]:
     """Lines that describe a dataset without faults."""
     keys, seconds = content.keys(), content.seconds
-    hours = f', {sum(seconds.values()) / 3600:.2f} hours' if seconds else ''
+    rate = sample_rate(content.folder)
+    hours = f', {sum(seconds.values()) / 3600:.2f} hours at {rate} Hz' if seconds else ''
     classes = f', {len(content.labelset)} classes' if content.labelset else ''
     kind = '' if seconds or content.metadata is None else ', metadata only'
     base = base_of(content.folder)
@@ -404,7 +406,10 @@ def describe_labels(content: Content) -> Iterator[str]:
         recordings = {key for key, *_ in content.segments}
         text = f'{len(content.segments)} of {len(classes)} classes in {len(recordings)} recordings'
         empty = sum(not label for *_, label in content.segments)
-        yield f'  segments: {text}' + (f'; {empty} without any class' if empty else '')
+        text += f'; {empty} without any class' if empty else ''
+        late = [key for key, start, *_ in content.segments if float(start) >= content.seconds.get(key, math.inf)]
+        text += f'; {len(late)} start after the end of their recording, such as {late[0]}' if late else ''
+        yield f'  segments: {text}'
     if content.groups:
         yield describe_groups(content)
 

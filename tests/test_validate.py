@@ -35,7 +35,7 @@ def test_a_good_dataset_is_described(dataset):
     for part in (
         '28 recordings',
         '4 classes',
-        'hours',
+        'hours at 22050 Hz',
         'soundscapes_val',
         'metadata: date',
         'elevation',
@@ -312,7 +312,7 @@ def test_quick_trusts_the_index_and_the_full_check_does_not(dataset):
     'name, problem',
     [
         ('/nowhere', 'not a dataset'),
-        ('shared', 'not a name'),
+        ('shared', 'a folder of the program'),
         ('no_such_dataset', 'not a dataset'),
         ('..', 'not a name'),
         ('', 'not a name'),
@@ -353,12 +353,13 @@ def test_classes_need_not_be_sorted(dataset):
 
 def test_segments_groups_and_rare_classes_are_described(dataset):
     keys = {name: (dataset / 'filelists' / name).read_text().split() for name in ('train', 'valid', 'test')}
-    write_segments(f'{keys["valid"][0]}\t0\t5\t', f'{keys["valid"][0]}\t5\t10\t1')(dataset)
+    rows = [f'{keys["valid"][0]}\t{times}' for times in ('0\t5\t', '1\t10\t1', '9999\t10000\t1')]
+    write_segments(*rows)(dataset)
     groups = {key: f'g{number // 3}' for number, key in enumerate(sorted(sum(keys.values(), [])))}
     groups[keys['valid'][0]] = groups[keys['train'][0]] = 'both'
     write_lines(dataset / 'filelists/groups.tsv', ['\t'.join(item) for item in groups.items()])
     description = '\n'.join(validate.check(str(dataset))[1])
-    assert 'segments: 2 of 1 classes in 1 recordings; 1 without any class' in description
+    assert 'segments: 3 of 1 classes in 1 recordings; 1 without any class; 1 start after the end' in description
     assert 'of which the largest has 3 recordings' in description and 'are in more than one list' in description
 
 
