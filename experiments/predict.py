@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Compute the predictions of MODEL.npz for the recordings of file lists and write them to OUT (.pred.npz).
 
-The settings are the defaults, overridden by MODEL.npz.vars, then by --vars and --var. Recordings of up to len_max
-seconds are processed at once, longer ones in blocks of len_max that overlap by len_min. An interrupted run continues
-where it stopped. The dataset needs no labels, but networks that use metadata need its labels/meta.tsv.
+The settings are the defaults, overridden by MODEL.npz.vars, then by --vars and --var (dataset.vars is not
+read). Recordings of up to len_max seconds are processed at once, longer ones in blocks of len_max that overlap by
+len_min. An interrupted run continues where it stopped. The dataset needs no labels, but networks that use metadata need
+its labels/meta.tsv.
 
 If a recording has more than one row of scores, OUT also contains the time of each row: `starts` and `stops`, in seconds
 from the start of the recording. The time of a row is that of its block, with --full-resolution that of its window, and
