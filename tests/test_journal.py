@@ -1,10 +1,12 @@
 """The resumable writer of predictions: the same bytes as without interruptions, wherever it was stopped."""
 
+import hashlib
 import json
 import os
 import struct
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -184,9 +186,11 @@ def test_reused_rows_have_their_times_or_those_that_are_given(tmp_path):
 
 
 def test_a_journal_of_the_version_without_times_is_discarded(tmp_path):
-    head = {'predictions': 'p.npz', 'key': 'model', 'classes': 5}
-    content = json.dumps(head).encode() + b'\n' + struct.pack('<qqqI', 0, 0, 2, 7) + bytes(40)
-    (tmp_path / '.p.npz.journal').write_bytes(content)
+    files_hash = hashlib.sha256('\n'.join(PREDICTED).encode()).hexdigest()
+    head = json.dumps({'predictions': 'p.npz', 'key': 'model', 'classes': 5, 'files': files_hash}).encode() + b'\n'
+    start, scores = struct.pack('<qqq', 0, 0, 2), some_rows()[0].tobytes()
+    record = start + struct.pack('<I', zlib.crc32(scores, zlib.crc32(start))) + scores
+    (tmp_path / '.p.npz.journal').write_bytes(head + record)
     with Writer(tmp_path / 'p.npz', PREDICTED, 5, key='model') as writer:
         assert writer.done == set()
         for name, rows in zip(PREDICTED, some_rows(), strict=True):

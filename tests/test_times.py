@@ -16,7 +16,7 @@ from birdsong.prediction.times import RowTimes
 from birdsong.scores.predictions import load
 from helpers import NETWORK_SETTINGS, NETWORKS, build_network, random_spectrogram, run_program
 
-RATE, HOP, FRAME_LEN = 22050, 315, 256
+RATE, HOP, FRAME_LEN = 22050, 315, 1024
 # Seconds of the recordings: of one block, of several, with a remainder, shorter than a frame, than the network, empty.
 LENGTHS = {'long/a.wav': 12.3, 'b.wav': 5.0, 'c.wav': 7.77, 'one frame.wav': 0.008, 'short.wav': 0.4, 'empty.wav': 0}
 
@@ -36,7 +36,7 @@ def dataset(tmp_path_factory):
 
 
 def settings(name, *extra):
-    return [*NETWORK_SETTINGS, *NETWORKS[name], 'len_min=0', 'len_max=5', *extra]
+    return [*NETWORK_SETTINGS, f'frame_len={FRAME_LEN}', *NETWORKS[name], 'len_min=0', 'len_max=5', *extra]
 
 
 @pytest.fixture
@@ -109,6 +109,9 @@ def test_positions_of_unpooled_outputs_have_the_times_of_the_frames_they_depend_
     np.testing.assert_allclose(starts[:per_block], step * HOP / RATE * np.arange(per_block), atol=1e-9)
     np.testing.assert_allclose(stops[:per_block] - starts[:per_block], least * HOP / RATE, atol=1e-9)
     assert starts[per_block] == 5 and stops.max() <= 12.3
+    # Here, the last position reaches the last frame.
+    found = predicted('plain', 'arch.pool=none', 'len_max=1.7', options=['--score-rest'])
+    assert found.times('b.wav')[1].max() == 5
     assert spans(found, 'short.wav') == [(0, 0.4)]
 
 
@@ -215,4 +218,6 @@ def test_full_resolution_of_unpooled_networks_has_the_times_of_positions(pool, o
         rows = np.concatenate(list(full.predict(feed.item(i))['output']))
         starts, stops = row_times.of('output', key)(0, len(rows))
         assert starts[0] == 0 and (starts < stops).all() and stops.max() <= max(length, HOP) / RATE
-        assert len(rows) == 1 or stops[-1] > length / RATE - 3 * net.frame_step * HOP / RATE
+        bands = 1 if pool == 'max' else net.audio.chain.bands
+        assert len(np.unique(starts)) == len(rows) // bands
+        assert len(rows) == bands or stops[-1] > length / RATE - 3 * net.frame_step * HOP / RATE
