@@ -317,7 +317,7 @@ def test_models_that_were_trained_on_recordings_that_are_held_out_now_are_refuse
     assert run(folder, '--begin', 'good').returncode == 0
     # other folds are
     write_folds(folder, keys=keys, truth=truth, held_out=[np.arange(13 * i, 13 * i + 13) for i in range(FOLDS)])
-    assert 'the folds have changed since: delete this folder' in problem(folder, '--begin', 'good')
+    assert 'the folds have changed since: delete results/set-fold*/' in problem(folder, '--begin', 'good')
     for number in range(1, FOLDS + 1):
         shutil.rmtree(folder / f'results/set-fold{number}')
     assert run(folder, '--begin', 'good').returncode == 0

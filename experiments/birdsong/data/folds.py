@@ -88,8 +88,8 @@ def remember_training(fold: Fold, folder: str) -> None:
     if seen:
         raise Problem(
             f'{folder}: its models were trained when {len(seen)} of the {len(fold.valid)} recordings of the validation '
-            f'list were in the training list, such as {min(seen)}; the folds have changed since: delete this folder '
-            'to train again'
+            f'list were in the training list, such as {min(seen)}; the folds have changed since: delete '
+            f'{os.path.join(os.path.dirname(folder), fold.name.rpartition("-fold")[0])}-fold*/ to train all again'
         )
     known = set(earlier)
     keys = earlier + [key for key in fold.train if key not in known]
