@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from birdsong.scores import metrics, predictions
-from helpers import calls, gate, run_program, wait_for, write_lines
+from helpers import calls, gate, make_listed, run_program, wait_for, write_lines
 
 CLASSES, PER_FOLD, FOLDS = 4, 12, 3
 KEYS = [f'some/r{i:02}.wav' for i in range(PER_FOLD * FOLDS)]
@@ -199,6 +199,25 @@ def test_intervals_are_those_of_metrics_intervals_and_of_groups_if_there_are_any
     values = found['metrics']['weak']['MAP']
     assert (values['low'], values['high']) == pytest.approx((low, high))
     assert 'bootstrap samples of the 4 groups (filelists/groups.tsv)' in printed
+
+
+def test_folds_and_groups_that_split_creates_are_evaluated(tmp_path):
+    records = {
+        f'{"abc"[i % 3]}/clip{i}.wav': {'class_id': str(i % 3), 'part': 'train', 'recording': f'original {i // 2}'}
+        for i in range(48)
+    }
+    made = make_listed(tmp_path / 'set', records)
+    write_lines(made / 'labels/labelset', 'abc')
+    done = run_program('datasets/birdclef/filelists/split.py', '--dataset', made, '--folds=2')
+    assert done.returncode == 0, done.stderr
+    for number in (1, 2):
+        keys = (tmp_path / f'set-fold{number}/filelists/valid').read_text().split()
+        (tmp_path / f'results/set-fold{number}').mkdir(parents=True)
+        scores = [np.eye(3, dtype=np.float32)['abc'.index(key[0])] for key in keys]
+        predictions.save(tmp_path / f'results/set-fold{number}/m.pred.npz', keys, scores)
+    found, printed = table(tmp_path, 'm', '--samples=10')
+    assert found['recordings'] == 48 and found['metrics']['m']['cmAP']['pooled'] == 1
+    assert 'of the 24 groups' in printed
 
 
 def test_option_against_prints_paired_differences(collection):
