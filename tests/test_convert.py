@@ -1,6 +1,7 @@
 """Conversion: formats, quality, broken recordings, interruptions."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -584,3 +585,16 @@ def test_a_dataset_without_recordings_gets_none(tmp_path):
     result = run_program(script, tmp_path / 'source', '--dataset', tmp_path / 'made')
     assert result.returncode == 1 and 'prepare_birdclef.sh --audio' in result.stderr
     assert not (tmp_path / 'made/audio').exists()
+
+
+def test_a_dataset_of_an_earlier_version_keeps_its_recordings_and_labels(tiny_dataset, tiny_source, tmp_path):
+    made = tmp_path / 'made'
+    shutil.copytree(tiny_dataset, made)
+    for name in 'recordings.tsv', 'dataset.vars', 'preparation.json', 'filelists/groups.tsv':
+        (made / name).unlink(missing_ok=True)
+    before = {path: path.stat().st_mtime_ns for folder in ('audio', 'labels') for path in (made / folder).rglob('*.*')}
+    assert '0 recordings converted' in converted(tiny_source, made)
+    assert run_program('datasets/birdclef/labels/recreate.py', '--dataset', made).returncode == 0
+    assert (made / 'dataset.vars').read_text() == 'sample_rate=22050\n'
+    del before[made / 'audio/.convert.lock']
+    assert {path: path.stat().st_mtime_ns for path in before} == before
