@@ -19,6 +19,9 @@ from birdsong import config, files
 from birdsong.data import audio
 from birdsong.scores import predictions
 from helpers import ROOT
+from shared.recordings import Recording, write_recordings
+from shared.tables import table
+from shared.xml_fields import FIELDS
 
 CLASSES = 3
 KEYS = {
@@ -65,12 +68,13 @@ PROGRAMS = {
     'model_to_fcn': ('experiments', ['model.npz', 'out.npz', '--window=1']),
     'list_models': ('experiments', ['--models=models.tsv']),
     'convert': (f'{DATASETS}audio', ['source', '--dataset=./set', '--jobs=1']),
-    'collect': (f'{DATASETS}xml', ['source', '--dataset=./set']),
+    'collect': ('datasets', ['source', '--dataset=./set']),
     'recreate': (f'{DATASETS}labels', ['--dataset=./set']),
     'split': (f'{DATASETS}filelists', ['--dataset=./set', '--valid-list=list']),
     'validate': ('datasets', ['./set']),
     'generate': ('datasets/demo', ['new', '--species=2', '--recordings=10']),
 }
+STEPS = 'collect', 'recreate', 'convert', 'split'
 XML = '<Audio><ClassId>c%d</ClassId><Genus>Avis</Genus><Species>s%d</Species></Audio>'
 
 
@@ -110,34 +114,16 @@ def good(tmp_path_factory):
         base = os.path.basename(key)[: -len('.wav')]
         write(here / 'source/data' / (f'{base}.xml'), XML % (i % 3, i % 3))
         write_wav(here / 'source/data' / (f'{base}.wav'), rng.normal(0, 1000, 2205))
-    write(
-        here / 'set/xml/recordings.tsv',
-        '\t'.join(
-            [
-                'path',
-                *[
-                    'ClassId',
-                    'Genus',
-                    'Species',
-                    'BackgroundSpecies',
-                    'Date',
-                    'Time',
-                    'Latitude',
-                    'Longitude',
-                    'Elevation',
-                    'Author',
-                    'AuthorID',
-                    'Country',
-                    'Locality',
-                ],
-            ]
-        )
-        + '\n'
-        + ''.join(
-            '\t'.join([key, f'c{int(i % 3)}', 'Avis', f's{int(i % 3)}', *10 * ['']]) + '\n'
+    rows = [['path', *FIELDS]] + [[key, f'c{i % 3}', 'Avis', f's{i % 3}', *10 * ['']] for i, key in enumerate(labelled)]
+    write(here / 'set/xml/recordings.tsv', table(rows))
+    write_recordings(
+        str(here / 'set'),
+        [
+            Recording(key, f'data/{os.path.basename(key)}', 'train', f'c{i % 3}', f'Avis s{i % 3}')
             for i, key in enumerate(labelled)
-        ),
+        ],
     )
+    write(here / 'set/preparation.json', '{}')
     write(here / 'list', KEYS['valid'][0])
     write(here / 'models.tsv', 'a\tdummy\nb\tdummy\tban=a\n')
     cfg = dict(config.load([], SETTINGS), classes=CLASSES)
@@ -342,8 +328,10 @@ CASES = [
         for content in (b'x\n', NOT_TEXT)
         for name, *more in (('validate',), ('train', '--var=input_meta=date', '--var=arch_meta=full:4'))
     ),
-    ('recreate', put('set/xml/recordings.tsv', NOT_TEXT), 'recordings.tsv: not UTF-8'),
+    *((name, put('set/recordings.tsv', NOT_TEXT), 'recordings.tsv: not UTF-8') for name in STEPS),
+    *((name, put('set/recordings.tsv', 'x\ty\n'), 'recordings.tsv: no columns') for name in STEPS),
     ('collect', put('set/xml/recordings.tsv', NOT_TEXT), 'recordings.tsv: not UTF-8'),
+    *((name, put('set/preparation.json', NOT_TEXT), 'preparation.json: not JSON') for name in ('collect', 'split')),
     ('collect', lambda here: shutil.rmtree(here / 'source') or write(here / 'source', b''), 'source'),
     ('split', put('set/labels/fg.tsv', NOT_TEXT), 'fg.tsv: not UTF-8'),
     # settings and tables
@@ -425,7 +413,8 @@ CASES = [
             ('blender', 'set/labels/bg.tsv'),
             ('list_models', 'models.tsv'),
             ('split', 'list'),
-            ('recreate', 'set/xml/recordings.tsv'),
+            ('recreate', 'set/recordings.tsv'),
+            ('collect', 'set/preparation.json'),
             ('validate', 'set/labels/labelset'),
         )
     ),
