@@ -21,7 +21,7 @@ MIN_OVERLAP, MIN_REST = 0.01, 0.1
 TOLERANCE = 1e-6
 # Rows added by the padded average precision of BirdCLEF 2023, with the class and the highest scores.
 PADDING = 5
-# Largest number of weights of windows that are computed at once.
+# Largest number of windows, over all bootstrap samples, that are evaluated at once.
 BLOCK = 1 << 22
 
 
@@ -105,8 +105,8 @@ def evaluate(found: Windows, threshold: float = 0.5) -> dict[str, float]:
     (BirdCLEF 2021), where scores of at least `threshold` are detections; 'F1-macro': mean F1 score of the classes with
     positive windows (BirdCLEF 2022). Undefined ones are NaN.
     """
-    everything = np.ones((1, found.recording[-1] + 1))
-    return {name: float(values[0]) for name, values in _evaluate(found, threshold, everything).items()}
+    once = np.ones((1, found.recording[-1] + 1))
+    return {name: float(values[0]) for name, values in _evaluate(found, threshold, once).items()}
 
 
 def intervals(
@@ -136,7 +136,8 @@ def per_class(found: Windows, threshold: float = 0.5) -> dict[str, np.ndarray]:
 
     Undefined ones are NaN.
     """
-    ranked = np.array([[value[0] for value in values] for values in _ranked(found, np.ones((1, len(found.scores))))])
+    once = np.ones((1, found.recording[-1] + 1))
+    ranked = np.array([[value[0] for value in values] for values in _ranked(found, once)])
     right, detected, active = (counts.sum(axis=0) for counts in _counts(found, threshold))
     with np.errstate(invalid='ignore'):
         return {
@@ -151,8 +152,7 @@ def per_class(found: Windows, threshold: float = 0.5) -> dict[str, np.ndarray]:
 
 def _evaluate(found, threshold, counts):
     """Each metric (samples,), for `counts` (samples, recordings): how often each recording occurs in each sample."""
-    weights = counts[:, found.recording]
-    precision, padded, area = (np.stack(values) for values in zip(*_ranked(found, weights), strict=True))
+    precision, padded, area = (np.stack(values) for values in zip(*_ranked(found, counts), strict=True))
     right, detected, active = (counts @ values for values in _counts(found, threshold))
     with np.errstate(invalid='ignore', divide='ignore'):
         micro = 2 * right.sum(axis=1) / (detected + active).sum(axis=1)
@@ -182,26 +182,35 @@ def _counts(found, threshold):
     ]
 
 
-def _ranked(found, weights) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _ranked(found, counts) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yield average precision, padded average precision and area under the ROC curve of each class, (samples,) each.
 
-    weights: (samples, windows). Equal scores share a threshold, as in scikit-learn.
+    counts: (samples, recordings). Equal scores share a threshold, as in scikit-learn.
     """
-    none = np.full(len(weights), np.nan)
-    for c in range(found.scores.shape[1]):
-        if not found.truth[:, c].any():
-            yield none, np.ones(len(weights)), none
+    none = np.full(len(counts), np.nan)
+    for scores, truth in zip(found.scores.T, found.truth.T, strict=True):
+        if not truth.any():
+            yield none, np.ones(len(counts)), none
             continue
-        order = np.argsort(-found.scores[:, c], kind='stable')
-        ordered, mine = found.scores[order, c], weights[:, order]
-        last = np.flatnonzero(np.diff(ordered, append=np.nan) != 0)
-        right = np.cumsum(mine * found.truth[order, c], axis=1)[:, last]
-        upto = np.cumsum(mine, axis=1)[:, last]
-        gained = np.diff(right, axis=1, prepend=0)
-        wrong = np.diff(upto, axis=1, prepend=0) - gained
-        positives, negatives = right[:, -1], upto[:, -1] - right[:, -1]
+        # Only the scores of positive windows matter as thresholds. The first one is the highest; windows below all of
+        # them have the number `width`.
+        thresholds = np.unique(scores[truth])
+        width, number = len(thresholds), len(thresholds) - np.searchsorted(thresholds, scores, 'right')
+        tied = ~truth & (thresholds[width - 1 - np.minimum(number, width - 1)] == scores)
+        gained, more, ties = (
+            _by_threshold(counts, found.recording[mask], number[mask], width) for mask in (truth, number < width, tied)
+        )
+        right, upto = np.cumsum(gained, axis=1), np.cumsum(more, axis=1)
+        positives, negatives = right[:, -1], counts @ np.bincount(found.recording[~truth], minlength=counts.shape[1])
+        lower = negatives[:, None] - (upto - right) + ties / 2
         with np.errstate(invalid='ignore', divide='ignore'):
             precision = np.nansum(gained * right / upto, axis=1) / positives
             padded = (np.sum(gained * (right + PADDING) / (upto + PADDING), axis=1) + PADDING) / (positives + PADDING)
-            area = np.sum(wrong * (right - gained / 2), axis=1) / (positives * negatives)
+            area = np.sum(gained * lower, axis=1) / (positives * negatives)
         yield np.where(positives > 0, precision, np.nan), padded, np.where(positives * negatives > 0, area, np.nan)
+
+
+def _by_threshold(counts, recording, number, width):
+    """Numbers of windows (samples, width), given the recording and the number of the threshold of each window."""
+    cells = np.bincount(recording * width + number, minlength=counts.shape[1] * width)
+    return counts @ cells.reshape(-1, width).astype(float)
