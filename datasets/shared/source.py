@@ -64,7 +64,7 @@ class Source:
 
     def with_suffix(self, *suffixes: str) -> list[str]:
         """Those of `files` with one of the suffixes, such as '.csv', in upper or lower case."""
-        return [path for path in self.files if os.path.splitext(path)[1].lower() in suffixes]
+        return [path for path in self.files if path.lower().endswith(suffixes)]
 
     def existing(self, paths: Iterable[str]) -> set[str]:
         """Those of the paths, relative to the folder, that are files, except for hidden ones.

@@ -2,8 +2,8 @@
 """Preparation of a large collection: table, labels and lists from a source folder in the layout of BirdCLEF 2025.
 
 Recordings are sparse files of 2 to 60 seconds with valid headers and different content, in two places: below SOURCE
-and, by a link, as if converted. Each step is a process of its own. Prints seconds and peak memory, for a first and a
-second run, in which nothing is new.
+and, by a link, as if converted. Each step is a process of its own. Prints seconds, those of the
+processor (which other programs do not change), and peak memory, for a first and a second run, in which nothing is new.
 """
 
 import argparse
@@ -74,7 +74,7 @@ def write_csv(filename, columns, rows):
 
 
 def run(script, *arguments):
-    """(seconds, peak memory in MB) of a step."""
+    """(seconds, seconds of the processor, peak memory in MB) of a step."""
     command = [sys.executable, os.path.join(DATASETS, script), *arguments]
     begin = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
@@ -83,7 +83,7 @@ def run(script, *arguments):
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f'{script}: exit status {process.returncode}: {output}')
-    return time.perf_counter() - begin, usage.ru_maxrss // 1024
+    return time.perf_counter() - begin, usage.ru_utime + usage.ru_stime, usage.ru_maxrss // 1024
 
 
 def main():
@@ -101,18 +101,13 @@ def main():
             'birdclef/labels/recreate.py': [],
             'birdclef/filelists/split.py': [],
         }
-        print(f'{"step":30} {"first run":>12} {"second run":>12} {"peak memory":>12}')
-        results = []
-        for script, arguments in steps.items():
-            first = run(script, *arguments, '--dataset', dataset)
-            results.append((script, first))
-        total, peak = [0.0, 0.0], 0
-        for script, (seconds, memory) in results:
-            again, memory_again = run(script, *steps[script], '--dataset', dataset)
-            memory = max(memory, memory_again)
-            total, peak = [total[0] + seconds, total[1] + again], max(peak, memory)
-            print(f'{script:30} {seconds:10.1f} s {again:10.1f} s {memory:9} MB')
-        print(f'{"total":30} {total[0]:10.1f} s {total[1]:10.1f} s {peak:9} MB')
+        print(f'{"step":28} {"run":>6} {"time":>10} {"processor":>10} {"peak memory":>12}')
+        for name in 'first', 'second':
+            results = [run(script, *arguments, '--dataset', dataset) for script, arguments in steps.items()]
+            times, processor, memory = zip(*results, strict=True)
+            results.append((sum(times), sum(processor), max(memory)))
+            for script, (seconds, used, peak) in zip([*steps, 'all'], results, strict=True):
+                print(f'{script:28} {name:>6} {seconds:8.1f} s {used:8.1f} s {peak:9} MB')
 
 
 if __name__ == '__main__':
