@@ -28,10 +28,11 @@ BELOW = re.compile(rf'(?:<|to\b)\s*({POSITIVE}){AFTER}')
 # Longer texts are sentences, not values.
 MAX_TEXT = 60
 SEVERAL = re.compile(r'\d{1,6}(?:-\d{1,6}){2,}')
-# A date in the order of ISO 8601, with or without a time and a time zone.
+# A date with or without a time and a time zone: in the order of ISO 8601, or day.month.year. With slashes, the order of
+# day and month is unknown.
 TIMESTAMP = re.compile(
     r"""(?P<date> [0-9]{4}-[0-9]{1,2}-[0-9]{1,2} | [0-9]{4}/[0-9]{1,2}/[0-9]{1,2} | [0-9]{4}\.[0-9]{1,2}\.[0-9]{1,2}
-                | (?:1[89]|20)[0-9]{6} )
+                | (?:1[89]|20)[0-9]{6} | [0-9]{1,2}\.[0-9]{1,2}\.[0-9]{4} )
     (?: (?: \s* t \s* | \s+ ) (?P<time> [0-9]{1,2}:[0-9]{2} (?: :[0-9]{2} )? ) (?: \.[0-9]{1,9} )?
         \s* (?P<zone> z | utc | gmt | [+-][0-9]{2}:?(?:[0-9]{2})? )? )?""",
     re.X | re.I | re.A,
@@ -51,7 +52,7 @@ DEGREES = re.compile(
 
 
 def repair_date(text: str) -> str:
-    """Date: '2010-5-6', '2010/05/06', '20100506' or '2010-05-06T07:00:00Z' -> '2010-05-06'.
+    """Date: '2010-5-6', '2010/05/06', '20100506', '6.5.2010' or '2010-05-06T07:00:00Z' -> '2010-05-06'.
 
     Raises ValueError if it is not a full date that exists.
     """
@@ -59,7 +60,9 @@ def repair_date(text: str) -> str:
     if not found:
         raise ValueError('not YYYY-MM-DD')
     parts = re.split('[-/.]', found['date'])
-    year, month, day = parts if len(parts) == 3 else (parts[0][:4], parts[0][4:6], parts[0][6:])
+    if len(parts) == 1:
+        parts = [parts[0][:4], parts[0][4:6], parts[0][6:]]
+    year, month, day = parts if len(parts[0]) == 4 else parts[::-1]
     return datetime.date(int(year), int(month), int(day)).isoformat()
 
 
