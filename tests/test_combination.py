@@ -74,6 +74,16 @@ def test_different_times_are_refused_with_both_files_and_the_recording(change):
         combine(iter([one, other]), [1, 1])
 
 
+def test_the_message_names_the_files_that_differ_not_the_first_one():
+    times = blocks(3, 1, 2)
+    first, plain = member([1, 1, 1], name='first.npz'), member([3, 1, 2], name='plain.npz')
+    timed, later = member([3, 1, 2], times, 'timed.npz'), member([3, 1, 2], (times[0] + 1, times[1] + 1), 'later.npz')
+    with pytest.raises(Problem, match='^timed.npz and later.npz have different times'):
+        combine(iter([first, plain, timed, later]), [1] * 4)
+    with pytest.raises(Problem, match=f'^plain.npz has 3 rows for {KEYS[0]}, but other.npz has 2'):
+        combine(iter([first, plain, member([2, 1, 2], name='other.npz')]), [1] * 3)
+
+
 def test_pooled_rows_have_no_times(tmp_path):
     starts, stops = blocks(3, 1, 2)
     given = member([3, 1, 2])

@@ -81,7 +81,10 @@ def combine(members: Iterable[Predictions], weights: list[float]) -> Predictions
         scores = _repeated(total.scores, have, rows) + _repeated(member.scores, more, rows) * weight
         unknown = total.starts is None and member.starts is None
         times = (None, None) if unknown else _common_times(total, member)
-        total = Predictions(total.files, np.concatenate([[0], np.cumsum(rows)]), scores, total.filename, *times)
+        # Messages about later members name the one that the rows or their times come from.
+        new = not np.array_equal(rows, have) or total.starts is None and times[0] is not None
+        name = member.filename if new else total.filename
+        total = Predictions(total.files, np.concatenate([[0], np.cumsum(rows)]), scores, name, *times)
     total.scores /= len(weights)
     return total
 
