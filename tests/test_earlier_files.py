@@ -15,6 +15,7 @@ import train
 from birdsong import config
 from birdsong.files import load_npz
 from birdsong.scores import predictions
+from birdsong.scores.journal import Writer
 from helpers import ROOT
 
 EARLIER = ROOT / 'tests' / 'fixtures' / 'earlier_version'
@@ -35,6 +36,17 @@ def test_a_model_predicts_as_it_did(run, tmp_path):
     expected, found = (predictions.load(path) for path in (EARLIER / 'model.pred.npz', tmp_path / 'out.npz'))
     assert found.files == expected.files
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
+
+
+def test_predictions_without_times_are_written_as_they_were(tmp_path):
+    earlier = predictions.load(EARLIER / 'model.pred.npz')
+    predictions.save(tmp_path / 'saved.npz', earlier.files, earlier.scores, earlier.offsets)
+    with Writer(tmp_path / 'added.npz', earlier.files, earlier.num_classes) as writer:
+        for key in earlier.files:
+            writer.add(key, earlier[key])
+        writer.finish()
+    for name in ('saved.npz', 'added.npz'):
+        assert (tmp_path / name).read_bytes() == (EARLIER / 'model.pred.npz').read_bytes()
 
 
 def test_an_interrupted_training_continues_from_its_state(run, tmp_path, capsys):
