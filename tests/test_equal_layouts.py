@@ -3,11 +3,11 @@
 import csv
 import shutil
 
-import kaggle_trees
 import pytest
-from kaggle_trees import Clip, Soundscape
 
+import kaggle_trees
 from helpers import SHARED, run_program
+from kaggle_trees import Clip, Soundscape
 
 BIRDS5 = SHARED / 'data' / 'birds5'
 # Files whose texts are compared, without the folder that the keys begin with.

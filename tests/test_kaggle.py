@@ -1,14 +1,17 @@
 """The layout of BirdCLEF on Kaggle: recordings, classes, metadata and labels with times, from 2021 to 2026."""
 
+import datetime
 import pathlib
 
-import kaggle_trees
 import pytest
-from kaggle_trees import Clip, Soundscape
+from hypothesis import given
+from hypothesis import strategies as st
 
+import kaggle_trees
 import layouts
 from birdsong.files import Problem
 from helpers import SHARED
+from kaggle_trees import Clip, Soundscape
 from layouts import kaggle
 from shared import recorder_names
 from shared.recordings import Segment
@@ -251,6 +254,19 @@ def test_submission_tables_are_no_labels(tree):
 )
 def test_names_of_recorders(name, expected):
     assert recorder_names.parse(name) == expected
+
+
+@given(st.datetimes(datetime.datetime(1900, 1, 1), datetime.datetime(2099, 12, 31)), st.text('aS-_1'), st.booleans())
+def test_dates_and_times_in_names_of_recorders_are_found(moment, site, is_utc):
+    before = f'{site}_' if site else ''
+    found = recorder_names.parse(f'folder/{before}{moment:%Y%m%d_%H%M%S}{"Z" * is_utc}.wav')
+    assert found == (site.rpartition('_')[2], f'{moment:%Y-%m-%d}', f'{moment:%H:%M:%S}' + 'Z' * is_utc)
+
+
+@given(st.text('0123456789_-TZS. ') | st.text())
+def test_any_file_name_is_parsed(name):
+    site, date, time = recorder_names.parse(name)
+    assert bool(date) or not site and not time
 
 
 @pytest.mark.parametrize('text', [f'{HEADER}\r\né1,x/é.ogg\r\n', f'\ufeff{HEADER}\né1,x/é.ogg\n'])
