@@ -305,9 +305,21 @@ def test_a_table_without_a_needed_column_is_an_error_that_names_those_it_has(tre
         list(kaggle.rows(source))
 
 
-def test_a_folder_without_tables_is_an_error(tree):
-    with pytest.raises(Problem, match='no table with the columns primary_label and filename'):
-        list(kaggle.rows(tree('train_audio/a/1.ogg')))
+def test_folders_without_their_table_are_an_error_and_no_classes(tree):
+    source = tree('train_audio/a/1.ogg', 'train_soundscapes/1.ogg')
+    assert layouts.recognise(source) == ('kaggle', 'a folder train_audio/')
+    with pytest.raises(Problem, match='no table with the columns primary_label and filename; add train_metadata.csv'):
+        list(kaggle.rows(source))
+
+
+def test_soundscapes_need_no_table(tree):
+    source = tree('test_soundscapes/a.ogg', 'unlabeled_soundscapes/b.ogg')
+    assert layouts.recognise(source)[0] == 'kaggle'
+    assert [row.part for row in kaggle.rows(source)] == ['soundscapes_test', 'unlabelled']
+
+
+def test_a_table_of_another_layout_beside_the_folder_train_audio(tree):
+    assert layouts.recognise(tree('train_audio/a/1.ogg', mine='file,label\ntrain_audio/a/1.ogg,a\n'))[0] == 'table'
 
 
 def test_a_broken_table_beside_is_ignored(tree):

@@ -32,7 +32,7 @@ from shared.intervals import interval, seconds
 from shared.recordings import Recording, Segment
 from shared.source import Source
 
-LOOKED_FOR = 'a table with the columns primary_label and filename, or one with soundscape labels: BirdCLEF on Kaggle'
+LOOKED_FOR = 'BirdCLEF on Kaggle: a table with the columns primary_label and filename, or labels of soundscapes'
 PRECEDENCE = 1
 
 AUDIO = ('train_audio', 'train_short_audio')
@@ -71,8 +71,10 @@ def recognise(source: Source) -> str:
     for name, columns in tables.items():
         if _is_labels(name, columns):
             return f'{name} contains labels of soundscapes'
-    folders = [folder for folder in AUDIO if source.has(folder)]
-    usual = [name for name in tables if os.path.splitext(name)[0] in USUAL_TABLES]
+    folders = [] if source.table else [folder for folder in (*AUDIO, *SOUNDSCAPES) if source.has(folder)]
+    usual = [name for name in tables if os.path.splitext(name)[0].lower() in USUAL_TABLES]
+    if folders and not tables:
+        return f'a folder {folders[0]}/'
     return f'a folder {folders[0]}/ and {usual[0]}' if folders and usual else ''
 
 
@@ -118,8 +120,10 @@ def _main_tables(source, tables):
     labelled = any(_is_labels(name, columns) for name, columns in tables.items())
     for name in [] if main else usual or ([] if labelled else list(tables)):
         source.read(name).need('primary_label', 'filename')
-    if not main and not labelled:
-        raise Problem(f'{source.path}: no table with the columns primary_label and filename, nor labels of soundscapes')
+    only_soundscapes = not any(map(source.has, AUDIO)) and any(map(source.has, SOUNDSCAPES))
+    if not main and not labelled and not only_soundscapes:
+        cure = 'add train_metadata.csv or train.csv, or give the folder that contains the class folders as SOURCE'
+        raise Problem(f'{source.path}: no table with the columns primary_label and filename; {cure}')
     return main
 
 
