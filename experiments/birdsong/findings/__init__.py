@@ -1,0 +1,1 @@
+"""Findings: calibrated detections in field recordings, and their review. Does not need torch."""
