@@ -10,11 +10,13 @@ import argparse
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from birdsong import config, devices
+from birdsong.data import metadata
 from birdsong.data.dataset import Dataset
 from birdsong.files import Problem
 from birdsong.networks import model
@@ -90,24 +92,32 @@ def check_settings(cfg: dict[str, Any], validate: bool, state_file: str | None) 
 
 
 def say_what_is_trained(filename: str, trainer: Trainer) -> None:
-    """Print the sizes of dataset and network, the device, and what the network cannot be used for."""
+    """Print the sizes of dataset and network, the device, and the hints."""
     print(
         f'{filename}: {len(trainer.feed.files)} recordings, {trainer.cfg["classes"]} classes, '
-        f'{sum(p.numel() for p in trainer.net.parameters())} parameters, on {devices.describe(trainer.device)}',
-        flush=True,
+        f'{sum(p.numel() for p in trainer.net.parameters())} parameters, on {devices.describe(trainer.device)}'
     )
-    rate, highest = trainer.cfg['sample_rate'], trainer.cfg['mel_max']
-    if trainer.feed.with_audio and trainer.cfg['filterbank'] != 'mel_learn' and highest < rate / 3:
-        print(
+    print(''.join(f'{hint}\n' for hint in hints(trainer)), end='', flush=True)
+
+
+def hints(trainer: Trainer) -> Iterator[str]:
+    """Lines about settings that do not suit the dataset, and about what the network cannot be used for."""
+    cfg, feed = trainer.cfg, trainer.feed
+    highest, rate = cfg['mel_max'], cfg['sample_rate']
+    if feed.with_audio and cfg['filterbank'] != 'mel_learn' and highest < rate / 3:
+        yield (
             f'mel_max={highest}: the network gets frequencies up to {highest} Hz, but the recordings contain up to '
-            f'{rate // 2} Hz; vars/32khz.vars has settings for recordings of 32000 Hz',
-            flush=True,
+            f'{rate // 2} Hz; vars/32khz.vars has settings for recordings of 32000 Hz'
         )
-    if trainer.cfg['arch'] and trainer.cfg['band_centre']:
-        print(
-            'band_centre=1: this network needs complete excerpts, so predict.py --full-resolution will not work '
-            'with it',
-            flush=True,
+    if feed.sources:
+        for name, mean in metadata.misfits(feed.meta, cfg):
+            yield (
+                f'input_meta.{name}_mean={cfg[f"input_meta.{name}_mean"]}: the mean of the training recordings is '
+                f'{mean:.6g}; set the mean and input_meta.{name}_std in dataset.vars (prepare_birdclef.sh does)'
+            )
+    if cfg['arch'] and cfg['band_centre']:
+        yield (
+            'band_centre=1: this network needs complete excerpts, so predict.py --full-resolution will not work with it'
         )
 
 

@@ -118,6 +118,15 @@ def test_frames_at_full_resolution_are_at_their_own_rate(dataset, trained, tmp_p
     assert done.returncode == 0, done.stderr
 
 
+def test_the_device_computes_the_same_spectrograms(dataset, trained, tmp_path):
+    for where in 'cpu', 'device':
+        options = ['--dataset', dataset, '--split-pool', '--var', f'spectrogram={where}', '--var', 'len_min=0']
+        done = run_program('experiments/predict.py', *options, trained, tmp_path / f'{where}.npz')
+        assert done.returncode == 0, done.stderr
+    host, device = (predictions.load(tmp_path / f'{where}.npz').scores for where in ('cpu', 'device'))
+    np.testing.assert_allclose(host, device, atol=1e-4)
+
+
 def test_plots_are_drawn(dataset, trained, tmp_path):
     options = ['--dataset', dataset, '--var', 'len_min=0', '--plot', tmp_path / 'plots']
     done = run_program('experiments/predict.py', *options, trained, tmp_path / 'p.npz')

@@ -95,6 +95,16 @@ def test_means_and_deviations_of_the_dataset_reach_the_network(dataset, tmp_path
     np.testing.assert_array_equal(before, after)
 
 
+def test_training_says_if_means_do_not_fit_the_dataset(dataset, tmp_path):
+    assert 'input_meta' not in succeeded(train(dataset, tmp_path / 'm.npz', settings=['epochs=0']))
+    (dataset / 'dataset.vars').unlink()
+    said = succeeded(train(dataset, tmp_path / 'm.npz', settings=['epochs=0']))
+    assert 'input_meta.longitude_mean=-62: the mean of the training recordings is 8.' in said
+    assert 'input_meta.latitude_mean=-6.4: the mean of the training recordings is 43.' in said
+    write_lines(dataset / 'labels' / 'meta.tsv', [])  # nothing is known
+    assert 'input_meta' not in succeeded(train(dataset, tmp_path / 'm.npz', settings=['epochs=0']))
+
+
 def test_an_interrupted_run_continues(dataset, tmp_path):
     succeeded(train(dataset, tmp_path / 'm.npz', settings=['epochs=1']))
     assert 'continuing from' in succeeded(train(dataset, tmp_path / 'm.npz'))

@@ -101,6 +101,21 @@ def scaled(cfg: Settings) -> tuple[str, ...]:
     return tuple(name for name in sources(cfg) if name not in CIRCLES)
 
 
+def misfits(values: np.ndarray, cfg: Settings) -> list[tuple[str, float]]:
+    """(source, mean) of the standardised sources whose mean is far from input_meta.*_mean: more than three times _std.
+
+    `values` (N, sources), NaN where missing.
+    """
+    found = []
+    for name, column in zip(sources(cfg), values.T, strict=True):
+        known = column[~np.isnan(column)]
+        if name not in CIRCLES and len(known):
+            mean = float(known.mean())
+            if abs(mean - cfg[f'input_meta.{name}_mean']) > 3 * cfg[f'input_meta.{name}_std']:
+                found.append((name, mean))
+    return found
+
+
 def size(cfg: Settings) -> int:
     """Length of the vectors of `encode`."""
     return sum(1 + (int(cfg[f'input_meta.{name}_encoding.size']) if name in CIRCLES else 1) for name in sources(cfg))

@@ -101,7 +101,8 @@ class Predictor:
         """
         if not self.on_device:
             return self.spectrogram(samples, start, stop)
-        return np.ascontiguousarray(self._part(samples, start, stop))
+        # A copy, because torch warns about memory that cannot be written to, such as that of a mapped file.
+        return np.array(self._part(samples, start, stop))
 
     def spectrogram(self, samples: np.ndarray, start: int, stop: int) -> np.ndarray:
         """As `block`, always the spectrogram (frames, bins)."""
