@@ -161,8 +161,7 @@ def test_an_interrupted_run_gives_the_same_file(predicted, tmp_path, monkeypatch
     assert calls[2:4] == [list(LENGTHS)[2]] * 2
 
 
-# Without 'sparse': in one thread, oneDNN crashes in its first convolution, whose step is longer than its filters.
-@pytest.mark.parametrize('name', [name for name in NETWORKS if name != 'sparse'])
+@pytest.mark.parametrize('name', NETWORKS)
 def test_every_network_has_as_many_rows_as_times(name, dataset):
     cfg = config.load([], settings(name, 'arch.pool=attention_nopool:2', 'len_min=0.5'))
     net = build_network(name, *settings(name, 'arch.pool=attention_nopool:2'))

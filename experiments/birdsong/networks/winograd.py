@@ -57,6 +57,8 @@ class PaddedConvolution:
 
     def __init__(self, op: Conv, packed: bool):
         self.arguments = op.stride, (0, op.padding[1]), op.dilation, op.groups
+        # In one thread, the private operator writes out of bounds if a step is longer than the filters.
+        packed = packed and all(step <= size for step, size in zip(op.stride, op.weight.shape[2:], strict=True))
         self.packed, self.bias = packed, op.bias
         self.weight = op.weight.contiguous(memory_format=torch.channels_last)
         if packed:
