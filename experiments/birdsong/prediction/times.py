@@ -21,7 +21,6 @@ class RowTimes:
     def __init__(self, predictor: Predictor, lengths: Mapping[str, int], full_resolution: FullResolution | None = None):
         self.predictor, self.lengths, self.full_resolution = predictor, lengths, full_resolution
         self.rate, self.hop = predictor.cfg['sample_rate'], predictor.hop
-        self.frame = self.hop / self.rate  # seconds between the starts of two frames
         self.net = predictor.plain
         # Shorter recordings are repeated, see TestFeed.
         self.shortest = int(predictor.cfg['len_min'] * self.rate)
@@ -44,22 +43,26 @@ class RowTimes:
         starts, stops = self._until(end, *self._rows(output, frames, max(samples, self.hop) / self.rate))
         return lambda first, count: (starts[first : first + count], stops[first : first + count])
 
+    def _seconds(self, frames):
+        """Time of the start of frames."""
+        return frames * self.hop / self.rate
+
     def _until(self, end, starts, stops):
         """The times without what is after the end of the recording; no row is empty."""
-        return np.minimum(starts, max(0, end - self.frame)), np.minimum(stops, end)
+        return np.minimum(starts, max(0, end - self._seconds(1))), np.minimum(stops, end)
 
     def _frames(self, first, count):
-        starts = np.arange(first, first + count) * self.frame
-        return starts, starts + self.frame
+        frames = np.arange(first, first + count)
+        return self._seconds(frames), self._seconds(frames + 1)
 
     def _windows(self, first, count):
         """The windows of --full-resolution."""
         fcn, numbers = self.full_resolution.fcn, np.arange(first, first + count)
         if fcn.pool.pools:
-            starts = numbers * fcn.step * self.frame
+            starts = self._seconds(numbers * fcn.step)
             return starts, starts + self.full_resolution.window
-        starts = numbers // self.net.audio.chain.bands * fcn.step * self.frame
-        return starts, starts + fcn.least * self.frame
+        frames = numbers // self.net.audio.chain.bands * fcn.step
+        return self._seconds(frames), self._seconds(frames + fcn.least)
 
     def _rows(self, output, frames, end):
         """The blocks of a recording of so many frames, or the positions in them."""
@@ -71,13 +74,13 @@ class RowTimes:
         if predictor.split_pool:
             return np.zeros(1), np.full(1, end)
         starts, stops = np.array(blocks).T
-        return starts * self.frame, np.where(stops == frames, end, stops * self.frame)
+        return self._seconds(starts), np.where(stops == frames, end, self._seconds(stops))
 
     def _positions(self, start, stop, end):
         """The positions of the maps of a block, which ends at frame `stop`, or `end` seconds if that is not None."""
         chain, least = self.net.audio.chain, self.net.min_frames
         positions = np.arange(chain.positions(max(stop - start, least)))
         begins = start + np.repeat(positions, chain.bands) * chain.frame_step()
-        starts, stops = begins * self.frame, np.minimum(begins + least, stop) * self.frame
+        starts, stops = self._seconds(begins), self._seconds(np.minimum(begins + least, stop))
         # What remains after the last frame of a recording is shorter than a frame.
         return starts, stops if end is None else np.where(begins + least >= stop, end, stops)
