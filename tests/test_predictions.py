@@ -67,10 +67,20 @@ def test_a_file_with_an_array_per_recording_is_read_without_searching_its_names_
     st.randoms(),
 )
 def test_any_names_and_shapes_are_read_as_written(tmp_path_factory, files, classes, random):
-    rows = some_rows(classes, [random.randint(1, 4) for _ in files])
+    counts = [random.randint(1, 4) for _ in files]
+    rows, starts = some_rows(classes, counts), np.array([random.uniform(0, 1e5) for _ in range(sum(counts))])
+    stops = starts + random.uniform(0.001, 60)
     filename = tmp_path_factory.mktemp('any') / 'p.npz'
     save(filename, files, rows)
     assert_holds(load(filename), files, rows)
+    save(filename, files, rows, starts=starts, stops=stops)
+    assert_holds(load(filename), files, rows)
+    chosen = random.sample(range(len(files)), random.randint(1, len(files)))
+    selected, bounds = load(filename).select([files[i] for i in chosen]), np.cumsum([0, *counts])
+    assert_holds(selected, [files[i] for i in chosen], [rows[i] for i in chosen])
+    for name, times in (('starts', starts), ('stops', stops)):
+        expected = np.concatenate([times[bounds[i] : bounds[i + 1]] for i in chosen])
+        np.testing.assert_array_equal(getattr(selected, name), expected)
 
 
 def test_select_follows_the_order_of_the_list(tmp_path):
