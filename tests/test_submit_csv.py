@@ -1,5 +1,6 @@
 """submit_csv.py: the same text as the original, and rows for every recording."""
 
+import csv
 import pickle
 
 import numpy as np
@@ -136,6 +137,50 @@ def test_recordings_without_a_number_are_named_by_their_file_name_or_path(datase
 def test_media_ids_that_are_equal_are_refused(names):
     with pytest.raises(Problem, match=f'{names[0]} and {names[1]} have the same media id'):
         media_ids(names)
+
+
+# == Matrices of Kaggle ==
+
+SITES = ['a/BC2026_S05_20250227_010002.wav', 'b/x,y.wav']
+
+
+def matrix(dataset, scores, *options, seconds=5.0):
+    """Header and rows of the matrix for predictions of SITES, read by the module csv."""
+    write_lines(dataset / 'filelists/test', SITES)
+    starts = np.concatenate([np.arange(len(rows)) * seconds for rows in scores])
+    offsets = np.cumsum([0, *map(len, scores)])
+    predictions.save(dataset.parent / 'in.npz', SITES, np.concatenate(scores), offsets, starts, starts + seconds)
+    done = submit(dataset, 'in.npz', 'out.csv', '--format=kaggle', *options)
+    assert done.returncode == 0, done.stderr
+    with open(dataset.parent / 'out.csv', newline='') as f:
+        return list(csv.reader(f))
+
+
+def test_kaggle_has_a_row_per_segment_named_by_its_end_and_a_column_per_class(dataset):
+    scores = [np.random.default_rng(0).normal(size=(n, 6)) for n in (3, 1)]
+    header, *lines = matrix(dataset, scores)
+    assert header == ['row_id', *CLASSES]
+    name = 'BC2026_S05_20250227_010002'
+    assert [line[0] for line in lines] == [f'{name}_5', f'{name}_10', f'{name}_15', 'x,y_5']
+    expected = np.exp(np.concatenate(scores))
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose([list(map(float, line[1:])) for line in lines], expected, rtol=1e-5)
+
+
+def test_kaggle_segments_have_the_maximum_of_their_rows(dataset):
+    scores = [np.tile(np.linspace(0.1, 0.4, 4)[:, None], 6), np.full((1, 6), 0.5)]
+    _, *lines = matrix(dataset, scores, '--no-softmax', seconds=2.5)
+    assert [(line[0].rsplit('_')[-1], float(line[3])) for line in lines] == [('5', 0.2), ('10', 0.4), ('5', 0.5)]
+
+
+def test_kaggle_row_ids_are_unique_and_whole_recordings_refused(dataset):
+    predictions.save(dataset.parent / 'in.npz', ['x/a.wav', 'y/a.wav'], list(np.zeros((2, 1, 6))))
+    write_lines(dataset / 'filelists/test', ['x/a.wav', 'y/a.wav'])
+    done = submit(dataset, 'in.npz', 'out.csv', '--format=kaggle')
+    assert done.returncode == 1 and 'x/a.wav and y/a.wav would have the same row_id' in done.stderr
+    done = submit(dataset, 'in.npz', 'out.csv', '--format=kaggle', '--mode=mono')
+    assert done.returncode == 1 and '--format kaggle has segments only' in done.stderr
+    assert not (dataset.parent / 'out.csv').exists()
 
 
 def test_names_with_separators_are_refused():
