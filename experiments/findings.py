@@ -3,8 +3,9 @@
 Raven, Audacity, Kaleidoscope, Parquet; and a summary per species and day.
 
 A detection is a window of a recording whose confidence for a class reaches the threshold. The confidence is the score
-or, with --calibration, the probability that the detection is right. The predictions are combined as by eval.py, then
---softmax or --sigmoid is applied, if the scores are logits, as those of predict.py are.
+or, with --calibration, the probability that the detection is right. The predictions are combined as by eval.py (sum of
+weight x scores, divided by the number of files); then --softmax or --sigmoid is applied, which predictions of
+predict.py need, as they are logits. A calibration knows whether it is needed.
 
 Output: findings.csv, findings.parquet, kaleidoscope.csv, raven/ and audacity/ (a table per recording), and summary.csv
 in a folder. For a single format in one file, the output can be a file, such as findings.csv; then there is no summary,
@@ -274,11 +275,12 @@ def main() -> None:
     folder = os.path.abspath(args.source or os.path.join(dataset.path, 'audio'))
     highest, model = config.load(dataset.settings_files)['sample_rate'] / 2, model_name(args.infiles)
     summary, counts = Summary(), []
+    label = members[0].filename if len(members) == 1 else f'the sum of weight x scores / {len(members)}'
     with contextlib.ExitStack() as tables:
         adders = [tables.enter_context(formats.writer(k, places[k], folder, highest)) for k in args.format]
         rows = combined(members, weights, files, dataset)
         for key, starts, stops, scores in tqdm(rows, total=len(files), disable=len(files) < PROGRESS_FROM):
-            outs = outputs_of(scores, kind, members[0].filename)
+            outs = outputs_of(scores, kind, label)
             probabilities = curves.probabilities(scores) if curves else None
             found = detections.detect(key, starts, stops, outs, rules, probabilities)
             when = where.get(key, circumstances.Circumstances())

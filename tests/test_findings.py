@@ -4,6 +4,7 @@ import collections
 import csv
 import datetime
 import io
+import subprocess
 import sys
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from birdsong.files import Problem
 from birdsong.findings import calibration, formats
 from birdsong.scores import predictions
-from helpers import run_scores, wav_bytes, write_lines
+from helpers import ROOT, run_scores, wav_bytes, write_lines
 from shared import selections
 from shared.findings import Findings
 
@@ -314,6 +315,11 @@ def test_only_some_classes_by_any_of_their_names(dataset):
     assert {row['Class'] for row in written(dataset, '--classes', 'wanted')} == {'norcar'}
 
 
+def test_a_name_that_several_classes_have_is_refused(dataset):
+    write_lines(dataset / 'labels/labelset_common', ['Robin', 'robin', 'Wren'])
+    refused(dataset, "'ROBIN' is the name of several classes; give one of their ids: amered, norcar", '--classes=ROBIN')
+
+
 def test_top_and_merging_and_duration_and_smoothing(dataset):
     assert len(written(dataset, '--threshold=0', '--top=2')) == 6
     assert brief(written(dataset, '--merge=0', '--min-duration=6')) == [(NIGHT, 0, 'amered', 0.9)]
@@ -481,6 +487,11 @@ def test_the_hours_of_all_days_add_up(start, seconds, zone):
 
 
 # == Bad input ==
+
+
+def test_findings_need_no_torch():
+    code = "import sys; sys.modules['torch'] = None; import findings"
+    subprocess.run([sys.executable, '-c', code], cwd=ROOT / 'experiments', check=True)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@
 | audacity | audacity/PATH.txt, one per recording | start, end, names, confidence; tab-separated, without a header |
 
 PATH is the path of the recording without '.wav'. Recordings without detections have a table without rows, too. Files
-are replaced when everything has been written.
+of earlier findings are replaced atomically when all recordings have been written.
 
 Spreadsheets take a text that begins with = + - @ for a formula. In CSV files, such names get an apostrophe in front,
 and such paths './', which is the same file. `read` removes both.
@@ -17,6 +17,7 @@ and such paths './', which is the same file. `read` removes both.
 
 import contextlib
 import csv
+import functools
 import math
 import os
 import re
@@ -140,11 +141,13 @@ def _value(value: Any, i: int) -> Any:
     raise ValueError(f'{value!r} is no number, in {COLUMNS[i]!r}')
 
 
+@functools.lru_cache(1 << 16)  # the same names occur in many rows
 def guarded(text: str, prefix: str = "'") -> str:
     """A text that no spreadsheet takes for a formula."""
     return prefix + text if re.match(f'({re.escape(prefix)})*{FORMULA}', text) else text
 
 
+@functools.lru_cache(1 << 16)
 def unguarded(text: str, prefix: str = "'") -> str:
     """The text that `guarded` was given."""
     return text[len(prefix) :] if re.match(f'({re.escape(prefix)})+{FORMULA}', text) else text

@@ -37,19 +37,25 @@ def _names(dataset: Dataset, name: str, count: int) -> list[str]:
 
 
 def indices(species: list[Species], names: list[str], origin: str) -> list[int]:
-    """Class indices of class ids, scientific or common names. Raises Problem, with `origin`, for an unknown name."""
-    known = {}
-    for values in zip(*species, strict=True):
-        for i, name in enumerate(values):
-            known.setdefault(name.casefold(), i)
-    # an id that differs from another one in case only
-    known.update((one.class_id, i) for i, one in enumerate(species))
-    found = [known.get(name, known.get(name.casefold())) for name in names]
-    if None in found:
-        name = names[found.index(None)]
-        hint = did_you_mean(name, [n for one in species for n in one], 'give class ids, scientific or common names')
-        raise Problem(f'{origin}: {name!r} is no class of the dataset; {hint}')
-    return found
+    """Class indices of class ids, scientific or common names.
+
+    Raises Problem, with `origin`, for a name that no class or several classes have.
+    """
+    ids, known = {one.class_id: i for i, one in enumerate(species)}, {}
+    for i, one in enumerate(species):
+        for name in one:
+            known.setdefault(name.casefold(), set()).add(i)
+    result = []
+    for name in names:
+        found = {ids[name]} if name in ids else known.get(name.casefold(), ())
+        if not found:
+            hint = did_you_mean(name, [n for one in species for n in one], 'give class ids, scientific or common names')
+            raise Problem(f'{origin}: {name!r} is no class of the dataset; {hint}')
+        if len(found) > 1:
+            both = ', '.join(species[i].class_id for i in sorted(found))
+            raise Problem(f'{origin}: {name!r} is the name of several classes; give one of their ids: {both}')
+        result += found
+    return result
 
 
 def chosen(species: list[Species], text: str) -> np.ndarray:
@@ -82,8 +88,8 @@ def thresholds(species: list[Species], text: str) -> np.ndarray:
 
 def _table(species: list[Species], filename: str) -> np.ndarray:
     result, others, seen = np.full(len(species), np.nan), np.nan, set()
-    for number, row in enumerate(_rows(filename), 2):
-        name, value = ((row[column] or '').strip() for column in COLUMNS)
+    rows = [[(row[column] or '').strip() for column in COLUMNS] for row in _rows(filename)]
+    for number, (name, value) in enumerate(rows, 2):
         origin = f'{filename}, row {number}'
         try:
             value = float(value) if value else np.nan
