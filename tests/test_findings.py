@@ -197,6 +197,7 @@ def test_kaleidoscope_has_a_row_per_detection(dataset):
         'DURATION': '10.0',
         'TOP1MATCH': 'Setophaga ruticilla',
     }
+    assert (rows[1]['OFFSET'], rows[1]['DURATION']) == ('5.0', '5.0')
     assert len(rows) == 3 and rows[2]['IN FILE'] == './' + ODD
 
 
@@ -368,10 +369,11 @@ def test_calibrated_predictions_have_probabilities_and_their_thresholds(dataset)
         ('0.7', '0.875', '0.8750'),
         ('0.75', '0.75', '0.7500'),
     ]
-    curves.thresholds = np.array([0.65, np.nan, np.nan])
+    # those of calibrate.py are outputs, of which the second one is lower than its probability
+    curves.thresholds = np.array([0.65, 0.8, np.nan])
     curves.save(dataset.parent / 'curves.json')
     done = run(dataset, '--output', 'out.csv', '--calibration=curves.json')
-    assert 'note: curves.json: no threshold for 2 of 3 classes' in done.stderr
+    assert 'note: curves.json: no threshold for 1 of 3 classes' in done.stderr
     assert '1 detections of 1 classes' in done.stderr
     done = run(dataset, '--output', 'new', '--calibration=curves.json', '--softmax')
     assert done.returncode == 1 and 'curves.json: fitted to scores of another kind' in done.stderr
@@ -399,6 +401,7 @@ def test_a_given_zone_is_that_of_local_times(dataset):
 def test_what_is_known_of_date_and_time_is_written(dataset):
     write_lines(dataset / 'labels/meta.tsv', [f'{NIGHT}\t\t23:59:58\t\t\t', f'{ODD}\t2024-02-30\t\t91.5\tx\t'])
     rows = written(dataset)
+    assert {(row['lat'], row['lon']) for row in rows} == {('', '')}
     assert [(row['Date'], row['Time']) for row in rows] == [
         ('', '23:59:58'),
         ('', '00:00:03'),
@@ -451,6 +454,15 @@ def test_the_summary_counts_per_species_and_day_with_the_hours_of_the_day(datase
         ('2025-01-01', 'norcar'): ('1', '00:59:57', '00:59:57', '1.9992'),
         ('2025-01-01', "'=sum;1"): ('0', '', '', '1.9992'),
     }
+
+
+def test_the_first_and_last_time_of_a_day_are_those_of_all_recordings(dataset):
+    write_lines(
+        dataset / 'labels/meta.tsv',
+        [f'{key}\t2024-05-01\t0{t}:00:00\t\t\t' for key, t in zip(FILES, '726', strict=True)],
+    )
+    found = summary(dataset, scores={key: [[0.9, 0, 0]] for key in FILES})
+    assert found == {('2024-05-01', 'amered'): ('3', '02:00:00', '07:00:00', '0.0042')}
 
 
 def test_overlapping_windows_are_listened_to_once(dataset):

@@ -66,7 +66,7 @@ def load(dataset: Dataset, keys: Collection[str], zone: datetime.tzinfo | None =
         if key in wanted:
             when = _date(date), _time(time)
             result[key] = Circumstances(
-                *when, zone if None not in when else None, _number(latitude), _number(longitude)
+                *when, zone if None not in when else None, _degrees(latitude, 90), _degrees(longitude, 180)
             )
     for row in _recordings(dataset):
         key = row.get('key')
@@ -156,9 +156,9 @@ def _absolute(date: str, time: str) -> datetime.datetime | None:
     return None if None in (day, clock, zone) else datetime.datetime.combine(day, clock, zone)
 
 
-def _number(text: str) -> float | None:
+def _degrees(text: str, limit: int) -> float | None:
     try:
         value = float(text)
     except ValueError:
         return None
-    return value if abs(value) <= 180 else None
+    return value if abs(value) <= limit else None
