@@ -78,9 +78,10 @@ def parse_arguments() -> argparse.Namespace:
     rules.add_argument(
         '--min-duration', metavar='SECONDS', type=float, default=0, help='omit shorter ones, after merging'
     )
-    rules.add_argument('--top', metavar='N', type=int, help='only the N with the highest confidence of each recording')
+    rules.add_argument('--top', metavar='N', type=int, help='of these, only the N with the highest confidence per recording')
     where = parser.add_argument_group('recordings')
-    where.add_argument('--timezone', metavar='ZONE', help='of their clocks: UTC, an offset (+02:00), Europe/Berlin')
+    where.add_argument('--timezone', metavar='ZONE', help='of their clocks: UTC, Europe/Berlin or an offset, as in --timezone=-05:00',
+
     where.add_argument(
         '--source',
         metavar='FOLDER',

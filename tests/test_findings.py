@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from birdsong.files import Problem
 from birdsong.findings import calibration, formats
+from birdsong.findings.circumstances import Circumstances, time_zone
+from birdsong.findings.summary import Summary
 from birdsong.scores import predictions
 from helpers import ROOT, run_scores, wav_bytes, write_lines
 from shared import selections
@@ -444,15 +446,15 @@ def test_the_summary_counts_per_species_and_day_with_the_hours_of_the_day(datase
     found = summary(dataset, seconds=3600.0)
     # the first recording lasts 3 s of one day and 1:59:57 of the next, the second and the third one and two hours
     assert found == {
-        ('', 'amered'): ('0', '', '', '2.0000'),
-        ('', 'norcar'): ('0', '', '', '2.0000'),
-        ('', "'=sum;1"): ('0', '', '', '2.0000'),
-        ('2024-12-31', 'amered'): ('1', '23:59:57', '23:59:57', '1.0008'),
-        ('2024-12-31', 'norcar'): ('0', '', '', '1.0008'),
-        ('2024-12-31', "'=sum;1"): ('1', '06:00:00', '06:00:00', '1.0008'),
-        ('2025-01-01', 'amered'): ('1', '00:59:57', '00:59:57', '1.9992'),
-        ('2025-01-01', 'norcar'): ('1', '00:59:57', '00:59:57', '1.9992'),
-        ('2025-01-01', "'=sum;1"): ('0', '', '', '1.9992'),
+        ('', 'amered'): ('0', '', '', '2.000000'),
+        ('', 'norcar'): ('0', '', '', '2.000000'),
+        ('', "'=sum;1"): ('0', '', '', '2.000000'),
+        ('2024-12-31', 'amered'): ('1', '23:59:57', '23:59:57', '1.000833'),
+        ('2024-12-31', 'norcar'): ('0', '', '', '1.000833'),
+        ('2024-12-31', "'=sum;1"): ('1', '06:00:00', '06:00:00', '1.000833'),
+        ('2025-01-01', 'amered'): ('1', '00:59:57', '00:59:57', '1.999167'),
+        ('2025-01-01', 'norcar'): ('1', '00:59:57', '00:59:57', '1.999167'),
+        ('2025-01-01', "'=sum;1"): ('0', '', '', '1.999167'),
     }
 
 
@@ -462,7 +464,33 @@ def test_the_first_and_last_time_of_a_day_are_those_of_all_recordings(dataset):
         [f'{key}\t2024-05-01\t0{t}:00:00\t\t\t' for key, t in zip(FILES, '726', strict=True)],
     )
     found = summary(dataset, scores={key: [[0.9, 0, 0]] for key in FILES})
-    assert found == {('2024-05-01', 'amered'): ('3', '02:00:00', '07:00:00', '0.0042')}
+    assert found == {('2024-05-01', 'amered'): ('3', '02:00:00', '07:00:00', '0.004167')}
+
+
+def test_days_without_any_detection_keep_their_hours(dataset):
+    found = summary(dataset, '--threshold=2', scores={NIGHT: SCORES[NIGHT]}, seconds=1800.0)
+    assert found == {('2024-12-31', ''): ('0', '', '', '0.000833'), ('2025-01-01', ''): ('0', '', '', '0.999167')}
+
+
+def test_tables_and_summaries_of_parts_can_be_put_together(dataset):
+    for part in FILES:
+        write_lines(dataset / 'filelists/part', [part])
+        assert run(dataset, '--output', f'out{FILES.index(part)}', '--filelist=part').returncode == 0
+    assert run(dataset, '--output', 'out').returncode == 0
+    total = Summary()
+    with formats.writer('csv', str(dataset.parent / 'all.csv'), '', 0) as add:
+        for i in range(3):
+            total.add_file(str(dataset.parent / f'out{i}/summary.csv'))
+            for file, found in formats.read_recordings(str(dataset.parent / f'out{i}/findings.csv')):
+                add(file, found)
+    total.write(str(dataset.parent / 'sum.csv'))
+    assert (dataset.parent / 'all.csv').read_text() == (dataset.parent / 'out/findings.csv').read_text()
+    assert (dataset.parent / 'sum.csv').read_text() == (dataset.parent / 'out/summary.csv').read_text()
+
+
+def test_other_tables_are_no_summaries(dataset):
+    with pytest.raises(Problem, match='labelset: not a summary'):
+        Summary().add_file(str(dataset / 'labels/labelset'))
 
 
 def test_overlapping_windows_are_listened_to_once(dataset):
@@ -478,7 +506,7 @@ def test_overlapping_windows_are_listened_to_once(dataset):
 def test_a_day_on_which_clocks_change_has_the_hours_that_it_has(dataset):
     write_lines(dataset / 'labels/meta.tsv', [f'{NIGHT}\t2025-03-30\t00:00:00\t\t\t'])
     found = summary(dataset, '--timezone=Europe/Berlin', scores={NIGHT: [[0.9, 0, 0]] * 24}, seconds=3600.0)
-    assert {key[0]: value[3] for key, value in found.items()} == {'2025-03-30': '23.0000', '2025-03-31': '1.0000'}
+    assert {key[0]: value[3] for key, value in found.items()} == {'2025-03-30': '23.000000', '2025-03-31': '1.000000'}
 
 
 @settings(deadline=None, max_examples=40)
@@ -488,9 +516,6 @@ def test_a_day_on_which_clocks_change_has_the_hours_that_it_has(dataset):
     st.sampled_from([None, 'UTC', '+05:30', 'America/New_York', 'Australia/Lord_Howe']),
 )
 def test_the_hours_of_all_days_add_up(start, seconds, zone):
-    from birdsong.findings.circumstances import Circumstances, time_zone
-    from birdsong.findings.summary import Summary
-
     summary = Summary()
     when = Circumstances(start.date(), start.time(), time_zone(zone) if zone else None)
     summary.add([], [(0.0, seconds)], when)

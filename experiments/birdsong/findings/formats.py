@@ -18,7 +18,9 @@ and such paths './', which is the same file. `read` removes both.
 import contextlib
 import csv
 import functools
+import itertools
 import math
+import operator
 import os
 import re
 import shutil
@@ -127,6 +129,12 @@ def read(filename: str) -> Iterator[Finding]:
         except ValueError as e:
             raise Problem(f'{filename}, row {number}: {e}') from None
         yield Finding(*values)
+
+
+def read_recordings(filename: str) -> Iterator[tuple[str, list[Finding]]]:
+    """As `read`: the path and the findings of each recording. The findings of a recording follow each other."""
+    for file, found in itertools.groupby(read(filename), key=operator.attrgetter('file')):
+        yield file, list(found)
 
 
 def _value(value: Any, i: int) -> Any:

@@ -1,8 +1,9 @@
 """Detections per species and day, with the effort (hours listened) of that day, by which numbers can be normalised.
 
 Each species that was detected at all has a row for each day with recordings, also with 0 detections, so that days
-without the species are not missing. The day is that of the wall-clock time of a detection; a recording that continues
-after midnight counts on both days. If the date of recordings is unknown, they are a day of their own, ''.
+without the species are not missing. Without any detections, the rows of days have no species. The day is that of the
+wall-clock time of a detection; a recording that continues after midnight counts on both days. If the date of recordings
+is unknown, they are a day of their own, ''. Summaries of different recordings can be added, see `add_file`.
 """
 
 import collections
@@ -10,9 +11,9 @@ import csv
 import datetime
 from collections.abc import Sequence
 
-from birdsong.files import writing
+from birdsong.files import Problem, open_regular, writing
 from birdsong.findings.circumstances import Circumstances
-from birdsong.findings.formats import Finding, guarded
+from birdsong.findings.formats import Finding, guarded, unguarded
 
 # Seconds after midnight that are attributed to rounding.
 SHORTEST = 1e-3
@@ -33,11 +34,32 @@ class Summary:
             for day, seconds in _per_day(start, end, when):
                 self.hours[day] += seconds / 3600
         for one in findings:
-            self.names.setdefault(one.class_id, (one.scientific_name, one.common_name))
-            entry = self._found.setdefault((one.date, one.class_id), [0, one.time, one.time])
-            entry[0] += 1
-            if one.time:
-                entry[1:] = min(entry[1] or one.time, one.time), max(entry[2], one.time)
+            self._count(one.date, (one.class_id, one.scientific_name, one.common_name), 1, one.time, one.time)
+
+    def add_file(self, filename: str) -> None:
+        """Add a summary of other recordings that `write` has written. Raises Problem if it is something else."""
+        days = {}
+        try:
+            with open_regular(filename, 'r', encoding='utf-8-sig', newline='') as f:
+                for row in csv.DictReader(f, strict=True):
+                    day, *names, number, first, last, hours = (unguarded(row[name]) for name in COLUMNS)
+                    days[day] = float(hours)
+                    if names[0]:
+                        self._count(day, names, int(number), first, last)
+        except FileNotFoundError:
+            raise Problem(f'{filename}: no such file') from None
+        except (UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as e:
+            raise Problem(f'{filename}: not a summary of findings.py ({e})') from None
+        for day, hours in days.items():
+            self.hours[day] += hours
+
+    def _count(self, day: str, names: Sequence[str], number: int, first: str, last: str) -> None:
+        class_id, *names = names
+        self.names.setdefault(class_id, tuple(names))
+        entry = self._found.setdefault((day, class_id), [0, first, last])
+        entry[0] += number
+        if number and first:
+            entry[1:] = min(entry[1] or first, first), max(entry[2], last)
 
     def write(self, filename: str) -> None:
         """Write the CSV file, sorted by day and class, atomically."""
@@ -45,10 +67,10 @@ class Summary:
             out = csv.writer(f, lineterminator='\n')
             out.writerow(COLUMNS)
             for day in sorted(self.hours):
-                for class_id in sorted(self.names):
-                    names = map(guarded, (class_id, *self.names[class_id]))
+                for class_id in sorted(self.names) or ['']:
+                    names = map(guarded, (class_id, *self.names.get(class_id, ('', ''))))
                     found = self._found.get((day, class_id), (0, '', ''))
-                    out.writerow([day, *names, *found, f'{self.hours[day]:.4f}'])
+                    out.writerow([day, *names, *found, f'{self.hours[day]:.6f}'])
 
 
 def _per_day(start: float, end: float, when: Circumstances) -> list[tuple[str, float]]:
