@@ -78,10 +78,9 @@ def parse_arguments() -> argparse.Namespace:
     rules.add_argument(
         '--min-duration', metavar='SECONDS', type=float, default=0, help='omit shorter ones, after merging'
     )
-    rules.add_argument('--top', metavar='N', type=int, help='of these, only the N with the highest confidence per recording')
+    rules.add_argument('--top', metavar='N', type=int, help='then only the N most confident of each recording')
     where = parser.add_argument_group('recordings')
-    where.add_argument('--timezone', metavar='ZONE', help='of their clocks: UTC, Europe/Berlin or an offset, as in --timezone=-05:00',
-
+    where.add_argument('--timezone', metavar='ZONE', help='of their clocks: UTC, Europe/Berlin, or --timezone=-05:00')
     where.add_argument(
         '--source',
         metavar='FOLDER',
