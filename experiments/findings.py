@@ -17,6 +17,7 @@ The time zone is that of the recording's time in recordings.tsv, if it is UTC or
 from birdsong import program  # isort: skip
 import argparse
 import contextlib
+import functools
 import math
 import os
 import sys
@@ -149,11 +150,12 @@ def combined(
     """Yield key, starts, stops and combined scores of each recording, so that only one is in memory."""
     lengths = None
     for i, key in enumerate(files):
-        parts = []
-        for member in members:
-            rows, times = member[key], member.times(key) or (None, None)
-            parts.append(Predictions([key], [0, len(rows)], rows, member.filename, *times))
-        total = combination.combine(parts, weights)
+        parts = [
+            Predictions([key], [0, len(member[key])], member[key], member.filename, *(member.times(key) or ()))
+            for member in members
+        ]
+        # a single file stays mapped, however long the recording is
+        total = parts[0] if len(parts) == 1 and weights[0] == 1 else combination.combine(parts, weights)
         starts, stops = total.starts, total.stops
         if starts is None:
             if len(total.scores) > 1:
@@ -175,13 +177,19 @@ def seconds_of(dataset: Dataset, files: list[str], filename: str) -> np.ndarray:
     return headers['length'] / headers['sample_rate']
 
 
-def outputs_of(scores: np.ndarray, kind: str, filename: str) -> np.ndarray:
-    """Scores (rows, classes) as outputs, between 0 and 1. Raises Problem if they cannot be of that kind."""
+def outputs_of(
+    scores: np.ndarray, kind: str, curves: calibration.Calibration | None, origin: str
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Outputs and probabilities (rows, classes) of scores; no probabilities without a calibration.
+
+    Raises Problem, with `origin`, if the scores cannot be of that kind.
+    """
     try:
         logits = calibration.logits(scores, kind)
     except Problem as e:
-        raise Problem(f'{filename}: {e}') from None
-    return scores if kind == calibration.OUTPUTS else calibration.sigmoid(logits)
+        raise Problem(f'{origin}: {e}') from None
+    outputs = scores if kind == calibration.OUTPUTS else calibration.sigmoid(logits)
+    return outputs, curves.probabilities(scores) if curves else None
 
 
 # == Rules ==
@@ -275,14 +283,13 @@ def main() -> None:
     folder = os.path.abspath(args.source or os.path.join(dataset.path, 'audio'))
     highest, model = config.load(dataset.settings_files)['sample_rate'] / 2, model_name(args.infiles)
     summary, counts = Summary(), []
-    label = members[0].filename if len(members) == 1 else f'the sum of weight x scores / {len(members)}'
+    origin = members[0].filename if len(members) == 1 else f'the sum of weight x scores / {len(members)}'
+    outputs_of_block = functools.partial(outputs_of, kind=kind, curves=curves, origin=origin)
     with contextlib.ExitStack() as tables:
         adders = [tables.enter_context(formats.writer(k, places[k], folder, highest)) for k in args.format]
         rows = combined(members, weights, files, dataset)
         for key, starts, stops, scores in tqdm(rows, total=len(files), disable=len(files) < PROGRESS_FROM):
-            outs = outputs_of(scores, kind, label)
-            probabilities = curves.probabilities(scores) if curves else None
-            found = detections.detect(key, starts, stops, outs, rules, probabilities)
+            found = detections.detect(key, starts, stops, scores, rules, outputs_of_block)
             when = where.get(key, circumstances.Circumstances())
             file = when.source if args.source and when.source else key
             findings = findings_of(found, known, when, file, model)

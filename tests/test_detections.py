@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from birdsong.findings.detections import Detection, Rules, covered, detect, smoothed
+from birdsong.findings.detections import Detection, Rules, covered, detect, series_of, smoothed
 
 THREE = np.array([0.0, 5.0, 10.0])
 
@@ -18,7 +18,7 @@ def found(scores, starts=None, stops=None, probabilities=None, threshold=0.5, **
     starts = np.arange(len(scores)) * 5.0 if starts is None else np.asarray(starts, float)
     stops = starts + 5 if stops is None else np.asarray(stops, float)
     limits = np.broadcast_to(np.asarray(threshold, float), scores.shape[1:])
-    result = detect('a.wav', starts, stops, scores, Rules(limits, **rules), probabilities)
+    result = detect('a.wav', starts, stops, scores, Rules(limits, **rules), lambda scores: (scores, probabilities))
     assert all(one.key == 'a.wav' for one in result)
     return [(one.start, one.end, one.class_index, round(one.confidence, 6)) for one in result]
 
@@ -65,16 +65,17 @@ def test_probabilities_are_the_confidence_if_there_are_any():
     scores, probabilities = [[0.9], [0.4]], np.array([[0.2], [0.8]])
     assert found(scores, probabilities=probabilities) == [(5, 10, 0, 0.8)]
     assert found(scores, probabilities=probabilities, of_scores=True) == [(0, 5, 0, 0.2)]
-    one = detect('k', THREE[:2], THREE[:2] + 5, np.array(scores), Rules(np.array([0.5])), probabilities)
+    rules = Rules(np.array([0.5]))
+    one = detect('k', THREE[:2], THREE[:2] + 5, np.array(scores), rules, lambda scores: (scores, probabilities))
     assert one == [Detection('k', 5, 10, 0, 0.4, 0.8)]
 
 
 def test_smoothing_averages_neighbours_but_not_across_gaps():
     values = np.array([[0.0], [3.0], [6.0], [30.0]])
     starts = np.array([0.0, 5.0, 10.0, 40.0])
-    assert smoothed(values, starts, starts + 5, 3).ravel().tolist() == [1.5, 3, 4.5, 30]
-    assert smoothed(values, starts, starts + 40, 3).ravel().tolist() == [1.5, 3, 13, 18]
-    assert smoothed(values, starts, starts + 5, 9).ravel().tolist() == [3, 3, 3, 30]
+    assert smoothed(values, series_of(starts, starts + 5), 3).ravel().tolist() == [1.5, 3, 4.5, 30]
+    assert smoothed(values, series_of(starts, starts + 40), 3).ravel().tolist() == [1.5, 3, 13, 18]
+    assert smoothed(values, series_of(starts, starts + 5), 9).ravel().tolist() == [3, 3, 3, 30]
 
 
 def test_a_single_high_score_disappears_by_smoothing():
@@ -84,6 +85,23 @@ def test_a_single_high_score_disappears_by_smoothing():
 
 def test_parts_that_overlap_or_touch_are_listened_to_once():
     assert covered(np.array([20.0, 0, 3, 5]), np.array([25.0, 5, 4, 7])) == [(0, 7), (20, 25)]
+
+
+@pytest.mark.parametrize('smooth', [1, 3, 7])
+def test_long_recordings_are_processed_in_blocks_with_the_same_result(smooth, monkeypatch):
+    rng = np.random.default_rng(smooth)
+    starts = rng.integers(0, 400, 100).astype(float)
+    stops, scores = starts + rng.integers(1, 9, 100), rng.random((100, 3))
+    rules, largest = Rules(np.full(3, 0.6), smooth=smooth, merge=1.0), []
+
+    def halves(part):
+        largest.append(len(part))
+        return part, part / 2 + 0.3
+
+    expected = detect('a', starts, stops, scores, rules, halves)
+    monkeypatch.setattr('birdsong.findings.detections.BLOCK', 3 * 10)
+    assert expected and detect('a', starts, stops, scores, rules, halves) == expected
+    assert max(largest[1:]) == 10 + smooth - 1
 
 
 windows = st.lists(
@@ -134,6 +152,6 @@ def test_smoothing_agrees_with_a_loop(smooth):
     for start, stop in zip(starts[1:], stops[1:], strict=True):
         series.append(series[-1] + (start > end))
         end = max(end, stop)
-    for i, row in enumerate(smoothed(values, starts, stops, smooth)):
+    for i, row in enumerate(smoothed(values, series_of(starts, stops), smooth)):
         near = [j for j in range(30) if abs(i - j) <= smooth // 2 and series[i] == series[j]]
         np.testing.assert_allclose(row, values[near].mean(axis=0))

@@ -7,12 +7,15 @@ are calibrated, else the score.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 # Difference of times, in seconds, that is attributed to rounding.
 TOLERANCE = 1e-6
+# Number of scores that are processed at once.
+BLOCK = 1 << 20
 
 
 class Detection(NamedTuple):
@@ -55,51 +58,66 @@ def detect(
     stops: np.ndarray,
     scores: np.ndarray,
     rules: Rules,
-    probabilities: np.ndarray | None = None,
+    outputs: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]] = lambda scores: (scores, None),
 ) -> list[Detection]:
     """The detections in a recording, in the order of their starts, then the highest confidence first.
 
     Given are the times (n,) of its windows in seconds, which may overlap and be in any order, and their scores
-    (n, classes) and probabilities (n, classes), if the scores are calibrated.
+    (n, classes), of which `outputs` computes the scores and probabilities of detections, (n, classes) each; the
+    probabilities are None if they are not calibrated. Memory does not depend on n, apart from the arguments.
     """
     order = np.lexsort((stops, starts))
     starts, stops = starts[order], stops[order]
-    scores = smoothed(scores[order], starts, stops, rules.smooth)
-    if probabilities is not None:
-        probabilities = smoothed(probabilities[order], starts, stops, rules.smooth)
-    with np.errstate(invalid='ignore'):
-        found = (scores if probabilities is None or rules.of_scores else probabilities) >= rules.thresholds
-    # by class, then by time
-    classes, rows = np.nonzero(found.T)
-    detections = [
-        Detection(key, start, end, c, score, probability)
-        for start, end, c, score, probability in zip(
-            starts[rows].tolist(),
-            stops[rows].tolist(),
-            classes.tolist(),
-            scores[rows, classes].tolist(),
-            [None] * len(rows) if probabilities is None else probabilities[rows, classes].tolist(),
-            strict=True,
-        )
-    ]
+    series = series_of(starts, stops)
+    half, step = rules.smooth // 2, max(1, BLOCK // scores.shape[1])
+    detections = []
+    for begin in range(0, len(order), step):
+        rows = slice(begin, min(begin + step, len(order)))
+        # with the neighbours that smoothing needs
+        first, last = max(0, rows.start - half), min(rows.stop + half, len(order))
+        inside = slice(rows.start - first, rows.stop - first)
+        values = [
+            None if part is None else smoothed(part, series[first:last], rules.smooth)[inside]
+            for part in outputs(scores[order[first:last]])
+        ]
+        detections += _above_threshold(key, starts[rows], stops[rows], *values, rules)
     if rules.merge is not None:
-        detections = merged(detections, rules.merge)
+        detections = merged(sorted(detections, key=lambda d: d.class_index), rules.merge)
     detections = [d for d in detections if d.end - d.start >= rules.shortest - TOLERANCE]
     if rules.top is not None:
         detections = sorted(detections, key=lambda d: (-d.confidence, d.start, d.class_index))[: rules.top]
     return sorted(detections, key=lambda d: (d.start, -d.confidence, d.class_index))
 
 
-def smoothed(values: np.ndarray, starts: np.ndarray, stops: np.ndarray, count: int) -> np.ndarray:
-    """`values` (n, classes), each replaced by the mean of `count` (odd) windows around it, in order of their starts.
+def _above_threshold(key, starts, stops, scores, probabilities, rules):
+    """The detections in single windows, in the order of the windows."""
+    with np.errstate(invalid='ignore'):
+        found = (scores if probabilities is None or rules.of_scores else probabilities) >= rules.thresholds
+    rows, classes = np.nonzero(found)
+    columns = (
+        starts[rows].tolist(),
+        stops[rows].tolist(),
+        classes.tolist(),
+        scores[rows, classes].tolist(),
+        [None] * len(rows) if probabilities is None else probabilities[rows, classes].tolist(),
+    )
+    return [Detection(key, *values) for values in zip(*columns, strict=True)]
 
-    There are fewer neighbours at the ends of a recording and at gaps between windows.
+
+def series_of(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    """Number (n,) of the uninterrupted series in which each window is, in order of their starts."""
+    gaps = starts[1:] > np.maximum.accumulate(stops)[:-1] + TOLERANCE
+    return np.concatenate([[0], np.cumsum(gaps)])
+
+
+def smoothed(values: np.ndarray, series: np.ndarray, count: int) -> np.ndarray:
+    """`values` (n, classes), each replaced by the mean of `count` (odd) windows around it of the same series (n,).
+
+    At the ends of a series, there are fewer windows.
     """
     if count <= 1 or len(values) <= 1:
         return values
     half, index = count // 2, np.arange(len(values))
-    # number of the uninterrupted series in which a window is
-    series = np.concatenate([[0], np.cumsum(starts[1:] > np.maximum.accumulate(stops)[:-1] + TOLERANCE)])
     first = np.maximum(index - half, np.searchsorted(series, series))
     last = np.minimum(index + half + 1, np.searchsorted(series, series, 'right'))
     total, number = np.zeros(values.shape), np.zeros((len(values), 1))
