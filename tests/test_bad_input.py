@@ -65,6 +65,10 @@ PROGRAMS = {
         ['--dataset', './set', '--labelfile-background=bg.tsv', '--output=out.tsv', 'p.pred.npz'],
     ),
     'submit_csv': ('experiments', ['--dataset', './set', 't.pred.npz', 'out.csv']),
+    'findings': (
+        'experiments',
+        ['--dataset', './set', '--softmax', '--filelist=test', '--output=out.csv', 't.pred.npz'],
+    ),
     'model_to_fcn': ('experiments', ['model.npz', 'out.npz', '--window=1']),
     'list_models': ('experiments', ['--models=models.tsv']),
     'convert': (f'{DATASETS}audio', ['source', '--dataset=./set', '--jobs=1']),
@@ -281,7 +285,7 @@ CASES = [
             ('blender', 'valid'),
         )
     ),
-    ('submit_csv', append('set/filelists/test', 'test/none_RN99.wav'), 'none_RN99.wav'),
+    *((n, append('set/filelists/test', 'test/none_RN99.wav'), 'none_RN99.wav') for n in ('submit_csv', 'findings')),
     *(
         (name, damage(f'set/filelists/{which}'), words)
         for name, which in (
@@ -290,6 +294,7 @@ CASES = [
             ('eval', 'valid'),
             ('blender', 'valid'),
             ('submit_csv', 'test'),
+            ('findings', 'test'),
             ('validate', 'valid'),
         )
         for damage, words in (
@@ -326,10 +331,10 @@ CASES = [
     *(
         (name, put('set/labels/meta.tsv', content), 'meta.tsv', *more)
         for content in (b'x\n', NOT_TEXT)
-        for name, *more in (('validate',), ('train', '--var=input_meta=date', '--var=arch_meta=full:4'))
+        for name, *more in (('validate',), ('findings',), ('train', '--var=input_meta=date', '--var=arch_meta=full:4'))
     ),
-    *((name, put('set/recordings.tsv', NOT_TEXT), 'recordings.tsv: not UTF-8') for name in STEPS),
-    *((name, put('set/recordings.tsv', 'x\ty\n'), 'recordings.tsv: no columns') for name in STEPS),
+    *((name, put('set/recordings.tsv', NOT_TEXT), 'recordings.tsv: not UTF-8') for name in (*STEPS, 'findings')),
+    *((name, put('set/recordings.tsv', 'x\ty\n'), 'recordings.tsv: no column') for name in (*STEPS, 'findings')),
     ('collect', put('set/xml/recordings.tsv', NOT_TEXT), 'recordings.tsv: not UTF-8'),
     *((name, put('set/preparation.json', NOT_TEXT), 'preparation.json: not JSON') for name in ('collect', 'split')),
     ('collect', lambda here: shutil.rmtree(here / 'source') or write(here / 'source', b''), 'source'),
@@ -382,6 +387,7 @@ CASES = [
             ('eval', 'p.pred.npz'),
             ('blender', 'p.pred.npz'),
             ('submit_csv', 't.pred.npz'),
+            ('findings', 't.pred.npz'),
             ('train', 'l.pred.npz', PSEUDO),
         )
         for damage, words in (
@@ -393,12 +399,20 @@ CASES = [
             (folder, 'pred.npz: '),
             (lambda f: put(f, b''), 'pred.npz: '),
             (remove, 'no such file'),
-            (lambda f: predicted(f, OTHER), 'another dataset|no predictions for'),
+            (lambda f: predicted(f, OTHER), 'another dataset|no predictions for|recordings are missing'),
         )
     ),
     ('eval', predicted('p.pred.npz', classes=4), '4 classes'),
     ('blender', predicted('p.pred.npz', classes=4), '4 classes'),
-    ('submit_csv', predicted('t.pred.npz', KEYS['test'], 4), '4 classes'),
+    *((name, predicted('t.pred.npz', KEYS['test'], 4), '4 classes') for name in ('submit_csv', 'findings')),
+    *(
+        ('findings', put(name, NOT_TEXT), f'{name}: {words}', f'--{option}={name}')
+        for name, option, words in (
+            ('names', 'classes', 'not UTF-8'),
+            ('limits.csv', 'threshold', 'not a CSV table'),
+            ('curves.json', 'calibration', 'not a calibration'),
+        )
+    ),
     # devices and pipes
     *(
         (name, device(filename), 'a pipe or a device', *more)
@@ -418,7 +432,7 @@ CASES = [
             ('validate', 'set/labels/labelset'),
         )
     ),
-    ('submit_csv', device('out.csv'), 'out.csv: a pipe or a device'),
+    *((name, device('out.csv'), 'out.csv: a pipe or a device') for name in ('submit_csv', 'findings')),
     # where results are written
     ('generate', put('new', BEFORE), 'exists already'),
 ]

@@ -123,6 +123,18 @@ def test_a_submission_names_each_recording(trained, dataset, tmp_path):
     assert {row[1] for row in rows} == {'it\'s "a"', 'ü $\\b$'}
 
 
+def test_findings_name_each_recording_and_have_a_table_of_each(trained, dataset, tmp_path):
+    options = ['--dataset', dataset, '--format=csv,raven,audacity,kaleidoscope', '--softmax', '--threshold=0']
+    run('findings.py', *options, '--output', tmp_path / 'found', predicted(trained))
+    with open(tmp_path / 'found/findings.csv', encoding='utf-8', newline='') as f:
+        rows = list(csv.DictReader(f))
+    assert {row['File'].removeprefix('./') for row in rows} == set(KEYS)
+    assert {row['Class'].removeprefix("'") for row in rows} == {'it\'s "a"', 'ü $\\b$'}
+    for kind in 'raven', 'audacity':
+        tables = [path for path in (tmp_path / 'found' / kind).rglob('*') if path.is_file()]
+        assert len(tables) == len(KEYS) and all(len(path.read_text().splitlines()) >= 2 for path in tables)
+
+
 def test_missing_recordings_are_found(trained, dataset, tmp_path):
     assert run('incomplete.py', f'{dataset}/filelists/test', predicted(trained)) == ''
     run('predict.py', '--dataset', dataset, '--filelists', 'valid', *PREDICT, trained, tmp_path / 'p.npz')

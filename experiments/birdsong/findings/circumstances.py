@@ -111,7 +111,9 @@ def _recordings(dataset: Dataset) -> Iterator[dict[str, str]]:
     """Rows of recordings.tsv, if there is one."""
     filename = os.path.join(dataset.path, 'recordings.tsv')
     lines = iter(read_lines(filename) if os.path.exists(filename) else ())
-    columns = next(lines, '').split('\t')
+    columns = next(lines, 'key').split('\t')
+    if 'key' not in columns:
+        raise Problem(f'{filename}: no column key; delete the file and run prepare_birdclef.sh again')
     for line in lines:
         yield dict(zip(columns, line.split('\t'), strict=False))
 
