@@ -10,6 +10,7 @@ from birdsong.findings import calibration, reliability, reviews
 from birdsong.findings.calibration import sigmoid
 from birdsong.findings.cases import Cases
 from birdsong.scores import predictions
+from birdsong.scores.metrics import resample
 from helpers import run_scores, write_lines
 
 CLASSES = ['amered', 'norcar', '47158son01', 'weta', 'rare']
@@ -269,18 +270,17 @@ def test_the_metrics_are_those_of_scikit_learn():
             assert found[name][part]['value'] == pytest.approx(expected)
 
 
-def test_intervals_draw_whole_groups():
-    """With one group, all samples are equal; with groups that are all alike, almost; with single cases, they differ."""
-    cases = some_cases()
-    width = {}
-    for name, groups in ('one', np.zeros(600, int)), ('few', cases.groups), ('each', np.arange(600)):
-        found = reliability.compare(cases._replace(groups=groups), cases.logits / 2, 200)['log loss']['before']
-        width[name] = found['high'] - found['low']
-    assert width['one'] == pytest.approx(0, abs=1e-12) and width['few'] > 0.01 and width['each'] > 0.01
-    # all cases of a group are the same: the interval is that of 20 cases, not of 600
-    same = Cases(*(np.repeat(values[:20], 30) for values in cases._replace(groups=np.arange(600))))
-    found = reliability.compare(same, same.logits / 2, 200)['log loss']['before']
-    assert found['high'] - found['low'] > 3 * width['each']
+def test_intervals_are_those_of_the_cases_of_the_groups_drawn():
+    cases, samples, calibrated = some_cases(), 60, some_cases().logits / 2
+    found = reliability.compare(cases, calibrated, samples)
+    values = []
+    for drawn in resample(20, samples=samples):
+        rows = np.repeat(np.arange(600), drawn[cases.groups])
+        again = reliability.compare(cases.take(rows), calibrated[rows], 0)
+        values.append({name: again[name]['difference']['value'] for name in again})
+    for name, each in found.items():
+        low, high = np.quantile([value[name] for value in values], [0.025, 0.975])
+        assert [each['difference'][bound] for bound in ('low', 'high')] == pytest.approx([low, high])
 
 
 def test_curves_are_judged_on_groups_that_they_were_not_fitted_to():

@@ -169,6 +169,20 @@ def test_thresholds_are_never_outside_the_range_of_scores_that_was_looked_at():
         assert np.isnan(found[0]) or found[0] <= cases.logits[cases.classes == 0].max()
 
 
+def test_detections_above_the_range_are_not_assumed_to_be_better_than_its_end():
+    cases = as_cases(*simulate([3000], [1.0], [0.0], spread=1))
+    highest = cases.logits.max()
+    fitted, known = curves.fit(*cases[:3], 1), thresholds.evidence(cases, 1)
+    limit = sigmoid(fitted.intercepts + fitted.slopes * highest)[0]
+    beyond = np.linspace(-2, highest + 10, 500), np.zeros(500, int)
+    found, reasons = thresholds.for_precision(fitted, known, limit + 0.01, 5, *beyond)
+    assert np.isnan(found[0]) and reasons == [thresholds.NOT_REACHED]
+    # the mean of those at the end of the range and of some below
+    found, _ = thresholds.for_precision(fitted, known, limit - 0.05, 5, *beyond)
+    above = np.minimum(beyond[0][beyond[0] >= found[0]], highest)
+    assert sigmoid(fitted.intercepts + fitted.slopes * above).mean() == pytest.approx(limit - 0.05, abs=0.01)
+
+
 def test_classes_without_enough_evidence_get_no_threshold():
     x, classes, right = simulate([500, 500, 500], [1.0] * 3, [0.0] * 3)
     keep = (classes != 0) | ~right | (np.cumsum((classes == 0) & right) <= 4)  # class 0: 4 right cases

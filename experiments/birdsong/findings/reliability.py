@@ -167,7 +167,7 @@ def draw(filename: str, cases: Cases, calibrated: np.ndarray, title: str, sample
             axis.set_axisbelow(True)
     axes[0, 0].set_ylabel('share of cases in which it is')
     axes[1, 0].set_ylabel('cases')
-    figure.suptitle(f'{title} (bars: {LEVEL:.0%} intervals)', parse_math=False)
+    figure.suptitle(f'{title} (bars: {100 * LEVEL:.0f} % intervals)', parse_math=False)
     kind = 'svg' if filename.endswith('.svg') else 'png'
     metadata = {'Date': None} if kind == 'svg' else {}
     with writing(filename) as f:
