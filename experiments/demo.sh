@@ -39,6 +39,9 @@ Submissions:
 $(cd "$ROOT" && wc -l "$out"/submissions/*/*.csv | awk '$2 != "total" { printf "  %-48s %6d lines\n", $2, $1 }')
 Weights of the ensemble: $out/ensembles/blend.tsv
 
+To identify the species in a folder of recordings, here in the soundscapes of the demo:
+  ./experiments/identify.sh datasets/$DATASET/audio/soundscapes --dataset $DATASET
+
 Next, the real dataset (see README.md for sizes and durations):
   ./prepare_birdclef.sh FOLDER_OF_THE_ARCHIVES
   ./experiments/train_all.sh --device cuda     # on each GPU

@@ -100,10 +100,13 @@ claimed() {
     run_child ./claim.sh "${replace[@]}" "$1.lock" -- bash -c 'set -euo pipefail; logged "$@"' claimed \
         "{}/${log%.npz}.log" "${@:2}" || status=$?
     after=$(stat -c '%s %.9Y' "${1%.npz}.log" 2>/dev/null) || :
-    if [[ $after == "$before" ]]; then REASON='see above'; else REASON="see experiments/${1%.npz}.log"; fi
+    if [[ $after == "$before" ]]; then REASON='see above'; else REASON="see $(shown "${1%.npz}.log")"; fi
     ((status)) || INCOMPLETE[$1]=
     return "$status"
 }
+
+# Prints a path in experiments/, or an absolute one, for the user.
+shown() { if [[ $1 == /* ]]; then printf '%s\n' "$1"; else printf 'experiments/%s\n' "$1"; fi; }
 
 # After look_up_claim: whether another driver has failed to make file $1 since STARTED, when this driver started.
 failed_elsewhere() {
@@ -123,7 +126,7 @@ make_result() {
         return 0
     fi
     if failed_elsewhere "$2"; then
-        OUTCOME=failed REASON="$3 failed just now in another driver, see experiments/${2%.npz}.log"
+        OUTCOME=failed REASON="$3 failed just now in another driver, see $(shown "${2%.npz}.log")"
         return 0
     fi
     log "$1: $3"

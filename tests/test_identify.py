@@ -1,0 +1,344 @@
+"""identify.sh: from a folder of recordings to findings, with tiny networks."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import soundfile
+
+from birdsong import config
+from birdsong.data import metadata
+from birdsong.networks import model
+from birdsong.scores import predictions
+from helpers import Checkout, chunk, randomise, run_program, wav_bytes, write_lines
+
+CLASSES = ['ant', 'bee', 'cat']
+SETTINGS = [
+    'arch=conv:4x3x3x2x2,pool:3x3,Conv:8x3x-1,Conv:8x1x1',
+    'arch.pool=mean',
+    'arch.output=softmax',
+    'cost=softmax',
+    'mel_bands=20',
+    'len_min=1',
+    'len_max=2',
+    'classes=3',
+]
+
+
+def write_model(folder, name, seed, *settings):
+    """A network with random weights, and its settings."""
+    cfg = config.load([], SETTINGS + list(settings))
+    net = randomise(model.build(cfg, 3, metadata.size(cfg)), seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save(net, folder / f'{name}.npz')
+    config.write_vars(f'{folder / name}.npz.vars', cfg)
+
+
+def write_trained(project):
+    """A dataset `tiny` and its models one and two, of which two is better on the validation list."""
+    dataset, results = project.path / 'datasets' / 'tiny', project.experiments / 'tiny'
+    write_lines(dataset / 'filelists/valid', ['a.wav', 'b.wav'])
+    write_lines(dataset / 'labels/labelset', CLASSES)
+    write_lines(dataset / 'labels/labelset_latin', ['Formica rufa', 'Apis mellifera', 'Felis catus'])
+    write_lines(dataset / 'labels/fg.tsv', ['a.wav\t0', 'b.wav\t1'])
+    for seed, name in enumerate(('one', 'two')):
+        write_model(results, name, seed)
+    scores = np.eye(3, dtype=np.float32)[:2]
+    predictions.save(results / 'two.pred.npz', ['a.wav', 'b.wav'], scores)
+    predictions.save(results / 'one.pred.npz', ['a.wav', 'b.wav'], scores[::-1])
+    return project
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A copy of the project with trained models. Tests that change it must undo this."""
+    project = Checkout(tmp_path_factory.mktemp('identify') / 'project')
+    project.copy()
+    return write_trained(project)
+
+
+def sound(path, seconds, rate=22050, seed=0, channels=1):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    samples = np.random.default_rng(seed).normal(0, 0.1, (int(seconds * rate), channels))
+    samples *= 1 + np.sin(np.arange(len(samples)) / rate)[:, None]
+    soundfile.write(path, samples, rate)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Recordings of several formats, rates and lengths, in folders."""
+    folder = tmp_path / 'field recordings'
+    sound(folder / 'BC2026_Train_0001_S05_20250227_010002.ogg', 7, seed=1)
+    sound(folder / 'A/20240501_060000.wav', 5, 48000, seed=2, channels=2)
+    sound(folder / 'A/deep/b.flac', 0.4, 32000, seed=3)
+    return folder
+
+
+def identify(project, folder, *options, cwd=None, **env):
+    env = {'IDENTIFY_POLL': '0.2', 'OMP_NUM_THREADS': '1', **env}
+    return project.run(
+        'experiments/identify.sh', folder, '--dataset', 'tiny', '--device', 'cpu', *options, cwd=cwd, **env
+    )
+
+
+def steps(project, folder, *options):
+    """What identify.sh does, in this process; models are given by their files."""
+    common = folder, '--dataset', project.path / 'datasets/tiny', '--device', 'cpu'
+    options = list(options)
+    if '--model' not in options:
+        options += ['--model', 'two']
+    options = [project.experiments / f'tiny/{o}.npz' if o in ('one', 'two', 'located') else o for o in options]
+    done = run_program('experiments/identify.py', *common, *options, '--plan')
+    output, *shards = done.stdout.splitlines() or ['']
+    options = [option for option in options if option != '--force']
+    results = [done]
+    for shard in shards:
+        out = f'{output}/shards/{shard}.npz'
+        if not os.path.exists(out) and not results[-1].returncode:
+            results.append(run_program('experiments/identify.py', *common, *options, '--shard', shard, out))
+    if not results[-1].returncode:
+        results.append(run_program('experiments/identify.py', *common, *options, '--finish'))
+    done = subprocess.CompletedProcess('steps', results[-1].returncode)
+    done.stdout, done.stderr = (''.join(getattr(r, name) for r in results) for name in ('stdout', 'stderr'))
+    done.output = done.stdout + done.stderr
+    return done
+
+
+def rows(path):
+    with open(path, newline='') as f:
+        return list(csv.DictReader(f))
+
+
+def content(out):
+    """The bytes of all findings in an output folder."""
+    return {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()}
+
+
+def test_findings_of_a_folder_with_the_best_model_by_default(trained, folder, tmp_path):
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob('*')}
+    out = tmp_path / 'out'
+    done = identify(trained, folder, '--output', 'out', '--threshold', '0', '--keep-scores', cwd=tmp_path)
+    assert done.returncode == 0, done.output
+    assert 'models: two, the best of 2 models on the validation list' in done.stderr
+    assert 'windows of 2 s every 2 s; trained on excerpts of 1 to 2 s' in done.stderr
+    found = rows(out / 'findings.csv')
+    spans = {}
+    for row in found:
+        spans.setdefault(row['File'], set()).add((row['Start (s)'], row['End (s)']))
+    assert spans == {
+        'A/20240501_060000.wav': {('0.0', '2.0'), ('2.0', '4.0'), ('4.0', '5.0')},
+        'A/deep/b.flac': {('0.0', '0.4')},
+        'BC2026_Train_0001_S05_20250227_010002.ogg': {
+            ('0.0', '2.0'),
+            ('2.0', '4.0'),
+            ('4.0', '6.0'),
+            ('6.0', '7.0'),
+        },
+    }
+    assert {row['Model'] for row in found} == {'two'}
+    assert {row['Scientific name'] for row in found} == {'Formica rufa', 'Apis mellifera', 'Felis catus'}
+    last = [row for row in found if row['File'].startswith('BC2026') and row['Start (s)'] == '6.0']
+    assert {(row['Date'], row['Time'], row['Time zone']) for row in last} == {('2025-02-27', '01:00:08', 'UTC')}
+    # scores are logits of a softmax, and all of them are kept
+    kept = predictions.load(out / 'shards/0001.pred.npz')
+    assert kept.files == sorted(spans) and kept.scores.shape == (8, 3)
+    outputs = np.exp(kept['A/deep/b.flac'][0]) / np.exp(kept['A/deep/b.flac'][0]).sum()
+    short = {row['Class']: float(row['Score']) for row in found if row['File'] == 'A/deep/b.flac'}
+    assert [short[name] for name in CLASSES] == pytest.approx(outputs, rel=1e-5)
+    summary = rows(out / 'summary.csv')
+    hours = {row['Date']: 3600 * float(row['Hours']) for row in summary}
+    assert hours == pytest.approx({'': 0.4, '2024-05-01': 5, '2025-02-27': 7}, abs=0.01)
+    assert before == {p: p.stat().st_mtime_ns for p in folder.rglob('*')}
+
+
+@pytest.mark.slow
+def test_same_scores_as_predict_py_for_a_prepared_dataset(trained, folder, tmp_path):
+    done = identify(trained, folder, '--output', tmp_path / 'out', '--keep-scores')
+    assert done.returncode == 0, done.output
+    prepared = trained.run('prepare_birdclef.sh', folder, '--dataset', 'prepared')
+    assert prepared.returncode == 0, prepared.output
+    again = subprocess.run(
+        ['python', 'predict.py', 'tiny/two.npz', tmp_path / 'two.pred.npz', '--dataset', 'prepared']
+        + ['--filelists', 'unlabelled', '--vars', 'vars/predict_soundscapes.vars', '--var', 'len_max=2']
+        + ['--device', 'cpu'],
+        cwd=trained.experiments,
+        env=dict(trained.env, OMP_NUM_THREADS='1'),
+        capture_output=True,
+        text=True,
+    )
+    assert again.returncode == 0, again.stderr
+    kept, expected = (predictions.load(p) for p in (tmp_path / 'out/shards/0001.pred.npz', tmp_path / 'two.pred.npz'))
+    # predict.py leaves out the remainder at the end
+    for name, key, count in (
+        ('A/20240501_060000.wav', 'A/20240501_060000.wav', 2),
+        ('BC2026_Train_0001_S05_20250227_010002.ogg', 'BC2026_Train_0001_S05_20250227_010002.wav', 3),
+    ):
+        np.testing.assert_allclose(kept[name][:count], expected[key], rtol=1e-4, atol=1e-4)
+
+
+def test_run_again_it_handles_only_new_recordings(trained, folder, tmp_path):
+    out = tmp_path / 'out'
+    assert steps(trained, folder, '--output', out).returncode == 0
+    first = (out / 'shards/0001.npz').stat().st_mtime_ns, content(out)
+    done = steps(trained, folder, '--output', out)
+    assert '3 recordings, 0 of them new; 1 shards' in done.stderr and content(out) == first[1]
+    sound(folder / 'A/A.wav', 3, seed=4)
+    done = steps(trained, folder, '--output', out)
+    assert done.returncode == 0 and '4 recordings, 1 of them new; 2 shards' in done.stderr
+    assert (out / 'shards/0001.npz').stat().st_mtime_ns == first[0]
+    assert [row['File'] for row in rows(out / 'recordings.csv')][-1] == 'A/A.wav'
+    # a recording that was replaced by a longer one is handled again
+    sound(folder / 'A/A.wav', 5, seed=4)
+    done = steps(trained, folder, '--output', out)
+    assert '1 of them new; 3 shards' in done.stderr
+    assert [(row['File'], row['Duration (s)']) for row in rows(out / 'recordings.csv')][-1] == ('A/A.wav', '5.000')
+    assert len(rows(out / 'recordings.csv')) == 4
+
+
+def test_unreadable_files_do_not_stop_others_and_are_listed_once(trained, folder, tmp_path):
+    (folder / 'empty.wav').touch()
+    (folder / 'A/text.mp3').write_text('no sound')
+    whole = (folder / 'A/20240501_060000.wav').read_bytes()
+    (folder / 'A/cut.wav').write_bytes(whole[: len(whole) // 2])
+    (folder / 'lost.wav').symlink_to('nowhere')
+    (folder / 'line\nbreak.wav').write_bytes(whole)
+    (folder / 'notes.txt').write_text('not a recording')
+    done = steps(trained, folder, '--output', tmp_path / 'out')
+    assert done.returncode == 0, done.output
+    problems = [line.split('\t') for line in (tmp_path / 'out/skipped.tsv').read_text().splitlines()]
+    assert sorted((path, done) for path, _, done in problems) == [
+        ('A/cut.wav', 'the rest is used'),
+        ('A/text.mp3', 'left out'),
+        ('empty.wav', 'left out'),
+        ('line\\nbreak.wav', 'left out'),
+        ('lost.wav', 'left out'),
+    ]
+    assert dict((path, problem) for path, problem, _ in problems)['empty.wav'] == 'empty file'
+    assert len(rows(tmp_path / 'out/recordings.csv')) == 4
+    assert '5 problems (4 recordings left out)' in done.stdout
+
+
+def fails(done, message):
+    assert done.returncode == 1, done.output
+    lines = [line for line in done.stderr.splitlines() if 'identify.py: ' in line or 'identify.sh: ' in line]
+    assert message in lines[-1] and 'Traceback' not in done.output, done.output
+
+
+def test_folders_without_recordings_are_errors(trained, tmp_path):
+    out = tmp_path / 'out'
+    fails(steps(trained, tmp_path / 'none', '--output', out), 'none: no such folder')
+    (tmp_path / 'empty').mkdir()
+    fails(steps(trained, tmp_path / 'empty', '--output', out), 'empty: no recordings')
+    (tmp_path / 'empty/a.wav').touch()
+    (tmp_path / 'empty/b.wav').write_text('text')
+    done = steps(trained, tmp_path / 'empty', '--output', out)
+    fails(done, f'none of its 2 recordings can be read, see {out}/skipped.tsv')
+
+
+def test_models_that_are_missing_or_of_another_dataset_are_errors(trained, folder, tmp_path):
+    results = trained.experiments / 'tiny'
+    out = '--output', tmp_path / 'out'
+    fails(identify(trained, folder, *out, '--model', 'three'), 'three.npz: no such model')
+    fails(identify(trained, folder, *out, '--run', 'none'), 'none.tsv; create it with blender.py')
+    write_lines(tmp_path / 'other/labels/labelset', ['a', 'b'])
+    write_model(tmp_path, 'alien', 3, 'classes=3')
+    write_lines(tmp_path / 'alien.run.json', [json.dumps({'dataset': 'demo'})])
+    fails(identify(trained, folder, *out, '--model', tmp_path / 'alien.npz'), 'a model of dataset demo, not of tiny')
+    (results / 'ensembles').mkdir()
+    try:
+        write_lines(results / 'ensembles/mine.tsv', ['# options:', 'one\t0.5', 'gone\t1'])
+        fails(identify(trained, folder, *out), 'mine.tsv: its member gone is not trained')
+    finally:
+        shutil.rmtree(results / 'ensembles')
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.slow
+def test_the_only_ensemble_is_the_default_and_its_scores_are_the_weighted_sum(trained, folder, tmp_path):
+    results = trained.experiments / 'tiny'
+    scores = {}
+    for name in 'one', 'two':
+        assert identify(trained, folder, '--output', tmp_path / name, '--model', name, '--keep-scores').returncode == 0
+        scores[name] = predictions.load(tmp_path / name / 'shards/0001.pred.npz').scores
+    (results / 'ensembles').mkdir()
+    try:
+        write_lines(results / 'ensembles/mine.tsv', ['# options:', 'one\t0.5', 'two\t2'])
+        done = identify(trained, folder, '--output', tmp_path / 'mine', '--keep-scores')
+    finally:
+        shutil.rmtree(results / 'ensembles')
+    assert 'models: the ensemble mine, one:0.5+two:2' in done.stderr
+    found = predictions.load(tmp_path / 'mine/shards/0001.pred.npz').scores
+    np.testing.assert_allclose(found, (0.5 * scores['one'] + 2 * scores['two']) / 2, rtol=1e-5, atol=1e-6)
+
+
+def test_output_of_other_models_is_kept_unless_forced(trained, folder, tmp_path):
+    out = tmp_path / 'out'
+    assert steps(trained, folder, '--output', out, '--model', 'one').returncode == 0
+    before = content(out)
+    fails(steps(trained, folder, '--output', out, '--model', 'two'), 'has findings with other models, networks (one')
+    fails(steps(trained, folder, '--output', out, '--model', 'one', '--hop', '1'), 'has findings with other hop')
+    assert content(out) == before
+    assert steps(trained, folder, '--output', out, '--model', 'two', '--force').returncode == 0
+    assert {row['Model'] for row in rows(out / 'findings.csv')} == {'two'}
+    (tmp_path / 'letters').mkdir()
+    (tmp_path / 'letters/mother.txt').touch()
+    fails(steps(trained, folder, '--output', tmp_path / 'letters'), 'mother.txt, which is not from identify.sh')
+
+
+def test_time_and_place_from_files_names_table_and_options(trained, tmp_path):
+    folder = tmp_path / 'rec'
+    folder.mkdir()
+    samples = np.zeros(22050, np.int16)
+    guano = (
+        b'GUANO|Version: 1.0\nTimestamp: 2023-06-01T22:15:00.5+02:00\nLoc Position: 48.5 16.25\nLoc Elevation: 210\n'
+    )
+    comment = b'Recorded at 19:17:30 10/02/2018 (UTC-3) by AudioMoth 0FE081F80FE081F0 at gain setting 2\0'
+    bext = bytes(320) + b'2020-12-3123:59:58' + bytes(264)
+    info = chunk(b'LIST', b'INFO' + chunk(b'ICMT', comment))
+    (folder / 'guano.wav').write_bytes(wav_bytes(samples, after=chunk(b'guan', guano)))
+    (folder / 'moth.WAV').write_bytes(wav_bytes(samples, before=info))
+    (folder / 'bext.wav').write_bytes(wav_bytes(samples, before=chunk(b'bext', bext)))
+    for name in 'S4A_20210704_053000.wav', 'table.wav', 'unknown.wav':
+        (folder / name).write_bytes(wav_bytes(samples))
+    write_lines(
+        tmp_path / 'meta.csv', ['filename;date;time;lat;lon;elevation', "table.wav;2022-01-02;07:30;12°30'S;-77.5;340"]
+    )
+    place = '--latitude', '1.5', '--longitude', '-2.25', '--metadata', tmp_path / 'meta.csv'
+    done = steps(trained, folder, '--output', tmp_path / 'out', *place)
+    assert done.returncode == 0, done.output
+    assert 'bext.wav: 2020-12-31 23:59:58; 1.5, -2.25 (from bext, options)' in done.stderr
+    known = {row['File']: tuple(row.values())[1:8] for row in rows(tmp_path / 'out/recordings.csv')}
+    assert known == {
+        'guano.wav': ('2023-06-01', '22:15:00', '+02:00', '48.5', '16.25', '210', 'GUANO'),
+        'moth.WAV': ('2018-02-10', '19:17:30', '-03:00', '1.5', '-2.25', '', 'ICMT, options'),
+        'bext.wav': ('2020-12-31', '23:59:58', '', '1.5', '-2.25', '', 'bext, options'),
+        'S4A_20210704_053000.wav': ('2021-07-04', '05:30:00', '', '1.5', '-2.25', '', 'file name, options'),
+        'table.wav': ('2022-01-02', '07:30:00', '', '-12.5', '-77.5', '340', 'table'),
+        'unknown.wav': ('', '', '', '1.5', '-2.25', '', 'options'),
+    }
+    fails(
+        steps(trained, folder, '--output', tmp_path / 'o', '--latitude', '91', '--longitude', '0'),
+        '--latitude=91: give degrees',
+    )
+
+
+def test_metadata_are_inputs_of_networks(trained, tmp_path):
+    write_model(trained.experiments / 'tiny', 'located', 5, 'input_meta=latitude,longitude', 'arch_meta=dense:4')
+    try:
+        sound(tmp_path / 'rec/a.wav', 2)
+        scores = []
+        for degrees in '10', '60':
+            out = tmp_path / degrees
+            place = '--latitude', degrees, '--longitude', '20', '--model', 'located', '--keep-scores'
+            done = steps(trained, tmp_path / 'rec', '--output', out, *place)
+            assert done.returncode == 0, done.output
+            scores.append(predictions.load(out / 'shards/0001.pred.npz').scores)
+        assert np.abs(scores[0] - scores[1]).max() > 1e-3
+    finally:
+        for path in (trained.experiments / 'tiny').glob('located*'):
+            path.unlink()
