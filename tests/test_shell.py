@@ -107,7 +107,8 @@ def fresh(tmp_path):
     script = tmp_path / 'script.sh'
     script.write_text('#!/usr/bin/env bash\nset -euo pipefail\n. experiments/lib.sh\nensure_env\necho "$PYTHON"\n')
     script.chmod(0o755)
-    env = {k: v for k, v in os.environ.items() if k not in ('VIRTUAL_ENV', 'CONDA_PREFIX')}
+    ours = ('VIRTUAL_ENV', 'CONDA_PREFIX', 'BIRDCLEF_ENV_SAID')
+    env = {k: v for k, v in os.environ.items() if k not in ours}
 
     def start(**more):
         return subprocess.Popen(
