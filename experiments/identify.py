@@ -31,7 +31,7 @@ from birdsong.files import Problem, naming, writing
 from birdsong.findings import calibration, circumstances, detections, formats, species
 from birdsong.findings.summary import Summary
 from birdsong.identification import choice, results
-from birdsong.identification.plan import Plan, Planned, settle
+from birdsong.identification.plan import HOURS, Plan, Planned, settle
 from birdsong.identification.windows import Windows, kind_of, settings_of
 from birdsong.scores import predictions
 from shared.clues import COLUMNS, Clues, Finder, degrees
@@ -60,6 +60,7 @@ def parse_arguments() -> argparse.Namespace:
     add('--force', action='store_true', help='replace findings of other models or options in OUT')
     add('--window', type=float, metavar='SECONDS', help='length of a window (default: as trained)')
     add('--hop', type=float, metavar='SECONDS', help='distance of windows (default: the window)')
+    add('--shard-hours', type=float, default=HOURS, metavar='H', help='length of a shard, about (%(default)g)')
     add('--keep-scores', action='store_true', help='also write all scores, to OUT/shards/*.pred.npz')
     add('--format', default='csv', metavar='A,B', help=f'{", ".join(formats.FORMATS)} (%(default)s)')
     rules = parser.add_argument_group('what counts as a detection (as for findings.py)')
@@ -201,7 +202,7 @@ def plan(task: Task) -> None:
             f'{args.folder}: no recordings (files with a suffix such as .wav, .flac, .mp3); is it the folder?'
         )
     settle(args.output, about(task), args.force)
-    new = task.plan.extend(recordings)
+    new = task.plan.extend(recordings, args.shard_hours)
     with writing(os.path.join(task.plan.folder, 'skipped.tsv'), 'w', encoding='utf-8') as f:
         f.write(table((*row, LEFT_OUT) for row in skipped))
     shards = task.plan.shards()

@@ -26,6 +26,7 @@ share the work. If it is started again, it handles only new recordings; interrup
   --window SECONDS, --hop SECONDS    length and distance of windows (as trained; the window)
   --calibration FILE, --threshold CONFIDENCE, --classes FILE|A,B, --smooth N, --merge SECONDS, --min-duration SECONDS,
   --top N              what counts as a detection, as for findings.py
+  --shard-hours H      work that is claimed at once and lost if a worker dies, in hours of recordings, about (8)
   --keep-scores        also keep all scores, in OUT/shards/*.pred.npz
   --metadata FILE      table of dates, times and places: column file, and any of date, time, latitude, longitude, elevation
   --latitude DEGREES, --longitude DEGREES, --timezone ZONE    of recordings for which nothing else tells
@@ -38,7 +39,7 @@ END
 
 own_option() {
     case $1 in
-        --run | --model | --format | --window | --hop | --threshold | --classes | --smooth | --merge | \
+        --run | --model | --format | --shard-hours | --window | --hop | --threshold | --classes | --smooth | --merge | \
             --min-duration | --top | --latitude | --longitude | --timezone | --calibration | --metadata | --output)
             (($# > 1)) || usage_error "$1 needs a value"
             SHIFT=2
@@ -66,13 +67,19 @@ own_option() {
 # Prints the absolute path of a file or folder in the user's folder, which need not exist.
 in_folder() { if [[ $1 == /* ]]; then printf '%s\n' "$1"; else printf '%s/%s\n' "$PWD" "$1"; fi; }
 
-identify() { "$PYTHON" identify.py "$FOLDER" --dataset "$DATASET" "${OPTIONS[@]}" "$@"; }
+# Sets OUT and SHARDS, after planning shards for new recordings.
+plan_shards() {
+    local planned
+    planned=$(mktemp)
+    # shellcheck disable=SC2064  # the name is known now
+    trap "rm -f ${planned@Q}" EXIT
+    run_child "${IDENTIFY[@]}" --plan "${FORCE[@]}" > "$planned" || exit
+    mapfile -t SHARDS < "$planned"
+    OUT=${SHARDS[0]} SHARDS=("${SHARDS[@]:1}")
+}
 
 # Predicts shard $1. The exit status is that of `claimed`.
-predict_shard() {
-    claimed "$OUT/shards/$1.npz" "$PYTHON" identify.py "$FOLDER" --dataset "$DATASET" "${OPTIONS[@]}" "${DEVICE[@]}" \
-        --shard "$1" "{}/$1.npz"
-}
+predict_shard() { claimed "$OUT/shards/$1.npz" "${IDENTIFY[@]}" "${DEVICE[@]}" --shard "$1" "{}/$1.npz"; }
 
 # Predicts all shards, and waits for those that are predicted elsewhere.
 predict_shards() {
@@ -103,18 +110,16 @@ submit_to_slurm() {
 }
 
 main() {
-    local planned
     parse_options "$@"
     [[ -n $FOLDER ]] || usage_error 'give the folder of the recordings'
     ((${#SETTINGS[@]} == 0)) || usage_error '--var and --vars have no effect here; models have their own settings'
     ((${#TABLE[@]} == 0)) || usage_error '--models is not needed; name models with --model'
     ensure_env
-    planned=$(identify --plan "${FORCE[@]}") || exit 1
-    mapfile -t SHARDS <<< "$planned"
-    OUT=${SHARDS[0]} SHARDS=("${SHARDS[@]:1}")
+    IDENTIFY=("$PYTHON" identify.py "$FOLDER" --dataset "$DATASET" "${OPTIONS[@]}")
+    plan_shards
     [[ -z $SLURM ]] || { submit_to_slurm; exit; }
     predict_shards
-    run_child identify --finish
+    run_child "${IDENTIFY[@]}" --finish
 }
 
 main "$@"

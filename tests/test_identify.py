@@ -1,10 +1,14 @@
 """identify.sh: from a folder of recordings to findings, with tiny networks."""
 
 import csv
+import errno
 import json
 import os
+import random
 import shutil
+import signal
 import subprocess
+import zoneinfo
 
 import numpy as np
 import pytest
@@ -12,9 +16,11 @@ import soundfile
 
 from birdsong import config
 from birdsong.data import metadata
+from birdsong.findings.circumstances import UTC
 from birdsong.networks import model
 from birdsong.scores import predictions
 from helpers import Checkout, chunk, randomise, run_program, wav_bytes, write_lines
+from shared import clues, conversion
 
 CLASSES = ['ant', 'bee', 'cat']
 SETTINGS = [
@@ -342,3 +348,156 @@ def test_metadata_are_inputs_of_networks(trained, tmp_path):
     finally:
         for path in (trained.experiments / 'tiny').glob('located*'):
             path.unlink()
+
+
+def many(folder, count=12):
+    """Short recordings, so that each is a shard of its own with --shard-hours 0.0001."""
+    for number in range(count):
+        sound(folder / f'{number:02}.wav', 2 + number % 3, seed=number)
+    return folder
+
+
+def test_workers_share_the_shards_and_each_writes_the_findings(trained, tmp_path):
+    many(tmp_path / 'rec', 4)
+    options = '--dataset', 'tiny', '--device', 'cpu', '--model', 'one', '--shard-hours', '0.0001'
+    workers = [
+        trained.start(
+            'experiments/identify.sh', tmp_path / 'rec', *options, '--output', tmp_path / 'out', IDENTIFY_POLL='0.2'
+        )
+        for _ in range(2)
+    ]
+    outputs = [''.join(worker.communicate(timeout=200)) for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], outputs
+    lines = [
+        line for output in outputs for line in output.splitlines() if line.startswith('shard ') and ' h in ' in line
+    ]
+    assert sorted(line.split(':')[0] for line in lines) == [f'shard 000{i}' for i in range(1, 5)]
+    alone = steps(trained, tmp_path / 'rec', '--model', 'one', '--output', tmp_path / 'alone')
+    assert alone.returncode == 0 and content(tmp_path / 'out').keys() == content(tmp_path / 'alone').keys()
+    for name in 'findings.csv', 'summary.csv', 'recordings.csv', 'skipped.tsv':
+        assert (tmp_path / 'out' / name).read_bytes() == (tmp_path / 'alone' / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_killed_at_random_the_findings_are_the_same_byte_for_byte(trained, tmp_path):
+    many(tmp_path / 'rec')
+    options = '--model', 'one', '--shard-hours', '0.0001', '--threshold', '0.3', '--format', 'csv,raven,audacity'
+    assert identify(trained, tmp_path / 'rec', *options, '--output', tmp_path / 'calm').returncode == 0
+    rng = random.Random(0)
+    for _ in range(20):
+        command = '--dataset', 'tiny', '--device', 'cpu', *options, '--output', tmp_path / 'killed'
+        driver = trained.start(
+            'experiments/identify.sh', tmp_path / 'rec', *command, start_new_session=True, IDENTIFY_POLL='0.2'
+        )
+        try:
+            driver.communicate(timeout=rng.uniform(0, 8))
+        except subprocess.TimeoutExpired:
+            number = rng.choice([signal.SIGKILL, signal.SIGTERM])
+            (os.killpg if rng.random() < 0.5 else os.kill)(driver.pid, number)
+            driver.communicate()
+    done = identify(trained, tmp_path / 'rec', *options, '--output', tmp_path / 'killed')
+    assert done.returncode == 0, done.output
+    for path in (tmp_path / 'calm').rglob('*'):
+        if path.is_file() and 'shards' not in path.parts:
+            assert (tmp_path / 'killed' / path.relative_to(tmp_path / 'calm')).read_bytes() == path.read_bytes(), path
+    left = [path for path in (tmp_path / 'killed').rglob('*') if path.suffix in ('.lock', '.wav')]
+    assert not left
+
+
+def test_full_disk_is_one_line_and_the_same_command_continues(trained, folder, tmp_path, monkeypatch):
+    out = tmp_path / 'out'
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as m:
+        m.setattr(conversion, '_resampled', full)
+        done = steps(trained, folder, '--output', out)
+    fails(done, '0.wav: No space left on device; free some space on that disk and type the same command again')
+    assert steps(trained, folder, '--output', out).returncode == 0
+
+
+FAKE_SBATCH = """#!/usr/bin/env bash
+printf 'sbatch %s\\n' "$*" >> "$NOTES"
+tee -a "$NOTES" > "$NOTES.job"
+echo 17
+"""
+
+
+def test_slurm_jobs_run_the_same_command(trained, folder, tmp_path):
+    for name, text in (('sbatch', FAKE_SBATCH), ('squeue', '#!/bin/sh\n')):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    env = {'PATH': f'{tmp_path}:{trained.env.get("PATH", os.environ["PATH"])}', 'NOTES': str(tmp_path / 'notes')}
+    out = '--output', tmp_path / 'out', '--hop', '1'
+    done = identify(trained, folder, *out, '--slurm-workers', '4', '--', '--time=1', **env)
+    assert done.returncode == 0 and 'identify-out: submitted as job 17' in done.stderr, done.output
+    notes = (tmp_path / 'notes').read_text()
+    assert '--array=1-4' in notes and '--job-name=tiny/identify-out ' in notes and ' --time=1' in notes
+    assert not list((tmp_path / 'out/shards').iterdir())
+    # the job that was submitted does the work
+    done = subprocess.run(
+        ['bash', tmp_path / 'notes.job'],
+        cwd=trained.experiments,
+        env={**trained.env, **env, 'SLURM_JOB_ID': '17', 'OMP_NUM_THREADS': '1'},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(rows(tmp_path / 'out/recordings.csv')) == 3
+
+
+def test_windows_overlap_with_a_smaller_hop(trained, tmp_path):
+    sound(tmp_path / 'rec/a.wav', 4.5)
+    out = tmp_path / 'out'
+    done = steps(trained, tmp_path / 'rec', '--output', out, '--hop', '1', '--threshold', '0', '--classes', 'bee')
+    assert done.returncode == 0 and 'windows of 2 s every 1 s' in done.stderr, done.output
+    spans = [(row['Start (s)'], row['End (s)']) for row in rows(out / 'findings.csv')]
+    # the shortest excerpt of the training has 1 s
+    assert spans == [('0.0', '2.0'), ('1.0', '3.0'), ('2.0', '4.0'), ('3.0', '4.5')]
+    fails(
+        steps(trained, tmp_path / 'rec', '--output', tmp_path / 'o', '--hop', '3'), '--hop=3: more than 0 and at most'
+    )
+
+
+def test_networks_get_local_times(tmp_path):
+    (tmp_path / 'BC2026_Train_0001_S05_20250227_010002.wav').touch()
+    (tmp_path / 'A_20250701_233000.wav').touch()
+    utc, local = sorted(p.name for p in tmp_path.iterdir())[::-1]
+    place = {'latitude': 48.0, 'longitude': 15.0}
+
+    def inputs(name, **options):
+        found = clues.Finder(str(tmp_path), **options).of(name).inputs()
+        return found.get('date'), found.get('time')
+
+    # the solar time at 15 degrees is an hour later than UTC
+    assert inputs(utc, **place) == (58, pytest.approx(120, abs=0.1))
+    assert inputs(utc) == (58, None)
+    vienna = zoneinfo.ZoneInfo('Europe/Vienna')
+    assert inputs(utc, zone=vienna) == (58, pytest.approx(120, abs=0.1))
+    assert inputs(local, zone=vienna, **place) == (182, 23 * 60 + 30)
+    assert inputs(local, zone=UTC, **place) == (183, 30)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_length_of_a_recording(trained, tmp_path):
+    sizes = []
+    for minutes in 4, 60:
+        sound(tmp_path / f'{minutes}/a.flac', 60 * minutes, 8000)
+        out = tmp_path / f'out{minutes}'
+        common = tmp_path / str(minutes), '--dataset', 'tiny', '--model', 'one', '--output', out, '--device', 'cpu'
+        # not getrusage, whose maximum includes that of the process that started this one
+        code = 'import sys, runpy; sys.argv = sys.argv[1:]\n'
+        code += 'try: runpy.run_path(sys.argv[0], run_name="__main__")\n'
+        code += 'finally: print(*[line for line in open("/proc/self/status") if "VmHWM" in line])'
+        for step in (['--plan'], ['--shard', '0001', out / 'shards/0001.npz']):
+            done = subprocess.run(
+                ['python', '-c', code, trained.experiments / 'identify.py', *common, *step],
+                env=dict(trained.env, OMP_NUM_THREADS='1'),
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 0, done.stderr
+        sizes.append(int(done.stdout.split()[-2]) / 1024)
+    # 56 minutes of samples have 148 MB
+    assert sizes[1] - sizes[0] < 60, sizes

@@ -53,7 +53,7 @@ class Plan:
         """Path of the result of a shard."""
         return os.path.join(self.output, 'shards', f'{shard}.npz')
 
-    def extend(self, found: list[Planned]) -> int:
+    def extend(self, found: list[Planned], hours: float = HOURS) -> int:
         """Plan shards for the recordings that are in none yet, or have another size now. Returns their number.
 
         The shards are the same however often planning was interrupted.
@@ -64,7 +64,7 @@ class Plan:
         while taken and new:
             taken = False
             last = int((self.shards() or ['0'])[-1])
-            for number, shard in enumerate(divided(new), last + 1):
+            for number, shard in enumerate(divided(new, hours), last + 1):
                 if not self._add(f'{number:04d}', shard):
                     # another server plans; continue with what it has left
                     new, taken = self._new(found), True
@@ -96,13 +96,13 @@ class Plan:
         return True
 
 
-def divided(recordings: Iterable[Planned]) -> Iterator[list[Planned]]:
-    """Shards of consecutive recordings, of HOURS or RECORDINGS at most; a longer recording is a shard of its own."""
+def divided(recordings: Iterable[Planned], longest: float = HOURS) -> Iterator[list[Planned]]:
+    """Shards of consecutive recordings: at most `longest` hours, or one recording, and at most RECORDINGS."""
     shard, hours = [], 0.0
     for one in recordings:
         suffix = os.path.splitext(one.path)[1].lower()
         length = one.size * COMPRESSED.get(suffix, 1) / HOUR_BYTES
-        if shard and (hours + length > HOURS or len(shard) == RECORDINGS):
+        if shard and (hours + length > longest or len(shard) == RECORDINGS):
             yield shard
             shard, hours = [], 0.0
         shard.append(one)
@@ -123,7 +123,8 @@ def settle(output: str, about: dict, force: bool = False) -> None:
             stored = json.load(f)
     except FileNotFoundError:
         stored = None
-        others = os.listdir(output) if os.path.isdir(output) else []
+        # hidden files are those of an attempt that was interrupted
+        others = [f for f in os.listdir(output) if f[0] != '.'] if os.path.isdir(output) else []
         if others and not force and not set(others) <= {'plan', 'shards'}:
             raise Problem(
                 f'{output}: contains {others[0]}, which is not from identify.sh; choose another --output'
