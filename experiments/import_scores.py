@@ -86,15 +86,21 @@ def check(args: argparse.Namespace) -> dict[str, str]:
 class Scores:
     """The scores in tables: arrays of the index in `.paths`, start, end, class index and score of each.
 
-    `.unknown` counts the rows of each name that is no class, `.rows` all rows.
+    `.unknown` counts the rows of each name that is no class, `.rows` all rows. Raises Problem for probabilities that
+    are none.
     """
 
-    def __init__(self, tables: list[str], columns: dict[str, str], seconds: float | None, classes: 'ClassNames'):
+    def __init__(self, args: argparse.Namespace, columns: dict[str, str], classes: 'ClassNames'):
         self.unknown, self.rows, paths = Counter(), 0, {}
         files, places, found, scores = array('q'), array('d'), array('q'), array('d')
-        for name in tables:
-            for row in score_tables.read(name, columns, seconds):
+        for name in args.tables:
+            for row in score_tables.read(name, columns, args.seconds):
                 self.rows += 1
+                if not args.logits and not 0 <= row.score <= 1:
+                    raise Problem(
+                        f'{name}, line {row.line}: the score {row.score:g} is no probability; give --logits if the '
+                        'scores are logits'
+                    )
                 path = paths.setdefault(row.file, len(paths))
                 index = classes.index(row.names)
                 if index is None:
@@ -206,12 +212,9 @@ def say(line: str) -> None:
 
 
 def converted(scores: np.ndarray, args: argparse.Namespace) -> np.ndarray:
-    """Scores of tables as they are written. Raises Problem for probabilities that are none."""
+    """Scores of tables as they are written."""
     if args.logits:
         return scores if args.kind == 'logits' else sigmoid(scores)
-    wrong = (scores < 0) | (scores > 1)
-    if wrong.any():
-        raise Problem(f'{args.tables[0]}: the score {scores[wrong][0]:g} is no probability; give --logits if it is one')
     if args.kind == 'probabilities':
         return scores
     limited = np.clip(scores, LEAST, 1 - LEAST)
@@ -275,7 +278,7 @@ def main() -> None:
     dataset.need_labels(['labelset'], 'names in tables are compared with the class ids in it')
     files = dataset.filelist(args.filelist)
     windows = read_windows(args, dataset, files)
-    scores = Scores(args.tables, columns, args.seconds, ClassNames(species.of(dataset)))
+    scores = Scores(args, columns, ClassNames(species.of(dataset)))
     report_classes(args, scores)
     find_recordings(args, dataset, files, scores)
     if not len(scores.scores):

@@ -317,7 +317,7 @@ HEADER = 'file,start,end,class,score'
         ([HEADER, f'{DAY},0,3,amered,0.5', '', f'{DAY},3,0,amered,0.5'], 'line 4: a detection from 3 to 0 s is not'),
         ([HEADER, ',0,3,amered,0.5'], 'table.csv, line 2: no file'),
         ([HEADER, f'{DAY},0,3,a,b,c,0.5'], 'table.csv, line 2: more fields than columns'),
-        ([HEADER, f'{DAY},0,3,amered,7'], 'table.csv: the score 7 is no probability; give --logits'),
+        ([HEADER, f'{DAY},0,3,amered,7'], 'table.csv, line 2: the score 7 is no probability; give --logits if'),
         ([HEADER, f'{DAY},0,3,Human,0.5'], 'table.csv: no name is a class of the dataset: Human (1)'),
         ([HEADER, 'none.wav,0,3,amered,0.5'], 'none of 1 files, such as none.wav, is a recording of list valid'),
         ([HEADER, f'none.wav,0,3,amered,0.5\n{DAY},0,3,Human,1'], 'no score is of a class of the dataset and a rec'),
