@@ -43,7 +43,13 @@ SHOWN = 5
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add('infile', metavar='PREDICTIONS', nargs='?', help='predictions of a model, or eval.py --save-predictions')
+    add(
+        'infiles',
+        metavar='PREDICTIONS[:WEIGHT]',
+        nargs='*',
+        help='prediction files (.pred.npz); several are combined as by findings.py: the sum of weight x scores, '
+        'divided by the number of files, before --softmax or --sigmoid',
+    )
     add('--dataset', help='name in datasets/, or path of a dataset (default: that of the model, else birdclef)')
     source = parser.add_argument_group('cases')
     source.add_argument('--filelist', default='valid', help='labelled recordings (%(default)s)')
@@ -94,12 +100,13 @@ def parse_arguments() -> argparse.Namespace:
     add('--svg', action='store_true', help='write the diagram as SVG')
     args = parser.parse_args()
     check(args, parser)
+    args.first = combination.parse_weighted((args.infiles or args.reviewed)[0])[0]
     return args
 
 
 def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Raise Problem or exit for options that are not possible together, and values out of range."""
-    if not args.infile and not args.reviewed:
+    if not args.infiles and not args.reviewed:
         parser.error('PREDICTIONS or --reviewed is needed')
     if args.reviewed and (args.crossval or args.segments is not None):
         raise Problem('--reviewed cannot be combined with --crossval and --segments; leave out one of them')
@@ -141,33 +148,46 @@ def read_cases(args: argparse.Namespace, dataset: Dataset, kind: str) -> tuple[c
     return result, text
 
 
+def combined(
+    args: argparse.Namespace, files: list[str], dataset: Dataset, kind: str, maxpool: bool
+) -> predictions.Predictions:
+    """The weighted combination of the prediction files, for the recordings `files`.
+
+    Raises Problem for missing recordings, and for scores that cannot be of that kind.
+    """
+    names, weights = zip(*map(combination.parse_weighted, args.infiles), strict=True)
+    members = (combination.prepared(name, files, dataset.num_classes, maxpool=maxpool) for name in names)
+    result = combination.combine(members, [1.0 if weight is None else weight for weight in weights])
+    try:
+        logits(result.scores, kind)
+    except Problem as e:
+        raise Problem(f'{names[0]}: {e}') from None
+    return result
+
+
 def labelled_cases(
     args: argparse.Namespace, dataset: Dataset, kind: str, files: list[str], filelist: str
 ) -> tuple[cases.Cases, str]:
     """Cases of the recordings `files`, or of their windows, and a description."""
-    try:
-        if args.segments is None:
-            dataset.need_labels(['labelset', dataset.label_file], 'calibration needs labels')
-            background = BACKGROUND_FILE
-            if not os.path.exists(os.path.join(dataset.path, 'labels', background)):
-                background = None
-            predicted = combination.prepared(args.infile, files, dataset.num_classes)
-            result = cases.of_recordings(predicted, dataset, kind, background, filelist)
-            rows = f'{len(files)} recordings'
-        else:
-            annotated = dataset.segments()
-            files = [key for key in files if key in annotated]
-            if not files:
-                raise Problem(
-                    f'{dataset.path}/labels/segments.tsv: no recording of list {filelist} is annotated, but '
-                    f'{next(iter(annotated), "nothing")}; choose another --filelist'
-                )
-            predicted = combination.prepared(args.infile, files, dataset.num_classes, maxpool=False)
-            result = cases.of_windows(predicted, dataset, kind, args.segments)
-            windows = len(result.logits) // dataset.num_classes
-            rows = f'{windows} windows of {args.segments:g} s in {len(files)} recordings'
-    except Problem as e:
-        raise e if args.infile in str(e) or dataset.path in str(e) else Problem(f'{args.infile}: {e}') from None
+    if args.segments is None:
+        dataset.need_labels(['labelset', dataset.label_file], 'calibration needs labels')
+        background = BACKGROUND_FILE
+        if not os.path.exists(os.path.join(dataset.path, 'labels', background)):
+            background = None
+        predicted = combined(args, files, dataset, kind, maxpool=True)
+        result = cases.of_recordings(predicted, dataset, kind, background, filelist)
+        rows = f'{len(files)} recordings'
+    else:
+        annotated = dataset.segments()
+        files = [key for key in files if key in annotated]
+        if not files:
+            raise Problem(
+                f'{dataset.path}/labels/segments.tsv: no recording of list {filelist} is annotated, but '
+                f'{next(iter(annotated), "nothing")}; choose another --filelist'
+            )
+        predicted = combined(args, files, dataset, kind, maxpool=False)
+        result = cases.of_windows(predicted, dataset, kind, args.segments)
+        rows = f'{len(result.logits) // dataset.num_classes} windows of {args.segments:g} s in {len(files)} recordings'
     classes = len(np.unique(result.classes[result.right]))
     return result, (
         f'{rows}, {result.num_groups} groups; {classes} of {dataset.num_classes} classes occur, '
@@ -179,15 +199,11 @@ def all_detections(
     args: argparse.Namespace, found: cases.Cases, dataset: Dataset, kind: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Logits and class indices (n,) of all detections that --precision is about."""
-    if not (args.reviewed and args.infile):
+    if not (args.reviewed and args.infiles):
         return found.logits, found.classes
-    loaded = predictions.load(args.infile, dataset.num_classes)
-    try:
-        values = logits(loaded.scores, kind)
-    except Problem as e:
-        raise Problem(f'{args.infile}: {e}') from None
-    classes = np.tile(np.arange(dataset.num_classes), len(values))
-    return values.ravel(), classes
+    files = predictions.load(combination.parse_weighted(args.infiles[0])[0]).files
+    values = logits(combined(args, files, dataset, kind, maxpool=False).scores, kind)
+    return values.ravel(), np.tile(np.arange(dataset.num_classes), len(values))
 
 
 # == Results ==
@@ -228,35 +244,39 @@ def set_thresholds(
     return np.full(len(fitted.slopes), np.nan), [''] * len(fitted.slopes)
 
 
-def report_thresholds(
-    args: argparse.Namespace,
-    dataset: Dataset,
-    found: cases.Cases,
-    judged: reliability.HeldOut | None,
-    reasons: list[str],
-) -> dict:
-    """Print how many classes have a threshold, why others have none, and the precision on held-out cases."""
-    names, count = dataset.labelset, sum(not reason for reason in reasons)
+def report_thresholds(args: argparse.Namespace, dataset: Dataset, reasons: list[str]) -> None:
+    """Print how many classes have a threshold, and why others have none."""
+    count = sum(not reason for reason in reasons)
     wanted = f'probability {args.probability:g}' if args.probability is not None else f'precision {args.precision:g}'
     print(f'thresholds for {wanted}: {count} of {len(reasons)} classes')
     for reason in (thresholds.TOO_FEW, thresholds.NOT_REACHED):
-        without = [name for name, each in zip(names, reasons, strict=True) if each == reason]
+        without = [name for name, each in zip(dataset.labelset, reasons, strict=True) if each == reason]
         if without:
             more = f' and {len(without) - SHOWN} more' if len(without) > SHOWN else ''
             print(f'none for {len(without)}, {reason}: {", ".join(without[:SHOWN])}{more}')
-    if judged is None:
-        return {}
 
-    def threshold_of(cases_of_others, fitted):
-        known = thresholds.evidence(cases_of_others, dataset.num_classes)
-        detections = cases_of_others.logits, cases_of_others.classes
-        return set_thresholds(args, fitted, known, detections)[0]
+
+def report_precision(
+    args: argparse.Namespace,
+    dataset: Dataset,
+    found: cases.Cases,
+    judged: reliability.HeldOut,
+    detections: tuple[np.ndarray, np.ndarray],
+) -> dict:
+    """Print and return the precision of held-out detections above thresholds from the other folds."""
+
+    def threshold_of(others, fitted):
+        known = thresholds.evidence(others, dataset.num_classes)
+        those = detections if args.reviewed and args.infiles else (others.logits, others.classes)
+        return set_thresholds(args, fitted, known, those)[0]
 
     precision = reliability.precision(found, judged, threshold_of, args.samples)
     if precision is None:
-        print('no held-out case is above the thresholds')
+        print('no held-out detection is above the thresholds')
         return {}
-    print(f'precision of {precision["detections"]} held-out detections above thresholds: {interval(precision)}')
+    what = 'reviewed ' if args.reviewed else ''
+    count = precision['detections']
+    print(f'precision of {count} held-out {what}detections above thresholds: {interval(precision)}')
     return {'precision': precision}
 
 
@@ -274,16 +294,16 @@ def output_name(args: argparse.Namespace, dataset: Dataset) -> str:
     if args.output:
         name = args.output
     else:
-        first = os.path.basename(args.infile or args.reviewed[0])
-        name = re.sub(r'(\.pred)?\.(npz|pkl|csv)$', '', first) + '.json'
-        name = os.path.join(EXPERIMENTS, dataset.name, 'calibration', name)
+        first = os.path.basename(args.first)
+        name = re.sub(r'(\.pred)?\.(npz|pkl|csv)$', '', first) if len(args.infiles) < 2 else 'ensemble'
+        name = os.path.join(EXPERIMENTS, dataset.name, 'calibration', f'{name}.json')
     os.makedirs(os.path.dirname(os.path.abspath(name)), exist_ok=True)
     return name
 
 
 def main() -> None:
     args = parse_arguments()
-    dataset = Dataset(args.dataset or dataset_of(args.infile or args.reviewed[0]))
+    dataset = Dataset(args.dataset or dataset_of(args.first))
     kind = SOFTMAX if args.softmax else SIGMOID if args.sigmoid else OUTPUTS
     found, text = read_cases(args, dataset, kind)
     if args.folds and found.num_groups < args.folds:
@@ -299,7 +319,7 @@ def main() -> None:
         f'common curve: slope {fitted.common_slope:.2f}, intercept {fitted.common_intercept:.2f}; slopes of classes '
         f'{fitted.slopes.min():.2f} to {fitted.slopes.max():.2f}'
     )
-    about = {'dataset': dataset.name, 'cases': text, 'files': [args.infile] if args.infile else []}
+    about = {'dataset': dataset.name, 'cases': text, 'files': args.infiles}
     about |= {'reviewed': args.reviewed or [], 'segments': args.segments, 'minimum score': args.min_score}
     about |= {'wanted': {'probability': args.probability, 'precision': args.precision}, 'spread': fitted.spread}
     judged, name = None, output_name(args, dataset)
@@ -308,7 +328,9 @@ def main() -> None:
         judged = reliability.held_out(found, dataset.num_classes, args.folds)
         about['held out'] = report(args, found, judged)
     if args.probability is not None or args.precision is not None:
-        about.setdefault('held out', {}).update(report_thresholds(args, dataset, found, judged, reasons))
+        report_thresholds(args, dataset, reasons)
+        if judged:
+            about['held out'] |= report_precision(args, dataset, found, judged, detections)
         written.append(f'{name[:-5]}.thresholds.csv')
         write_thresholds(written[-1], dataset.labelset, sigmoid(limits))
     if judged:

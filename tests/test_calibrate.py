@@ -93,6 +93,21 @@ def test_the_result_is_repeatable(dataset, tmp_path):
     assert written[0] == written[1]
 
 
+def test_several_files_are_combined_before_the_softmax(dataset, tmp_path):
+    """Half of the scores in one file, the other half in another: together they are those of p.pred.npz."""
+    assert calibrate(dataset, 'p.pred.npz', '--softmax', '--folds=0').returncode == 0
+    alone = calibration.load(tmp_path / 'c.json')
+    rows = some_scores()[0].astype(np.float32)
+    share = np.random.default_rng(0).random(rows.shape).astype(np.float32)
+    for name, part in ('a.pred.npz', rows * share), ('b.pred.npz', rows * (1 - share) / 2):
+        predictions.save(tmp_path / name, FILES[::-1], list(part[::-1]))
+    done = calibrate(dataset, 'a.pred.npz:2', 'b.pred.npz:4', '--softmax', '--folds=0')
+    assert done.returncode == 0, done.stderr
+    together = calibration.load(tmp_path / 'c.json')
+    assert together.slopes == pytest.approx(alone.slopes, rel=1e-3)
+    assert together.intercepts == pytest.approx(alone.intercepts, abs=1e-3)
+
+
 def test_background_classes_are_right(dataset, tmp_path):
     write_lines(dataset / 'labels/bg.tsv', [f'{key}\t{"4,1" if i < 10 else ""}' for i, key in enumerate(FILES)])
     done = calibrate(dataset, 'p.pred.npz', '--softmax', '--folds=0')
