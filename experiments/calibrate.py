@@ -15,7 +15,9 @@ recordings (or windows) and classes, and over the class with the highest score o
 detections among all above it is P. Thresholds are scores after the softmax or sigmoid (if any), never outside the range
 of scores in the cases. Classes with too few cases, or whose scores do not reach P, get none.
 
-Precisions and probabilities hold for recordings in which classes are as frequent as in the cases.
+Precisions and probabilities hold for recordings in which classes are as frequent as in the cases. The curves treat all
+cases as independent. So thousands of windows of a few recordings are less evidence than their number suggests, and
+thresholds may not have the wanted precision: see the report, whose intervals are based on groups.
 """
 
 from birdsong import program  # isort: skip
@@ -221,6 +223,12 @@ def report(args: argparse.Namespace, found: cases.Cases, judged: reliability.Hel
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     for row in rows:
         print('  '.join(f'{text:{width}}' for text, width in zip(row, widths, strict=True)).rstrip())
+    if result['log loss']['difference']['value'] >= 0:
+        print(
+            'warning: on held-out cases, the curves are not better than the scores as they are (log loss); do not use '
+            'them without more cases',
+            file=sys.stderr,
+        )
     return result
 
 

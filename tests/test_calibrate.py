@@ -60,7 +60,7 @@ def test_a_list_is_calibrated(dataset, tmp_path):
         assert any(line.startswith(f'{name}  ') for line in lines)
     assert found['precision']['low'] < 0.8 < found['precision']['high']
     assert (tmp_path / 'c.png').read_bytes().startswith(b'\x89PNG')
-    assert 'wrote c.json, c.thresholds.csv, c.png' in done.stderr
+    assert done.stderr == 'calibrate.py: wrote c.json, c.thresholds.csv, c.png\n'
 
 
 def test_probabilities_of_the_calibration_are_those_of_the_cases(dataset, tmp_path):
@@ -148,6 +148,16 @@ def test_low_scores_can_be_left_out(dataset, tmp_path):
     assert 'scores of at least 0.1' in done.stdout.splitlines()[0]
     found = calibration.load(tmp_path / 'c.json')
     assert np.nanmin(found.lowest) >= 0.1 and found.cases.sum() < 1500
+
+
+def test_curves_that_are_worse_than_the_scores_are_warned_of(dataset, tmp_path):
+    """Scores that are probabilities already, and few recordings."""
+    scores = some_scores()[0][:30]
+    write_lines(dataset / 'filelists/valid', FILES[:30])
+    predictions.save(tmp_path / 'few.pred.npz', FILES[:30], list((scores / 3).astype(np.float32)))
+    done = calibrate(dataset, 'few.pred.npz', '--softmax')
+    difference = json.loads((tmp_path / 'c.json').read_text())['held out']['log loss']['difference']['value']
+    assert difference > 0 and done.stderr.startswith('warning: on held-out cases, the curves are not better')
 
 
 # == Reviews ==
