@@ -259,6 +259,8 @@ def test_models_that_are_missing_or_of_another_dataset_are_errors(trained, folde
     try:
         write_lines(results / 'ensembles/mine.tsv', ['# options:', 'one\t0.5', 'gone\t1'])
         fails(identify(trained, folder, *out), 'mine.tsv: its member gone is not trained')
+        write_lines(results / 'ensembles/mine.tsv', ['one\tnan'])
+        fails(identify(trained, folder, *out), 'mine.tsv, line 1: expected a model and its weight above 0')
     finally:
         shutil.rmtree(results / 'ensembles')
     assert not (tmp_path / 'out').exists()

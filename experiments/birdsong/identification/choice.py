@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -94,9 +95,14 @@ def read_ensemble(filename: str, folder: str) -> Choice:
         name, _, weight = line.partition('\t')
         check_name(name, where)
         try:
-            members.append(Member(os.path.join(folder, f'{name}.npz'), float(weight.partition('\t')[0])))
+            value = float(weight.partition('\t')[0])
+            if not 0 < value < math.inf:
+                raise ValueError
+            members.append(Member(os.path.join(folder, f'{name}.npz'), value))
         except ValueError:
-            raise Problem(f'{where}: expected a model and its weight, separated by a tab, found {line!r}') from None
+            raise Problem(
+                f'{where}: expected a model and its weight above 0, separated by a tab, found {line!r}'
+            ) from None
     if not members:
         raise Problem(f'{filename}: it contains no members')
     for member in members:
