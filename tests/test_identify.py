@@ -17,6 +17,7 @@ import soundfile
 from birdsong import config
 from birdsong.data import metadata
 from birdsong.findings.circumstances import UTC
+from birdsong.identification import plan
 from birdsong.networks import model
 from birdsong.scores import predictions
 from helpers import Checkout, chunk, randomise, run_program, wav_bytes, write_lines
@@ -378,6 +379,25 @@ def test_workers_share_the_shards_and_each_writes_the_findings(trained, tmp_path
     assert alone.returncode == 0 and content(tmp_path / 'out').keys() == content(tmp_path / 'alone').keys()
     for name in 'findings.csv', 'summary.csv', 'recordings.csv', 'skipped.tsv':
         assert (tmp_path / 'out' / name).read_bytes() == (tmp_path / 'alone' / name).read_bytes()
+
+
+def test_servers_that_plan_at_the_same_time_plan_each_recording_once(tmp_path, monkeypatch):
+    found = [plan.Planned(f'{i}.wav', 1) for i in range(6)]
+    mine, other = plan.Plan(str(tmp_path)), plan.Plan(str(tmp_path))
+    listing = mine.recordings
+
+    def shards_then_other(*, calls=[]):  # noqa: B006 - counts the calls
+        names = plan.Plan.shards(mine)
+        if not calls:
+            calls.append(1)
+            other.extend(found[:4], hours=0)
+        return names
+
+    monkeypatch.setattr(mine, 'shards', shards_then_other)
+    mine.extend(found, hours=0)
+    shards = other.shards()
+    assert [one.path for shard in shards for one in listing(shard)] == [f'{i}.wav' for i in range(6)]
+    assert shards == [f'{i:04}' for i in range(1, 7)]
 
 
 @pytest.mark.slow

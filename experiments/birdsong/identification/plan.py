@@ -59,21 +59,22 @@ class Plan:
         The shards are the same however often planning was interrupted.
         """
         os.makedirs(os.path.join(self.output, 'shards'), exist_ok=True)
-        new, taken = self._new(found), True
+        (new, last), taken = self._new(found), True
         count = len(new)
         while taken and new:
             taken = False
-            last = int((self.shards() or ['0'])[-1])
             for number, shard in enumerate(divided(new, hours), last + 1):
                 if not self._add(f'{number:04d}', shard):
                     # another server plans; continue with what it has left
-                    new, taken = self._new(found), True
+                    (new, last), taken = self._new(found), True
                     break
         return count
 
     def _new(self, found):
-        known = {one.path: one.size for shard in self.shards() for one in self.recordings(shard)}
-        return [one for one in found if known.get(one.path) != one.size]
+        """Recordings that are in no shard, and the number of the last shard, from the same listing of the shards."""
+        shards = self.shards()
+        known = {one.path: one.size for shard in shards for one in self.recordings(shard)}
+        return [one for one in found if known.get(one.path) != one.size], int(shards[-1]) if shards else 0
 
     def _add(self, name, shard):
         """Write the table of a shard. Returns False if there is one already.
