@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import zoneinfo
 
 import numpy as np
@@ -170,7 +171,7 @@ def test_same_scores_as_predict_py_for_a_prepared_dataset(trained, folder, tmp_p
     prepared = trained.run('prepare_birdclef.sh', folder, '--dataset', 'prepared')
     assert prepared.returncode == 0, prepared.output
     again = subprocess.run(
-        ['python', 'predict.py', 'tiny/two.npz', tmp_path / 'two.pred.npz', '--dataset', 'prepared']
+        [sys.executable, 'predict.py', 'tiny/two.npz', tmp_path / 'two.pred.npz', '--dataset', 'prepared']
         + ['--filelists', 'unlabelled', '--vars', 'vars/predict_soundscapes.vars', '--var', 'len_max=2']
         + ['--device', 'cpu'],
         cwd=trained.experiments,
@@ -514,7 +515,7 @@ def test_memory_does_not_grow_with_the_length_of_a_recording(trained, tmp_path):
         code += 'finally: print(*[line for line in open("/proc/self/status") if "VmHWM" in line])'
         for step in (['--plan'], ['--shard', '0001', out / 'shards/0001.npz']):
             done = subprocess.run(
-                ['python', '-c', code, trained.experiments / 'identify.py', *common, *step],
+                [sys.executable, '-c', code, trained.experiments / 'identify.py', *common, *step],
                 env=dict(trained.env, OMP_NUM_THREADS='1'),
                 capture_output=True,
                 text=True,

@@ -179,7 +179,7 @@ def test_requeued_job_of_a_lost_node_leaves_the_model_to_the_job_that_still_runs
 
 def test_time_limit_lets_the_program_stop_and_the_job_requeues_itself(project, cluster):
     gate(project, 'plain')
-    train_all(project, cluster, '--slurm', 'plain', '--', '--time=1', '--signal=B:USR1@58')
+    train_all(project, cluster, '--slurm', 'plain', '--', '--time=1', '--signal=B:USR1@48')
     cluster.wait(project, lambda jobs: jobs['plain'][2] == 1)
     (project.experiments / 'plain.gate').unlink()
     cluster.wait_for_all(project, plain='COMPLETED')
