@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from birdsong import config
+from birdsong import config, numba_cache
 from birdsong.data import stft
 from birdsong.files import Problem
 
@@ -184,6 +184,35 @@ def test_damaged_or_unwritable_compiled_code_is_compiled_again(fresh_start, tmp_
     compiled = fresh_start()
     np.testing.assert_array_equal(stft.spectrogram(samples, 22050, 1024, 70), expected)
     assert sum(compiled.cut_frames.stats.cache_hits.values()) == sum(compiled.magnitudes.stats.cache_hits.values()) == 1
+
+
+class Hostile:
+    """Creates a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+@pytest.mark.parametrize('change', ['written by others', 'of another user'])
+def test_compiled_code_that_others_may_have_written_is_not_loaded(tmp_path, change):
+    entries = numba_cache._Entries(str(tmp_path / 'entry'), ('stamp',), __file__)
+    entries.save('key', Hostile(str(tmp_path / 'run')))
+    (file,) = tmp_path.iterdir()
+    if change == 'written by others':
+        file.chmod(0o666)
+    elif os.geteuid() == 0:
+        os.chown(file, 54321, -1)
+    else:
+        entries.trusted = {0}
+    assert entries.load('key') is None and not (tmp_path / 'run').exists()
+    file.chmod(0o644)
+    os.chown(file, *(os.geteuid(), -1) if os.geteuid() == 0 else (-1, -1))
+    entries.trusted = {os.geteuid()}
+    entries.load('key')
+    assert (tmp_path / 'run').exists()  # so the entry was hostile
 
 
 # == Settings and filterbank ==

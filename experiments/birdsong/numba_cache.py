@@ -2,13 +2,15 @@
 
 numba's own cache stops the program if an entry is damaged or the disk is full, and a damaged entry can crash LLVM. Here
 each entry has a digest. A function is compiled again if its entry cannot be read, for example because it could not be
-written.
+written. Entries are code, as those of Python's own __pycache__. They are only loaded if everybody who can have written
+them could also change the source: they belong to the user, root or the owner of the source, and nobody else may write.
 """
 
 import contextlib
 import hashlib
 import os
 import pickle
+import stat
 from collections.abc import Callable
 from typing import Any
 
@@ -22,8 +24,9 @@ from birdsong.files import writing
 class _Entries:
     """One file per function and signature: a SHA-256 digest, followed by the data of numba."""
 
-    def __init__(self, base: str, stamp: tuple):
+    def __init__(self, base: str, stamp: tuple, source: str):
         self.base, self.stamp = base, repr((numba.__version__, stamp)).encode()
+        self.trusted = {0, os.geteuid(), os.stat(source).st_uid}
 
     def _filename(self, key: object) -> str:
         return f'{self.base}.{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.nbc'
@@ -32,14 +35,18 @@ class _Entries:
         return hashlib.sha256(self.stamp + data).digest()
 
     def load(self, key: object) -> Any:
-        """What was saved under `key`, or None if it is damaged, or from other source code or another numba."""
+        """What was saved under `key`; None if it is damaged, of other source code or numba, or of an untrusted user."""
         with open(self._filename(key), 'rb') as f:
+            status = os.fstat(f.fileno())
+            if status.st_uid not in self.trusted or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                return None
             digest, data = f.read(32), f.read()
         return pickle.loads(data) if digest == self._digest(data) else None
 
     def save(self, key: object, data: Any) -> None:
         data = dumps(data)
         with writing(self._filename(key)) as f:
+            os.fchmod(f.fileno(), 0o644)  # whatever the umask, since others may not write to it
             f.write(self._digest(data) + data)
 
 
@@ -49,7 +56,9 @@ class _Cache(FunctionCache):
     def __init__(self, function: Callable):
         super().__init__(function)
         self._cache_file = _Entries(
-            os.path.join(self._cache_path, self._impl.filename_base), self._impl.locator.get_source_stamp()
+            os.path.join(self._cache_path, self._impl.filename_base),
+            self._impl.locator.get_source_stamp(),
+            function.__code__.co_filename,
         )
 
     def load_overload(self, *args: Any) -> Any:
