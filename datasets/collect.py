@@ -39,14 +39,12 @@ def choose_layout(source: Source, name: str | None) -> tuple[str, str]:
     return name, 'as given by --layout'
 
 
-def collect(
-    source: Source, layout: str, earlier: list[Recording], converted: bool, options: dict
-) -> tuple[list[Recording], collection.Report]:
-    """Recordings of a source in a layout, together with those of earlier runs -> (sorted by key, what was found).
+def collect(source: Source, layout: str, earlier: list[Recording], converted: bool, options: dict) -> list[Recording]:
+    """Recordings of a source in a layout, together with those of earlier runs, sorted by key.
 
     `converted` says whether some of the earlier ones may be converted, so that their files are not needed any more.
     """
-    report = collection.Report()
+    report = source.report
     source.known = {recording.source: recording.key for recording in earlier if recording.source}
     recordings = collection.unique_rows(layouts.module(layout).rows(source), report)
     if not recordings:
@@ -60,15 +58,11 @@ def collect(
         recordings = collection.without_duplicates(source, recordings, options['drop_duplicates'], report)
     recordings = selection.select(recordings, options, report)
     if not recordings:
-        raise Problem(f'{source.path}: no recordings are left: {"; ".join(report.lines)}')
+        raise Problem(f'{source.path}: no recordings are left: {"; ".join(report.lines())}')
     collection.check_classes(recordings, report)
-    report.rows += source.skipped + source.found
     if source.skipped:
-        report.lines.append(
-            f'files of the source that were not used: {len(source.skipped)}, such as {source.skipped[0][0]}'
-        )
-    report.lines += source.notes
-    return collection.sorted_by_key(recordings), report
+        report.note(f'files of the source that were not used: {len(source.skipped)}, such as {source.skipped[0][0]}')
+    return collection.sorted_by_key(recordings)
 
 
 def first_lines(recordings: list[Recording]) -> list[str]:
@@ -151,15 +145,15 @@ def main() -> None:
         raise Problem(f'{dataset} is for BirdCLEF 2018; choose another name with --dataset NAME')
     earlier = [] if fresh or not os.path.exists(recordings_file(dataset)) else read_recordings(dataset)
     converted = os.path.isdir(os.path.join(dataset, 'audio'))
-    recordings, report = collect(source, layout, earlier, converted, options)
+    recordings = collect(source, layout, earlier, converted, options)
     if args.check:
         print('\n'.join(first_lines(recordings)))
     else:
         changed = write_recordings(dataset, recordings)
         add_class_names(dataset, source.class_names)
-        write_repairs(os.path.join(dataset, REPAIRS), {}, report.rows)
+        write_repairs(os.path.join(dataset, REPAIRS), {}, source.report.rows() + source.skipped)
         remembered(dataset, 'collect', given)
-    for line in report.lines:
+    for line in source.report.lines():
         print(f'- {line}')
     for line in collection.describe(recordings):
         print(f'  {line}')

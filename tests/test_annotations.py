@@ -33,7 +33,7 @@ def put(folder, name, *lines, encoding='utf-8', end='\n'):
 def rows(folder):
     """{source path: Recording} and the notes for the user."""
     source = Source(str(folder))
-    return {row.source: row for row in annotations.rows(source)}, source.notes
+    return {row.source: row for row in annotations.rows(source)}, source.report.lines()
 
 
 def raven(*fields):

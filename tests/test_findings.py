@@ -19,7 +19,7 @@ from birdsong.findings.summary import Summary
 from birdsong.scores import predictions
 from helpers import ROOT, run_scores, wav_bytes, write_lines
 from shared import selections
-from shared.findings import Findings
+from shared.report import Report
 
 CLASSES = ['amered', 'norcar', '=sum;1']
 LATIN = ['Setophaga ruticilla', 'Cardinalis "cardinalis"', '']
@@ -171,7 +171,7 @@ def test_tables_of_raven_and_audacity_can_be_read_as_annotations(dataset):
     table, track = (dataset.parent / 'out' / name for name in ('raven/x/night.selections.txt', 'audacity/x/night.txt'))
     assert selections.kind_of(str(table)) == selections.SELECTIONS
     assert selections.kind_of(str(track)) == selections.LABEL_TRACK
-    found, complete = selections.read_selections(str(table), 'night', Findings())
+    found, complete = selections.read_selections(str(table), 'night', Report())
     assert complete
     assert [(s.start, s.end, s.label) for s in found] == [(0, 5, 'amered'), (5, 10, 'norcar'), (5, 10, 'amered')]
     assert found[0].names == ('Setophaga ruticilla', 'American Redstart')

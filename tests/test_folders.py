@@ -48,7 +48,7 @@ def test_folders_of_noise_are_no_classes(tree, name):
 def test_recordings_beside_the_class_folders_are_unlabelled_and_reported(tree):
     source = tree('a/1.wav', 'b/1.wav', '2.wav', '3.wav')
     assert found(source)['2.wav'] == ('unlabelled', '')
-    assert source.notes == ['2 recordings are not in a class folder: used as part unlabelled']
+    assert source.report.lines() == ['2 recordings are not in a class folder: used as part unlabelled']
 
 
 def test_folders_of_parts_contain_class_folders(tree):

@@ -130,14 +130,14 @@ def test_qualities_of_ratings(tree, rating, quality):
 def test_secondary_labels(tree, text, labels):
     source = tree(train=f'{HEADER},secondary_labels\na,a/1.ogg,"{text}"\n')
     assert [row.background for row in kaggle.rows(source)] == [labels]
-    assert source.notes == []
+    assert source.report.lines() == []
 
 
 @pytest.mark.parametrize('text', ["['b', 'c'", "__import__('os')", "['b']]", '[' * 300])
 def test_damaged_secondary_labels_are_reported_and_the_recording_is_kept(tree, text):
     source = tree(train=f'{HEADER},secondary_labels\na,a/1.ogg,"{text}"\n')
     assert [row.class_id for row in kaggle.rows(source)] == ['a']
-    (note,) = source.notes
+    (note,) = source.report.lines()
     assert note == 'damaged lists of secondary labels: 1, such as train_audio/a/1.ogg; what could be read is used'
 
 
@@ -146,7 +146,7 @@ def test_rows_of_the_same_file_are_one_recording(tree):
     source = tree(train=table)
     found = by_source(source)
     assert [(row.class_id, row.background) for row in found.values()] == [('a', ['b']), ('b', [])]
-    assert source.notes == [
+    assert source.report.lines() == [
         'further rows of the same recording: 1, such as train.csv, line 3; left out',
         'further rows of the same recording: 1, such as train.csv, line 4; their labels are background classes',
     ]
@@ -189,7 +189,7 @@ def test_labelled_soundscapes_of_2026_have_each_row_twice_and_classes_of_their_o
     assert one.segments == [(0, 5, '47158son01'), (0, 5, 'frog'), (5, 10, ''), (3595, 3600, 'frog')]
     assert (one.class_id, one.scientific_name, one.background) == ('frog', 'Genus frog', ['47158son01'])
     assert source.class_names['47158son01'] == ('Genus three', 'Third')
-    assert 'train_soundscapes_labels.csv: 4 labels are there more than once; each is used once' in source.notes
+    assert 'train_soundscapes_labels.csv: 4 labels are there more than once; each is used once' in source.report.lines()
 
 
 def test_labels_of_missing_soundscapes_are_kept(tree):
@@ -204,7 +204,7 @@ def test_labels_without_times_are_reported(tree):
     source = tree(train_soundscapes_labels=table)
     (row,) = kaggle.rows(source)
     assert row.segments == [(0, 5.5, 'a'), (0, 5.5, 'b')]
-    assert source.notes == [
+    assert source.report.lines() == [
         'rows of labels that cannot be used: 3, such as train_soundscapes_labels.csv, line 2: it has no duration; '
         'left out'
     ]

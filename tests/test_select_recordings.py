@@ -6,8 +6,8 @@ import random
 import pytest
 
 from shared import selection
-from shared.collection import Report
 from shared.recordings import Recording
+from shared.report import Report
 
 
 def some(number, class_id='ant', **fields):
@@ -17,7 +17,7 @@ def some(number, class_id='ant', **fields):
 def select(recordings, **options):
     """(keys that remain, printed lines)"""
     report = Report()
-    return [recording.key for recording in selection.select(recordings, options, report)], report.lines
+    return [recording.key for recording in selection.select(recordings, options, report)], report.lines()
 
 
 @pytest.mark.parametrize(

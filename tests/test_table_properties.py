@@ -16,9 +16,9 @@ from birdsong.files import Problem
 from layouts import annotations, table, xeno_canto
 from shared import metadata_values, selections
 from shared.delimited import Table, labels_of, list_literal
-from shared.findings import Findings
 from shared.intervals import interval, merge_overlapping, seconds
 from shared.recordings import Segment
+from shared.report import Report
 from shared.source import Source
 
 PROPERTIES = settings(
@@ -203,13 +203,13 @@ def test_selection_tables_are_read_as_they_were_written(tmp_path, rows, columns,
         lines.append('\t'.join(fields[column] for column in columns))
     path = tmp_path / 'a.selections.txt'
     path.write_bytes((end.join(lines) + end).encode(data.draw(st.sampled_from(['utf-8', 'utf-8-sig', 'utf-16']))))
-    findings = Findings()
+    report = Report()
     assert selections.kind_of(str(path)) == selections.SELECTIONS
-    read, is_complete = selections.read_selections(str(path), 'a', findings)
+    read, is_complete = selections.read_selections(str(path), 'a', report)
     assert [(row.start, row.end, row.label) for row in read] == [
         (start, stop, plain(label)) for start, stop, label in rows
     ]
-    assert [row.line for row in read] == list(range(2, len(rows) + 2)) and is_complete and not list(findings.lines())
+    assert [row.line for row in read] == list(range(2, len(rows) + 2)) and is_complete and not report.lines()
 
 
 @PROPERTIES
@@ -220,13 +220,13 @@ def test_label_tracks_are_read_as_they_were_written(tmp_path, rows, data):
         lines = list(itertools.chain.from_iterable((line, '\\\t100.0\t2000.0') for line in lines))
     path = tmp_path / 'a.txt'
     path.write_bytes(data.draw(st.sampled_from(['\n', '\r\n'])).join(lines).encode())
-    findings = Findings()
+    report = Report()
     assert selections.kind_of(str(path)) == selections.LABEL_TRACK
-    read, is_complete = selections.read_label_track(str(path), 'a', findings)
+    read, is_complete = selections.read_label_track(str(path), 'a', report)
     assert [(row.start, row.end, row.label) for row in read] == [
         (start, stop, plain(label)) for start, stop, label in rows
     ]
-    assert is_complete and not list(findings.lines())
+    assert is_complete and not report.lines()
 
 
 @PROPERTIES

@@ -20,7 +20,7 @@ def source(folder, text, name='recordings.csv', encoding='utf-8'):
 def rows(folder, text, **options):
     """{source path: Recording} and the notes for the user."""
     found = source(folder, text, **options)
-    return {row.source: row for row in table.rows(found)}, found.notes
+    return {row.source: row for row in table.rows(found)}, found.report.lines()
 
 
 # == Lists in fields ==
@@ -120,7 +120,7 @@ def test_names_belong_to_the_class_of_their_row(tmp_path):
     text = 'file,label,start,end,common_name\nx.wav,a,0,1,Wren\nx.wav,b,1,5,Robin\ny.wav,b,,,\n'
     found = source(tmp_path, text)
     assert [(row.class_id, row.common_name) for row in table.rows(found)] == [('b', 'Robin'), ('b', 'Robin')]
-    assert found.class_names == {'a': ('', 'Wren'), 'b': ('', 'Robin')} and not found.notes
+    assert found.class_names == {'a': ('', 'Wren'), 'b': ('', 'Robin')} and not found.report.lines()
 
 
 def test_columns_of_birdset_are_recognised(tmp_path):
@@ -209,7 +209,7 @@ def test_paths_may_begin_below_the_folder_of_the_recordings(tmp_path):
         (tmp_path / 'audio' / name).touch()
     found = source(tmp_path, 'file,label\nx/a.wav,a\nx/b.wav,b\nmissing.wav,c\n')
     assert [row.source for row in table.rows(found)] == ['audio/x/a.wav', 'audio/x/b.wav', 'missing.wav']
-    assert found.notes == ['the paths in the table are below audio/']
+    assert found.report.lines() == ['the paths in the table are below audio/']
 
 
 def test_paths_mean_the_only_file_that_differs_in_case_or_accents(tmp_path):
@@ -325,7 +325,7 @@ def test_parquet_is_read_with_names_of_classes_and_without_sound(tmp_path):
     parquet.write_table(content, tmp_path / 'a.parquet')
     found = Source(str(tmp_path))
     first, second = table.rows(found)
-    assert not found.notes  # about a column `audio` that is not used
+    assert not found.report.lines()  # about a column `audio` that is not used
     assert (first.class_id, first.latitude, first.segments) == ('norcar', '1.5', [Segment(0.5, 1, 'norcar')])
     assert (second.class_id, second.latitude, second.background) == ('amered', '', ['norcar'])
     assert second.segments == [Segment(5, 10, 'amered'), Segment(5, 10, 'norcar')]

@@ -49,7 +49,7 @@ def rows(folder):
     """{source path: Recording} and the notes for the user."""
     source = Source(str(folder))
     assert recognise(source)[0] == 'xeno-canto'
-    return {row.source: row for row in xeno_canto.rows(source)}, source.notes
+    return {row.source: row for row in xeno_canto.rows(source)}, source.report.lines()
 
 
 def classes(folder):

@@ -27,7 +27,6 @@ import soundfile
 from birdsong.files import Problem
 from shared import recorder_names, selections
 from shared.delimited import labels_of
-from shared.findings import Findings
 from shared.intervals import interval, merge_overlapping
 from shared.recordings import Recording, Segment
 from shared.source import Source
@@ -56,7 +55,7 @@ def recognise(source: Source) -> str:
 
 def rows(source: Source) -> Iterable[Recording]:
     """The recordings. Raises Problem without annotations, or if a selection table has no column with classes."""
-    findings, recordings = Findings(), _Recordings(source)
+    recordings = _Recordings(source)
     kinds = {path: selections.kind_of(os.path.join(source.folder, path)) for path in source.with_suffix(*SUFFIXES)}
     if not recordings.paths or not any(kinds.values()):
         raise Problem(
@@ -66,24 +65,23 @@ def rows(source: Source) -> Iterable[Recording]:
         filename, own = os.path.join(source.folder, path), recordings.annotated_by(path)
         found, is_complete = [], True
         if kind == selections.SELECTIONS:
-            found, is_complete = selections.read_selections(filename, path, findings)
+            found, is_complete = selections.read_selections(filename, path, source.report)
         elif kind == selections.LABEL_TRACK and own:
-            found, is_complete = selections.read_label_track(filename, path, findings)
+            found, is_complete = selections.read_label_track(filename, path, source.report)
         elif own and kind != selections.EMPTY and path.lower().endswith('.txt'):
             source.skip(path, 'neither a selection table nor a label track', 'correct it if it has annotations')
         elif kind == selections.LABEL_TRACK:
-            findings.add('label tracks that are named after no recording', 'not read', path)
+            source.report.add('label tracks that are named after no recording', 'not read', path)
         if own and kind:
             recordings.annotations[own].is_annotated |= not found
             recordings.annotations[own].is_complete &= is_complete
-        _add_selections(found, path, own, recordings, findings)
-    result = [_recording(path, recordings.annotations[path], recordings, findings) for path in recordings.paths]
+        _add_selections(found, path, own, recordings, source.report)
+    result = [_recording(path, recordings.annotations[path], recordings, source.report) for path in recordings.paths]
     for annotations in recordings.annotations.values():
         source.class_names.update({label: names for label, names in annotations.names.items() if any(names)})
     unread = [path for path in source.tables() if not kinds.get(path)]
     if unread:
-        source.note(f'not read, since they are no selection tables: {", ".join(unread)}')
-    findings.report(source)
+        source.report.note(f'not read, since they are no selection tables: {", ".join(unread)}')
     return result
 
 
@@ -149,14 +147,14 @@ def _stem(path):
     return os.path.splitext(os.path.basename(path))[0]
 
 
-def _add_selections(found, table, own, recordings, findings):
+def _add_selections(found, table, own, recordings, report):
     """Add the rows of a selection table to its recordings."""
     files = {selection.file: recordings.named(selection.file, table) for selection in found}
     if len(files) == 1 and own:
         files = {file: path or own for file, path in files.items()}
     lost = [selection for selection in found if not files[selection.file]]
     for selection in lost:
-        findings.add('annotations of recordings that are not there', 'left out', f'{table}, line {selection.line}')
+        report.add('annotations of recordings that are not there', 'left out', f'{table}, line {selection.line}')
     found = [selection for selection in found if files[selection.file]]
     accumulated = [selection for selection in found if selection.file and selection.offset is None]
     starts = _starts_of_files(accumulated, files, recordings) if accumulated else {}
@@ -168,9 +166,9 @@ def _add_selections(found, table, own, recordings, findings):
             shift = -starts.get(path, 0)
         else:
             recordings.annotations[path].is_complete = False
-            findings.add('annotations whose times do not fit the lengths of their recordings', 'left out', where)
+            report.add('annotations whose times do not fit the lengths of their recordings', 'left out', where)
             continue
-        _add(selection, shift, path, recordings, findings, where)
+        _add(selection, shift, path, recordings, report, where)
 
 
 def _starts_of_files(found, files, recordings):
@@ -190,13 +188,13 @@ def _starts_of_files(found, files, recordings):
     return {}
 
 
-def _add(selection, shift, path, recordings, findings, where):
+def _add(selection, shift, path, recordings, report, where):
     """Add an annotation to a recording, if its times and its label can be used."""
     annotations = recordings.annotations[path]
     labels = ['' if label.lower() in NO_CALL else label for label in labels_of(selection.label)]
     if not labels:
         annotations.is_complete = False
-        findings.add('annotations without label', 'left out', where)
+        report.add('annotations without label', 'left out', where)
         return
     annotations.is_annotated = True
     annotations.names.setdefault(labels[0], selection.names)
@@ -204,21 +202,21 @@ def _add(selection, shift, path, recordings, findings, where):
         start, end, corrected = interval(selection.start + shift, selection.end + shift)
     except ValueError:
         annotations.labels += filter(None, labels)
-        findings.add('annotations without duration', 'their classes count for the whole recording', where)
+        report.add('annotations without duration', 'their classes count for the whole recording', where)
         return
     length = recordings.length(path)
     if start >= length:
         annotations.is_complete = False
-        findings.add('annotations after the end of their recording', 'left out', where)
+        report.add('annotations after the end of their recording', 'left out', where)
         return
     if corrected:
-        findings.add(f'annotations {corrected}', 'corrected', where)
+        report.add(f'annotations {corrected}', 'corrected', where)
     if end > length + TOLERANCE:
-        findings.add('annotations that end after their recording', 'shortened', where)
+        report.add('annotations that end after their recording', 'shortened', where)
     annotations.segments += [Segment(start, min(end, length), label) for label in labels]
 
 
-def _recording(path, annotations, recordings, findings):
+def _recording(path, annotations, recordings, report):
     site, date, time = recorder_names.parse(path)
     segments = merge_overlapping(annotations.segments)
     recording = Recording(source=path, site=site, date=date, time=time, segments=segments)
@@ -236,8 +234,8 @@ def _recording(path, annotations, recordings, findings):
         length = recordings.length(path)
         if not recording.segments and math.isfinite(length):
             recording.segments = [Segment(0.0, length, '')]
-        findings.add('recordings in which no class is annotated', 'they are in the part noise', path)
+        report.add('recordings in which no class is annotated', 'they are in the part noise', path)
     else:
         recording.part = 'unlabelled'
-        findings.add('recordings without annotations', 'they are in the part unlabelled', path)
+        report.add('recordings without annotations', 'they are in the part unlabelled', path)
     return recording

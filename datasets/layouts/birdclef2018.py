@@ -80,13 +80,13 @@ def rows(source: Source) -> Iterator[Recording]:
     xml, skipped, uncertain = find_xml(source.folder, recordings)
     source.skipped += recordings.skipped
     fields, read = update_xml_table(xml, skipped, source.dataset)
-    source.note(f'{len(fields)} recordings have XML ({read} files read now)')
+    source.report.note(f'{len(fields)} recordings have XML ({read} files read now)')
     if not fields:
-        source.note(
+        source.report.note(
             'without XML, they have no labels; if folders are classes, give the one that contains them as SOURCE'
         )
     if uncertain:
-        source.note(f'{uncertain} {UNCERTAIN}')
+        source.report.note(f'{uncertain} {UNCERTAIN}')
     paths = {key: os.path.relpath(path, source.folder) for key, path in recordings.found}
     for key in sorted(paths.keys() | fields.keys()):
         yield _recording(key, paths.get(key, ''), fields.get(key, {}))

@@ -50,7 +50,7 @@ def rows(source: Source) -> Iterable[Recording]:
     recordings = list(_recordings(source))
     alone = sum(recording.part == 'unlabelled' for recording in recordings)
     if alone:
-        source.note(f'{alone} recordings are not in a class folder: used as part unlabelled')
+        source.report.note(f'{alone} recordings are not in a class folder: used as part unlabelled')
     return recordings
 
 

@@ -27,7 +27,6 @@ from collections.abc import Iterable
 from birdsong.files import Problem, open_regular
 from shared import recorder_names
 from shared.delimited import list_literal
-from shared.findings import Findings
 from shared.intervals import interval, seconds
 from shared.recordings import Recording, Segment
 from shared.source import Source
@@ -81,14 +80,12 @@ def recognise(source: Source) -> str:
 def rows(source: Source) -> Iterable[Recording]:
     """The recordings of the source. Raises Problem if a table has not the columns that tell files and labels."""
     tables = _columns(source)
-    findings = Findings()
-    names = _class_names(source, tables, findings)
-    recordings = _clips(source, _main_tables(source, tables), names, findings)
+    names = _class_names(source, tables)
+    recordings = _clips(source, _main_tables(source, tables), names)
     labels = [name for name, columns in tables.items() if _is_labels(name, columns)]
-    recordings += _soundscapes(source, labels, names, findings)
+    recordings += _soundscapes(source, labels, names)
     active = {segment.class_id for recording in recordings for segment in recording.segments}
     source.class_names.update({label: names[label] for label in active if label in names})
-    findings.report(source)
     return recordings
 
 
@@ -127,13 +124,13 @@ def _main_tables(source, tables):
     return main
 
 
-def _class_names(source, tables, findings):
+def _class_names(source, tables):
     """Class -> (scientific, common name), from the tables of classes."""
     names, kinds = {}, {}
     for name, columns in tables.items():
         if not {'scientific_name', 'sci_name'} & set(columns) or _is_main(columns):
             continue
-        for _, row in _rows(source, name, findings):
+        for _, row in _rows(source, name):
             code = row.get('primary_label') or row.get('species_code') or row.get('ebird_code')
             if code:
                 scientific = row.get('scientific_name') or row.get('sci_name', '')
@@ -141,38 +138,38 @@ def _class_names(source, tables, findings):
                 kinds[code] = row.get('class_name')
     counts = collections.Counter(filter(None, kinds.values())).most_common()
     if counts:
-        source.note('classes of the taxonomy: ' + ', '.join(f'{count} {kind}' for kind, count in counts))
+        source.report.note('classes of the taxonomy: ' + ', '.join(f'{count} {kind}' for kind, count in counts))
     return names
 
 
-def _clips(source, tables, names, findings):
+def _clips(source, tables, names):
     """Recordings of the main tables, one per file."""
     found = {}
     find = _finder(source)
     for name in tables:
-        for where, row in _rows(source, name, findings):
+        for where, row in _rows(source, name):
             if not row['filename']:
-                findings.add('rows without a file name', 'left out', where)
+                source.report.add('rows without a file name', 'left out', where)
                 continue
             path = _path(source, where, row, find)
-            recording = _clip(row, path, names, findings)
+            recording = _clip(row, path, names, source.report)
             known = found.setdefault(path, recording)
             if known is not recording and known.class_id == recording.class_id:
-                findings.add('further rows of the same recording', 'left out', where)
+                source.report.add('further rows of the same recording', 'left out', where)
             elif known is not recording:
-                findings.add('further rows of the same recording', 'their labels are background classes', where)
+                source.report.add('further rows of the same recording', 'their labels are background classes', where)
                 known.background = _without(known.class_id, [*known.background, recording.class_id])
     return list(found.values())
 
 
-def _rows(source, name, findings):
+def _rows(source, name):
     """(where, row) of a table, with names of columns in lower case, and '' for values that mean "unknown"."""
     table = source.read(name)
     columns = [column.lower() for column in table.columns]
     for line, row in table.numbered():
         values = ('' if value in UNKNOWN else value for value in row.values())
         yield f'{name}, line {line}', dict(zip(columns, values, strict=True))
-    findings.add_problems(name, table.problems)
+    source.report.add_table_problems(name, table.problems)
 
 
 def _finder(source):
@@ -194,7 +191,7 @@ def _path(source, where, row, find):
     return source.inside(next(filter(None, map(find, candidates)), usual), where)
 
 
-def _clip(row, path, names, findings):
+def _clip(row, path, names, report):
     label = row['primary_label']
     recording = Recording(source=path, class_id=label, recording=_original(row.get('url', ''), path))
     for column, field in FIELDS.items():
@@ -204,7 +201,7 @@ def _clip(row, path, names, findings):
         recording.part, recording.class_id = 'noise', ''
     elif not label:
         recording.part = 'unlabelled'
-        findings.add('recordings without a label', 'they are in the part unlabelled', path)
+        report.add('recordings without a label', 'they are in the part unlabelled', path)
     else:
         scientific, common = names.get(label, ('', ''))
         recording.scientific_name = recording.scientific_name or scientific
@@ -212,7 +209,7 @@ def _clip(row, path, names, findings):
         labels, is_damaged = _secondary(row.get('secondary_labels', ''))
         recording.background = _without(label, labels)
         if is_damaged:
-            findings.add('damaged lists of secondary labels', 'what could be read is used', path)
+            report.add('damaged lists of secondary labels', 'what could be read is used', path)
     return recording
 
 
@@ -248,7 +245,7 @@ def _quality(rating):
         return ''
 
 
-def _soundscapes(source, tables, names, findings):
+def _soundscapes(source, tables, names):
     """Recordings in the folders of soundscapes, and those that are labelled but missing."""
     found = {}
     for path in source.recordings():
@@ -262,7 +259,7 @@ def _soundscapes(source, tables, names, findings):
         for name in stem, re.sub(r'_\d{8}$', '', stem):
             by_name.setdefault(name, path)
     for table in tables:
-        for name, segments in _labelled(source, table, findings):
+        for name, segments in _labelled(source, table):
             path = by_name.get(os.path.splitext(os.path.basename(name))[0], f'train_soundscapes/{_with_suffix(name)}')
             recording = found.setdefault(path, _soundscape(path, 'soundscapes_val'))
             if recording.part == 'unlabelled':
@@ -299,14 +296,14 @@ def _with_suffix(name):
     return name if os.path.splitext(name)[1] else f'{name}.ogg'
 
 
-def _labelled(source, table, findings):
+def _labelled(source, table):
     """(file name, segments) of each file in a table of labels."""
     segments, repeated = collections.defaultdict(dict), 0
-    for where, row in _rows(source, table, findings):
+    for where, row in _rows(source, table):
         try:
             name, start, end, labels = _segment_of_2021(row) if 'birds' in row else _segment(row)
         except ValueError as e:
-            findings.add('rows of labels that cannot be used', 'left out', f'{where}: it {e}')
+            source.report.add('rows of labels that cannot be used', 'left out', f'{where}: it {e}')
             continue
         name = source.inside(name, where)
         for label in labels:
@@ -314,7 +311,7 @@ def _labelled(source, table, findings):
             repeated += segment in segments[name]
             segments[name][segment] = None
     if repeated:
-        source.note(f'{table}: {repeated} labels are there more than once; each is used once')
+        source.report.note(f'{table}: {repeated} labels are there more than once; each is used once')
     return [(name, sorted(found)) for name, found in segments.items()]
 
 

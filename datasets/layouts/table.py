@@ -20,7 +20,6 @@ from collections.abc import Iterable
 
 from birdsong.files import Problem
 from shared.delimited import Table, labels_of, list_literal, same_value
-from shared.findings import Findings
 from shared.intervals import interval, merge_overlapping, seconds
 from shared.paths import located
 from shared.recordings import PARTS, TRAINING, Recording, Segment
@@ -103,7 +102,7 @@ class _Reader:
     """Merges the rows of tables to recordings."""
 
     def __init__(self, source):
-        self.source, self.findings = source, Findings()
+        self.source, self.report = source, source.report
         self.recordings: dict[str, Recording] = {}
         self.parts: dict[str, str] = {}
         self.names: dict[str, tuple[str, str]] = {}  # class -> scientific, common name
@@ -115,14 +114,14 @@ class _Reader:
         used = {column for names in columns.values() for column in names}
         unused = [column for column in table.columns if column and column not in used]
         if unused:
-            self.source.note(f'{name}: columns that are not used: {", ".join(unused)}')
+            self.report.note(f'{name}: columns that are not used: {", ".join(unused)}')
         part = part_of(name.rpartition('.')[0])
         found, no_values = [item for item in columns.items() if item[1]], dict.fromkeys(columns, '')
         for line, row in table.numbered():
             row = {column: '' if value in UNKNOWN else value for column, value in row.items()}
             values = no_values | {field: next(filter(None, map(row.get, names)), '') for field, names in found}
             self._add(f'{name}, line {line}', values, part)
-        self.findings.add_problems(name, table.problems)
+        self.report.add_table_problems(name, table.problems)
 
     def finish(self):
         for recording in self.recordings.values():
@@ -134,7 +133,6 @@ class _Reader:
         self._find_files()
         active = {segment.class_id for recording in self.recordings.values() for segment in recording.segments}
         self.source.class_names.update({label: names for label, names in self.names.items() if label in active})
-        self.findings.report(self.source)
         return list(self.recordings.values())
 
     def _find_files(self):
@@ -142,30 +140,30 @@ class _Reader:
             return
         found, folder = located(self.recordings, [*self.source.files, *self.source.known])
         if folder:
-            self.source.note(f'the paths in the table are below {folder}/')
+            self.report.note(f'the paths in the table are below {folder}/')
         for path, file in found.items():
             self.recordings[path].source = file
             if not folder:
                 kind = 'paths that differ from those of the files in upper and lower case, or in accents'
-                self.findings.add(kind, 'the files are used', path)
+                self.report.add(kind, 'the files are used', path)
 
     def _part(self, recording):
         part = self.parts.get(recording.source) or 'train'
         if recording.class_id or part not in TRAINING:
             return part
         if recording.segments or recording.source in self.silent:
-            self.findings.add('recordings in which no class is active', 'they are in the part noise', recording.source)
+            self.report.add('recordings in which no class is active', 'they are in the part noise', recording.source)
             return 'noise'
-        self.findings.add('recordings without label', 'they are in the part unlabelled', recording.source)
+        self.report.add('recordings without label', 'they are in the part unlabelled', recording.source)
         return 'unlabelled'
 
     def _add(self, where, values, part):
         if not values['file']:
-            self.findings.add('rows without file', 'left out', where)
+            self.report.add('rows without file', 'left out', where)
             return
         row = tuple(values.values())
         if row in self.seen:
-            self.findings.add('repeated rows', 'left out', where)
+            self.report.add('repeated rows', 'left out', where)
             return
         self.seen.add(row)
         path = self.source.inside(values['file'], where)
@@ -193,7 +191,7 @@ class _Reader:
             if value and not earlier:
                 setattr(recording, field, value)
             elif value and not same_value(value, earlier):
-                self.findings.add(f'rows that contradict an earlier row in {field}', 'the first value is used', where)
+                self.report.add(f'rows that contradict an earlier row in {field}', 'the first value is used', where)
 
     def _set_part(self, where, path, text, default):
         part = part_of(text) if text else default
@@ -201,7 +199,7 @@ class _Reader:
             raise Problem(f'{where}: {text!r} is no part; expected one of {", ".join(PARTS)}')
         if part and self.parts.setdefault(path, part) != part:
             done = 'the first one is used'
-            self.findings.add('rows that contradict an earlier row about the part', done, where)
+            self.report.add('rows that contradict an earlier row about the part', done, where)
 
     def _segments(self, where, values, labels):
         spans = [(values['start'], values['end'])] if values['start'] or values['end'] else []
@@ -210,11 +208,11 @@ class _Reader:
             spans = [interval(seconds(start), seconds(end)) for start, end in spans]
         except ValueError as e:
             done = 'their labels count for the whole recording' if labels else 'left out'
-            self.findings.add('rows with times that cannot be used', done, f'{where} ({e})')
+            self.report.add('rows with times that cannot be used', done, f'{where} ({e})')
             return []
         for *_, corrected in spans:
             if corrected:
-                self.findings.add(f'segments {corrected}', 'corrected', where)
+                self.report.add(f'segments {corrected}', 'corrected', where)
         return [Segment(start, end, label) for start, end, _ in spans for label in labels or ['']]
 
 

@@ -21,8 +21,8 @@ from collections.abc import Iterable
 from birdsong.files import Problem
 from layouts import annotations, folders
 from shared.delimited import list_literal
-from shared.findings import Findings
 from shared.recordings import Recording
+from shared.report import Report
 from shared.source import Source, columns_of
 from shared.xeno_canto_metadata import pages_with_metadata, read_metadata, tables_with_metadata
 
@@ -66,8 +66,7 @@ def recognise(source: Source) -> str:
 
 def rows(source: Source) -> Iterable[Recording]:
     """The recordings. Raises Problem if there are neither metadata nor numbers in names, or for damaged metadata."""
-    findings = Findings()
-    metadata = read_metadata(source, findings)
+    metadata = read_metadata(source)
     paths = source.recordings()
     numbers = _numbers(paths, metadata)
     if not metadata and not numbers:
@@ -79,10 +78,10 @@ def rows(source: Source) -> Iterable[Recording]:
     for path in paths:
         number, other = numbers.get(path, ''), arranged.get(path)
         if number in metadata:
-            recording = _from_metadata(path, number, metadata[number], findings)
+            recording = _from_metadata(path, number, metadata[number], source.report)
         elif number or not metadata:
             recording = _from_name(path, number, classes, bool(metadata), other)
-            _report_name(recording, bool(metadata), findings)
+            _report_name(recording, bool(metadata), source.report)
         else:
             continue
         if other and (other.part == 'test' or other.part == 'valid' and recording.class_id):
@@ -92,16 +91,15 @@ def rows(source: Source) -> Iterable[Recording]:
     for number in (number for number in metadata if number not in present):
         suffix = os.path.splitext(metadata[number].get('file-name', ''))[1].lower()
         suffix = suffix if re.fullmatch(r'\.[a-z0-9]{2,4}', suffix, re.A) else '.mp3'
-        result.append(_from_metadata(f'XC{number}{suffix}', number, metadata[number], findings))
-    findings.report(source)
+        result.append(_from_metadata(f'XC{number}{suffix}', number, metadata[number], source.report))
     return sorted(result, key=lambda recording: recording.source)
 
 
-def _from_metadata(path, number, entry, findings):
+def _from_metadata(path, number, entry, report):
     recording = Recording(source=path, recording=f'XC{number}', background=list_literal(entry.get('also', '')))
     recording.class_id = recording.scientific_name = _species(entry)
     if not recording.class_id:
-        findings.add('recordings whose species is unknown', 'they are in the part unlabelled', path)
+        report.add('recordings whose species is unknown', 'they are in the part unlabelled', path)
         recording.part = 'unlabelled'
     for field, names in FIELDS.items():
         value = next(filter(None, (entry.get(name, '') for name in names)), '')
@@ -145,7 +143,7 @@ def _numbers(paths, metadata):
 def _arranged(source):
     """{path: recording} as the layout `folders` reads them, {} if there are no class folders."""
     quiet = copy.copy(source)
-    quiet.notes = []
+    quiet.report = Report()
     return {recording.source: recording for recording in folders.rows(quiet)} if folders.recognise(quiet) else {}
 
 
@@ -194,12 +192,12 @@ def _from_name(path, number, classes, has_metadata, other):
     return recording
 
 
-def _report_name(recording, has_metadata, findings):
+def _report_name(recording, has_metadata, report):
     if recording.part == 'unlabelled':
-        findings.add('recordings whose species is unknown', 'they are in the part unlabelled', recording.source)
+        report.add('recordings whose species is unknown', 'they are in the part unlabelled', recording.source)
     elif has_metadata and recording.class_id:
         done = 'the class is that of their name, or of their folder'
-        findings.add('recordings without metadata', done, recording.source)
+        report.add('recordings without metadata', done, recording.source)
 
 
 def _has_other_tables(source):

@@ -11,28 +11,9 @@ from birdsong.files import Problem
 from shared.duplicates import duplicate_files
 from shared.keys import assign_keys
 from shared.recordings import PARTS, Recording
-from shared.source import Source, is_printable, name_problem, printable
+from shared.report import Report, is_printable, printable
+from shared.source import Source, name_problem
 from shared.tables import SKIPPED
-
-
-class Report:
-    """Collects what was found.
-
-    `.rows` are those of repairs.tsv (path in the source, problem, what was done), `.lines` are to be printed.
-    """
-
-    def __init__(self):
-        self.rows, self.lines = [], []
-
-    def add(self, what: str, done: str, cases: Iterable[tuple[str, str]]) -> None:
-        """Report cases (path in the source, or class; problem) of one kind; nothing if there are none.
-
-        `what` describes them in one line, before their number, and `done` says what was done.
-        """
-        cases = list(cases)
-        if cases:
-            self.rows += [(printable(path), problem, done) for path, problem in cases]
-            self.lines.append(f'{what}: {len(cases)}, such as {printable(cases[0][0])}; {done}')
 
 
 def unique_rows(recordings: Iterable[Recording], report: Report) -> list[Recording]:
@@ -42,9 +23,11 @@ def unique_rows(recordings: Iterable[Recording], report: Report) -> list[Recordi
         other = first.setdefault(recording.source or number, recording)
         if other is not recording:
             (same if other == recording else different).append(recording.source)
-    report.add('rows that are there twice', 'one of them was used', ((path, 'its row is there twice') for path in same))
+    report.add_all(
+        'rows that are there twice', 'one of them was used', ((path, 'its row is there twice') for path in same)
+    )
     why = 'another row of the table has this file'
-    report.add(
+    report.add_all(
         'rows that contradict an earlier row of the same file', 'the first was used', ((p, why) for p in different)
     )
     return list(first.values())
@@ -65,7 +48,7 @@ def existing_files(source: Source, recordings: list[Recording], converted: bool,
         )
     new = {recording.source for recording in missing if recording.source not in source.known}
     cases = ((path, 'a table names it, but the file is missing') for path in sorted(new))
-    report.add('files that a table names, but that are missing', f'{SKIPPED}add the file', cases)
+    report.add_all('files that a table names, but that are missing', f'{SKIPPED}add the file', cases)
     return [recording for recording in recordings if recording.source not in new]
 
 
@@ -74,7 +57,7 @@ def unlisted_files(source: Source, recordings: list[Recording], report: Report) 
     named = {recording.source for recording in recordings} | {row[0] for row in source.skipped}
     unlisted = [path for path in source.recordings() if path not in named and printable(path) not in named]
     cases = ((path, 'a sound file that no row names') for path in unlisted)
-    report.add('sound files that no row names', f'{SKIPPED}add it to the table', cases)
+    report.add_all('sound files that no row names', f'{SKIPPED}add it to the table', cases)
 
 
 def with_earlier(
@@ -89,7 +72,7 @@ def with_earlier(
     keys = {recording.key for recording in recordings}
     kept = [recording for recording in earlier if recording.key not in keys]
     if kept:
-        report.lines.append(
+        report.note(
             f'recordings of earlier runs that are not in the source any more: {len(kept)}, such as {kept[0].key}; '
             'kept (to remove them, delete their lines in recordings.tsv)'
         )
@@ -103,7 +86,7 @@ def good_names(recordings: list[Recording], report: Report) -> list[Recording]:
         problem = name_problem(recording.key) or (recording.source and name_problem(recording.source))
         if problem:
             bad[id(recording)] = (recording.source, problem)
-    report.add('recordings with names that cannot be used', f'{SKIPPED}rename it', bad.values())
+    report.add_all('recordings with names that cannot be used', f'{SKIPPED}rename it', bad.values())
     return [recording for recording in recordings if id(recording) not in bad]
 
 
@@ -130,7 +113,7 @@ def without_duplicates(source: Source, recordings: list[Recording], drop: bool, 
         if drop
         else 'kept, and not divided by a split (except in the layout birdclef2018); --drop-duplicates removes them'
     )
-    report.add(what, done, sorted(copies.items()))
+    report.add_all(what, done, sorted(copies.items()))
     return [recording for recording in recordings if not (drop and recording.source in copies)]
 
 
@@ -151,12 +134,12 @@ def check_classes(recordings: list[Recording], report: Report) -> None:
         for first, *rest in similar.values()
         for other in rest
     ]
-    report.add(
+    report.add_all(
         'classes that differ from others only in case or spaces', 'kept; rename them if they are the same', cases
     )
     single = sorted(class_id for class_id, count in counts.items() if count == 1)
     cases = ((class_id, 'a class with one recording') for class_id in single)
-    report.add('classes with only one recording', 'kept; --min-recordings 2 removes them', cases)
+    report.add_all('classes with only one recording', 'kept; --min-recordings 2 removes them', cases)
 
 
 def classes(recordings: Iterable[Recording]) -> collections.Counter:

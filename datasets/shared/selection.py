@@ -4,8 +4,8 @@ import collections
 import hashlib
 import re
 
-from shared.collection import Report
 from shared.recordings import TRAINING, Recording
+from shared.report import Report
 
 QUALITIES = 'ABCDE'
 # Elements of Creative Commons licences, and how their names are written out.
@@ -48,11 +48,11 @@ def by_licence(recordings: list[Recording], excluded: str, report: Report) -> li
     if excluded:
         unknown = sum(not recording.licence for recording in kept)
         names = ','.join(sorted(excluded))
-        report.lines.append(f'--exclude-licence {names}: {_removed(recordings, kept)}{_stay(unknown, "licence")}')
+        report.note(f'--exclude-licence {names}: {_removed(recordings, kept)}{_stay(unknown, "licence")}')
     protected = sum('nd' in elements[recording.licence] for recording in kept)
     if protected:
         text = f'{protected} recordings have a licence that allows no derivatives (nd)'
-        report.lines.append(f'{text}: kept; --exclude-licence nd removes them')
+        report.note(f'{text}: kept; --exclude-licence nd removes them')
     return kept
 
 
@@ -75,7 +75,7 @@ def by_quality(recordings: list[Recording], worst: str, report: Report) -> list[
         if recording.part not in TRAINING or ranks[recording.quality] is None or ranks[recording.quality] <= limit
     ]
     unknown = sum(recording.part in TRAINING and ranks[recording.quality] is None for recording in kept)
-    report.lines.append(f'--min-quality {worst}: {_removed(recordings, kept)}{_stay(unknown, "quality")}')
+    report.note(f'--min-quality {worst}: {_removed(recordings, kept)}{_stay(unknown, "quality")}')
     return kept
 
 
@@ -90,7 +90,7 @@ def large_classes(recordings: list[Recording], least: int, report: Report) -> li
         if recording.class_id not in small or recording.part not in (*TRAINING, 'test')
     ]
     line = f'--min-recordings {least}: {_removed(recordings, kept)}, of {len(small)} classes'
-    report.lines.append(line)
+    report.note(line)
     return kept
 
 
@@ -109,7 +109,7 @@ def limited_classes(recordings: list[Recording], most: int, report: Report) -> l
             removed.update(sorted(keys, key=_order)[most:])
     kept = [recording for recording in recordings if recording.key not in removed]
     full = sum(len(keys) > most for keys in members.values())
-    report.lines.append(f'--max-recordings {most}: {_removed(recordings, kept)}, of {full} classes')
+    report.note(f'--max-recordings {most}: {_removed(recordings, kept)}, of {full} classes')
     return kept
 
 

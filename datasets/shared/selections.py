@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from birdsong.files import Problem, open_regular
 from shared.delimited import Table, decode
-from shared.findings import Findings
 from shared.intervals import seconds
+from shared.report import Report
 
 START, END, OFFSET = 'Begin Time (s)', 'End Time (s)', 'File Offset (s)'
 LABELS = (
@@ -54,8 +54,8 @@ def kind_of(filename: str) -> str:
     return LABEL_TRACK if any(map(_times, lines[:20])) else ''
 
 
-def read_selections(filename: str, name: str, findings: Findings) -> tuple[list[Selection], bool]:
-    """(rows of a selection table, whether these are all). `name` is its name in `findings`, which get malformed rows.
+def read_selections(filename: str, name: str, report: Report) -> tuple[list[Selection], bool]:
+    """(rows of a selection table, whether these are all). `name` is its name in `report`, which gets malformed rows.
 
     Raises Problem if it is no table, or if it has no column with labels.
     """
@@ -73,18 +73,18 @@ def read_selections(filename: str, name: str, findings: Findings) -> tuple[list[
             start, end = (seconds(row[column]) for column in columns[:2])
             offset = seconds(row[columns[2]]) if columns[2] and row[columns[2]] else None
         except ValueError as e:
-            findings.add('malformed annotations', 'left out', f'{name}, line {line} ({e})')
+            report.add('malformed annotations', 'left out', f'{name}, line {line} ({e})')
             is_complete = False
             continue
         known = tuple(row[column] if column else '' for column in names)
         path = row[file] if file else ''
         result.append(Selection(line, start, end, ' '.join(row[label].split()), path, offset, known))
-    findings.add_problems(name, table.problems)
+    report.add_table_problems(name, table.problems)
     return result, is_complete
 
 
-def read_label_track(filename: str, name: str, findings: Findings) -> tuple[list[Selection], bool]:
-    """(labels of a label track, whether these are all). `name` is its name in `findings`, which get malformed lines."""
+def read_label_track(filename: str, name: str, report: Report) -> tuple[list[Selection], bool]:
+    """(labels of a label track, whether these are all). `name` is its name in `report`, which gets malformed lines."""
     with open_regular(filename) as f:
         text = decode(f.read()).lstrip('\ufeff')
     result, is_complete = [], True
@@ -94,7 +94,7 @@ def read_label_track(filename: str, name: str, findings: Findings) -> tuple[list
         times = _times(line)
         if times is None:
             where = f'{name}, line {number} (expected start TAB end TAB label)'
-            findings.add('malformed annotations', 'left out', where)
+            report.add('malformed annotations', 'left out', where)
             is_complete = False
         else:
             label = line.strip('\r\n').split('\t', 2)[2:]

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from birdsong.files import Problem
 from shared.dataset import walk
 from shared.delimited import Table, is_table
+from shared.report import Report, is_printable, printable
 from shared.tables import SKIPPED
 
 # In addition to the names of the formats. libsndfile cannot read the last seven, but repairs.tsv should list them.
@@ -29,9 +30,9 @@ class Source:
     `.folder` is the folder, `.table` the name of the table if SOURCE is one, else ''. `.dataset` is the folder of the
     dataset to create, in which a layout may keep its raw tables; None if nothing may be written. `.known` are the keys
     of earlier runs (source path -> key), set by collect.py. `.skipped` are (path in the source, problem, what was done)
-    of files that were not used, `.found` the same of other problems. `.notes` are lines for the user, `.class_names`
-    the (scientific, common name) of classes that may be no recording's own class, such as those in segments. Raises
-    Problem if there is no such folder or file.
+    of files that were not used; other problems are in `.report`. `.class_names` are the (scientific, common name) of
+    classes that may be no recording's own class, such as those in segments. Raises Problem if there is no such folder
+    or file.
     """
 
     def __init__(self, path: str, dataset: str | None = None):
@@ -40,7 +41,7 @@ class Source:
         is_folder = os.path.isdir(path)
         self.path, self.dataset = path, dataset
         self.folder, self.table = (path, '') if is_folder else os.path.split(os.path.abspath(path))
-        self.known, self.skipped, self.found, self.notes, self.class_names = {}, [], [], [], {}
+        self.known, self.skipped, self.class_names, self.report = {}, [], {}, Report()
         self._files = self._recordings = None
 
     @property
@@ -97,23 +98,6 @@ class Source:
     def skip(self, path: str, problem: str, cure: str) -> None:
         """Note a file that is not used."""
         self.skipped.append((printable(path), problem, f'{SKIPPED}{cure}'))
-
-    def note(self, text: str) -> None:
-        """Note something that the user should know."""
-        self.notes.append(text)
-
-
-def is_printable(text: str) -> bool:
-    """Whether a text can be written in lists: it has no control characters and is valid Unicode."""
-    try:
-        return text.isprintable() and bool(text.encode())
-    except UnicodeEncodeError:
-        return False
-
-
-def printable(text: str) -> str:
-    """A text in a form that can be printed."""
-    return text if is_printable(text) else ascii(text)[1:-1]
 
 
 def name_problem(key: str) -> str:

@@ -7,7 +7,6 @@ import re
 
 from birdsong.files import Problem, open_regular
 from shared.delimited import decode, same_value
-from shared.findings import Findings
 from shared.source import Source
 
 # A page of the API has at most a few megabytes. A file is recognised by its begin.
@@ -27,7 +26,7 @@ def pages_with_metadata(source: Source) -> list[str]:
     return [path for path, head in heads if b'"gen"' in head and b'"sp"' in head]
 
 
-def read_metadata(source: Source, findings: Findings) -> dict[str, dict[str, str]]:
+def read_metadata(source: Source) -> dict[str, dict[str, str]]:
     """{number of the recording: {field of the API: text}} of all tables and pages of a source.
 
     Raises Problem if a page is damaged.
@@ -36,11 +35,11 @@ def read_metadata(source: Source, findings: Findings) -> dict[str, dict[str, str
     for name in tables_with_metadata(source):
         table = source.read(name)
         for line, entry in table.numbered():
-            _merge(metadata, entry, f'{name}, line {line}', findings)
-        findings.add_problems(name, table.problems)
+            _merge(metadata, entry, f'{name}, line {line}', source.report)
+        source.report.add_table_problems(name, table.problems)
     for path in source.with_suffix('.json'):
         for position, entry in enumerate(_entries(source, path), 1):
-            _merge(metadata, entry, f'{path}, recording {position}', findings)
+            _merge(metadata, entry, f'{path}, recording {position}', source.report)
     return metadata
 
 
@@ -56,21 +55,21 @@ def _read(source, path, size):
         return f.read(size)
 
 
-def _merge(metadata, entry, where, findings):
+def _merge(metadata, entry, where, report):
     """Add the fields of a recording, {field: value}, to those that earlier pages have."""
     fields = {str(name): _text(value) for name, value in entry.items()}
     number = re.sub(r'\.0$|^xc', '', fields.get('id', '').strip(), flags=re.I)
     if not re.fullmatch(r'\d{1,9}', number, re.A):
-        findings.add('entries without a number in the field id', 'left out', where)
+        report.add('entries without a number in the field id', 'left out', where)
         return
     if number not in metadata:
         metadata[number] = fields
         return
-    findings.add('entries whose recording is in an earlier entry', 'merged', where)
+    report.add('entries whose recording is in an earlier entry', 'merged', where)
     earlier = metadata[number]
     both = [name for name in COMPARED if fields.get(name) and earlier.get(name)]
     if not all(same_value(fields[name], earlier[name]) for name in both):
-        findings.add('entries that contradict an earlier entry', 'the first one is used', where)
+        report.add('entries that contradict an earlier entry', 'the first one is used', where)
     for name, value in fields.items():
         earlier[name] = earlier.get(name) or value
 
