@@ -30,6 +30,14 @@ def test_a_state_that_does_not_fit_names_what_differs(tmp_path, now, words):
         checkpoint.load(file, **now)
 
 
+def test_a_setting_that_was_added_since_the_state_was_written_has_its_default(tmp_path):
+    file = str(tmp_path / 'm.state')
+    checkpoint.save(file, {}, settings={'fps': 3})
+    assert checkpoint.load(file, settings={'fps': 3, 'clip_grad': 0})[2] == []
+    with pytest.raises(Problem, match='clip_grad=0, now 1'):
+        checkpoint.load(file, settings={'fps': 3, 'clip_grad': 1})
+
+
 def test_a_state_cut_in_half_is_refused(tmp_path):
     file = tmp_path / 'm.state'
     checkpoint.save(str(file), {'net': {'a': np.zeros(1000)}}, settings={})

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from birdsong.config import INDIFFERENT
+from birdsong import config
 from birdsong.data.dataset import Dataset
 from birdsong.files import Problem, load_npz, save_npz
 
@@ -18,7 +18,7 @@ FORMAT = 1
 # Settings that only affect how long to train and what to write.
 DURATION = ('epochs', 'patience', 'trials_of_patience', 'save', 'first_params_log')
 # Settings that may differ between a state and a run. `bins` follows from the shapes of the arrays.
-MAY_DIFFER = {*INDIFFERENT, *DURATION, 'bins'}
+MAY_DIFFER = {*config.INDIFFERENT, *DURATION, 'bins'}
 
 Groups = dict[str, dict[str, np.ndarray]]
 
@@ -77,17 +77,20 @@ def load(filename: str, anyway: bool = False, **expected: Any) -> tuple[Groups, 
 
 
 def differences(description: dict[str, Any], expected: dict[str, Any]) -> list[str]:
-    """Differences of a description from `expected`, one line per item, without the settings in MAY_DIFFER."""
-    found = []
+    """Differences of a description from `expected`, one line per item, without the settings in MAY_DIFFER.
+
+    Settings that are missing, because they were added after the state was written, have their defaults, which change
+    nothing.
+    """
+    found, defaults = [], config.load()
     for key, now in expected.items():
         then = description.get(key)
         if isinstance(now, dict):
             then = then if isinstance(then, dict) else {}
-            found += [
-                f'{k}={then.get(k, "unset")}, now {now.get(k, "unset")}'
-                for k in sorted(set(then) | set(now))
-                if k not in MAY_DIFFER and then.get(k) != now.get(k)
-            ]
+            for k in sorted((set(then) | set(now)) - MAY_DIFFER):
+                before, after = (settings.get(k, defaults.get(k, 'unset')) for settings in (then, now))
+                if before != after:
+                    found.append(f'{k}={before}, now {after}')
         elif then != now:
             found.append(f'{key} was {then}, now {now}')
     return found
