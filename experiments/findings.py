@@ -16,9 +16,7 @@ The time zone is that of the recording's time in recordings.tsv, if it is UTC or
 
 from birdsong import program  # isort: skip
 import argparse
-import contextlib
 import functools
-import math
 import os
 import sys
 from collections.abc import Iterator
@@ -30,15 +28,13 @@ from birdsong import config
 from birdsong.data.dataset import Dataset, dataset_of
 from birdsong.data.index import load_index
 from birdsong.files import Problem
-from birdsong.findings import calibration, circumstances, detections, formats, species
-from birdsong.findings.summary import Summary
+from birdsong.findings import calibration, circumstances, detections, formats, species, tables
+from birdsong.findings.rules import THRESHOLD, Wanted
 from birdsong.scores import combination
 from birdsong.scores.predictions import Predictions, load
 
-THRESHOLD = 0.5
 # Number of recordings above which a progress bar is shown.
 PROGRESS_FROM = 1000
-FILE_SUFFIXES = {'.csv': ('csv', 'kaleidoscope'), '.parquet': ('parquet',)}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -88,42 +84,11 @@ def parse_arguments() -> argparse.Namespace:
         help='name the files of this folder, from which the dataset was prepared, instead of those in its audio/',
     )
     args = parser.parse_args()
-    check(args)
-    return args
-
-
-def check(args: argparse.Namespace) -> None:
-    """Raise Problem for options that are not possible."""
-    if args.smooth < 1 or args.smooth % 2 == 0:
-        raise Problem(f'--smooth={args.smooth}: give an odd number of windows, such as 3')
-    if args.merge is not None and not 0 <= args.merge < math.inf:
-        raise Problem(f'--merge={args.merge:g}: give a gap in seconds, at least 0')
-    if not 0 <= args.min_duration < math.inf:
-        raise Problem(f'--min-duration={args.min_duration:g}: give seconds, at least 0')
-    if args.top is not None and args.top < 1:
-        raise Problem(f'--top={args.top}: at least 1')
-    args.format = list(dict.fromkeys(name.strip() for name in args.format.split(',')))
-    for name in args.format:
-        if name not in formats.FORMATS:
-            raise Problem(f'--format={name}: not one of {", ".join(formats.FORMATS)}')
+    args.wanted = Wanted(*(getattr(args, name) for name in Wanted._fields))
+    args.wanted.check()
+    args.format = tables.format_names(args.format)
     args.timezone = circumstances.time_zone(args.timezone) if args.timezone else None
-
-
-def outputs(args: argparse.Namespace) -> dict[str, str]:
-    """File or folder of each format, and of 'summary'. Creates the folder."""
-    fitting = FILE_SUFFIXES.get(os.path.splitext(args.output)[1].lower(), ())
-    if fitting and not os.path.isdir(args.output):
-        if len(args.format) > 1 or args.format[0] not in fitting:
-            raise Problem(
-                f'--output={args.output}: a file for {" or ".join(fitting)} only; for --format '
-                f'{",".join(args.format)}, give a folder'
-            )
-        result = {args.format[0]: args.output}
-    else:
-        os.makedirs(args.output, exist_ok=True)
-        result = {name: os.path.join(args.output, formats.TABLES.get(name, name)) for name in args.format}
-        result['summary'] = os.path.join(args.output, 'summary.csv')
-    return result | ({'summary': args.summary} if args.summary else {})
+    return args
 
 
 # == Scores ==
@@ -192,9 +157,6 @@ def outputs_of(
     return outputs, curves.probabilities(scores) if curves else None
 
 
-# == Rules ==
-
-
 def load_calibration(args: argparse.Namespace, known: list[species.Species]) -> calibration.Calibration | None:
     """The calibration, in the order of the classes. Raises Problem if it is for scores of another kind."""
     if not args.calibration:
@@ -204,58 +166,6 @@ def load_calibration(args: argparse.Namespace, known: list[species.Species]) -> 
         if getattr(args, kind) and curves.kind != kind:
             raise Problem(f'{args.calibration}: fitted to scores of another kind ({curves.kind}); leave out --{kind}')
     return curves
-
-
-def rules_of(
-    args: argparse.Namespace, known: list[species.Species], curves: calibration.Calibration | None
-) -> detections.Rules:
-    """The rules that the arguments give. Prints how many classes have no threshold."""
-    own = args.threshold is None and curves is not None and np.isfinite(curves.thresholds).any()
-    limits = curves.thresholds.copy() if own else species.thresholds(known, args.threshold or str(THRESHOLD))
-    chosen = species.chosen(known, args.classes) if args.classes else np.ones(len(known), bool)
-    without = int(np.isnan(limits[chosen]).sum())
-    if without:
-        origin = args.calibration if own else args.threshold
-        print(
-            f'note: {origin}: no threshold for {without} of {chosen.sum()} classes, which are not reported',
-            file=sys.stderr,
-        )
-    limits[~chosen] = np.nan
-    return detections.Rules(limits, bool(own), args.smooth, args.merge, args.min_duration, args.top)
-
-
-# == Findings ==
-
-
-def findings_of(
-    found: list[detections.Detection],
-    known: list[species.Species],
-    when: circumstances.Circumstances,
-    file: str,
-    model: str,
-) -> list[formats.Finding]:
-    """Detections in a recording, with names, wall-clock times and places."""
-    result = []
-    for one in found:
-        names = known[one.class_index]
-        result.append(
-            formats.Finding(
-                one.start,
-                one.end,
-                names.scientific_name,
-                names.common_name,
-                one.confidence,
-                file,
-                names.class_id,
-                one.score,
-                one.probability,
-                *when.clock(one.start),
-                when.latitude,
-                when.longitude,
-                model,
-            )
-        )
-    return result
 
 
 def model_name(infiles: list[str]) -> str:
@@ -277,33 +187,23 @@ def main() -> None:
     known = species.of(dataset)
     curves = load_calibration(args, known)
     kind = curves.kind if curves else next((k for k in ('softmax', 'sigmoid') if getattr(args, k)), calibration.OUTPUTS)
-    rules, places = rules_of(args, known, curves), outputs(args)
+    rules = args.wanted.rules(known, curves, args.calibration)
+    places = tables.places(args.output, args.format, args.summary)
     members, weights, files = load_members(args, dataset)
     where = circumstances.load(dataset, files, args.timezone)
-    folder = os.path.abspath(args.source or os.path.join(dataset.path, 'audio'))
+    folder = args.source or os.path.join(dataset.path, 'audio')
     highest, model = config.load(dataset.settings_files)['sample_rate'] / 2, model_name(args.infiles)
-    summary, counts = Summary(), []
     origin = members[0].filename if len(members) == 1 else f'the sum of weight x scores / {len(members)}'
     outputs_of_block = functools.partial(outputs_of, kind=kind, curves=curves, origin=origin)
-    with contextlib.ExitStack() as tables:
-        adders = [tables.enter_context(formats.writer(k, places[k], folder, highest)) for k in args.format]
+    with tables.Tables(places, known, model, folder, highest) as written:
         rows = combined(members, weights, files, dataset)
         for key, starts, stops, scores in tqdm(rows, total=len(files), disable=len(files) < PROGRESS_FROM):
             found = detections.detect(key, starts, stops, scores, rules, outputs_of_block)
             when = where.get(key, circumstances.Circumstances())
             file = when.source if args.source and when.source else key
-            findings = findings_of(found, known, when, file, model)
-            for add in adders:
-                add(file, findings)
-            summary.add(findings, detections.covered(starts, stops), when)
-            counts.append(len(findings))
-    if 'summary' in places:
-        summary.write(places['summary'])
-    print(
-        f'{", ".join(places.values())}: {sum(counts)} detections of {len(summary.names)} classes in '
-        f'{np.count_nonzero(counts)} of {len(files)} recordings ({sum(summary.hours.values()):.2f} h)',
-        file=sys.stderr,
-    )
+            written.add(file, found, detections.covered(starts, stops), when)
+    written.write_summary()
+    print(written.report(), file=sys.stderr)
 
 
 if __name__ == '__main__':

@@ -17,6 +17,9 @@ import numpy as np
 from birdsong.files import load_npz, save_npz
 from birdsong.findings.detections import Detection
 
+# What was done with a recording that has a problem.
+LEFT_OUT, USED = 'left out', 'the rest is used'
+
 
 class Result:
     """Collects the result of a shard, or holds one that was read."""
