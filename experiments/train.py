@@ -128,7 +128,8 @@ def save(filename: str, trainer: Trainer, run: Run) -> None:
     config.write_vars(filename + '.vars', trainer.cfg)
     model.save(trainer.net, filename)
     run.record.write(epochs=len(run.errors), saved_epoch=epoch, finished=True)
-    print(f'wrote {filename}, the network after epoch {epoch} of {len(run.errors)}', flush=True)
+    which = f'the mean of the last {len(run.recent)} networks' if run.recent else 'the network'
+    print(f'wrote {filename}, {which} after epoch {epoch} of {len(run.errors)}', flush=True)
 
 
 def main() -> None:

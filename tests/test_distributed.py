@@ -98,7 +98,14 @@ def project(checkout, tiny_dataset):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     'launcher, settings',
-    [(LAUNCH, dict(batchsize=4)), (TORCHRUN, dict(batchsize=5, learn_scheme='nesterov', l2_decay=0.001, clip_grad=1))],
+    [
+        (LAUNCH, dict(batchsize=4)),
+        (TORCHRUN, dict(batchsize=5, learn_scheme='nesterov', l2_decay=0.001, clip_grad=1)),
+        (
+            LAUNCH,
+            dict(learn_scheme='adamw', weight_decay=0.1, eta_schedule='cosine', warmup=1, average=0.9, average_last=2),
+        ),
+    ],
 )
 def test_two_processes_reach_the_metrics_of_one(tiny_dataset, tmp_path, launcher, settings):
     settings = dict(settings, arch__fulldrop=0)  # each process draws its own dropout

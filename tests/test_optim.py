@@ -162,6 +162,28 @@ def test_adam_adds_epsilon_before_the_bias_correction():
     assert p.item() == pytest.approx(expected, rel=1e-12)
 
 
+def test_adamw_is_that_of_torch_and_decays_neither_biases_nor_batch_normalisation():
+    settings = ['learn_scheme=adamw', 'weight_decay=0.3', 'momentum=0.8', 'first_params_eta_scale=3', 'arch.pool=mean']
+    nets = [model.build(config.load([], [*settings, 'arch=conv:2x3x3,Conv:4x3x-1']), 3).double() for _ in range(2)]
+    optimiser = optim.make_optimiser(nets[0], nets[0].cfg)
+    groups = []
+    for i, (name, p) in enumerate(nets[1].named_parameters()):
+        decay = 0.3 if name.endswith('weight') else 0.0
+        groups.append({'params': [p], 'weight_decay': decay, 'lr': 0.003 if i == 0 else 0.001})
+    assert {group['weight_decay'] for group in groups} == {0, 0.3}
+    reference = torch.optim.AdamW(groups, betas=(0.8, 0.999), eps=1e-8)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(8):
+        for ours, theirs in zip(*(net.parameters() for net in nets), strict=True):
+            # some gradients are so small that it matters where epsilon is added
+            ours.grad = torch.randn(ours.shape, generator=generator, dtype=torch.double) * 10.0 ** -(2 * step)
+            theirs.grad = ours.grad.clone()
+        optimiser.step()
+        reference.step()
+    for (name, ours), theirs in zip(nets[0].named_parameters(), nets[1].parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12, msg=name)
+
+
 @pytest.mark.parametrize('scheme', ['momentum', 'nesterov'])
 def test_momentum_includes_the_rate_in_the_velocity(scheme):
     net = Some((3,))
@@ -255,6 +277,8 @@ def test_a_state_of_another_optimiser_or_network_is_refused():
         adam.load_state_arrays(nesterov.state_arrays())
     with pytest.raises(Problem, match='expected'):
         adam.load_state_arrays(optim.make_optimiser(Some((2,), (4,)), config.load([])).state_arrays())
+    with pytest.raises(Problem, match='weight_decay=0.1: needs learn_scheme=adamw'):
+        optim.make_optimiser(net, config.load([], ['weight_decay=0.1']))
     with pytest.raises(Problem, match='momentum=1'):
         optim.make_optimiser(net, config.load([], ['momentum=1']))
 

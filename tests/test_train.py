@@ -102,6 +102,17 @@ SCHEDULES = pytest.mark.parametrize(
         dict(epochs=4),
         dict(epochs=6, patience=1, trials_of_patience=2, eta_decay_every='trial_of_patience', initial_eta=0.1),
         dict(epochs=4, learn_scheme='nesterov', arch__fulldrop=0.5),
+        dict(
+            epochs=4,
+            learn_scheme='adamw',
+            weight_decay=0.1,
+            eta_schedule='cosine',
+            warmup=1,
+            average=0.8,
+            average_last=2,
+            initial_eta=0.1,
+        ),
+        dict(epochs=6, eta_schedule='cosine', average=0.8, patience=1, trials_of_patience=3, initial_eta=0.1),
     ],
 )
 
@@ -150,6 +161,7 @@ def test_a_run_interrupted_after_its_last_epoch_gives_the_same_files(
             dict(trials_of_patience=2),
         ),
         (dict(epochs=1, save='best'), dict(epochs=3, save='last')),
+        (dict(epochs=1, average=0.8, average_last=2), dict(epochs=3)),
     ],
 )
 def test_a_finished_run_that_is_continued_gives_the_same_files_as_a_longer_one(settings, longer, call, tmp_path):
@@ -182,6 +194,70 @@ def test_training_continues_with_other_settings_on_request_and_records_them(call
     assert 'after epoch 1: batchsize=4, now 5' in changes and 'after epoch 2: validate was False, now True' in changes
     with pytest.raises(Problem, match='m.state: belongs to another network .* delete .*m.state to train from scratch'):
         call(tmp_path / 'm.npz', *ALL, '--continue-anyway', epochs=4, mel_bands=30)
+
+
+def test_a_longer_run_with_a_cosine_is_not_one_that_was_longer_from_the_start(call, tmp_path):
+    settings = dict(eta_schedule='cosine', initial_eta=1)
+    call(tmp_path / 'm.npz', *ALL, epochs=2, **settings)
+    with pytest.raises(Problem, match='epochs=2, now 4'):
+        call(tmp_path / 'm.npz', *ALL, epochs=4, **settings)
+    call(tmp_path / 'm.npz', *ALL, '--continue-anyway', epochs=4, **settings)
+    record = json.loads((tmp_path / 'm.run.json').read_text())
+    assert record['changes'] == ['after epoch 2: epochs=2, now 4']
+    # of the last of 3 updates in each epoch, of 6 and then of 12
+    expected = [(1 + np.cos(np.pi * share)) / 2 for share in (2 / 6, 5 / 6, 8 / 12, 11 / 12)]
+    np.testing.assert_allclose([row['rate'] for row in record['metrics']], expected)
+
+
+@pytest.fixture
+def states(monkeypatch):
+    """The arrays at the start and after each epoch of the runs of a test."""
+    found, whole = [], train.Trainer.arrays
+
+    def listening(self):
+        found.append(whole(self))
+        return found[-1]
+
+    monkeypatch.setattr(train.Trainer, 'arrays', listening)
+    return found
+
+
+def test_the_moving_average_of_all_updates_is_validated_and_saved(call, tmp_path, monkeypatch, states):
+    settings = dict(initial_eta=0.1, epochs=5, epochsize=1)
+    call(tmp_path / 'plain.npz', *ALL, **settings)
+    networks = [state['net'] for state in states]
+    call(tmp_path / 'm.npz', *ALL, average=0.25, **settings)
+    saved = load_npz(tmp_path / 'm.npz')
+    for name, expected in networks[0].items():
+        assert np.array_equal(states[-1]['net'][name], networks[5][name])  # training itself is not changed
+        for decay, net in zip((1 / 10, 2 / 11, 3 / 12, 0.25, 0.25), networks[1:6], strict=True):
+            expected = decay * expected + (1 - decay) * net[name].astype(float)
+        np.testing.assert_allclose(saved[name], expected, rtol=1e-4, atol=1e-6, err_msg=name)
+    # metrics of the saved network
+    monkeypatch.setattr(train.Trainer, 'epoch', lambda *_: 0.0)
+    call(tmp_path / 'n.npz', *ALL, epochs=1, init_from=tmp_path / 'm.npz')
+    found, expected = (load_npz(tmp_path / f'{name}.err.npz')['errors'][-1, 1:] for name in 'mn')
+    assert found.tolist() == expected.tolist()
+
+
+def test_the_mean_of_the_last_networks_is_saved(call, tmp_path, capsys, states):
+    call(tmp_path / 'm.npz', epochs=4, average_last=3, initial_eta=0.1)
+    assert 'the mean of the last 3 networks after epoch 4 of 4' in capsys.readouterr().out
+    saved = load_npz(tmp_path / 'm.npz')
+    for name in saved:
+        expected = sum(state['net'][name].astype(float) for state in states[-3:]) / 3
+        np.testing.assert_allclose(saved[name], expected, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+def test_after_a_trial_the_moving_average_goes_back_to_the_best_one(call, tmp_path, monkeypatch, states):
+    losses = iter([1.0, 3.0])
+    monkeypatch.setattr(train.Trainer, 'validate', lambda self: (next(losses), 0.5, 0.5))
+    call(tmp_path / 'm.npz', *ALL, epochs=2, patience=1, average=0.9)
+    state = load_npz(tmp_path / 'm.state')
+    for group in 'net', 'average':
+        for name, best in states[1][group].items():
+            assert np.array_equal(state[f'{group}|{name}'], best)
+    assert (states[1]['average']['audio.head.weight'] != states[2]['average']['audio.head.weight']).any()
 
 
 @pytest.mark.parametrize('name', ['m.state', 'm.err.npz', 'm.run.json', 'm.npz'])
@@ -303,6 +379,9 @@ def test_the_feed_can_be_timed_and_plotted(call, tmp_path, capsys):
         (dict(arch='conv:4x3x300'), 'arch'),
         (dict(patience_criterion='valid_map'), '--validate'),
         (dict(eta_cycle='1:x'), 'eta_cycle'),
+        (dict(average=2), 'average=2: expected number 0..1'),
+        (dict(average_last=2, patience=1), 'average_last=2: averages the last'),
+        (dict(weight_decay=1), 'weight_decay=1: needs learn_scheme=adamw'),
         (dict(arch='', arch_meta='full:4'), 'input_meta'),
     ],
 )

@@ -1,10 +1,11 @@
-"""The optimisers of 2018, with the same arithmetic, and weight decay.
+"""The optimisers of 2018, with the same arithmetic, AdamW, and weight decay.
 
 adam is the variant at the end of section 2 of Kingma & Ba (2015), which adds epsilon before the bias correction; in
 nesterov and momentum, the velocity includes the learning rate. The first arrays of the network can have another
 learning rate.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -101,6 +102,32 @@ class Adam(Optimiser):
         torch._foreach_addcdiv_(params, m, denominators, -float(rate))
 
 
+class AdamW(Optimiser):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2).
+
+    As in torch.optim.AdamW, with beta1 = `momentum`, p -= eta weight_decay p for the parameters in `decayed`, then
+    p -= eta m' / (sqrt(v') + epsilon) for all, with the bias-corrected m' = m / (1 - beta1^t), v' = v / (1 - beta2^t).
+    """
+
+    names = 'm', 'v'
+
+    def __init__(self, *args: Any, weight_decay: float = 0.0, decayed: Iterable[torch.nn.Parameter] = ()):
+        super().__init__(*args)
+        self.weight_decay, self.decayed = weight_decay, set(map(id, decayed))
+
+    def _update(self, params, grads, eta, m, v):
+        decayed = [p for p in params if id(p) in self.decayed]
+        if decayed and self.weight_decay:
+            torch._foreach_mul_(decayed, 1 - eta * self.weight_decay)
+        torch._foreach_lerp_(m, grads, 1 - self.momentum)
+        torch._foreach_mul_(v, BETA2)
+        torch._foreach_addcmul_(v, grads, grads, 1 - BETA2)
+        denominators = torch._foreach_sqrt(v)
+        torch._foreach_div_(denominators, math.sqrt(1 - BETA2**self.steps))
+        torch._foreach_add_(denominators, EPSILON)
+        torch._foreach_addcdiv_(params, m, denominators, -eta / (1 - self.momentum**self.steps))
+
+
 class Momentum(Optimiser):
     """v = momentum v - eta g; p += v."""
 
@@ -124,15 +151,22 @@ class Nesterov(Momentum):
 
 def make_optimiser(net: torch.nn.Module, cfg: dict[str, Any]) -> Optimiser:
     """The optimiser for the setting `learn_scheme` and the trainable parameters of the network."""
-    scheme = {'adam': Adam, 'nesterov': Nesterov, 'momentum': Momentum}[cfg['learn_scheme']]
-    if scheme is Adam and float(cfg['momentum']) >= 1:
-        raise Problem(f'momentum={cfg["momentum"]}: adam needs less than 1')
+    scheme = {'adam': Adam, 'adamw': AdamW, 'nesterov': Nesterov, 'momentum': Momentum}[cfg['learn_scheme']]
+    if scheme in (Adam, AdamW) and float(cfg['momentum']) >= 1:
+        raise Problem(f'momentum={cfg["momentum"]}: {cfg["learn_scheme"]} needs less than 1')
+    decay = {}
+    if scheme is AdamW:
+        # neither biases nor batch normalisation
+        decay = dict(weight_decay=cfg['weight_decay'], decayed=(p for p in net.regularisable() if p.ndim > 1))
+    elif cfg['weight_decay']:
+        raise Problem(f'weight_decay={cfg["weight_decay"]}: needs learn_scheme=adamw; for others, set l2_decay')
     return scheme(
         [p for p in net.parameters() if p.requires_grad],
         cfg['initial_eta'],
         cfg['momentum'],
         int(cfg['first_params']),
         float(cfg['first_params_eta_scale']),
+        **decay,
     )
 
 

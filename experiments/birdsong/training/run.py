@@ -9,10 +9,15 @@ import numpy as np
 
 from birdsong.data.dataset import Dataset
 from birdsong.files import Problem, save_npz
-from birdsong.training import checkpoint
+from birdsong.training import averaging, checkpoint
 from birdsong.training.provenance import Record
-from birdsong.training.schedule import COLUMNS, Schedule
-from birdsong.training.trainer import Arrays, Trainer
+from birdsong.training.schedule import COLUMNS, Schedule, saves_best
+from birdsong.training.trainer import GROUPS, Arrays, Trainer
+
+
+def network(groups: dict[str, Arrays]) -> Arrays:
+    """The arrays of the network that is validated and saved: of the moving average, if there is one."""
+    return groups.get('average', groups['net'])
 
 
 class Run:
@@ -49,6 +54,7 @@ class Run:
         self.errors = []  # per epoch, the values of `columns`
         self.changes = []  # changes since the command that the run was started with
         self.best = self.latest = trainer.arrays()
+        self.recent = []  # the networks after the last `average_last` epochs
         named = ((name, p) for name, p in trainer.net.named_parameters() if p.requires_grad)
         self.first = dict(itertools.islice(named, trainer.cfg['first_params']))
         self.history = []  # lists of the values of `first`
@@ -61,10 +67,11 @@ class Run:
         if not os.path.exists(self.state_file):
             return
         arrays, description, differing = checkpoint.load(self.state_file, anyway, **self.identity)
-        self.best = arrays.get('best_net', {}), arrays.get('best_opt', {})
-        self.latest = arrays['net'], arrays['opt']
+        self.latest = {name: arrays[name] for name in GROUPS if name in arrays}
+        self.best = {name: arrays[f'best_{name}'] for name in GROUPS if f'best_{name}' in arrays}
+        self.recent = [members for name, members in arrays.items() if name.startswith('recent')]
         try:
-            self.trainer.restore(*self.latest)
+            self.trainer.restore(self.latest)
         except RuntimeError as e:
             reason = str(e).splitlines()[-1].strip()
             cure = checkpoint.restart(self.state_file)
@@ -102,9 +109,9 @@ class Run:
         schedule, trainer = self.schedule, self.trainer
         remember = self._remember if self.first and trainer.cfg['first_params_log'] else None
         while not schedule.finished:
-            started, rate = time.perf_counter(), schedule.eta
-            trainer.optimiser.eta = rate
-            row = [trainer.epoch(schedule.epoch, remember)]
+            started = time.perf_counter()
+            row = [trainer.epoch(schedule.epoch, schedule.rate, remember)]
+            rate = trainer.optimiser.eta  # of the last update
             if trainer.valid_feed is not None:
                 row += trainer.validate()
             self.errors.append(row)
@@ -121,12 +128,10 @@ class Run:
             )
 
     def result(self) -> tuple[Arrays, int]:
-        """Arrays of the network to save, according to the setting `save`, and its epoch, counted from 1."""
-        cfg = self.trainer.cfg
-        keep_best = cfg['save'] == 'best' or not cfg['save'] and cfg['patience']
-        if keep_best and self.errors:
-            return self.best[0], self.schedule.best_epoch + 1
-        return self.latest[0], self.schedule.epoch
+        """Arrays of the network to save, according to `save` and `average_last`, and its epoch, counted from 1."""
+        if saves_best(self.trainer.cfg) and self.errors:
+            return network(self.best), self.schedule.best_epoch + 1
+        return averaging.mean(self.recent) if self.recent else network(self.latest), self.schedule.epoch
 
     def _remember(self) -> None:
         self.history.append([p.detach().cpu().numpy().copy() for p in self.first.values()])
@@ -138,8 +143,10 @@ class Run:
         if action == 'keep':
             self.best = self.latest
         elif action == 'back':
-            self.trainer.restore(*self.best)
+            self.trainer.restore(self.best)
             self.latest = self.best
+        kept = self.trainer.cfg['average_last']
+        self.recent = [*self.recent, network(self.latest)][-kept:] if kept else []
         return action == 'back'
 
     def _random_states(self) -> list[Arrays]:
@@ -166,10 +173,9 @@ class Run:
         changes = {'changes': self.changes} if self.changes else {}
         if self.keep_state:
             groups = dict(
-                net=self.latest[0],
-                opt=self.latest[1],
-                best_net=self.best[0],
-                best_opt=self.best[1],
+                **self.latest,
+                **{f'best_{name}': members for name, members in self.best.items()},
+                **{f'recent{i}': members for i, members in enumerate(self.recent)},
                 run={'errors': errors},
                 **{f'random{rank}': states for rank, states in enumerate(randoms)},
             )

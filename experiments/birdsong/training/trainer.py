@@ -19,12 +19,20 @@ from birdsong.networks import model
 from birdsong.networks.frontend import Magnitudes
 from birdsong.scores import metrics
 from birdsong.training import costs, optim, pseudo_labels
+from birdsong.training.averaging import MovingAverage
 from birdsong.training.distributed import Team
 
 # Batches between two checks of the loss. Each check makes the host wait for the device.
 CHECK_EVERY = 50
+# Names of the groups of arrays in the state of a Trainer.
+GROUPS = 'net', 'average', 'opt'
 
 Arrays = dict[str, np.ndarray]
+
+
+def load_arrays(net: torch.nn.Module, arrays: Arrays) -> None:
+    """Set all arrays of a network. Raises RuntimeError if they belong to another network."""
+    net.load_state_dict({k: torch.from_numpy(np.asarray(v)) for k, v in arrays.items()})
 
 
 def find_all(filenames: str) -> str:
@@ -70,7 +78,7 @@ def load_teacher(cfg: dict[str, Any], classes: int, num_meta: int, device: torch
 
 
 class Trainer:
-    """A network in training, with its feeds, its optimiser and, if there is one, its teacher.
+    """A network in training, with its feeds, its optimiser and, if there are any, its teacher and its moving average.
 
     validate: whether `validate` will be called, which needs the validation list. amp: use mixed precision.
     """
@@ -90,6 +98,7 @@ class Trainer:
         self.net.to(device)
         self.teacher = load_teacher(cfg, classes, num_meta, device) if cfg['ban'] else None
         self.optimiser = optim.make_optimiser(self.net, cfg)
+        self.average = MovingAverage(self.net, cfg['average']) if cfg['average'] else None
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp and devices.amp_type(device) == torch.float16)
         self.parallel = self.net
         if team.size > 1:
@@ -142,24 +151,30 @@ class Trainer:
             self.scaler.unscale_(self.optimiser)
         if self.cfg['clip_grad']:
             torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.cfg['clip_grad'])
+        earlier = self.optimiser.steps
         self.scaler.step(self.optimiser)
         self.scaler.update()
+        if self.average:
+            self.average.update(earlier)
         return loss.detach() * part
 
     def _progress(self, batches, title: str, count: int) -> tqdm:
         return tqdm(batches, title, count, leave=False, disable=None if self.team.leads else True)
 
-    def epoch(self, number: int, record: Callable[[], None] | None = None) -> float:
+    def epoch(self, number: int, rate: Callable[[int], float], record: Callable[[], None] | None = None) -> float:
         """Train for epoch `number`, counted from 0. Returns the mean loss of its batches.
 
-        `record` is called every `first_params_log` batches. Raises Problem if the loss is not finite.
+        `rate` gives the learning rate of each update, counted from 0 over all epochs. `record` is called every
+        `first_params_log` batches. Raises Problem if the loss is not finite.
         """
         self.net.train()
         size, losses, total = self.cfg['epochsize'], [], 0.0
         batches = self.feed.batches(number * size, (number + 1) * size)
         for k, batch in enumerate(self._progress(batches, f'epoch {number + 1}', size)):
+            update = number * size + k
+            self.optimiser.eta = rate(update)
             losses.append(self.step(batch))
-            if record and (number * size + k) % self.cfg['first_params_log'] == 0:
+            if record and update % self.cfg['first_params_log'] == 0:
                 record()
             if len(losses) == CHECK_EVERY or k + 1 == size:
                 total += self.team.sum(torch.stack(losses).float()).cpu().double().sum().item()
@@ -172,8 +187,11 @@ class Trainer:
         return total / size
 
     def validate(self) -> tuple[float, float, float]:
-        """Loss (mean over batches of their mean loss), error and MAP on the validation list."""
-        self.net.eval()
+        """Loss (mean over batches of their mean loss), error and MAP on the validation list.
+
+        With a moving average, they are those of the averaged network.
+        """
+        net = self.average.net if self.average else self.net.eval()
         mine = []
         share = range(self.team.rank, len(self.valid_feed), self.team.size)
         batches = self.valid_feed.batches(share.start, share.stop, share.step)
@@ -181,7 +199,7 @@ class Trainer:
             for batch in self._progress(batches, 'validation', len(share)):
                 tensors = devices.to_device(batch, self.device)
                 with self._autocast():
-                    outputs = self.net(*self.inputs(tensors))
+                    outputs = net(*self.inputs(tensors))
                 loss = costs.validation_cost(outputs, tensors, self.cfg)
                 scores = outputs['output'].float().cpu().numpy()
                 mine += [np.array(loss.item()), scores.reshape(*scores.shape[:2], -1).max(-1), batch['label']]
@@ -190,21 +208,28 @@ class Trainer:
         result = metrics.evaluate(np.concatenate(scores), np.concatenate(labels))
         return float(np.mean(losses)), 1 - result['top-1'], result['MAP']
 
-    def arrays(self) -> tuple[Arrays, Arrays]:
-        """Copies of the arrays of the network and of the optimiser, on the host."""
-        return (
-            {k: v.detach().cpu().numpy().copy() for k, v in self.net.state_dict().items()},
-            {k: np.array(v) for k, v in self.optimiser.state_arrays().items()},
-        )
+    def arrays(self) -> dict[str, Arrays]:
+        """Copies of the arrays of the network, the moving average, if there is one, and the optimiser, as in GROUPS."""
+        nets = {'net': self.net} | ({'average': self.average.net} if self.average else {})
+        groups = {
+            group: {k: v.detach().cpu().numpy().copy() for k, v in net.state_dict().items()}
+            for group, net in nets.items()
+        }
+        return groups | {'opt': {k: np.array(v) for k, v in self.optimiser.state_arrays().items()}}
 
     def restore_network(self, arrays: Arrays) -> None:
         """Load the arrays of a network. Raises RuntimeError if they belong to another network."""
-        self.net.load_state_dict({k: torch.from_numpy(np.asarray(v)) for k, v in arrays.items()})
+        load_arrays(self.net, arrays)
 
-    def restore(self, network: Arrays, optimiser: Arrays) -> None:
-        """Go back to the state that `arrays` returned."""
-        self.restore_network(network)
-        self.optimiser.load_state_arrays(optimiser)
+    def restore(self, groups: dict[str, Arrays]) -> None:
+        """Go back to the state that `arrays` returned.
+
+        Without 'average', the moving average starts from the network.
+        """
+        self.restore_network(groups['net'])
+        self.optimiser.load_state_arrays(groups['opt'])
+        if self.average:
+            load_arrays(self.average.net, groups.get('average', groups['net']))
 
     def random_state(self) -> Arrays:
         """State of torch's random generators, which dropout uses, by kind of device."""
