@@ -97,6 +97,8 @@ def say_what_is_trained(filename: str, trainer: Trainer) -> None:
         f'{filename}: {len(trainer.feed.files)} recordings, {trainer.cfg["classes"]} classes, '
         f'{sum(p.numel() for p in trainer.net.parameters())} parameters, on {devices.describe(trainer.device)}'
     )
+    if trainer.automatic:
+        print('chosen for this dataset: ' + ', '.join(f'{k}={v}' for k, v in trainer.automatic.items()))
     print(''.join(f'{hint}\n' for hint in hints(trainer)), end='', flush=True)
 
 

@@ -240,6 +240,18 @@ def test_the_moving_average_of_all_updates_is_validated_and_saved(call, tmp_path
     assert found.tolist() == expected.tolist()
 
 
+def test_automatic_settings_follow_the_dataset_and_are_stored_as_numbers(call, tiny_dataset, tmp_path, capsys):
+    automatic = dict(epochs=1, epochsize='auto', initial_eta='auto', batchsize=25)
+    call(tmp_path / 'a' / 'm.npz', *ALL, **automatic)
+    # so few recordings that the smallest number of updates, 500, applies to 20 epochs; 0.001 sqrt(25 / 16)
+    assert 'chosen for this dataset: epochsize=25, initial_eta=0.00125\n' in capsys.readouterr().out
+    assert {'epochsize=25', 'initial_eta=0.00125'} <= set((tmp_path / 'a' / 'm.npz.vars').read_text().split('\n'))
+    call(tmp_path / 'b' / 'm.npz', *ALL, epochs=1, epochsize=25, initial_eta=0.00125, batchsize=25)
+    assert_equal_files(tmp_path / 'a', tmp_path / 'b', 'm.npz', 'm.npz.vars', 'm.err.npz', 'm.state')
+    call(tmp_path / 'a' / 'm.npz', *ALL, **dict(automatic, epochs=2))
+    assert 'after epoch 1, with epochs=2 (was 1)' in capsys.readouterr().out
+
+
 def test_the_mean_of_the_last_networks_is_saved(call, tmp_path, capsys, states):
     call(tmp_path / 'm.npz', epochs=4, average_last=3, initial_eta=0.1)
     assert 'the mean of the last 3 networks after epoch 4 of 4' in capsys.readouterr().out
@@ -379,6 +391,8 @@ def test_the_feed_can_be_timed_and_plotted(call, tmp_path, capsys):
         (dict(arch='conv:4x3x300'), 'arch'),
         (dict(patience_criterion='valid_map'), '--validate'),
         (dict(eta_cycle='1:x'), 'eta_cycle'),
+        (dict(epochsize='automatic'), 'epochsize=automatic: expected int 1.. or auto'),
+        (dict(initial_eta='auto', learn_scheme='momentum'), 'initial_eta=auto: only for adam and adamw'),
         (dict(average=2), 'average=2: expected number 0..1'),
         (dict(average_last=2, patience=1), 'average_last=2: averages the last'),
         (dict(weight_decay=1), 'weight_decay=1: needs learn_scheme=adamw'),

@@ -18,7 +18,7 @@ from birdsong.files import Problem
 from birdsong.networks import model
 from birdsong.networks.frontend import Magnitudes
 from birdsong.scores import metrics
-from birdsong.training import costs, optim, pseudo_labels
+from birdsong.training import costs, duration, optim, pseudo_labels
 from birdsong.training.averaging import MovingAverage
 from birdsong.training.distributed import Team
 
@@ -88,6 +88,7 @@ class Trainer:
     ):
         self.cfg, self.device, self.team, self.amp = cfg, device, team, amp
         self._make_feeds(dataset, validate)
+        self.automatic = duration.resolve(cfg, self.feed.index['length'])  # settings that were `auto`
         classes, num_meta = dataset.num_classes, self.feed.num_meta
         torch.manual_seed(cfg['seed'])
         self.net = model.build(cfg, classes, num_meta)
