@@ -8,12 +8,14 @@ from typing import NamedTuple
 import numpy as np
 
 from birdsong.config import Settings
-from birdsong.data import audio, augment, index, metadata, prefetch, stft
+from birdsong.data import audio, augment, effects, index, metadata, prefetch, stft
 from birdsong.data.dataset import Dataset
 from birdsong.files import Problem, open_regular
 
 # Makes the random numbers of the feed independent of others with the same seed.
 FEED_STREAM = 0xFEED
+# The same for effects, so that they do not change which excerpts are drawn.
+EFFECTS_STREAM = 0xEFFEC
 
 Batch = dict[str, np.ndarray]
 
@@ -117,10 +119,13 @@ class Feed:
         return Problem(f'{filename}: has changed since its header was read; delete {index_file}')
 
     def _read(self, item: int, start: int, out: np.ndarray) -> None:
-        """Fill `out` (N,) int16 with samples of a recording from `start` on, looped if it has fewer."""
+        """Fill `out` (N,) int16 with samples of a recording from `start` on; at its end, it starts again."""
         filename = self.dataset.audio_path(self.files[item])
         length = int(self.index['length'][item])
         count = min(len(out), length - start)
+        if start and count < len(out):
+            self._read(item, 0, out[count:])
+            out = out[:count]
         try:
             with open_regular(filename, buffering=0) as f:
                 if os.fstat(f.fileno()).st_size != self.index['size'][item]:
@@ -172,6 +177,12 @@ class Excerpts(NamedTuple):
     stretch: np.ndarray | None  # (B,): factors of duration
     shift: np.ndarray | None  # (B,): factors of frequency
     filters: np.ndarray | None  # (B, bins): factors of the magnitudes
+    extra: effects.Effects = effects.Effects()
+
+    @property
+    def dtype(self) -> type:
+        """Type of the samples: int16 if they are those of the recordings."""
+        return np.int16 if self.weights is None and not self.extra.change_samples else np.float32
 
 
 class TrainFeed(Feed):
@@ -181,8 +192,10 @@ class TrainFeed(Feed):
     C classes is a dict of
         'spect': float32 (B, frames, bins). Absent if len_max=0 or without arch. With `on_device`, unless
             needs_host_spectrogram(cfg), it is replaced by
-        'samples': int16 (B, N), float32 after mixing, and, with random filters,
+        'samples': int16 (B, N), float32 after mixing, with fade or noise; and, with random filters or gain_db,
         'filter': float32 (B, bins), factors of the magnitudes
+        'masks': int32 (B, masks, 4), with time_masks or freq_masks: rectangles that the network hides, see
+            effects.draw_masks
         'meta': float32 (B, D), with input_meta
         'label': int64 (B,)
         'label_bg': bool (B, C), foreground and background classes, with cost_bg or mix_fg_bg
@@ -223,26 +236,43 @@ class TrainFeed(Feed):
                 f'{self.list_path}: {self.files[int(lengths.argmin())]} is shorter than one frame of '
                 f'{cfg["frame_len"]} samples; raise len_min'
             )
+        self.noise = self._noise_feed() if self.with_audio and cfg['noise'] != '' else None
         self.weights = class_weights(cfg, self.labels, dataset.num_classes)
         self.pseudo_labels = pseudo_labels
+
+    def _noise_feed(self) -> Feed:
+        """The recordings of the list `noise`."""
+        effects.ratio_range(self.cfg['noise_snr'])
+        name = str(self.cfg['noise'])
+        if not os.path.exists(os.path.join(self.dataset.path, 'filelists', name)):
+            raise Problem(
+                f'noise={name}: {self.dataset.path}/filelists has no such list; put recordings without classes into a '
+                'folder noise/ of the source and prepare the dataset again, or leave noise empty'
+            )
+        return Feed(self.dataset, self.cfg, [name], labelled=False)
 
     def __len__(self) -> int:
         return int(self.cfg['epochs']) * int(self.cfg['epochsize'])
 
+    def _generator(self, stream: int, k: int) -> np.random.Generator:
+        return np.random.Generator(
+            np.random.Philox(np.random.SeedSequence(int(self.cfg['seed']), spawn_key=(stream, k)))
+        )
+
     def batch(self, k: int) -> Batch:
         """Batch number k, the same in every call."""
         cfg = self.cfg
-        rng = np.random.Generator(
-            np.random.Philox(np.random.SeedSequence(int(cfg['seed']), spawn_key=(FEED_STREAM, k)))
-        )
+        rng = self._generator(FEED_STREAM, k)
         items = augment.draw_items(self.buckets, self.drawn, rng)
         first, second = items[: self.batchsize], items[self.batchsize :]
         batch = {}
         weights = None
         if self.with_audio:
-            excerpts = self._draw_excerpts(items, rng)
+            excerpts = self._draw_effects(self._draw_excerpts(items, rng), self._generator(EFFECTS_STREAM, k))
             weights = excerpts.weights
             batch = self._samples(excerpts) if self.on_device else self._spectrograms(excerpts)
+            if excerpts.extra.masks is not None:
+                batch['masks'] = excerpts.extra.masks
         if self.sources:
             batch['meta'] = metadata.encode(metadata.distort(self.meta[first], cfg, rng), cfg)
         batch['label'] = self.labels[first]
@@ -276,34 +306,58 @@ class TrainFeed(Feed):
             filters = augment.draw_filters(count, self.bins, cfg['mel_max'], cfg['max_db'], rng)
         return Excerpts(items.tolist(), starts.tolist(), length, weights, stretch, shift, filters)
 
+    def _draw_effects(self, excerpts: Excerpts, rng: np.random.Generator) -> Excerpts:
+        """The excerpts with random effects and, if time_shift is set, other starts."""
+        cfg, starts, filters = self.cfg, excerpts.starts, excerpts.filters
+        if cfg['time_shift']:
+            starts = rng.integers(self.index['length'][excerpts.items]).tolist()
+        bands = self.bins if cfg['filterbank'] == 'none' else int(cfg['mel_bands'])
+        noise_lengths = None if self.noise is None else self.noise.index['length']
+        drawn = effects.draw(cfg, self.batchsize, self._frames(excerpts), bands, noise_lengths, rng)
+        if drawn.gains is not None:
+            gains = np.repeat(drawn.gains[:, None], self.bins, 1)
+            filters = gains if filters is None else filters * gains
+        return excerpts._replace(starts=starts, filters=filters, extra=drawn)
+
+    def _frames(self, excerpts: Excerpts) -> int:
+        """Number of frames that the network gets."""
+        frames = stft.num_frames(excerpts.length, self.cfg['frame_len'], self.hop)
+        return frames if excerpts.stretch is None else augment.kept_frames(frames, self.cfg['max_stretch'])
+
     def _fill(self, out: np.ndarray, excerpts: Excerpts, i: int) -> None:
         """Fill `out` (N,) with the samples of excerpt number i, mixed with those of its pair if there are weights."""
         items, starts, length, weights = excerpts[:4]
-        if weights is None:
+        if out.dtype == np.int16:
             self._read(items[i], starts[i], out)
             return
-        pair = np.empty((2, length), np.int16)
-        for row, place in zip(pair, (i, self.batchsize + i), strict=True):
+        parts = np.empty((1 if weights is None else 2, length), np.int16)
+        for row, place in zip(parts, range(i, len(items), self.batchsize), strict=True):
             self._read(items[place], starts[place], row)
-        out[:] = augment.mix(pair[:1], pair[1:], weights[i : i + 1])[0]
+        out[:] = parts[0] if weights is None else augment.mix(parts[:1], parts[1:], weights[i : i + 1])[0]
+        if excerpts.extra.fades is not None:
+            effects.fade(out, *excerpts.extra.fades[i].tolist())
+        noise = excerpts.extra.noise and excerpts.extra.noise[i]
+        if noise:
+            *place, ratio = noise
+            added = np.empty(length, np.int16)
+            self.noise._read(*place, added)
+            effects.add_noise(out, added, ratio)
 
     def _samples(self, excerpts: Excerpts) -> Batch:
-        dtype = np.int16 if excerpts.weights is None else np.float32
-        samples = np.empty((self.batchsize, excerpts.length), dtype)
+        samples = np.empty((self.batchsize, excerpts.length), excerpts.dtype)
         for i, row in enumerate(samples):
             self._fill(row, excerpts, i)
         return {'samples': samples} if excerpts.filters is None else {'samples': samples, 'filter': excerpts.filters}
 
     def _spectrograms(self, excerpts: Excerpts) -> Batch:
         cfg, stretch = self.cfg, excerpts.stretch
-        frames = kept = stft.num_frames(excerpts.length, cfg['frame_len'], self.hop)
+        frames, kept = stft.num_frames(excerpts.length, cfg['frame_len'], self.hop), self._frames(excerpts)
         if stretch is not None:
-            kept = augment.kept_frames(frames, cfg['max_stretch'])
             wide = augment.needed_bins(self.bins, cfg['max_shift'], cfg['frame_len'] // 2 + 1)
             spect = np.empty((frames, wide), np.float32)
         if not kept:
             raise Problem(f'max_stretch={cfg["max_stretch"]} leaves no frame of an excerpt of {frames}; raise len_min')
-        samples = np.empty(excerpts.length, np.int16 if excerpts.weights is None else np.float32)
+        samples = np.empty(excerpts.length, excerpts.dtype)
         rows = np.empty((self.batchsize, kept, self.bins), np.float32)
         for i, row in enumerate(rows):
             self._fill(samples, excerpts, i)

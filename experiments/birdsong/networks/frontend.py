@@ -187,9 +187,22 @@ def make_magnitude_scale(cfg: dict[str, Any], bands: int) -> nn.Module | None:
     }[kind]()
 
 
+def hide(x: Tensor, masks: Tensor) -> Tensor:
+    """x (batch, frames, bands) with 0 in rectangles: masks (batch, N, 4), see `effects.draw_masks`."""
+
+    def inside(axis: int, start: Tensor, end: Tensor) -> Tensor:
+        places = torch.arange(x.shape[axis], device=x.device)
+        return ((places >= start[..., None]) & (places < end[..., None])).to(x.dtype)
+
+    frames, bands = inside(1, masks[..., 0], masks[..., 1]), inside(2, masks[..., 2], masks[..., 3])
+    return x.masked_fill(frames.transpose(1, 2) @ bands > 0, 0)
+
+
 class Frontend(nn.Module):
     """Filterbank, magnitude scale and standardisation: (batch, frames, bins) -> (batch, 1, frames, bands).
 
+    With masks (see `hide`), parts of the result are 0, the mean of each band over the batch. If magnitudes were hidden,
+    the masks would change these means, and be extreme values with magscale=log.
     Computes in float32, even under autocast. Raises Problem for a wrong number of bins.
     """
 
@@ -203,7 +216,7 @@ class Frontend(nn.Module):
         self.centre = bool(cfg['band_centre'])
         self.standardise = Standardise(self.bands)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, masks: Tensor | None = None) -> Tensor:
         if x.ndim != 3 or x.shape[2] != self.bins:
             shape = 'x'.join(map(str, x.shape))
             raise Problem(
@@ -218,4 +231,5 @@ class Frontend(nn.Module):
                 x = self.scale(x)
             if self.centre:
                 x = x - x.mean(1, keepdim=True)
-            return self.standardise(x)[:, None]
+            x = self.standardise(x)
+            return (x if masks is None else hide(x, masks))[:, None]

@@ -34,13 +34,13 @@ class AudioBranch(nn.Module):
         self.classes, self.prepool = classes, cfg['arch.prepool']
         self.min_frames, self.frame_step = self.chain.min_frames(), self.chain.frame_step()
 
-    def forward(self, spect: Tensor) -> Tensor:
+    def forward(self, spect: Tensor, masks: Tensor | None = None) -> Tensor:
         if spect.ndim == 3 and spect.shape[1] < self.min_frames:
             raise Problem(
                 f'an excerpt of {spect.shape[1]} frames is too short for this network, '
                 f'which needs {self.min_frames}; set a greater len_min'
             )
-        x = self.front(spect)
+        x = self.front(spect, masks)
         for layer in self.layers:
             x = layer(x)
         return self.classify(x)
@@ -96,12 +96,12 @@ class Network(nn.Module):
         """Frames between two positions of the maps; 0 for a network on metadata alone."""
         return self.audio.frame_step if self.audio else 0
 
-    def maps(self, spect: Tensor) -> Tensor:
+    def maps(self, spect: Tensor, masks: Tensor | None = None) -> Tensor:
         """Spectrogram (batch, frames, bins) -> maps (batch, maps, time, frequency): after arch.prepool, unpooled.
 
-        The class maps come first, then the attention maps.
+        The class maps come first, then the attention maps. masks: hidden parts of the spectrograms, see `Frontend`.
         """
-        return self.audio(spect)
+        return self.audio(spect, masks)
 
     def pool(self, maps: Tensor) -> Tensor:
         """Maps -> (batch, classes), or (batch, classes, time) without pooling."""
@@ -127,13 +127,15 @@ class Network(nn.Module):
             outputs['output_bg'] = torch.sigmoid(logits)
         return outputs
 
-    def forward(self, spect: Tensor | None = None, meta: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, spect: Tensor | None = None, meta: Tensor | None = None, masks: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """As `finish`; with an audio branch also 'maps'; with attention also 'attention' (batch, K, time * frequency),
-        before the softmax over time.
+        before the softmax over time. masks: as for `maps`.
         """
         if self.audio is None:
             return self.finish(None, meta)
-        maps = self.maps(spect)
+        maps = self.maps(spect, masks)
         outputs = self.finish(self.pool(maps), meta)
         outputs['maps'] = maps
         if self.global_pool.attention:

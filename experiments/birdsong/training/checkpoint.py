@@ -23,10 +23,11 @@ MAY_DIFFER = {*config.INDIFFERENT, *DURATION, 'bins'}
 Groups = dict[str, dict[str, np.ndarray]]
 
 
-def fingerprint(dataset: Dataset) -> str:
-    """Short digest of the lists and labels of a dataset that training reads."""
+def fingerprint(dataset: Dataset, noise: str = '') -> str:
+    """Short digest of the lists and labels of a dataset that training reads, including the list `noise` if given."""
     digest = hashlib.sha256()
-    for folder, names in (('filelists', ('train', 'valid')), ('labels', ('labelset', 'fg.tsv', 'bg.tsv', 'meta.tsv'))):
+    lists = ('train', 'valid', *([noise] if noise else []))
+    for folder, names in (('filelists', lists), ('labels', ('labelset', 'fg.tsv', 'bg.tsv', 'meta.tsv'))):
         for name in names:
             path = os.path.join(dataset.path, folder, name)
             if os.path.exists(path):

@@ -3,15 +3,20 @@
 import time
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from birdsong import devices
+from birdsong.data.feeds import Batch
 from birdsong.files import Problem
 from birdsong.training.trainer import Trainer
 
 
 def plot(trainer: Trainer, filename: str) -> None:
-    """Plot spectrograms of the first batches to a PNG file. Raises Problem for a network on metadata alone."""
+    """Plot spectrograms of the first batches, as the layers of `arch` get them, to a PNG file.
+
+    Raises Problem for a network on metadata alone.
+    """
     if not trainer.feed.with_audio:
         raise Problem('plot_datafeed: the network has no spectrograms to plot; leave it out')
     import matplotlib
@@ -20,16 +25,19 @@ def plot(trainer: Trainer, filename: str) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(4, 4, figsize=(16, 10), squeeze=False)
-    excerpts = (
-        spect
-        for batch in trainer.feed.batches(0, 16)
-        for spect in trainer.inputs(devices.to_device(batch, trainer.device))[0].cpu().numpy()
-    )
+    excerpts = (excerpt for batch in trainer.feed.batches(0, 16) for excerpt in _spectrograms(trainer, batch))
     for axis, spect in zip(axes.flat, excerpts, strict=False):
-        axis.imshow(np.log1p(spect).T, origin='lower', aspect='auto')
+        axis.imshow(spect.T, origin='lower', aspect='auto')
     figure.tight_layout()
     figure.savefig(filename)
     print(f'wrote {filename}')
+
+
+@torch.no_grad()
+def _spectrograms(trainer: Trainer, batch: Batch) -> np.ndarray:
+    """The spectrograms of a batch after the frontend, with masks: (batch, frames, bands)."""
+    spect, _, masks = trainer.inputs(devices.to_device(batch, trainer.device))
+    return trainer.net.audio.front(spect, masks)[:, 0].cpu().numpy()
 
 
 def benchmark(trainer: Trainer, count: int) -> None:

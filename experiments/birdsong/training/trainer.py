@@ -116,14 +116,17 @@ class Trainer:
         self.valid_feed = ValidFeed(dataset, cfg, on_device=on_device) if validate else None
         self.magnitudes = Magnitudes(cfg).to(self.device) if self.feed.on_device and cfg['arch'] else None
 
-    def inputs(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Spectrograms (batch, frames, bins) and metadata (batch, D) of a batch on the device, None if missing."""
+    def inputs(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor | None, ...]:
+        """Spectrograms (batch, frames, bins), metadata (batch, D) and masks (batch, N, 4) of a batch on the device.
+
+        None for each that is missing.
+        """
         spect = batch.get('spect')
         if 'samples' in batch:
             spect = self.magnitudes(batch['samples'])
         if 'filter' in batch:
             spect = spect * batch['filter'][:, None]
-        return spect, batch.get('meta')
+        return spect, batch.get('meta'), batch.get('masks')
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, devices.amp_type(self.device), enabled=self.amp)
@@ -136,9 +139,9 @@ class Trainer:
         batch, part = self.team.share(batch)
         batch = devices.to_device(batch, self.device)
         self.optimiser.zero_grad()
-        spect, meta = self.inputs(batch)
+        spect, meta, masks = self.inputs(batch)
         with self._autocast():
-            outputs = self.parallel(spect, meta)
+            outputs = self.parallel(spect, meta, masks)
             taught = None
             if self.teacher is not None:
                 with torch.no_grad():
