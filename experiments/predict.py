@@ -230,7 +230,8 @@ def main():
     predictor = Predictor(net, cfg, device, args.split_pool, args.score_rest, args.amp, args.include_side_outputs)
     full_resolution = FullResolution(predictor, args.window, args.own_step) if args.full_resolution else None
     predict = predict_function(args, predictor, dataset, feed.files, full_resolution)
-    times = RowTimes(predictor, dict(zip(feed.files, feed.index['length'].tolist(), strict=True)), full_resolution)
+    lengths = dict(zip(feed.files, feed.index['length'].tolist(), strict=True))
+    times = RowTimes(predictor, lengths, full_resolution, feed.embeddings)
     writers = {
         output: Writer(output_filename(args.out, output), feed.files, width, run_key, key)
         for output, width in output_widths(args, cfg, predictor).items()

@@ -133,7 +133,7 @@ def test_golden_test_items(golden, dataset, case):
         item = feed.item(i)
         assert item['file'] == cases['files'][i]
         if item['file'] != MENDED:
-            np.testing.assert_allclose(item['meta'], arrays[f'b{i}_meta'][0], atol=2e-6)
+            np.testing.assert_allclose(item['meta'][0], arrays[f'b{i}_meta'][0], atol=2e-6)
         if cfg['len_max'] == 0:
             # The original computed complete spectrograms, although they were not used.
             assert 'samples' not in item

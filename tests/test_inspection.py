@@ -200,7 +200,7 @@ def test_full_resolution_gives_the_score_of_each_window(
     for i in range(0, len(feed), 3):
         item = feed.item(i)
         spect = torch.from_numpy(stft.spectrogram(item['samples'], 22050, 256, 70, bins=stft.num_bins(net.cfg)))[None]
-        meta = torch.from_numpy(item['meta'])[None] if 'meta' in item else None
+        meta = torch.from_numpy(item['meta']) if 'meta' in item else None
         rows = found[item['file']]
         assert len(rows) == (spect.shape[1] - converted.window) // converted.step + 1
         before = converted.margin
@@ -245,7 +245,11 @@ def drawn(tmp_path, name, dataset, samples, monkeypatch, file='a/b.wav', trained
     import matplotlib.pyplot as plt
 
     net, _ = network(tmp_path, name)
-    item = {'file': file, 'samples': samples, **({'meta': np.ones(net.num_meta, np.float32)} if net.num_meta else {})}
+    item = {
+        'file': file,
+        'samples': samples,
+        **({'meta': np.ones((1, net.num_meta), np.float32)} if net.num_meta else {}),
+    }
     predictor = Predictor(net, net.cfg, torch.device('cpu'))
     monkeypatch.setattr(plt, 'close', lambda figure: None)
     plotter = inspection.Plotter(predictor, dataset, [file], str(tmp_path), trained=trained)

@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from birdsong.files import Problem
@@ -56,6 +56,7 @@ def test_a_file_with_an_array_per_recording_is_read_without_searching_its_names_
     assert_holds(load(tmp_path / 'p.npz'), PREDICTED, some_rows())
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.text(st.characters(exclude_categories=('Cs',), exclude_characters='\0'), min_size=1),

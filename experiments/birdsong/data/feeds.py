@@ -10,6 +10,7 @@ import numpy as np
 from birdsong.config import Settings
 from birdsong.data import audio, augment, effects, index, metadata, prefetch, stft
 from birdsong.data.dataset import Dataset
+from birdsong.data.embeddings import Embeddings
 from birdsong.files import Problem, open_regular
 
 # Makes the random numbers of the feed independent of others with the same seed.
@@ -62,10 +63,10 @@ class Feed:
         if self.with_audio:
             self._check_headers()
         self.sources = metadata.sources(cfg)
-        self.num_meta = metadata.size(cfg)
-        if self.sources:
-            table = dataset.metadata()
-            self.meta = metadata.numbers([table.get(key, {}) for key in self.files], self.sources)
+        table = dataset.metadata() if self.sources else {}
+        self.meta = metadata.numbers([table.get(key, {}) for key in self.files], self.sources)
+        self.embeddings = self._load_embeddings()
+        self.num_meta = metadata.size(cfg) + (self.embeddings.width if self.embeddings else 0)
         if labelled:
             if self.with_audio and not self.index['length'].all():
                 raise Problem(
@@ -102,6 +103,17 @@ class Feed:
         if wrong.any():
             i = int(np.argmax(wrong))
             audio.check_header(self._header(i), self.dataset.audio_path(self.files[i]), expected)
+
+    def _load_embeddings(self) -> Embeddings | None:
+        setting = self.cfg['input_embeddings']
+        if setting and self.cfg['arch']:
+            raise Problem(
+                f'input_embeddings={setting}: for networks without spectrogram branch; set arch= or leave it out'
+            )
+        return Embeddings(setting, self.files) if setting else None
+
+    def _keys(self, items: np.ndarray) -> list[str]:
+        return [self.files[item] for item in items.tolist()]
 
     def _labels(self) -> np.ndarray:
         table = self.dataset.labels(self.cfg['label_file'])
@@ -196,7 +208,7 @@ class TrainFeed(Feed):
         'filter': float32 (B, bins), factors of the magnitudes
         'masks': int32 (B, masks, 4), with time_masks or freq_masks: rectangles that the network hides, see
             effects.draw_masks
-        'meta': float32 (B, D), with input_meta
+        'meta': float32 (B, D), with input_meta, then the embeddings, with input_embeddings
         'label': int64 (B,)
         'label_bg': bool (B, C), foreground and background classes, with cost_bg or mix_fg_bg
         'mixed_label': float32 (B, C), with mixup2
@@ -273,8 +285,10 @@ class TrainFeed(Feed):
             batch = self._samples(excerpts) if self.on_device else self._spectrograms(excerpts)
             if excerpts.extra.masks is not None:
                 batch['masks'] = excerpts.extra.masks
-        if self.sources:
+        if self.num_meta:
             batch['meta'] = metadata.encode(metadata.distort(self.meta[first], cfg, rng), cfg)
+        if self.embeddings:
+            batch['meta'] = np.concatenate([batch['meta'], self.embeddings.drawn(self._keys(first), rng)], axis=1)
         batch['label'] = self.labels[first]
         mixed = bool(cfg['mixup2']) and weights is not None
 
@@ -390,8 +404,10 @@ class ValidFeed(Feed):
     def batch(self, k: int) -> Batch:
         items = self.order[k * self.batchsize : (k + 1) * self.batchsize]
         batch = self._audio(items) if self.with_audio else {}
-        if self.sources:
+        if self.num_meta:
             batch['meta'] = metadata.encode(self.meta[items], self.cfg)
+        if self.embeddings:
+            batch['meta'] = np.concatenate([batch['meta'], self.embeddings.central(self._keys(items))], axis=1)
         batch['label'] = self.labels[items]
         if self.background is not None:
             batch['label_bg'] = self._background_targets(items)
@@ -423,8 +439,8 @@ class TestFeed(Feed):
     `filelists`: names of lists, as a list or comma-separated; `files`: keys of recordings to use instead.
 
     `.item(i)` is a dict of 'file': the key; 'samples': int16 (N,), a read-only memory map, or, if shorter than len_min
-    seconds, an array with the looped recording (absent if len_max=0 or without arch); 'meta': float32 (D,), with
-    input_meta.
+    seconds, an array with the looped recording (absent if len_max=0 or without arch); 'meta': float32 (1, D), with
+    input_meta, or (rows, D), with a row for each embedding of the recording.
     """
 
     __test__ = False  # not a test of pytest
@@ -455,8 +471,11 @@ class TestFeed(Feed):
                 self._read(i, 0, item['samples'])
             else:
                 item['samples'] = self._mapped(i)
-        if self.sources:
-            item['meta'] = metadata.encode(self.meta[i : i + 1], self.cfg)[0]
+        if self.num_meta:
+            item['meta'] = metadata.encode(self.meta[i : i + 1], self.cfg)
+        if self.embeddings:
+            rows = self.embeddings.rows(self.files[i])
+            item['meta'] = np.concatenate([item['meta'].repeat(len(rows), axis=0), rows], axis=1)
         return item
 
     def _mapped(self, i: int) -> np.ndarray:

@@ -71,7 +71,7 @@ class Ensemble:
         item = {'file': 'recording', 'samples': samples}
         if self.sources[i]:
             numbers = metadata.numbers([inputs], self.sources[i])
-            item['meta'] = metadata.encode(numbers, self.predictors[i].cfg)[0]
+            item['meta'] = metadata.encode(numbers, self.predictors[i].cfg)
         return item
 
     def _rows(self, predictor, item, cut, blocks):

@@ -162,7 +162,7 @@ def build(cfg: dict[str, Any], classes: int, num_meta: int = 0) -> Network:
     if not cfg['arch'] and not cfg['arch_meta']:
         raise Problem('arch and arch_meta are both empty: there is no network; set one of them')
     if cfg['arch_meta'] and num_meta < 1:
-        raise Problem(f'arch_meta={cfg["arch_meta"]}: there is no metadata; set input_meta')
+        raise Problem(f'arch_meta={cfg["arch_meta"]}: there is no metadata; set input_meta or input_embeddings')
     return Network(cfg, int(classes), int(num_meta), np.random.default_rng(cfg['seed']))
 
 

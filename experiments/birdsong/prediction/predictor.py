@@ -155,8 +155,8 @@ class Predictor:
             start += max(covered, inner + 1)
 
     def meta(self, item: dict) -> torch.Tensor | None:
-        """Metadata (1, values) of an item of a TestFeed, or None."""
-        return torch.from_numpy(item['meta'])[None].to(self.device) if 'meta' in item else None
+        """Metadata (rows, values) of an item of a TestFeed, or None. There are several rows only without audio."""
+        return torch.from_numpy(item['meta']).to(self.device) if 'meta' in item else None
 
     @torch.no_grad()
     def predict(self, item: dict, blocks: Iterable[np.ndarray] | None = None) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from birdsong.data import stft
+from birdsong.data.embeddings import Embeddings
 from birdsong.prediction.full_resolution import FullResolution
 from birdsong.prediction.predictor import Predictor, cut
 
@@ -15,11 +16,18 @@ Times = Callable[[int, int], tuple[np.ndarray, np.ndarray]]
 class RowTimes:
     """The times of the rows that a predictor, or `full_resolution`, computes for recordings.
 
-    lengths: number of samples of each recording (key).
+    lengths: number of samples of each recording (key). embeddings: those that a network on metadata alone uses.
     """
 
-    def __init__(self, predictor: Predictor, lengths: Mapping[str, int], full_resolution: FullResolution | None = None):
-        self.predictor, self.lengths, self.full_resolution = predictor, lengths, full_resolution
+    def __init__(
+        self,
+        predictor: Predictor,
+        lengths: Mapping[str, int],
+        full_resolution: FullResolution | None = None,
+        embeddings: Embeddings | None = None,
+    ):
+        self.predictor, self.lengths = predictor, lengths
+        self.full_resolution, self.embeddings = full_resolution, embeddings
         self.rate, self.hop = predictor.cfg['sample_rate'], predictor.hop
         self.net = predictor.plain
         # Shorter recordings are repeated, see TestFeed.
@@ -28,10 +36,11 @@ class RowTimes:
     def of(self, output: str, file: str) -> Times | None:
         """The times of the rows of an output of `Predictor.predict` for a recording.
 
-        They are None for a network on metadata alone.
+        They are None for a network on metadata alone, unless it uses embeddings that have times.
         """
         if self.net.audio is None:
-            return None
+            known = self.embeddings.times(file) if self.embeddings else None
+            return known and (lambda first, count: tuple(each[first : first + count] for each in known))
         length = self.lengths[file]
         end = max(length, self.hop) / self.rate
         if output == 'saliency':
