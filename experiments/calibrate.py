@@ -3,7 +3,8 @@
 
 The cases are the predictions for a labelled list, for windows of annotated recordings (--segments), or for the held-out
 recordings of a cross-validation (--crossval), or detections that were reviewed by a person (--reviewed, the CSV that
-the page of review.py saves). Do not use recordings that the model was trained on: it is much too sure there.
+the pages of review.py save; review.py --help lists the steps from recordings to calibrated findings). Do not use
+recordings that the model was trained on: it is much too sure there.
 
 Each class gets a logistic curve over the logit of its score. Classes with few cases borrow from all others: the fewer,
 the more their curve is like the common one. How much, is estimated from the cases. The report compares the scores

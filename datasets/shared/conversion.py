@@ -76,7 +76,7 @@ def _wav(out, rate):
 
 def _convert(source, out, rate, stop, size):
     counts, problems = _Counts(), []
-    with _open(source, rate) as sound, _wav(out, rate) as wav, np.errstate(all='ignore'):
+    with open_sound(source, rate) as sound, _wav(out, rate) as wav, np.errstate(all='ignore'):
         for mono in _resampled(_decoded(sound, size, counts, problems), sound.samplerate, rate):
             if stop and stop.is_set():
                 raise KeyboardInterrupt
@@ -96,8 +96,8 @@ def _convert(source, out, rate, stop, size):
     return counts.written, counts.clipped, problems
 
 
-def _open(source, target_rate):
-    """An open SoundFile with a plausible header. Raises Unreadable."""
+def open_sound(source: str, target_rate: int | None = None) -> soundfile.SoundFile:
+    """Open a sound file. Raises Unreadable if its header is not plausible, or it is too long for a WAV of that rate."""
     try:
         with open(source, 'rb') as f:
             if not f.read(1):
@@ -112,7 +112,7 @@ def _open(source, target_rate):
     rate, frames = sound.samplerate, sound.frames
     if not MIN_RATE <= rate <= MAX_RATE:
         raise Unreadable(f'damaged header: {rate} samples per second')
-    if frames / rate * target_rate > MAX_SAMPLES and frames < 2**62:
+    if target_rate and frames / rate * target_rate > MAX_SAMPLES and frames < 2**62:
         raise Unreadable(f'longer than a WAV can be, {frames / rate / 3600:.0f} hours; cut it')
     return sound
 

@@ -194,6 +194,11 @@ def _csv_rows(file: str, found: list[Finding]) -> Iterator[tuple]:
         )
 
 
+def cells(one: Finding) -> dict[str, str]:
+    """The texts of a finding in a CSV file, by column."""
+    return dict(zip(COLUMNS, next(_csv_rows(one.file, [one])), strict=True))
+
+
 def _kaleidoscope_rows(folder: str, file: str, found: list[Finding]) -> Iterator[tuple]:
     inside, name = os.path.split(file)
     for one in found:

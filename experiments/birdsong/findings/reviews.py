@@ -1,7 +1,8 @@
 """Reviewed detections: the CSV table that the page of review.py saves.
 
 Columns: `File,Start (s),End (s),Class,Score,Verdict,Other class,Batch`, in any order. The verdict is `right`, `wrong`,
-`unsure`, or `other`: another species, whose class id is in `Other class` if it is known.
+`unsure`, or `other`: another species, whose class id, or name if it is no class, is in `Other class`. Texts that
+spreadsheets would take for formulas are written as in `formats`.
 """
 
 import csv
@@ -10,6 +11,7 @@ import os
 from typing import NamedTuple
 
 from birdsong.files import Problem, open_regular
+from birdsong.findings.formats import unguarded
 
 RIGHT, WRONG, UNSURE, OTHER = VERDICTS = ('right', 'wrong', 'unsure', 'other')
 COLUMNS = ('File', 'Start (s)', 'End (s)', 'Class', 'Score', 'Verdict', 'Other class', 'Batch')
@@ -73,8 +75,8 @@ def _review(filename, number, row):
     verdict = row['Verdict'].strip().lower()
     if verdict not in VERDICTS:
         raise Problem(f'{where}: verdict {verdict!r} is none of {", ".join(VERDICTS)}')
-    file, class_id = (row['File'] or '').strip(), (row['Class'] or '').strip()
+    file, class_id = unguarded((row['File'] or '').strip(), './'), unguarded((row['Class'] or '').strip())
     if not file or not class_id:
         raise Problem(f'{where}: no {"class" if file else "file"}')
     other, batch = ((row.get(name) or '').strip() for name in ('Other class', 'Batch'))
-    return Review(file, start, end, class_id, score, verdict, other, batch)
+    return Review(file, start, end, class_id, score, verdict, unguarded(other), batch)
