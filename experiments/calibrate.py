@@ -7,18 +7,19 @@ the pages of review.py save; review.py --help lists the steps from recordings to
 recordings that the model was trained on: it is much too sure there.
 
 Each class gets a logistic curve over the logit of its score. Classes with few cases borrow from all others: the fewer,
-the more their curve is like the common one. How much, is estimated from the cases. The report compares the scores
-before and after calibration on cases that the curves were not fitted to (folds of groups of recordings), with 95 %
-bootstrap intervals: log loss, Brier score, and expected calibration error (ECE, ten bins of equal width) over all
-recordings (or windows) and classes, and over the class with the highest score of each.
+the more their curve is like the common one. With few cases altogether, scores stay as they are. How much, is estimated
+from the cases. Cases of a class in one group of recordings (filelists/groups.tsv) are not independent, so they count as
+fewer, according to the correlation of their errors. The report compares the scores before and after calibration on
+cases that the curves were not fitted to (folds of groups of recordings), with 95 % bootstrap intervals: log loss, Brier
+score, and expected calibration error (ECE, ten bins of equal width) over all recordings (or windows) and classes, and
+over the class with the highest score of each.
 
 --probability P sets the threshold of a class where its curve reaches P, --precision P where the expected share of right
-detections among all above it is P. Thresholds are scores after the softmax or sigmoid (if any), never outside the range
-of scores in the cases. Classes with too few cases, or whose scores do not reach P, get none.
+detections among all above it is P even if the curve is somewhat too high (it is lower with a probability of 10 %).
+Thresholds are scores after the softmax or sigmoid (if any), never outside the range of scores in the cases. Classes
+with too few cases, or whose scores do not reach P, get none.
 
-Precisions and probabilities hold for recordings in which classes are as frequent as in the cases. The curves treat all
-cases as independent. So thousands of windows of a few recordings are less evidence than their number suggests, and
-thresholds may not have the wanted precision: see the report, whose intervals are based on groups.
+Precisions and probabilities hold for recordings in which classes are as frequent as in the cases.
 """
 
 from birdsong import program  # isort: skip
@@ -321,16 +322,17 @@ def main() -> None:
         )
     detections = all_detections(args, found, dataset, kind)
     print(f'{dataset.name}: {text}')
-    fitted = curves.fit(found.logits, found.classes, found.right, dataset.num_classes)
+    fitted = curves.fit(found.logits, found.classes, found.right, dataset.num_classes, groups=found.groups)
     known = thresholds.evidence(found, dataset.num_classes)
     limits, reasons = set_thresholds(args, fitted, known, detections)
     print(
         f'common curve: slope {fitted.common_slope:.2f}, intercept {fitted.common_intercept:.2f}; slopes of classes '
-        f'{fitted.slopes.min():.2f} to {fitted.slopes.max():.2f}'
+        f'{fitted.slopes.min():.2f} to {fitted.slopes.max():.2f}; correlation in groups {fitted.correlation:.2f}'
     )
     about = {'dataset': dataset.name, 'cases': text, 'files': args.infiles}
     about |= {'reviewed': args.reviewed or [], 'segments': args.segments, 'minimum score': args.min_score}
-    about |= {'wanted': {'probability': args.probability, 'precision': args.precision}, 'spread': fitted.spread}
+    about |= {'wanted': {'probability': args.probability, 'precision': args.precision}}
+    about |= {'spread': fitted.spread, 'correlation in groups': fitted.correlation}
     judged, name = None, output_name(args, dataset)
     written = [name]
     if args.folds:

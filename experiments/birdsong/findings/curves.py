@@ -1,14 +1,21 @@
-"""Fit the logistic curves of a calibration, with partial pooling over classes.
+"""Fit the logistic curves of a calibration, with partial pooling over classes and groups of recordings.
 
-The slope and intercept of a class are drawn from normal distributions around those of a common curve:
+The slope and intercept of a class are drawn from normal distributions around those of a common curve, and those of the
+common curve from one around the curve of scores that are probabilities already:
 
-    P(right) = sigmoid(a_c + b_c * x),   a_c ~ N(a, s_a^2),   b_c ~ N(b, s_b^2),   b_c >= 0
+    P(right) = sigmoid(a_c + b_c * x),   a_c ~ N(a, s_a^2),   b_c ~ N(b, s_b^2),   b_c >= 0,   a, b ~ N(identity, s^2)
 
 so that a class with many cases gets its own curve, a class without cases the common one, and a rare class something in
-between. How far classes differ, s_a and s_b, is estimated from all cases (empirical Bayes): the values with the highest
-marginal likelihood in Laplace's approximation, in which also the common curve is integrated out (Gelman and Hill 2007,
-ch. 14; Breslow and Clayton 1993). Without another term, this estimate is often exactly 0 if there are few classes; the
-gamma density of Chung et al. (2013, doi 10.1007/s11336-013-9328-2) prevents this.
+between; with few cases altogether, the scores stay as they are. How far classes differ, s_a and s_b, and how far the
+scores are from probabilities, s, is estimated from all cases (empirical Bayes): the values with the highest marginal
+likelihood in Laplace's approximation, in which also the common curve is integrated out (Gelman and Hill 2007, ch. 14;
+Breslow and Clayton 1993), times exponential densities, which prefer the simpler model, in which they are 0 (Simpson et
+al. 2017, doi 10.1214/16-STS576).
+
+Cases of one class in one group of recordings are not independent: the errors of the curve are correlated, with a
+correlation r that is estimated from them (Liang and Zeger 1986, doi 10.1093/biomet/73.1.13, here weighted by the
+information of each case). So m cases of a class in a group are evidence like m / (1 + (m - 1) * r) independent ones
+(design effect, Kish 1965), and their likelihood gets this weight.
 
 x is the logit, shifted and scaled so that slope and intercept of the common curve are uncorrelated.
 """
@@ -20,10 +27,12 @@ from scipy.optimize import minimize
 
 from birdsong.findings.calibration import sigmoid
 
-# Standard deviation of the prior of the common curve: so wide that it matters only if no case contradicts the curve.
+# Standard deviation of the common curve if the spread is given: so wide that it matters only if no case contradicts it.
 COMMON_SD = 10.0
-# Range in which s_a and s_b are searched, first values, and rate of the gamma density, whose mode is 1 / rate.
-SPREAD_RANGE, FIRST_SPREAD, GAMMA_RATE = (0.01, 20.0), 0.5, 1.0
+# Range in which s, s_a and s_b are searched, first values, and rate of the exponential densities, with mean 1 / rate.
+SPREAD_RANGE, FIRST_SPREAD, RATE = (0.01, 20.0), 0.5, 2.0
+# Curves are fitted again with the weights of cases that follow from them: this often, unless weights change by less.
+ROUNDS, SAME_WEIGHT = 2, 0.05
 # Newton's method ends after a step whose expected gain in the log density is less than this. The next one would gain
 # much less, since the method converges quadratically.
 TOLERANCE, MAX_STEPS = 1e-6, 100
@@ -32,17 +41,24 @@ MANY_CASES, CELL = 200_000, 0.1
 
 
 class Curves(NamedTuple):
-    """Slopes and intercepts (classes,) on the scale of logits, those of the common curve, and the spread of both."""
+    """Slopes and intercepts (classes,) on the scale of logits, and what is known about them."""
 
     slopes: np.ndarray
     intercepts: np.ndarray
     common_slope: float
     common_intercept: float
     spread: tuple[float, float]  # (s_a, s_b), in units of the scaled logits
+    covariance: np.ndarray  # (classes, 2, 2) of intercept and slope
+    correlation: float  # in groups, r
 
     def apply(self, logits: np.ndarray, classes: np.ndarray) -> np.ndarray:
         """Logits (n,) of the probabilities of being right, given the logit and class index of each case."""
         return self.intercepts[classes] + self.slopes[classes] * logits
+
+    def uncertainty(self, logits: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """Standard deviations (n,) of the logits that `apply` returns, without that of the spread."""
+        intercept, both, slope = (self.covariance[classes, i, j] for i, j in ((0, 0), (0, 1), (1, 1)))
+        return np.sqrt(np.maximum(0, intercept + 2 * both * logits + slope * logits**2))
 
 
 def fit(
@@ -51,32 +67,55 @@ def fit(
     right: np.ndarray,
     num_classes: int,
     spread: tuple[float, float] | None = None,
+    groups: np.ndarray | None = None,
 ) -> Curves:
     """The curves of all classes, given logits, class indices and truth (bool) of all cases, (n,) each.
 
     spread: (s_a, s_b); estimated if None. With large values, each class is fitted alone; with 0, all get the common
-    curve. There must be at least one case.
+    curve; s is large then. groups: index of the group of each case; None: all cases are independent. There must be at
+    least one case.
     """
-    x, right = np.asarray(logits, np.float64), np.asarray(right, np.float64)
-    classes, count = np.asarray(classes), np.ones(len(x))
-    if len(x) > MANY_CASES:
-        x, classes, right, count = _summarised(x, classes, right)
-    centre, scale = _scaling(x, right, count)
-    data = _Data((x - centre) / scale, classes, right, count, num_classes)
-    if spread is None:
-        spread = _estimated_spread(data)
-    mean, _, _ = _mode(data, np.asarray(spread, np.float64))
-    mean[1] = max(0.0, mean[1])
-    found = _class_curves(data, mean, np.asarray(spread, np.float64))
-    slopes, common = found[:, 1] / scale, mean[1] / scale
-    return Curves(slopes, found[:, 0] - slopes * centre, common, mean[0] - common * centre, tuple(map(float, spread)))
+    x, right, classes = np.asarray(logits, np.float64), np.asarray(right, np.float64), np.asarray(classes)
+    weight, correlation = np.ones(len(x)), 0.0
+    centre, scale = _scaling(*_summarised(x, classes, right, weight))
+    x, identity = (x - centre) / scale, np.array([centre, scale])
+    for _ in range(1 + ROUNDS):
+        data = _Data(*_summarised(x, classes, right, weight), num_classes, identity)
+        sds = np.array(_estimated_spread(data) if spread is None else (COMMON_SD, *spread), np.float64)
+        mean, own, covariance = _curves(data, sds)
+        if groups is None:
+            break
+        before = weight
+        weight, correlation = _weights(sigmoid(own[classes, 0] + own[classes, 1] * x), right, classes, groups)
+        if np.allclose(weight, before, rtol=SAME_WEIGHT):
+            break
+    back = np.array([[1, -centre / scale], [0, 1 / scale]])  # from scaled logits to logits
+    (intercept, slope), (intercepts, slopes) = back @ mean, back @ own.T
+    spread, covariance = tuple(sds[1:].tolist()), back @ covariance @ back.T
+    return Curves(slopes, intercepts, slope, intercept, spread, covariance, correlation)
+
+
+def _weights(p, right, classes, groups):
+    """Weight (n,) of each case, given its probability, and the correlation of cases of one class in one group."""
+    cell = np.unique(classes * (np.max(groups) + 1) + groups, return_inverse=True)[1]
+    error, variance = right - p, p * (1 - p) + 1e-12
+    single, together = np.bincount(cell, variance), np.bincount(cell, np.sqrt(variance)) ** 2
+    pairs = (together - single).sum()
+    found = (np.bincount(cell, error) ** 2 - np.bincount(cell, error**2)).sum() / pairs if pairs > 1e-9 else 0.0
+    correlation = float(np.clip(found, 0, 1))
+    # together / single is the number of cases of a cell, of which those that are certain do not count
+    return 1 / (1 + (together / single - 1) * correlation)[cell], correlation
 
 
 class _Data:
-    """Cases, and sums over those of each class. Several cases can be one entry, with their number in `count`."""
+    """Cases, and sums over those of each class. The weight of a case is in `count`, and `right` is multiplied by it.
 
-    def __init__(self, x, classes, right, count, num_classes):
-        self.x, self.classes, self.right, self.count, self.num_classes = x, classes, right, count, num_classes
+    identity (2,): intercept and slope of the curve that leaves scores as they are.
+    """
+
+    def __init__(self, x, classes, right, count, num_classes, identity):
+        self.x, self.classes, self.right, self.count = x, classes, right, count
+        self.num_classes, self.identity = num_classes, identity
 
     def sums(self, values):
         return np.bincount(self.classes, values, self.num_classes)
@@ -97,26 +136,23 @@ class _Data:
         return gradient, information.reshape(-1, 2, 2)
 
 
-def _summarised(x, classes, right):
-    """Mean logit, class, number of right cases and number of cases of each class and range of logits."""
+def _summarised(x, classes, right, weight):
+    """x, class, weight of right cases, and weight of each case or, if there are many, of each class and range of x."""
+    if len(x) <= MANY_CASES:
+        return x, classes, right * weight, weight
     cells = np.round(x / CELL).astype(np.int64)
     cells -= cells.min()
-    _, cell = np.unique(classes * (cells.max() + 1) + cells, return_inverse=True)
-    count = np.bincount(cell)
-    return (
-        np.bincount(cell, x) / count,
-        np.round(np.bincount(cell, classes) / count).astype(np.int64),
-        np.bincount(cell, right),
-        count.astype(np.float64),
-    )
+    _, first, cell = np.unique(classes * (cells.max() + 1) + cells, return_index=True, return_inverse=True)
+    count = np.bincount(cell, weight)
+    return np.bincount(cell, x * weight) / count, classes[first], np.bincount(cell, right * weight), count
 
 
-def _scaling(x, right, count):
+def _scaling(x, _, right, count):
     """Centre and scale of logits: mean and standard deviation, weighted by the information on the common curve."""
     centre = np.average(x, weights=count)
     scale = np.sqrt(np.average((x - centre) ** 2, weights=count)) or 1.0
-    data = _Data((x - centre) / scale, np.zeros(len(x), int), right, count, 1)
-    mean, _, _ = _mode(data, np.zeros(2))
+    data = _Data((x - centre) / scale, np.zeros(len(x), int), right, count, 1, np.zeros(2))
+    mean, _, _ = _mode(data, np.array([COMMON_SD, 0, 0]))
     p = sigmoid(mean[0] + mean[1] * data.x)
     weight = count * (p * (1 - p) + 1e-12)
     centre = np.average(x, weights=weight)
@@ -124,33 +160,29 @@ def _scaling(x, right, count):
     return centre, scale if scale > 1e-6 else 1.0
 
 
-def _mode(data, spread, start=None):
+def _mode(data, sds, start=None):
     """Common curve (2,), deviations of the classes in units of the spread (C, 2), and minus the second derivatives.
 
-    The maximum of the joint posterior density for a given spread (2,), by Newton's method. In each step, the deviations
-    are eliminated (Schur complement), so that its cost is linear in the number of classes.
+    The maximum of the joint posterior density for given sds (3,) = (s, s_a, s_b), by Newton's method. In each step, the
+    deviations are eliminated (Schur complement), so that its cost is linear in the number of classes.
     """
-    mean, own = (np.zeros(2), np.zeros((data.num_classes, 2))) if start is None else start
-    unit, prior = np.eye(2), np.eye(2) / COMMON_SD**2
-
-    def objective(mean, own):
-        curves = mean + spread * own
-        return data.likelihood(curves).sum() - 0.5 * (own**2).sum() - 0.5 * mean @ prior @ mean
-
-    value = objective(mean, own)
+    spread, prior = sds[1:], np.eye(2) / sds[0] ** 2
+    mean, own = (data.identity, np.zeros((data.num_classes, 2))) if start is None else start
+    value = _joint(data, mean, own, sds)
     for _ in range(MAX_STEPS):
         gradient, information = data.derivatives(mean + spread * own)
-        inner = np.linalg.inv(unit + spread[:, None] * information * spread)
+        inner = np.linalg.inv(np.eye(2) + spread[:, None] * information * spread)
         across = information * spread  # second derivatives by the common curve and the deviations
         inner_gradient = spread * gradient - own
         outer = information.sum(axis=0) + prior - np.einsum('cij,cjk,clk->il', across, inner, across)
+        outer_gradient = gradient.sum(axis=0) - prior @ (mean - data.identity)
         reduced = np.einsum('cij,cjk,ck->i', across, inner, inner_gradient)
-        step = np.linalg.solve(outer, gradient.sum(axis=0) - prior @ mean - reduced)
+        step = np.linalg.solve(outer, outer_gradient - reduced)
         own_step = np.einsum('cij,cj->ci', inner, inner_gradient - np.einsum('cji,j->ci', across, step))
-        gain = step @ (gradient.sum(axis=0) - prior @ mean) + (own_step * inner_gradient).sum()
+        gain = step @ outer_gradient + (own_step * inner_gradient).sum()
         size = 1.0
         if gain > TOLERANCE:
-            while (new := objective(mean + size * step, own + size * own_step)) < value and size > 1e-6:
+            while (new := _joint(data, mean + size * step, own + size * own_step, sds)) < value and size > 1e-6:
                 size /= 2
             value = new
         mean, own = mean + size * step, own + size * own_step
@@ -159,22 +191,40 @@ def _mode(data, spread, start=None):
     return mean, own, (inner, outer)
 
 
+def _joint(data, mean, own, sds):
+    """Log density of the cases, the deviations of the classes and the common curve, but for a constant."""
+    distance = (mean - data.identity) / sds[0]
+    return data.likelihood(mean + sds[1:] * own).sum() - 0.5 * (own**2).sum() - 0.5 * distance @ distance
+
+
 def _estimated_spread(data):
-    """(s_a, s_b) with the highest marginal likelihood, times the gamma densities."""
+    """(s, s_a, s_b) with the highest marginal likelihood, times the exponential densities."""
     best = [None]
 
     def loss(logs):
-        spread = np.exp(logs)
-        mean, own, (inner, outer) = _mode(data, spread, best[0])
+        sds = np.exp(logs)
+        mean, own, (inner, outer) = _mode(data, sds, best[0])
         best[0] = mean, own
-        joint = data.likelihood(mean + spread * own).sum() - 0.5 * (own**2).sum() - 0.5 * (mean**2).sum() / COMMON_SD**2
-        volume = 0.5 * np.linalg.slogdet(inner)[1].sum() - 0.5 * np.linalg.slogdet(outer)[1]
-        return -(joint + volume + (logs - GAMMA_RATE * spread).sum())
+        volume = 0.5 * np.linalg.slogdet(inner)[1].sum() - 0.5 * np.linalg.slogdet(outer)[1] - 2 * logs[0]
+        return -(_joint(data, mean, own, sds) + volume - RATE * sds.sum())
 
-    bounds = [tuple(np.log(SPREAD_RANGE))] * 2
-    options = {'xatol': 0.02, 'fatol': 1e-3, 'maxfev': 200}
-    found = minimize(loss, np.full(2, np.log(FIRST_SPREAD)), method='Nelder-Mead', bounds=bounds, options=options)
+    bounds = [tuple(np.log(SPREAD_RANGE))] * 3
+    options = {'xatol': 0.02, 'fatol': 1e-3, 'maxfev': 300}
+    found = minimize(loss, np.full(3, np.log(FIRST_SPREAD)), method='Nelder-Mead', bounds=bounds, options=options)
     return np.exp(found.x)
+
+
+def _curves(data, sds):
+    """The common curve (2,), the curves of all classes (C, 2) and their covariances (C, 2, 2), given (s, s_a, s_b)."""
+    mean, own, (inner, outer) = _mode(data, sds)
+    spread = sds[1:]
+    _, information = data.derivatives(mean + spread * own)
+    # of the deviations alone, and of the common curve, of which a part is compensated by the deviations
+    alone = spread[:, None] * inner * spread
+    kept = np.eye(2) - alone @ information
+    covariance = alone + kept @ np.linalg.inv(outer) @ np.swapaxes(kept, 1, 2)
+    mean = np.array([mean[0], max(0.0, mean[1])])
+    return mean, _class_curves(data, mean, spread), covariance
 
 
 def _class_curves(data, mean, spread):

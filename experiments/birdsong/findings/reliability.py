@@ -42,7 +42,7 @@ def held_out(cases: Cases, num_classes: int, folds: int, seed: int = 0) -> HeldO
     logits, fitted = np.empty(len(cases.logits)), []
     for number in range(folds):
         train, test = cases.take(fold != number), cases.take(fold == number)
-        fitted.append(fit(train.logits, train.classes, train.right, num_classes))
+        fitted.append(fit(train.logits, train.classes, train.right, num_classes, groups=train.groups))
         logits[fold == number] = fitted[-1].apply(test.logits, test.classes)
     return HeldOut(logits, fold, fitted)
 

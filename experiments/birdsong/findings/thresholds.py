@@ -16,6 +16,8 @@ from birdsong.findings.curves import Curves
 MIN_GROUPS = 3
 # Thresholds are lower by this, in logits, so that rounding does not exclude the score that they were taken from.
 MARGIN = 1e-9
+# Curves are assumed to be lower by this many standard deviations: with a probability of 90 %, they are above that.
+CAUTION = 1.2816
 
 TOO_FEW, NOT_REACHED = 'not enough cases', 'not reached by the scores looked at'
 
@@ -65,8 +67,9 @@ def for_precision(
     """Logits (classes,) above which the expected precision is the wanted one, and for each class why it has none.
 
     The expected precision of a threshold is the mean probability of all detections from it on (Tseng et al. 2025);
-    `logits` and `classes` (n,) are those of all detections. Above the range of the cases, the probability is assumed to
-    be that at its end.
+    `logits` and `classes` (n,) are those of all detections. The probability is the lower end of its 80 % interval, so
+    that chance, which also decides which threshold is the lowest with that precision, rarely leads to a lower one.
+    Above the range of the cases, the probability is assumed to be that at its end.
     """
     found = np.full(len(curves.slopes), np.nan)
     order = np.lexsort((-logits, classes))
@@ -77,7 +80,8 @@ def for_precision(
         if not len(own):
             found[c] = np.inf
             continue
-        chances = sigmoid(curves.intercepts[c] + curves.slopes[c] * np.minimum(own, known.highest[c]))
+        inside = np.minimum(own, known.highest[c]), np.full(len(own), c)
+        chances = sigmoid(curves.apply(*inside) - CAUTION * curves.uncertainty(*inside))
         means = np.cumsum(chances) / np.arange(1, len(own) + 1)
         # Detections with equal scores are above a threshold together.
         last = np.diff(own, append=-np.inf) != 0
