@@ -17,6 +17,7 @@ import argparse
 import dataclasses
 
 import layouts
+from birdsong.data.sampling import QUALITIES
 from birdsong.files import Problem
 from shared import collection, selection
 from shared.class_names import add_class_names
@@ -111,7 +112,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def quality(text: str) -> str:
     """A quality from A to E, for argparse."""
-    if selection.quality_rank(text.upper()) is None or text.upper() not in selection.QUALITIES:
+    if text.upper() not in tuple(QUALITIES):
         raise argparse.ArgumentTypeError(f'{text!r}: expected a letter from A (best) to E')
     return text.upper()
 

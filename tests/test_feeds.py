@@ -11,7 +11,8 @@ import pytest
 from birdsong import config
 from birdsong.data import stft
 from birdsong.data.dataset import Dataset
-from birdsong.data.feeds import TestFeed, TrainFeed, ValidFeed, class_weights, needs_host_spectrogram
+from birdsong.data.feeds import TestFeed, TrainFeed, ValidFeed, needs_host_spectrogram
+from birdsong.data.sampling import class_weights
 from birdsong.files import Problem
 from birdsong.scores import predictions
 from birdsong.training import pseudo_labels

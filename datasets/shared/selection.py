@@ -4,10 +4,10 @@ import collections
 import hashlib
 import re
 
+from birdsong.data.sampling import quality_rank
 from shared.recordings import TRAINING, Recording
 from shared.report import Report
 
-QUALITIES = 'ABCDE'
 # Elements of Creative Commons licences, and how their names are written out.
 ELEMENTS = {
     'nd': r'no[\s_-]*deriv\w*',
@@ -54,15 +54,6 @@ def by_licence(recordings: list[Recording], excluded: str, report: Report) -> li
         text = f'{protected} recordings have a licence that allows no derivatives (nd)'
         report.note(f'{text}: kept; --exclude-licence nd removes them')
     return kept
-
-
-def quality_rank(quality: str) -> float | None:
-    """1 for the best quality to 5 for the worst, None if unknown. Ratings from 5 stars (A) to 1 (E) are read, too."""
-    text = quality.strip().upper()
-    if len(text) == 1 and text in QUALITIES:
-        return 1 + QUALITIES.index(text)
-    stars = float(text) if re.fullmatch(r'[0-5](\.[0-9]{1,3})?', text, re.A) else 0
-    return 6 - stars if 0 < stars <= 5 else None
 
 
 def by_quality(recordings: list[Recording], worst: str, report: Report) -> list[Recording]:

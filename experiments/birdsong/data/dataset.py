@@ -151,6 +151,16 @@ class Dataset:
         """Metadata of each recording, {source: number}, see `metadata.read_table`."""
         return self._cached('metadata', lambda: metadata.read_table(self._label_path('meta.tsv')))
 
+    def recordings(self) -> Iterator[dict[str, str]]:
+        """Rows of recordings.tsv by column, if there is one."""
+        filename = os.path.join(self.path, 'recordings.tsv')
+        lines = iter(read_lines(filename) if os.path.exists(filename) else ())
+        columns = next(lines, 'key').split('\t')
+        if 'key' not in columns:
+            raise Problem(f'{filename}: no column key; delete the file and run prepare_birdclef.sh again')
+        for line in lines:
+            yield dict(zip(columns, line.split('\t'), strict=False))
+
     def edition_classes(self, key: str) -> np.ndarray | None:
         """Sorted class indices of the challenge edition of a recording, which is the year in its file name.
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from birdsong.config import Settings
-from birdsong.data import audio, augment, effects, index, metadata, prefetch, stft
+from birdsong.data import audio, augment, effects, index, metadata, prefetch, sampling, stft, targets
 from birdsong.data.dataset import Dataset
 from birdsong.data.embeddings import Embeddings
 from birdsong.files import Problem, open_regular
@@ -75,6 +75,7 @@ class Feed:
                 )
             self.labels = self._labels()
             self.background = dataset.background() if cfg['cost_bg'] or cfg['mix_fg_bg'] else None
+            self.segments = targets.load(dataset, cfg, self.files, self.list_path) if self.with_audio else None
 
     def _header(self, item: int) -> audio.Header:
         return audio.Header(*(int(self.index[name][item]) for name in audio.Header._fields))
@@ -158,18 +159,24 @@ class Feed:
         cfg = self.cfg
         stft.spectrogram(samples, cfg['sample_rate'], cfg['frame_len'], cfg['fps'], out.shape[1], out=out)
 
-    def _one_hot(self, items: np.ndarray) -> np.ndarray:
-        targets = np.zeros((len(items), self.dataset.num_classes), np.float32)
-        targets[np.arange(len(items)), self.labels[items]] = 1
-        return targets
+    def _targets(self, items: np.ndarray, active: np.ndarray | None) -> np.ndarray:
+        """The class of each recording, or, if annotated, the classes `active` in its excerpt, bool (B, classes)."""
+        rows = np.zeros((len(items), self.dataset.num_classes), bool)
+        rows[np.arange(len(items)), self.labels[items]] = True
+        return self._with_active(rows, items, active)
 
-    def _background_targets(self, items: np.ndarray) -> np.ndarray:
-        """Foreground and background classes as a bool (B, classes)."""
-        targets = np.zeros((len(items), self.dataset.num_classes), bool)
-        for row, item in zip(targets, items.tolist(), strict=True):
+    def _background_targets(self, items: np.ndarray, active: np.ndarray | None) -> np.ndarray:
+        """Foreground and background classes, or the `active` ones as for `_targets`, bool (B, classes)."""
+        rows = self._targets(items, None)
+        for row, item in zip(rows, items.tolist(), strict=True):
             row[self.background.get(self.files[item], [])] = True
-            row[self.labels[item]] = True
-        return targets
+        return self._with_active(rows, items, active)
+
+    def _with_active(self, rows, items, active):
+        return rows if active is None else np.where(self.segments.annotated[items, None], active, rows)
+
+    def _active(self, items: np.ndarray, starts: Sequence[int], length: int) -> np.ndarray | None:
+        return None if self.segments is None else self.segments.active(items, starts, length)
 
     def batches(self, start: int = 0, stop: int | None = None, step: int = 1) -> Iterator[Batch]:
         """Every `step`-th of the batches start..stop - 1, prepared ahead in bg_threads or bg_processes."""
@@ -200,8 +207,8 @@ class Excerpts(NamedTuple):
 class TrainFeed(Feed):
     """Batches of random excerpts. `batch(k)` depends on (cfg['seed'], k) only.
 
-    The recordings of a batch have similar lengths, and all recordings are equally likely. A batch of B excerpts and
-    C classes is a dict of
+    The recordings of a batch have similar lengths, and all recordings are equally likely unless class_balance is set.
+    A batch of B excerpts and C classes is a dict of
         'spect': float32 (B, frames, bins). Absent if len_max=0 or without arch. With `on_device`, unless
             needs_host_spectrogram(cfg), it is replaced by
         'samples': int16 (B, N), float32 after mixing, with fade or noise; and, with random filters or gain_db,
@@ -212,11 +219,13 @@ class TrainFeed(Feed):
         'label': int64 (B,)
         'label_bg': bool (B, C), foreground and background classes, with cost_bg or mix_fg_bg
         'mixed_label': float32 (B, C), with mixup2
+        'active': float32 (B, C) instead, with segment_targets if there are annotated recordings: for these, the classes
+            that are active in the excerpt; also in 'label_bg'
         'pseudo_label': float32 (B, C)
-        'weight': float32 (B,), with class_weights
+        'weight': float32 (B,), with class_weights or quality_weights
         'item': int64 (B,), positions in the file list
-    With mixup, everything except the audio belongs to the first excerpt of each pair. With mixup2, 'label_bg' (then
-    float32), 'pseudo_label' and 'weight' are mixed, too.
+    With mixup, everything except the audio belongs to the first excerpt of each pair. With mixup2, 'active', 'label_bg'
+    (then float32), 'pseudo_label' and 'weight' are mixed, too.
 
     `pseudo_labels`: function that returns 'pseudo_label' for positions in the file list (B,), if there are any.
     """
@@ -237,8 +246,9 @@ class TrainFeed(Feed):
         self.shortest = min(self.shortest, self.longest)
         self.buckets = augment.make_buckets(lengths, self.shortest, self.longest, int(cfg['len_buckets']))
         self.drawn = self.batchsize * (2 if self.with_audio and (cfg['mixup'] or cfg['mixup2']) else 1)
+        self.shares = sampling.recording_shares(cfg, self.labels, self.drawn)
         smallest = min(len(bucket) for bucket in self.buckets)
-        if smallest < self.drawn:
+        if self.shares is None and smallest < self.drawn:
             sys.stderr.write(
                 f'{self.list_path}: a group of recordings of similar length has only {smallest} of the {self.drawn} '
                 'that a batch needs: drawn with replacement\n'
@@ -249,7 +259,7 @@ class TrainFeed(Feed):
                 f'{cfg["frame_len"]} samples; raise len_min'
             )
         self.noise = self._noise_feed() if self.with_audio and cfg['noise'] != '' else None
-        self.weights = class_weights(cfg, self.labels, dataset.num_classes)
+        self.weights = sampling.example_weights(cfg, dataset, self.files, self.labels)
         self.pseudo_labels = pseudo_labels
 
     def _noise_feed(self) -> Feed:
@@ -275,13 +285,19 @@ class TrainFeed(Feed):
         """Batch number k, the same in every call."""
         cfg = self.cfg
         rng = self._generator(FEED_STREAM, k)
-        items = augment.draw_items(self.buckets, self.drawn, rng)
-        first, second = items[: self.batchsize], items[self.batchsize :]
+        if self.shares is None:
+            items = augment.draw_items(self.buckets, self.drawn, rng)
+        else:
+            items = sampling.draw_by_share(self.buckets, self.shares, self.drawn, rng)
+        first = items[: self.batchsize]
         batch = {}
-        weights = None
+        weights = active = None
+        mixed = bool(cfg['mixup2']) and self.with_audio
+        used = items if mixed else first  # the recordings whose targets are used
         if self.with_audio:
             excerpts = self._draw_effects(self._draw_excerpts(items, rng), self._generator(EFFECTS_STREAM, k))
             weights = excerpts.weights
+            active = self._active(used, excerpts.starts[: len(used)], excerpts.length)
             batch = self._samples(excerpts) if self.on_device else self._spectrograms(excerpts)
             if excerpts.extra.masks is not None:
                 batch['masks'] = excerpts.extra.masks
@@ -290,19 +306,20 @@ class TrainFeed(Feed):
         if self.embeddings:
             batch['meta'] = np.concatenate([batch['meta'], self.embeddings.drawn(self._keys(first), rng)], axis=1)
         batch['label'] = self.labels[first]
-        mixed = bool(cfg['mixup2']) and weights is not None
 
-        def target(function):
-            return augment.mix(function(first), function(second), weights) if mixed else function(first)
+        def target(rows):
+            return augment.mix(rows[: self.batchsize], rows[self.batchsize :], weights) if mixed else rows
 
-        if mixed:
-            batch['mixed_label'] = target(self._one_hot)
+        if active is not None:
+            batch['active'] = target(self._targets(used, active)).astype(np.float32)
+        elif mixed:
+            batch['mixed_label'] = target(self._targets(used, None))
         if self.background is not None:
-            batch['label_bg'] = target(self._background_targets)
+            batch['label_bg'] = target(self._background_targets(used, active))
         if self.pseudo_labels is not None:
-            batch['pseudo_label'] = target(self.pseudo_labels)
+            batch['pseudo_label'] = target(self.pseudo_labels(used))
         if self.weights is not None:
-            batch['weight'] = target(self.weights.__getitem__)
+            batch['weight'] = target(self.weights[used])
         batch['item'] = first.astype(np.int64)
         return batch
 
@@ -311,6 +328,8 @@ class TrainFeed(Feed):
         lengths = self.index['length'][items]
         length = augment.excerpt_length(lengths, self.shortest, self.longest)
         starts = augment.draw_starts(lengths, length, rng)
+        if self.segments is not None:
+            starts = self.segments.aim(starts, items, lengths, length, rng)
         weights = augment.mixing_weights(cfg, count, rng)
         stretch = shift = filters = None
         if needs_host_spectrogram(cfg):
@@ -388,7 +407,7 @@ class TrainFeed(Feed):
 class ValidFeed(Feed):
     """The same `len(feed)` batches in each epoch, of recordings of similar length.
 
-    Batches have these keys of TrainFeed: 'spect' or 'samples', 'meta', 'label', 'label_bg' and 'item'.
+    Batches have these keys of TrainFeed: 'spect' or 'samples', 'meta', 'label', 'active', 'label_bg' and 'item'.
     All excerpts of a batch have the same length: that of the shortest recording or 0.8 times that of the longest,
     whichever is longer, clipped to len_min..len_max. Shorter recordings are looped; of longer ones, the centre is used.
     """
@@ -403,22 +422,32 @@ class ValidFeed(Feed):
 
     def batch(self, k: int) -> Batch:
         items = self.order[k * self.batchsize : (k + 1) * self.batchsize]
-        batch = self._audio(items) if self.with_audio else {}
+        batch, active = {}, None
+        if self.with_audio:
+            starts, length = self._cut(items)
+            active = self._active(items, starts, length)
+            batch = self._audio(items, starts, length)
         if self.num_meta:
             batch['meta'] = metadata.encode(self.meta[items], self.cfg)
         if self.embeddings:
             batch['meta'] = np.concatenate([batch['meta'], self.embeddings.central(self._keys(items))], axis=1)
         batch['label'] = self.labels[items]
+        if active is not None:
+            batch['active'] = self._targets(items, active).astype(np.float32)
         if self.background is not None:
-            batch['label_bg'] = self._background_targets(items)
+            batch['label_bg'] = self._background_targets(items, active)
         batch['item'] = items.astype(np.int64)
         return batch
 
-    def _audio(self, items: np.ndarray) -> Batch:
+    def _cut(self, items: np.ndarray) -> tuple[list[int], int]:
+        """Starts and length of the excerpts in samples."""
         lengths = self.index['length'][items]
         length = max(lengths[0], int(0.8 * lengths[-1]))
         length = int(min(max(length, self.shortest), self.longest))
-        places = list(zip(items.tolist(), (np.maximum(lengths - length, 0) // 2).tolist(), strict=True))
+        return (np.maximum(lengths - length, 0) // 2).tolist(), length
+
+    def _audio(self, items: np.ndarray, starts: list[int], length: int) -> Batch:
+        places = list(zip(items.tolist(), starts, strict=True))
         if self.on_device:
             samples = np.empty((len(items), length), np.int16)
             for row, place in zip(samples, places, strict=True):
@@ -486,20 +515,3 @@ class TestFeed(Feed):
         except OSError as e:
             raise Problem(f'{filename}: cannot be read ({e.strerror}); prepare the dataset again') from None
         raise self._has_changed(filename)
-
-
-def class_weights(cfg: Settings, labels: np.ndarray, num_classes: int) -> np.ndarray | None:
-    """Weight of each training recording, float32 (N,), or None unless class_weights=google:BETA is set.
-
-    ((p_mean / p_c) (1 - p_c) / (1 - p_mean))^BETA, where p_c is the share of the recording's class in the list.
-    """
-    if not cfg['class_weights']:
-        return None
-    beta = float(cfg['class_weights'].partition(':')[2])
-    share = np.bincount(labels, minlength=num_classes) / len(labels)
-    mean = share.mean()
-    own = share[labels]
-    with np.errstate(divide='ignore', invalid='ignore'):
-        weights = ((mean / own) * (1 - own) / (1 - mean)) ** beta
-    # With a single class, the formula is 0 / 0.
-    return np.nan_to_num(weights, nan=1, posinf=1).astype(np.float32)

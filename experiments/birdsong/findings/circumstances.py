@@ -68,7 +68,7 @@ def load(dataset: Dataset, keys: Collection[str], zone: datetime.tzinfo | None =
             result[key] = Circumstances(
                 *when, zone if None not in when else None, _degrees(latitude, 90), _degrees(longitude, 180)
             )
-    for row in _recordings(dataset):
+    for row in dataset.recordings():
         key = row.get('key')
         if key in wanted:
             known = result.get(key, Circumstances())._replace(source=row.get('source', ''))
@@ -105,17 +105,6 @@ def _metadata(dataset: Dataset) -> Iterator[list[str]]:
                 'prepare the dataset again'
             )
         yield fields
-
-
-def _recordings(dataset: Dataset) -> Iterator[dict[str, str]]:
-    """Rows of recordings.tsv, if there is one."""
-    filename = os.path.join(dataset.path, 'recordings.tsv')
-    lines = iter(read_lines(filename) if os.path.exists(filename) else ())
-    columns = next(lines, 'key').split('\t')
-    if 'key' not in columns:
-        raise Problem(f'{filename}: no column key; delete the file and run prepare_birdclef.sh again')
-    for line in lines:
-        yield dict(zip(columns, line.split('\t'), strict=False))
 
 
 def _date(text: str) -> datetime.date | None:

@@ -23,11 +23,13 @@ MAY_DIFFER = {*config.INDIFFERENT, *DURATION, 'bins'}
 Groups = dict[str, dict[str, np.ndarray]]
 
 
-def fingerprint(dataset: Dataset, noise: str = '') -> str:
-    """Short digest of the lists and labels of a dataset that training reads, including the list `noise` if given."""
+def fingerprint(dataset: Dataset, cfg: dict[str, Any]) -> str:
+    """Short digest of the lists and labels of a dataset that training with the settings `cfg` reads."""
     digest = hashlib.sha256()
-    lists = ('train', 'valid', *([noise] if noise else []))
-    for folder, names in (('filelists', lists), ('labels', ('labelset', 'fg.tsv', 'bg.tsv', 'meta.tsv'))):
+    lists = ['train', 'valid', *filter(None, [str(cfg['noise'])])]
+    labels = ['labelset', 'fg.tsv', 'bg.tsv', 'meta.tsv', *(['segments.tsv'] if cfg['segment_targets'] else [])]
+    tables = ['recordings.tsv'] if cfg['quality_weights'] else []
+    for folder, names in (('filelists', lists), ('labels', labels), ('', tables)):
         for name in names:
             path = os.path.join(dataset.path, folder, name)
             if os.path.exists(path):

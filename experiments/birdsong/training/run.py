@@ -46,7 +46,7 @@ class Run:
         # what must be equal to continue from a state
         self.identity = dict(
             settings=trainer.cfg,
-            data=checkpoint.fingerprint(dataset, str(trainer.cfg['noise'])),
+            data=checkpoint.fingerprint(dataset, trainer.cfg),
             validate=validate,
             amp=trainer.amp,
             processes=trainer.team.size,

@@ -87,6 +87,7 @@ class Trainer:
         self, cfg: dict[str, Any], dataset: Dataset, validate: bool, device: torch.device, amp: bool, team: Team
     ):
         self.cfg, self.device, self.team, self.amp = cfg, device, team, amp
+        costs.check(cfg)
         self._make_feeds(dataset, validate)
         self.automatic = duration.resolve(cfg, self.feed.index['length'])  # settings that were `auto`
         classes, num_meta = dataset.num_classes, self.feed.num_meta
