@@ -182,13 +182,7 @@ def labelled_cases(
         result = cases.of_recordings(predicted, dataset, kind, background, filelist)
         rows = f'{len(files)} recordings'
     else:
-        annotated = dataset.segments()
-        files = [key for key in files if key in annotated]
-        if not files:
-            raise Problem(
-                f'{dataset.path}/labels/segments.tsv: no recording of list {filelist} is annotated, but '
-                f'{next(iter(annotated), "nothing")}; choose another --filelist'
-            )
+        _, files = dataset.annotated(files, filelist)
         predicted = combined(args, files, dataset, kind, maxpool=False)
         result = cases.of_windows(predicted, dataset, kind, args.segments)
         rows = f'{len(result.logits) // dataset.num_classes} windows of {args.segments:g} s in {len(files)} recordings'

@@ -8,6 +8,11 @@ With --segments SECONDS, windows of that length are evaluated against labels/seg
 padded cmAP, micro and macro F1. The windows of a recording begin at 0 and end with its predictions or labels. A class
 is active in a window if a segment overlaps it by 10 ms or more. The scores of a window are the maximum over the rows
 whose middle is in it or, if there are none, those of the row that overlaps it most.
+
+With --events FINDINGS, the detections in a table of findings.py or identify.sh are evaluated against the same labels:
+F1 score, precision and recall of events. Segments or detections of a class that overlap or touch are one event. A
+detection is right if it starts within --tolerance seconds of a true event, and ends within as many seconds, or 20 % of
+the length of the event, of its end. Each true event is matched with one detection at most.
 """
 
 from birdsong import program  # isort: skip
@@ -27,6 +32,7 @@ IMPOSSIBLE = -1e30
 # Number of bootstrap samples if --intervals is given without a number.
 SAMPLES = 1000
 THRESHOLD = 0.5
+TOLERANCE = 1.0
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -35,7 +41,7 @@ def parse_arguments() -> argparse.Namespace:
     add(
         'infiles',
         metavar='FILE[:WEIGHT]',
-        nargs='+',
+        nargs='*',
         help='predictions (.pred.npz, or .pred.pkl of the 2018 system); several are combined as the sum of '
         'weight x scores, divided by the number of files',
     )
@@ -87,31 +93,53 @@ def parse_arguments() -> argparse.Namespace:
         type=float,
         help=f'with --segments: lowest score that counts as a detection in F1 ({THRESHOLD})',
     )
+    add(
+        '--events',
+        metavar='FINDINGS',
+        help='evaluate the detections of this table (.csv, .parquet) in the annotated recordings of the list',
+    )
+    add(
+        '--tolerance',
+        metavar='SECONDS',
+        type=float,
+        help=f'with --events: largest difference of the times of a detection from the labelled ones ({TOLERANCE:g})',
+    )
     add('--per-class', metavar='FILE', help='write a table of the metrics of each class to FILE (.tsv)')
     add('--json', metavar='FILE', help='write all metrics to FILE')
     args = parser.parse_args(number_of_samples_given(sys.argv[1:]))
     if args.intervals < 0:
         parser.error(f'argument --intervals: {args.intervals} is not a number of samples')
-    check_segments(args)
+    if not args.infiles and args.events is None:
+        parser.error('the following arguments are required: FILE[:WEIGHT], or --events')
+    check_labelled_times(args)
     return args
 
 
-def check_segments(args: argparse.Namespace) -> None:
-    """Raise Problem for options that cannot be combined with --segments, or need it."""
-    if args.segments is None:
-        if args.threshold is not None:
-            raise Problem('--threshold: it is for --segments only')
-        return
-    if not 0 < args.segments < np.inf:
+def check_labelled_times(args: argparse.Namespace) -> None:
+    """Raise Problem for options that cannot be combined with --segments or --events, or need them."""
+    if args.segments is None and args.threshold is not None:
+        raise Problem('--threshold: it is for --segments only')
+    if args.events is None and args.tolerance is not None:
+        raise Problem('--tolerance: it is for --events only')
+    if args.segments is not None and not 0 < args.segments < np.inf:
         raise Problem(f'--segments={args.segments:g}: expected the length of windows in seconds, such as 5')
-    given = {
+    if args.tolerance is not None and not 0 <= args.tolerance < np.inf:
+        raise Problem(f'--tolerance={args.tolerance:g}: expected a difference in seconds, such as 1')
+    others = {
         '--save-predictions': args.save_predictions,
         '--labelfile-background': args.labelfile_background,
         '--subset-class': args.subset_class != 1,
     }
-    for option, is_given in given.items():
-        if is_given:
-            raise Problem(f'--segments cannot be combined with {option}; leave out one of them')
+    others_of_events = {
+        'predictions': args.infiles,
+        '--segments': args.segments is not None,
+        '--softmax': args.softmax,
+        '--birdclef-filter': args.birdclef_filter,
+    }
+    mode = '--segments' if args.events is None else '--events'
+    for option, is_given in (others if args.events is None else others | others_of_events).items():
+        if is_given and (args.segments is not None or args.events is not None):
+            raise Problem(f'{mode} cannot be combined with {option}; leave out one of them')
 
 
 def number_of_samples_given(arguments: list[str]) -> list[str]:
@@ -225,13 +253,7 @@ def write_json(filename: str, report: dict) -> None:
 
 def evaluate_segments(args: argparse.Namespace, dataset: Dataset, files: list[str], members: list) -> None:
     """Print and write the metrics of windows of the annotated recordings among `files`; members: (file, weight)."""
-    labelled = dataset.segments()
-    annotated = [key for key in files if key in labelled]
-    if not annotated:
-        raise Problem(
-            f'{dataset.path}/labels/segments.tsv: no recording of list {args.filelist} is annotated, but '
-            f'{next(iter(labelled), "nothing")}; choose another --filelist'
-        )
+    labelled, annotated = dataset.annotated(files, args.filelist)
     names, weights = zip(*members, strict=True)
     parts = (combination.prepared(name, annotated, dataset.num_classes, args.softmax, False) for name in names)
     combined = combination.combine(parts, weights)
@@ -248,7 +270,8 @@ def evaluate_segments(args: argparse.Namespace, dataset: Dataset, files: list[st
     }
     found = print_window_metrics(args, windows, about, len(files))
     if args.per_class:
-        write_windows_per_class(args.per_class, dataset, windows, about['threshold'])
+        columns = segments.per_class(windows, about['threshold'])
+        write_columns_per_class(args.per_class, dataset, columns, ('windows',))
         print(f'{args.per_class}: metrics of each class', file=sys.stderr)
     if args.json:
         about |= {'dataset': dataset.name, 'filelist': args.filelist, 'members': members}
@@ -276,35 +299,90 @@ def print_window_metrics(args: argparse.Namespace, windows: segments.Windows, ab
     return found
 
 
-def write_windows_per_class(filename: str, dataset: Dataset, windows: segments.Windows, threshold: float) -> None:
-    """Write a table with a row per class that occurs: its number of windows and its metrics."""
-    columns, latin = segments.per_class(windows, threshold), latin_names(dataset)
+def write_columns_per_class(
+    filename: str, dataset: Dataset, columns: dict[str, np.ndarray], numbers: tuple[str, ...]
+) -> None:
+    """Write a table with a row per class of which one of the `numbers` (first columns) is not 0, and its metrics."""
+    latin = latin_names(dataset)
     with writing(filename, 'w', encoding='utf-8') as f:
         f.write('\t'.join(['class', 'species', *columns]) + '\n')
-        for c in np.flatnonzero(columns['windows']):
-            values = [f'{value[c]:.0f}' if name == 'windows' else f'{value[c]:.3f}' for name, value in columns.items()]
+        for c in np.flatnonzero(np.any([columns[name] for name in numbers], axis=0)):
+            values = [f'{value[c]:.0f}' if name in numbers else f'{value[c]:.3f}' for name, value in columns.items()]
             f.write('\t'.join([dataset.labelset[c], latin[c], *('' if v == 'nan' else v for v in values)]) + '\n')
+
+
+def evaluate_events(args: argparse.Namespace, dataset: Dataset, files: list[str]) -> None:
+    """Print and write the metrics of the detections of a table in the annotated recordings among `files`."""
+    # predictions can be evaluated without these, and without scipy
+    from birdsong.findings import formats
+    from birdsong.scores import events
+
+    labelled, annotated = dataset.annotated(files, args.filelist)
+    index = {name: c for c, name in enumerate(dataset.labelset)}
+    found, others = {key: [] for key in annotated}, set()
+    # identify.sh names the original files, whose suffix may be another one
+    keys = {os.path.splitext(key)[0]: key for key in annotated} | {key: key for key in annotated}
+    for one in formats.read(args.events):
+        if one.class_id not in index:
+            raise Problem(
+                f'{args.events}: {one.class_id} is not in {dataset.path}/labels/labelset; choose the --dataset'
+            )
+        key = keys.get(one.file, keys.get(os.path.splitext(one.file)[0]))
+        if key is None:
+            others.add(one.file)
+        else:
+            found[key].append((one.start, one.end, index[one.class_id]))
+    if others:
+        print(
+            f'note: {args.events}: {len(others)} recordings with detections, such as {min(others)}, are no annotated '
+            f'ones of list {args.filelist}, and left out',
+            file=sys.stderr,
+        )
+    tolerance = TOLERANCE if args.tolerance is None else args.tolerance
+    counts = events.count([labelled[key] for key in annotated], found.values(), dataset.num_classes, tolerance)
+    right, detected, true = (int(values.sum()) for values in counts)
+    print(
+        f'{detected} detections of {true} events in {len(annotated)} annotated recordings of {len(files)}, {right} of '
+        f'them right within {tolerance:g} s'
+    )
+    result = events.evaluate(counts)
+    print(', '.join(f'{name}: {value:.3f}' for name, value in result.items()))
+    if args.intervals:
+        result['intervals'] = events.intervals(counts, args.intervals)
+        print_intervals(result['intervals'], args.intervals)
+    if args.per_class:
+        write_columns_per_class(args.per_class, dataset, events.per_class(counts), ('events', 'detections', 'right'))
+        print(f'{args.per_class}: metrics of each class', file=sys.stderr)
+    if args.json:
+        about = {'recordings': len(annotated), 'events': true, 'detections': detected, 'right': right}
+        about |= {'tolerance': tolerance, 'offset share': events.OFFSET_SHARE}
+        write_json(args.json, result | about | {'dataset': dataset.name, 'filelist': args.filelist})
 
 
 def main() -> None:
     args = parse_arguments()
-    names, weights = zip(*map(combination.parse_weighted, args.infiles), strict=True)
-    weights = [1.0 if weight is None else weight for weight in weights]
-    dataset = Dataset(args.dataset or dataset_of(names[0]), args.labelfile)
+    members = [
+        (name, 1.0 if weight is None else weight) for name, weight in map(combination.parse_weighted, args.infiles)
+    ]
+    dataset = Dataset(args.dataset or dataset_of(args.events or members[0][0]), args.labelfile)
     files = dataset.filelist(args.filelist)
     rng = np.random.RandomState(args.subset_seed)
     if args.subset != 1:
         files = [files[i] for i in random_share(len(files), args.subset, rng, '--subset')]
+    if args.events is not None:
+        evaluate_events(args, dataset, files)
+        return
     if args.segments is not None:
-        evaluate_segments(args, dataset, files, list(zip(names, weights, strict=True)))
+        evaluate_segments(args, dataset, files, members)
         return
     if not args.save_predictions:
         truth, background = dataset.truth(files, args.labelfile, args.labelfile_background, args.filelist)
 
     # Predictions can be combined without labels. Then only the files are compared with each other.
     num_classes = None if args.save_predictions and not dataset.has_labels else dataset.num_classes
-    members = (combination.prepared(name, files, num_classes, args.softmax, args.maxpool) for name in names)
-    combined = combination.combine(members, weights)
+    names, weights = zip(*members, strict=True)
+    parts = (combination.prepared(name, files, num_classes, args.softmax, args.maxpool) for name in names)
+    combined = combination.combine(parts, weights)
     if args.birdclef_filter:
         combined.scores = filter_editions(combined, dataset)
     if args.save_predictions:
@@ -329,7 +407,7 @@ def main() -> None:
             'classes': dataset.num_classes,
             'dataset': dataset.name,
             'filelist': args.filelist,
-            'members': list(zip(names, weights, strict=True)),
+            'members': members,
         }
         write_json(args.json, found | about)
 

@@ -133,6 +133,22 @@ class Dataset:
             segments.setdefault(key, []).append((start, end, index))
         return segments
 
+    def annotated(
+        self, files: list[str], filelist: str
+    ) -> tuple[dict[str, list[tuple[float, float, int | None]]], list[str]]:
+        """The labelled segments of all annotated recordings, and those of `files` that are annotated.
+
+        Raises Problem, with `filelist` in the message, if there are none.
+        """
+        labelled = self.segments()
+        found = [key for key in files if key in labelled]
+        if not found:
+            raise Problem(
+                f'{self.path}/labels/segments.tsv: no recording of list {filelist} is annotated, but '
+                f'{next(iter(labelled), "nothing")}; choose another --filelist'
+            )
+        return labelled, found
+
     def truth(
         self, files: list[str], label_file: str, background_file: str | None, filelist: str
     ) -> tuple[np.ndarray, list[list[int]] | None]:
