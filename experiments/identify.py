@@ -20,8 +20,8 @@ from birdsong.data.dataset import Dataset
 from birdsong.files import Problem
 from birdsong.findings import calibration, circumstances, formats, species, tables
 from birdsong.findings.rules import Wanted
-from birdsong.identification import choice, merging, recordings
-from birdsong.identification.plan import HOURS, Plan, settle
+from birdsong.identification import choice, merging, prior, recordings
+from birdsong.identification.plan import HOURS, METADATA, Plan, settle
 from birdsong.identification.task import Task
 from birdsong.identification.windows import Windows, kind_of, settings_of
 from shared.clues import Finder, degrees
@@ -56,6 +56,33 @@ def parse_arguments() -> argparse.Namespace:
     rules.add_argument('--merge', metavar='SECONDS', type=float)
     rules.add_argument('--min-duration', metavar='SECONDS', type=float, default=0)
     rules.add_argument('--top', metavar='N', type=int)
+    expected = parser.add_argument_group(
+        'prior: classes that are less or more probable at the place, date and time than on average',
+        'The factor of a class is its probability at that place and time divided by its mean over the training list, '
+        'both according to metadata networks. It is applied to the confidence after a calibration and after smoothing, '
+        'before the threshold; the columns Score and Probability remain those of the sound alone.',
+    )
+    add_prior = expected.add_argument
+    add_prior(
+        '--prior',
+        choices=prior.KINDS,
+        help="soft: multiply the odds of each class by its factor (Bayes' rule), from the limit to 1 / limit; mask: "
+        'remove detections of classes whose factor is below the limit. Nothing is changed where the place or date that '
+        'the networks use is unknown.',
+    )
+    add_prior(
+        '--prior-limit',
+        metavar='FACTOR',
+        type=float,
+        help=f'({prior.LIMIT:g})',
+    )
+    add_prior(
+        '--prior-model',
+        metavar='MODEL',
+        action='append',
+        default=[],
+        help='metadata network: name or file (repeatable; default: all in experiments/NAME/)',
+    )
     where = parser.add_argument_group('time and place of recordings, unless their files or names tell')
     where.add_argument('--metadata', metavar='FILE', help='table with the column file and date, time, latitude, ...')
     where.add_argument('--latitude', metavar='DEGREES')
@@ -67,6 +94,8 @@ def parse_arguments() -> argparse.Namespace:
     args.wanted = Wanted(*(getattr(args, name) for name in Wanted._fields))
     args.wanted.check()
     args.format = tables.format_names(args.format)
+    if not args.prior and (args.prior_model or args.prior_limit is not None):
+        raise Problem('--prior-model and --prior-limit belong to --prior; give --prior soft or --prior mask')
     args.zone = circumstances.time_zone(args.timezone) if args.timezone else None
     return args
 
@@ -94,6 +123,10 @@ def task_of(args: argparse.Namespace) -> Task:
     if not args.output:
         name = os.path.basename(os.path.realpath(args.folder)) or 'root'
         args.output = os.path.join(EXPERIMENTS, dataset.name, 'findings', name)
+    expected = None
+    if args.prior:
+        limit = prior.LIMIT if args.prior_limit is None else args.prior_limit
+        expected = prior.prior_of(dataset, args.prior, limit, args.prior_model, chosen, settings)
     return Task(
         args.folder,
         dataset,
@@ -106,6 +139,7 @@ def task_of(args: argparse.Namespace) -> Task:
         Finder(args.folder, args.metadata, args.zone, *place),
         Plan(args.output),
         args.keep_scores,
+        expected,
     )
 
 
@@ -134,6 +168,8 @@ def about(args: argparse.Namespace, task: Task) -> dict:
         'place': [args.latitude, args.longitude],
         'timezone': args.timezone,
         'scores kept': args.keep_scores,
+        'prior': task.prior and task.prior.about(),
+        METADATA: digest_of(args.metadata),
     }
 
 
@@ -152,11 +188,18 @@ def plan(args: argparse.Namespace, task: Task) -> None:
         raise Problem(
             f'{args.folder}: no recordings (files with a suffix such as .wav, .flac, .mp3); is it the folder?'
         )
-    settle(args.output, about(args, task), args.force)
+    same_metadata = settle(args.output, about(args, task), args.force)
     new = task.plan.extend(found, args.shard_hours)
     merging.write_skipped(task, skipped)
     shards = task.plan.shards()
     say(f'models: {task.chosen.why}; {task.windows.describe()}')
+    if task.chosen.ignored:
+        say(f'note: {task.chosen.ignored}')
+    if not same_metadata:
+        say(
+            f'note: --metadata is not the table with which {args.output} was started, so it applies to {new} new '
+            'recordings only; add --force to identify all of them again'
+        )
     say(f'{args.folder}: {len(found)} recordings, {new} of them new; {len(shards)} shards in {args.output}')
     for one in found[:SHOWN] if new else ():
         say(f'{one.path}: {recordings.described(task.finder.of(one.path))}')

@@ -26,6 +26,10 @@ share the work. If it is started again, it handles only new recordings; interrup
   --window SECONDS, --hop SECONDS    length and distance of windows (as trained; the window)
   --calibration FILE, --threshold CONFIDENCE, --classes FILE|A,B, --smooth N, --merge SECONDS, --min-duration SECONDS,
   --top N              what counts as a detection, as for findings.py
+  --prior soft|mask    what metadata networks expect at the place and date of each recording: soft multiplies the odds of
+                       each class by (its probability there) / (its mean over the training list), mask removes classes
+                       for which this is below the limit; counts per class and recording go to prior*.tsv
+  --prior-limit FACTOR, --prior-model MODEL    the limit, also of soft (0.01); metadata networks (all of NAME)
   --shard-hours H      work that is claimed at once and lost if a worker dies, in hours of recordings, about (8)
   --keep-scores        also keep all scores, in OUT/shards/*.pred.npz
   --metadata FILE      table of dates, times and places: column file, and any of date, time, latitude, longitude, elevation
@@ -40,13 +44,14 @@ END
 own_option() {
     case $1 in
         --run | --model | --format | --shard-hours | --window | --hop | --threshold | --classes | --smooth | --merge | \
-            --min-duration | --top | --latitude | --longitude | --timezone | --calibration | --metadata | --output)
+            --min-duration | --top | --prior | --prior-limit | --prior-model | --latitude | --longitude | --timezone | \
+            --calibration | --metadata | --output)
             (($# > 1)) || usage_error "$1 needs a value"
             SHIFT=2
             case $1 in
                 --calibration | --metadata) OPTIONS+=("$1=$(absolute "$2")") ;;
                 --output) OPTIONS+=("$1=$(in_folder "$2")") ;;
-                --model | --classes | --threshold)
+                --model | --classes | --threshold | --prior-model)
                     # a name or number, or a file
                     if [[ $2 == */* || $2 == *.* && -f $2 ]]; then OPTIONS+=("$1=$(absolute "$2")"); else OPTIONS+=("$1=$2"); fi ;;
                 *) OPTIONS+=("$1=$2") ;;

@@ -10,18 +10,15 @@ What is not given is unknown to the networks.
 from birdsong import program  # isort: skip
 import argparse
 import datetime
-import glob
-import os
 import sys
 
 import numpy as np
 
-from birdsong import config
 from birdsong.data import metadata
 from birdsong.data.dataset import Dataset
 from birdsong.files import Problem
 from birdsong.findings import species
-from birdsong.identification import choice
+from birdsong.identification import prior
 
 LIMITS = {'latitude': 90, 'longitude': 180, 'elevation': 9000}
 
@@ -66,62 +63,18 @@ def circumstances(args: argparse.Namespace) -> dict[str, float]:
     return known
 
 
-def networks(dataset: Dataset, names: list[str] | None) -> list[choice.Member]:
-    """The metadata networks with these names or, without names, all of the dataset.
-
-    Raises Problem if there is none, or if one of those named is missing, belongs to another dataset, or uses audio.
-    """
-    folder = os.path.join(config.EXPERIMENTS, dataset.name)
-    found = names or [file for file in sorted(glob.glob(os.path.join(glob.escape(folder), '*.npz'))) if is_meta(file)]
-    if not found:
-        raise Problem(
-            f'{folder}: no metadata networks; train some, such as train_all.sh --dataset {dataset.name} --models '
-            'small_meta.tsv, or name one with --model'
-        )
-    members = choice.choose(dataset, models=found).members
-    for member in members:
-        if not is_meta(member.filename):
-            raise Problem(f'{member.filename}: a network that needs audio; name one that uses metadata alone')
-    return members
-
-
-def is_meta(filename: str) -> bool:
-    """Whether a file is a network on metadata alone."""
-    return os.path.exists(f'{filename}.vars') and not config.load([f'{filename}.vars'])['arch']
-
-
-def probabilities(filename: str, known: dict[str, float], count: int) -> np.ndarray:
-    """Probabilities (count,) according to a network; 0 for classes that are newer than it."""
-    # Imported here because torch takes seconds, and messages about wrong options should not.
-    import torch
-
-    from birdsong.prediction import inspection
-    from birdsong.prediction.predictor import load_model
-
-    cfg = config.load([f'{filename}.vars'])
-    cfg['classes'] = cfg.get('classes') or count
-    if cfg['classes'] > count:
-        raise Problem(f'{filename}: knows {cfg["classes"]} classes, but the dataset has {count}; choose its --dataset')
-    names = metadata.sources(cfg)
-    missing = [name for name in names if name not in known]
-    if missing:
-        print(f'{filename} also uses {" and ".join(missing)}, not given', file=sys.stderr)
-    values = metadata.encode(metadata.numbers([known], names), cfg)
-    net = load_model(filename, cfg, metadata.size(cfg)).eval()
-    with torch.no_grad():
-        logits = net.finish(None, torch.from_numpy(values))['logits']
-        result = inspection.probabilities(cfg)(logits)[0].numpy()
-    return np.concatenate([result, np.zeros(count - len(result))])
-
-
 def main() -> None:
     args = parse_arguments()
     known = circumstances(args)
     dataset = Dataset(args.dataset)
     dataset.need_labels(['labelset'], 'classes are named as in it')
-    members = networks(dataset, args.model)
-    count = dataset.num_classes
-    mean = np.mean([probabilities(member.filename, known, count) for member in members], axis=0)
+    members = prior.networks(dataset, args.model)
+    networks = prior.MetadataNetworks([member.filename for member in members], dataset.num_classes)
+    for filename, sources in networks.sources.items():
+        missing = [name for name in sources if name not in known]
+        if missing:
+            print(f'{filename} also uses {" and ".join(missing)}, not given', file=sys.stderr)
+    mean = networks.probabilities([known])[0]
     print(f'mean of {", ".join(member.name for member in members)}', file=sys.stderr)
     print('probability\tclass\tscientific name\tcommon name')
     names = species.of(dataset)

@@ -89,9 +89,8 @@ def folder(tmp_path):
 
 def identify(project, folder, *options, cwd=None, **env):
     env = {'IDENTIFY_POLL': '0.2', 'OMP_NUM_THREADS': '1', **env}
-    return project.run(
-        'experiments/identify.sh', folder, '--dataset', 'tiny', '--device', 'cpu', *options, cwd=cwd, **env
-    )
+    command = 'experiments/identify.sh', folder, '--dataset', 'tiny', '--device', 'cpu', *options
+    return project.run(*command, cwd=cwd, timeout=600, **env)
 
 
 def steps(project, folder, *options):
@@ -300,6 +299,36 @@ def test_output_of_other_models_is_kept_unless_forced(trained, folder, tmp_path)
     fails(steps(trained, folder, '--output', tmp_path / 'letters'), 'mother.txt, which is not from identify.sh')
 
 
+def test_a_table_that_grew_applies_to_new_recordings_and_the_message_says_so(trained, tmp_path):
+    sound(tmp_path / 'rec/a.wav', 2)
+    write_lines(tmp_path / 'place.csv', ['file,latitude,longitude', 'a.wav,1,2'])
+    out = tmp_path / 'out'
+    options = '--output', out, '--metadata', tmp_path / 'place.csv'
+    assert 'note: --metadata' not in steps(trained, tmp_path / 'rec', *options).output
+    assert 'note: --metadata' not in steps(trained, tmp_path / 'rec', *options).output
+    sound(tmp_path / 'rec/b.wav', 2)
+    write_lines(tmp_path / 'place.csv', ['file,latitude,longitude', 'a.wav,3,4', 'b.wav,5,6'])
+    done = steps(trained, tmp_path / 'rec', *options)
+    assert done.returncode == 0 and 'so it applies to 1 new recordings only; add --force' in done.stderr, done.output
+    assert [row['Latitude'] for row in rows(out / 'recordings.csv')] == ['1', '5']
+    done = steps(trained, tmp_path / 'rec', *options, '--force')
+    assert 'note: --metadata' not in done.stderr
+    assert [row['Latitude'] for row in rows(out / 'recordings.csv')] == ['3', '5']
+
+
+def test_the_filter_of_an_ensemble_is_noted(trained, folder, tmp_path):
+    results = trained.experiments / 'tiny'
+    (results / 'ensembles').mkdir()
+    try:
+        write_lines(results / 'ensembles/mine.tsv', ['# options: --softmax --birdclef-filter', 'one\t0.5'])
+        options = '--dataset', 'tiny', '--run', 'mine', '--output', tmp_path / 'out'
+        done = trained.run('experiments/identify.py', folder, *options, '--plan')
+    finally:
+        shutil.rmtree(results / 'ensembles')
+    assert done.returncode == 0, done.output
+    assert 'note: --birdclef-filter of the ensemble mine is not applied' in done.stderr
+
+
 def test_time_and_place_from_files_names_table_and_options(trained, tmp_path):
     folder = tmp_path / 'rec'
     folder.mkdir()
@@ -500,6 +529,9 @@ def test_networks_get_local_times(tmp_path):
     assert inputs(utc, zone=vienna) == (58, pytest.approx(120, abs=0.1))
     assert inputs(local, zone=vienna, **place) == (182, 23 * 60 + 30)
     assert inputs(local, zone=UTC, **place) == (183, 30)
+    # an hour later, it is the next day
+    later = clues.Finder(str(tmp_path)).of(local).later(3600).inputs()
+    assert (later['date'], later['time']) == (183, 30)
 
 
 @pytest.mark.slow

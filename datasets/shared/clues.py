@@ -41,6 +41,13 @@ class Clues(NamedTuple):
         values = self.when.latitude, self.when.longitude, self.elevation
         return [path, *self.when.clock(0), *('' if v is None else f'{v:.10g}' for v in values), ', '.join(self.origins)]
 
+    def later(self, seconds: float) -> 'Clues':
+        """What is known `seconds` after the start of the recording."""
+        moment = self.when.moment(seconds)
+        if moment is None:
+            return self
+        return self._replace(when=self.when._replace(date=moment.date(), time=moment.time(), zone=moment.tzinfo))
+
     def inputs(self) -> dict[str, float]:
         """{source: number} for a network, as `metadata.read_table` gives them. Networks expect local times.
 

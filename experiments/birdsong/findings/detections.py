@@ -3,7 +3,7 @@
 The steps, in this order: the scores are smoothed over neighbouring windows; each window whose confidence for a class
 reaches the threshold is a detection; detections of a class that follow each other are merged; short ones are dropped;
 the ones with the highest confidence are kept. Each step is optional. The confidence is the probability if the scores
-are calibrated, else the score.
+are calibrated, else the score; if there are factors, its odds are multiplied by them.
 """
 
 import dataclasses
@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+
+from birdsong.findings import calibration
 
 # Difference of times, in seconds, that is attributed to rounding.
 TOLERANCE = 1e-6
@@ -27,11 +29,13 @@ class Detection(NamedTuple):
     class_index: int
     score: float
     probability: float | None  # None if the scores are not calibrated
+    factor: float = 1.0  # by which the odds are multiplied
 
     @property
     def confidence(self) -> float:
-        """The probability if there is one, else the score."""
-        return self.score if self.probability is None else self.probability
+        """The probability if there is one, else the score, with its odds multiplied by the factor."""
+        value = self.score if self.probability is None else self.probability
+        return value if self.factor == 1 else float(multiplied_odds(value, self.factor))
 
 
 @dataclasses.dataclass
@@ -59,12 +63,14 @@ def detect(
     scores: np.ndarray,
     rules: Rules,
     outputs: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]] = lambda scores: (scores, None),
+    factors: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> list[Detection]:
     """The detections in a recording, in the order of their starts, then the highest confidence first.
 
     Given are the times (n,) of its windows in seconds, which may overlap and be in any order, and their scores
     (n, classes), of which `outputs` computes the scores and probabilities of detections, (n, classes) each; the
-    probabilities are None if they are not calibrated. Memory does not depend on n, apart from the arguments.
+    probabilities are None if they are not calibrated. `factors` computes, from starts (n,), factors (n, classes) of the
+    odds; classes with 0 are not detected. Memory does not depend on n, apart from the arguments.
     """
     order = np.lexsort((stops, starts))
     starts, stops = starts[order], stops[order]
@@ -80,7 +86,8 @@ def detect(
             None if part is None else smoothed(part, series[first:last], rules.smooth)[inside]
             for part in outputs(scores[order[first:last]])
         ]
-        detections += _above_threshold(key, starts[rows], stops[rows], *values, rules)
+        odds = factors(starts[rows]) if factors else None
+        detections += _above_threshold(key, starts[rows], stops[rows], *values, rules, odds)
     if rules.merge is not None:
         detections = merged(sorted(detections, key=lambda d: d.class_index), rules.merge)
     detections = [d for d in detections if d.end - d.start >= rules.shortest - TOLERANCE]
@@ -89,10 +96,13 @@ def detect(
     return sorted(detections, key=lambda d: (d.start, -d.confidence, d.class_index))
 
 
-def _above_threshold(key, starts, stops, scores, probabilities, rules):
+def _above_threshold(key, starts, stops, scores, probabilities, rules, factors):
     """The detections in single windows, in the order of the windows."""
+    values = scores if probabilities is None or rules.of_scores else probabilities
+    if factors is not None:
+        values = np.where(factors > 0, multiplied_odds(values, np.where(factors > 0, factors, 1)), np.nan)
     with np.errstate(invalid='ignore'):
-        found = (scores if probabilities is None or rules.of_scores else probabilities) >= rules.thresholds
+        found = values >= rules.thresholds
     rows, classes = np.nonzero(found)
     columns = (
         starts[rows].tolist(),
@@ -100,8 +110,18 @@ def _above_threshold(key, starts, stops, scores, probabilities, rules):
         classes.tolist(),
         scores[rows, classes].tolist(),
         [None] * len(rows) if probabilities is None else probabilities[rows, classes].tolist(),
+        [1.0] * len(rows) if factors is None else factors[rows, classes].tolist(),
     )
     return [Detection(key, *values) for values in zip(*columns, strict=True)]
+
+
+def multiplied_odds(values: np.ndarray | float, factors: np.ndarray | float) -> np.ndarray:
+    """Values between 0 and 1 whose odds, p / (1 - p), are multiplied by factors above 0; a factor of 1 changes nothing.
+
+    Values of 0 and 1 count as the smallest and largest logits of a calibration.
+    """
+    logits = calibration.logits(values, calibration.OUTPUTS)
+    return np.where(np.equal(factors, 1), values, calibration.sigmoid(logits + np.log(factors)))
 
 
 def series_of(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:

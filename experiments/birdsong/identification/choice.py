@@ -15,6 +15,9 @@ from birdsong.files import Problem, read_lines
 from birdsong.model_table import check_name
 from birdsong.scores import combination, metrics
 
+# Option of an ensemble: only classes of the challenge's edition that a recording is from
+FILTER = '--birdclef-filter'
+
 
 class Member(NamedTuple):
     """A model of an ensemble: its file and its weight."""
@@ -43,6 +46,7 @@ class Choice(NamedTuple):
     members: list[Member]
     softmax: bool
     why: str  # a line for the user
+    ignored: str = ''  # an option of the ensemble that has no effect here, for the user
 
     @property
     def model(self) -> str:
@@ -85,11 +89,11 @@ def _table_of(run, folder):
 
 def read_ensemble(filename: str, folder: str) -> Choice:
     """The members in `folder` and their weights, from a table of blender.py. Raises Problem for lines not valid."""
-    members, softmax = [], False
+    members, options = [], []
     for number, line in enumerate(read_lines(filename), 1):
         where = f'{filename}, line {number}'
         if line.startswith('# options:'):
-            softmax = '--softmax' in line.split()
+            options = line.split()[2:]
         if not line.strip() or line.startswith('#'):
             continue
         name, _, weight = line.partition('\t')
@@ -111,9 +115,13 @@ def read_ensemble(filename: str, folder: str) -> Choice:
                 f'{filename}: its member {member.name} is not trained ({member.filename} is missing); start '
                 f'train_all.sh --dataset {os.path.basename(folder)} {member.name}'
             )
-    choice = Choice(members, softmax, '')
-    run = os.path.basename(filename).removesuffix('.tsv')
-    return choice._replace(why=f'the ensemble {run}, {choice.model}')
+    choice, run = Choice(members, '--softmax' in options, ''), os.path.basename(filename).removesuffix('.tsv')
+    ignored = ''
+    if FILTER in options:
+        ignored = (
+            f'{FILTER} of the ensemble {run} is not applied: only recordings of BirdCLEF have a year of the challenge'
+        )
+    return choice._replace(why=f'the ensemble {run}, {choice.model}', ignored=ignored)
 
 
 def _best(dataset, folder, ensembles):

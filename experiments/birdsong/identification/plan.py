@@ -17,6 +17,8 @@ from birdsong.files import Problem, naming, read_lines, writing
 
 # A shard has at most this many hours, estimated from the sizes of the files, and this many recordings.
 HOURS, RECORDINGS = 8.0, 2000
+# What findings depend on that may change while recordings are added: the digest of the user's table.
+METADATA = 'metadata'
 # Bytes of an hour: of 48 kHz, 16 bit in WAV, and of usual bit rates.
 HOUR_BYTES = 48000 * 2 * 3600
 COMPRESSED = {'.flac': 2, '.mp3': 8, '.ogg': 8, '.oga': 8, '.opus': 12, '.mp2': 5}
@@ -112,16 +114,19 @@ def divided(recordings: Iterable[Planned], longest: float = HOURS) -> Iterator[l
         yield shard
 
 
-def settle(output: str, about: dict, force: bool = False) -> None:
+def settle(output: str, about: dict, force: bool = False) -> bool:
     """Store what the findings depend on in `output`, or compare it with what is stored there.
 
-    Raises Problem if it differs and not `force`; with `force`, the earlier plan and findings are deleted.
+    Raises Problem if it differs and not `force`; with `force`, the earlier plan and findings are deleted. METADATA may
+    differ, because a table grows with the recordings; then the result is False.
     """
     filename = os.path.join(output, 'identify.json')
     about = json.loads(json.dumps(about))
     try:
         with open(filename, encoding='utf-8') as f:
             stored = json.load(f)
+        if not isinstance(stored, dict):
+            raise ValueError
     except FileNotFoundError:
         stored = None
         # hidden files are those of an attempt that was interrupted
@@ -132,12 +137,12 @@ def settle(output: str, about: dict, force: bool = False) -> None:
             ) from None
     except ValueError:
         raise Problem(f'{filename}: damaged; delete {output}, or choose another --output') from None
-    if stored == about:
-        return
     if stored is not None:
-        differ = [name for name in about if stored.get(name) != about[name]]
+        differ = [name for name in {**about, **stored} if stored.get(name) != about.get(name)]
+        if not differ or differ == [METADATA] and not force:
+            return not differ
         if not force:
-            name = differ[0] if differ else 'settings'
+            name = differ[0]
             raise Problem(
                 f'{output}: has findings with other {", ".join(differ)} ({_short(stored.get(name))}, now '
                 f'{_short(about.get(name))}); choose another --output, or replace them with --force'
@@ -148,6 +153,7 @@ def settle(output: str, about: dict, force: bool = False) -> None:
     with writing(filename, 'w', encoding='utf-8') as f:
         json.dump(about, f, indent=1, ensure_ascii=False)
         f.write('\n')
+    return True
 
 
 def _short(value):

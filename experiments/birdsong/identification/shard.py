@@ -12,6 +12,7 @@ from birdsong.files import Problem, naming
 from birdsong.findings import detections
 from birdsong.identification import results
 from birdsong.identification.ensemble import Ensemble
+from birdsong.identification.prior import Factors
 from birdsong.identification.recordings import Converted, converted
 from birdsong.identification.task import Task
 from birdsong.scores import predictions
@@ -25,14 +26,15 @@ def identify(task: Task, name: str, out: str, device: str | None = None, amp: bo
     device = devices.pick(device)
     devices.deterministic()
     ensemble = Ensemble(task.chosen, task.settings, task.windows, len(task.known), device, amp)
-    result, spans = results.Result(), []
+    result, spans = results.Result(task.prior is not None), []
+    factors = Factors(task.prior) if task.prior else None
     scratch = os.path.join(work, 'scores')
     with naming(scratch), open(scratch, 'wb') as scores:
         for one in converted(task, task.plan.recordings(name), work):
             done = results.LEFT_OUT if one.filename is None else results.USED
             result.problems += [(one.path, ' '.join(problem.split()), done) for problem in one.problems]
             if one.filename is not None:
-                spans.append(_add(task, ensemble, one, scores, result))
+                spans.append(_add(task, ensemble, factors, one, scores, result))
                 os.unlink(one.filename)
     if task.keep_scores and spans:
         _keep_scores(f'{out.removesuffix(".npz")}.pred.npz', scratch, result, spans, len(task.known))
@@ -42,7 +44,7 @@ def identify(task: Task, name: str, out: str, device: str | None = None, amp: bo
 
 
 def _add(
-    task: Task, ensemble: Ensemble, one: Converted, scores: BinaryIO, result: results.Result
+    task: Task, ensemble: Ensemble, factors: Factors | None, one: Converted, scores: BinaryIO, result: results.Result
 ) -> tuple[np.ndarray, np.ndarray]:
     """Append the scores of a recording to the open file `scores`, and what was found to the result.
 
@@ -61,9 +63,14 @@ def _add(
     def outputs(block):
         return ensemble.outputs(block), task.curves.probabilities(block) if task.curves else None
 
-    found = detections.detect(one.path, starts, stops, rows, task.rules, outputs)
+    found, without_prior = detections.detect(one.path, starts, stops, rows, task.rules, outputs), None
+    here = factors and factors.of(lambda seconds: one.clues.later(seconds).inputs())
+    if here:
+        without_prior = found
+        found = detections.detect(one.path, starts, stops, rows, task.rules, outputs, here)
     duration = f'{len(samples) / task.windows.rate:.3f}'
-    result.add([*one.clues.row(one.path), duration], found, detections.covered(starts, stops))
+    row = [*one.clues.row(one.path), duration]
+    result.add(row, found, detections.covered(starts, stops), without_prior)
     return starts, stops
 
 

@@ -7,6 +7,7 @@ from birdsong.data.dataset import Dataset
 from birdsong.findings import calibration, detections, species
 from birdsong.identification.choice import Choice
 from birdsong.identification.plan import Plan
+from birdsong.identification.prior import Prior
 from birdsong.identification.windows import Windows
 from shared.clues import Finder
 
@@ -25,3 +26,4 @@ class Task(NamedTuple):
     finder: Finder
     plan: Plan
     keep_scores: bool
+    prior: Prior | None = None
