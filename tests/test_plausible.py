@@ -88,7 +88,7 @@ def test_what_the_networks_also_use_is_named(dataset):
         (['--time', '25:00'], '--time=25:00: expected a time such as 06:30'),
         (['--top', '-1'], '--top=-1: expected a number of classes'),
         (['--model', 'none'], 'none.npz: no such model'),
-        (['--model', 'cnn'], 'cnn.npz: a network that needs audio; name one that uses metadata alone'),
+        (['--model', 'cnn'], 'cnn.npz: a network that needs audio or embeddings; name one that uses metadata alone'),
     ],
 )
 def test_what_is_not_possible_is_refused_in_one_line(args, message, dataset):

@@ -48,13 +48,18 @@ def networks(dataset: Dataset, names: Sequence[str] | None = None) -> list[choic
     members = choice.choose(dataset, models=found).members
     for member in members:
         if not is_meta(member.filename):
-            raise Problem(f'{member.filename}: a network that needs audio; name one that uses metadata alone')
+            raise Problem(
+                f'{member.filename}: a network that needs audio or embeddings; name one that uses metadata alone'
+            )
     return members
 
 
 def is_meta(filename: str) -> bool:
     """Whether a file is a network on metadata alone."""
-    return os.path.exists(f'{filename}.vars') and not config.load([f'{filename}.vars'])['arch']
+    if not os.path.exists(f'{filename}.vars'):
+        return False
+    cfg = config.load([f'{filename}.vars'])
+    return not cfg['arch'] and not cfg['input_embeddings']
 
 
 class MetadataNetworks:

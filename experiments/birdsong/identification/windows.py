@@ -18,6 +18,8 @@ def settings_of(member: Member, dataset: Dataset, assignments: Sequence[str] = (
     The settings tell the kind of its outputs; `Ensemble` makes the network return logits.
     """
     cfg = config.load([f'{member.filename}.vars'], assignments)
+    if cfg['input_embeddings']:
+        raise Problem(f'{member.filename}: needs embeddings, which are not computed here; name others with --model')
     cfg['classes'] = cfg.get('classes') or dataset.num_classes
     if cfg['classes'] > dataset.num_classes:
         raise Problem(
