@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Print what the shell scripts run for each model: one tab-separated line per model, teachers before students.
 
-The fields are name, kind (audio or meta), teachers (or -), and the arguments of train.py, of predict.py for whole
-recordings, and of predict.py for soundscapes.
+The fields are name, kind (audio or meta), teachers (or -), the arguments of train.py, of predict.py for whole
+recordings, and of predict.py for soundscapes, and, for self-training, a list and the teachers that have to predict it
+before (or -).
 """
 
 from birdsong import program  # isort: skip
@@ -37,6 +38,7 @@ def main() -> None:
             model_table.train_arguments(model, options.dataset),
             model_table.predict_arguments(model, options.dataset),
             model_table.predict_arguments(model, options.dataset, soundscapes=True),
+            model_table.predictions_before(model) or ['-'],
         )
         print(name, model_table.kind(model), *map(' '.join, arguments), sep='\t')
 

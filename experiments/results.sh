@@ -7,19 +7,19 @@ PREDICT_SETTINGS=() GPUS=1
 declare -r HELD=0 FREE=1 STALE=3 FAILED=4 FINISHED=5 PUBLISHED=6
 
 # Sets NAMES to the models of the table (those named, or all), teachers first, and for each what list_models.py prints:
-# KIND, TEACHERS, and the arguments of train.py and predict.py. With --found, models in experiments/DATASET/ that are
-# not in the table are added; then the table is used only if --models was given.
-declare -A KIND=() TEACHERS=() TRAIN=() PREDICT=() SOUNDSCAPES=()
+# KIND, TEACHERS, the arguments of train.py and predict.py, and BEFORE. With --found, models in experiments/DATASET/ that
+# are not in the table are added; then the table is used only if --models was given.
+declare -A KIND=() TEACHERS=() TRAIN=() PREDICT=() SOUNDSCAPES=() BEFORE=()
 # shellcheck disable=SC2034,SC2153  # the drivers read them; lib.sh sets TABLE
 read_models() {
-    local table name kind teachers train predict soundscapes
+    local table name kind teachers train predict soundscapes before
     local given=(--models "$MODELS")
     [[ ${1:-} != --found ]] || given=(--found "${TABLE[@]}")
     table=$(run_briefly "$PYTHON" list_models.py "${given[@]}" --dataset "$DATASET" "${NAMES[@]}") || exit 1
     NAMES=()
-    while IFS=$'\t' read -r name kind teachers train predict soundscapes; do
+    while IFS=$'\t' read -r name kind teachers train predict soundscapes before; do
         NAMES+=("$name") KIND[$name]=$kind TEACHERS[$name]=${teachers#-}
-        TRAIN[$name]=$train PREDICT[$name]=$predict SOUNDSCAPES[$name]=$soundscapes
+        TRAIN[$name]=$train PREDICT[$name]=$predict SOUNDSCAPES[$name]=$soundscapes BEFORE[$name]=${before#-}
     done <<< "$table"
 }
 

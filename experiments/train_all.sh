@@ -94,9 +94,18 @@ attempt() {
     esac
 }
 
+# Predicts the list that model $1 needs for its training, with its teachers. Fails if they are predicted elsewhere.
+predict_before() {
+    local list teachers teacher
+    read -r list teachers <<< "${BEFORE[$1]}"
+    for teacher in $teachers; do
+        attempt "$1" make_predictions "$teacher" "$list" "$DATASET/$list" "${SOUNDSCAPES[$1]} --score-rest" || return
+    done
+}
+
 # Does for model $1 what is possible now.
 advance() {
-    [[ -e $DATASET/$1.npz ]] || ready "$1" || return 0
+    [[ -e $DATASET/$1.npz ]] || { ready "$1" && predict_before "$1"; } || return 0
     attempt "$1" make_model "$1" || return 0
     attempt "$1" make_predictions "$1" valid "$DATASET" "${PREDICT[$1]}" || return 0
     set_state "$1" finished "${SAID[$1]:-finished, skipped}"

@@ -150,8 +150,9 @@ def test_program_prints_what_drivers_read(tmp_path):
     assert lines[1][4:] == [
         '--dataset demo --vars vars/predict_audio.vars --split-pool',
         '--dataset demo --vars vars/predict_soundscapes.vars',
+        '-',
     ]
-    assert lines[2][4:] == ['--dataset demo --vars vars/predict_meta.vars'] * 2
+    assert lines[2][4:] == ['--dataset demo --vars vars/predict_meta.vars'] * 2 + ['-']
     lines = run('--models', table, 'm', 'student').stdout.splitlines()
     assert [line.split('\t')[0] for line in lines] == ['student', 'm']
 

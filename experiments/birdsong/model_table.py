@@ -1,7 +1,8 @@
 """Tables of models: which models to train, and with which settings.
 
 A table has one tab-separated line per model: name, presets (vars/PRESET.vars, later ones override earlier ones),
-teachers (SETTING=MODEL[:MODEL], or -) and optionally a remark. Models are in experiments/DATASET/.
+teachers (SETTING=MODEL[:MODEL], or -) and optionally a remark. Models are in experiments/DATASET/. Teachers of
+self_training predict the list in the setting self_training_list before the model is trained.
 
 MODEL.seedN, which is not written in the table, is MODEL with the setting seed=N, and with teachers of that seed.
 """
@@ -19,7 +20,7 @@ TABLE = os.path.join(config.EXPERIMENTS, 'models.tsv')
 NAME = r'[A-Za-z0-9][A-Za-z0-9_.+-]*'
 # folders in experiments/ that are not results; parse_options in lib.sh has the same list
 PROGRAM_FOLDERS = ('birdsong', 'vars', 'ensembles')
-TEACHER_SETTINGS = ('ban', 'init_from')
+TEACHER_SETTINGS = ('ban', 'init_from', 'self_training')
 TRAIN_FLAGS = ['--validate', '--save-errors', '--keep-state']
 
 
@@ -74,15 +75,29 @@ def _read_line(line: str, where: str, dataset: str) -> Model:
     for teacher in teachers.replace('-', '', teachers == '-').split():
         setting, _, names = teacher.partition('=')
         if setting not in TEACHER_SETTINGS or not names:
-            raise Problem(f'{where}: teachers are ban=MODEL or init_from=MODEL[:MODEL], not {teacher!r}')
+            raise Problem(
+                f'{where}: teachers are ban=MODEL, init_from=MODEL[:MODEL] or self_training=MODEL[:MODEL], not '
+                f'{teacher!r}'
+            )
         model.teachers[setting] = names.split(':')
-    model.settings.update(_teacher_files(model.teachers, dataset))
     return model
 
 
-def _teacher_files(teachers, dataset):
-    """The settings that name the files of teachers."""
-    return {setting: ':'.join(f'{dataset}/{name}.npz' for name in names) for setting, names in teachers.items()}
+def _add_teacher_files(model, models, dataset):
+    """Add the settings that name the files of teachers: their networks or, for self_training, their predictions."""
+    for setting, names in model.teachers.items():
+        if setting == 'self_training':
+            folder, last = f'{dataset}/{predicted_list(model)}', models[names[0]]
+            files = ','.join(f'{folder}/{name}.pred.npz' for name in names)
+            # vars/predict_soundscapes.vars makes networks return logits
+            model.settings[setting] = f'{files}:{last.settings.get("arch.output", "sigmoid")}'
+        else:
+            model.settings[setting] = ':'.join(f'{dataset}/{name}.npz' for name in names)
+
+
+def predicted_list(model: Model) -> str:
+    """The list that teachers of `self_training` predict."""
+    return model.settings.get('self_training_list', 'unlabelled')
 
 
 def add_seeds(models: dict[str, Model], names: list[str], dataset: str) -> None:
@@ -93,9 +108,10 @@ def add_seeds(models: dict[str, Model], names: list[str], dataset: str) -> None:
             continue
         model = models[base]
         teachers = {setting: [f'{n}.seed{seed}' for n in group] for setting, group in model.teachers.items()}
-        settings = model.settings | {'seed': int(seed)} | _teacher_files(teachers, dataset)
+        settings = model.settings | {'seed': int(seed)}
         models[name] = dataclasses.replace(model, name=name, teachers=teachers, settings=settings, seed=seed)
         add_seeds(models, teachers_of(models[name]), dataset)
+        _add_teacher_files(models[name], models, dataset)
 
 
 def read_table(filename: str = TABLE, dataset: str = 'birdclef') -> dict[str, Model]:
@@ -119,6 +135,7 @@ def read_table(filename: str = TABLE, dataset: str = 'birdclef') -> dict[str, Mo
             if teacher not in models:
                 suggestion = did_you_mean(teacher, list(models))
                 raise Problem(f'{filename}: {model.name} needs {teacher}, which is not in the table; {suggestion}')
+        _add_teacher_files(model, models, dataset)
     in_order(models, list(models), filename)
     return models
 
@@ -126,6 +143,12 @@ def read_table(filename: str = TABLE, dataset: str = 'birdclef') -> dict[str, Mo
 def teachers_of(model: Model) -> list[str]:
     """Names of all models that must be trained before `model`."""
     return [name for names in model.teachers.values() for name in names]
+
+
+def predictions_before(model: Model) -> list[str]:
+    """What has to be predicted before `model` is trained: a list and the names of models, or nothing."""
+    teachers = model.teachers.get('self_training')
+    return [predicted_list(model), *teachers] if teachers else []
 
 
 def in_order(models: dict[str, Model], names: list[str], filename: str = TABLE) -> list[str]:

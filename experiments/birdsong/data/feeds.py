@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from birdsong.config import Settings
-from birdsong.data import audio, augment, effects, index, metadata, prefetch, sampling, stft, targets
+from birdsong.data import audio, augment, effects, index, metadata, prefetch, sampling, soft_windows, stft, targets
 from birdsong.data.dataset import Dataset
 from birdsong.data.embeddings import Embeddings
 from birdsong.files import Problem, open_regular
@@ -17,6 +17,7 @@ from birdsong.files import Problem, open_regular
 FEED_STREAM = 0xFEED
 # The same for effects, so that they do not change which excerpts are drawn.
 EFFECTS_STREAM = 0xEFFEC
+SOFT_STREAM = 0x50F7
 
 Batch = dict[str, np.ndarray]
 
@@ -197,11 +198,12 @@ class Excerpts(NamedTuple):
     shift: np.ndarray | None  # (B,): factors of frequency
     filters: np.ndarray | None  # (B, bins): factors of the magnitudes
     extra: effects.Effects = effects.Effects()
+    soft: tuple[list[int], list[int], np.ndarray] | None = None  # recordings, starts, targets (B each), see SoftWindows
 
     @property
     def dtype(self) -> type:
         """Type of the samples: int16 if they are those of the recordings."""
-        return np.int16 if self.weights is None and not self.extra.change_samples else np.float32
+        return np.float32 if self.weights is not None or self.soft or self.extra.change_samples else np.int16
 
 
 class TrainFeed(Feed):
@@ -218,7 +220,7 @@ class TrainFeed(Feed):
         'meta': float32 (B, D), with input_meta, then the embeddings, with input_embeddings
         'label': int64 (B,)
         'label_bg': bool (B, C), foreground and background classes, with cost_bg or mix_fg_bg
-        'mixed_label': float32 (B, C), with mixup2
+        'mixed_label': float32 (B, C), with mixup2 or `soft`
         'active': float32 (B, C) instead, with segment_targets if there are annotated recordings: for these, the classes
             that are active in the excerpt; also in 'label_bg'
         'pseudo_label': float32 (B, C)
@@ -227,7 +229,9 @@ class TrainFeed(Feed):
     With mixup, everything except the audio belongs to the first excerpt of each pair. With mixup2, 'active', 'label_bg'
     (then float32), 'pseudo_label' and 'weight' are mixed, too.
 
-    `pseudo_labels`: function that returns 'pseudo_label' for positions in the file list (B,), if there are any.
+    `pseudo_labels`: function that returns 'pseudo_label' for positions in the file list (B,), if there are any. `soft`:
+    windows of unlabelled recordings, of which one is mixed into each excerpt, and its targets into 'mixed_label' or
+    'active', with the weight self_training_weight.
     """
 
     def __init__(
@@ -237,6 +241,7 @@ class TrainFeed(Feed):
         filelist: str = 'train',
         on_device: bool = False,
         pseudo_labels: Callable[[np.ndarray], np.ndarray] | None = None,
+        soft: soft_windows.SoftWindows | None = None,
     ):
         super().__init__(dataset, cfg, [filelist], on_device)
         if cfg['mixup'] and cfg['mixup2']:
@@ -261,6 +266,8 @@ class TrainFeed(Feed):
         self.noise = self._noise_feed() if self.with_audio and cfg['noise'] != '' else None
         self.weights = sampling.example_weights(cfg, dataset, self.files, self.labels)
         self.pseudo_labels = pseudo_labels
+        self.soft = soft
+        self.unlabelled = Feed(dataset, cfg, [], labelled=False, files=soft.files) if soft else None
 
     def _noise_feed(self) -> Feed:
         """The recordings of the list `noise`."""
@@ -291,11 +298,13 @@ class TrainFeed(Feed):
             items = sampling.draw_by_share(self.buckets, self.shares, self.drawn, rng)
         first = items[: self.batchsize]
         batch = {}
-        weights = active = None
+        weights = active = soft = None
         mixed = bool(cfg['mixup2']) and self.with_audio
         used = items if mixed else first  # the recordings whose targets are used
         if self.with_audio:
             excerpts = self._draw_effects(self._draw_excerpts(items, rng), self._generator(EFFECTS_STREAM, k))
+            excerpts = self._draw_soft(excerpts, self._generator(SOFT_STREAM, k))
+            soft = excerpts.soft
             weights = excerpts.weights
             active = self._active(used, excerpts.starts[: len(used)], excerpts.length)
             batch = self._samples(excerpts) if self.on_device else self._spectrograms(excerpts)
@@ -310,12 +319,15 @@ class TrainFeed(Feed):
         def target(rows):
             return augment.mix(rows[: self.batchsize], rows[self.batchsize :], weights) if mixed else rows
 
+        def with_soft(rows):
+            return rows if soft is None else soft_windows.mix_in(rows, soft[2], float(cfg['self_training_weight']))
+
         if active is not None:
-            batch['active'] = target(self._targets(used, active)).astype(np.float32)
-        elif mixed:
-            batch['mixed_label'] = target(self._targets(used, None))
+            batch['active'] = with_soft(target(self._targets(used, active)).astype(np.float32))
+        elif mixed or soft is not None:
+            batch['mixed_label'] = with_soft(target(self._targets(used, None)))
         if self.background is not None:
-            batch['label_bg'] = target(self._background_targets(used, active))
+            batch['label_bg'] = with_soft(target(self._background_targets(used, active)))
         if self.pseudo_labels is not None:
             batch['pseudo_label'] = target(self.pseudo_labels(used))
         if self.weights is not None:
@@ -352,6 +364,13 @@ class TrainFeed(Feed):
             filters = gains if filters is None else filters * gains
         return excerpts._replace(starts=starts, filters=filters, extra=drawn)
 
+    def _draw_soft(self, excerpts: Excerpts, rng: np.random.Generator) -> Excerpts:
+        """The excerpts with the windows of unlabelled recordings to mix in."""
+        if self.soft is None:
+            return excerpts
+        lengths, rate = self.unlabelled.index['length'], int(self.cfg['sample_rate'])
+        return excerpts._replace(soft=self.soft.draw(self.batchsize, excerpts.length, rate, lengths, rng))
+
     def _frames(self, excerpts: Excerpts) -> int:
         """Number of frames that the network gets."""
         frames = stft.num_frames(excerpts.length, self.cfg['frame_len'], self.hop)
@@ -369,6 +388,10 @@ class TrainFeed(Feed):
         out[:] = parts[0] if weights is None else augment.mix(parts[:1], parts[1:], weights[i : i + 1])[0]
         if excerpts.extra.fades is not None:
             effects.fade(out, *excerpts.extra.fades[i].tolist())
+        if excerpts.soft is not None:
+            other = np.empty(length, np.int16)
+            self.unlabelled._read(excerpts.soft[0][i], excerpts.soft[1][i], other)
+            out[:] = soft_windows.mix_in(out, other, float(self.cfg['self_training_weight']))
         noise = excerpts.extra.noise and excerpts.extra.noise[i]
         if noise:
             *place, ratio = noise

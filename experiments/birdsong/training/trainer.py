@@ -18,7 +18,7 @@ from birdsong.files import Problem
 from birdsong.networks import model
 from birdsong.networks.frontend import Magnitudes
 from birdsong.scores import metrics
-from birdsong.training import costs, duration, optim, pseudo_labels
+from birdsong.training import costs, duration, optim, pseudo_labels, self_training
 from birdsong.training.averaging import MovingAverage
 from birdsong.training.distributed import Team
 
@@ -113,7 +113,8 @@ class Trainer:
         cfg = self.cfg
         on_device = devices.computes_spectrograms(cfg, self.device)
         pseudo = pseudo_labels.load(cfg['pseudo_labels'], dataset.filelist('train'), dataset.num_classes)
-        self.feed = TrainFeed(dataset, cfg, on_device=on_device, pseudo_labels=pseudo)
+        soft = self_training.load(cfg, dataset)
+        self.feed = TrainFeed(dataset, cfg, on_device=on_device, pseudo_labels=pseudo, soft=soft)
         self.valid_feed = ValidFeed(dataset, cfg, on_device=on_device) if validate else None
         self.magnitudes = Magnitudes(cfg).to(self.device) if self.feed.on_device and cfg['arch'] else None
 
