@@ -1,7 +1,9 @@
 """Effects on excerpts that the 2018 system does not have: time shift, fades, gains, noise and masks."""
 
+import contextlib
 import functools
 import hashlib
+import shutil
 import sys
 
 import numpy as np
@@ -254,10 +256,10 @@ def test_a_setting_that_does_not_fit_is_named_in_one_line(feed, settings, words)
 
 @pytest.fixture
 def call(tiny_dataset, tmp_path, monkeypatch):
-    """Function that trains tmp_path/NAME/m.npz with all effects; noise are the validation recordings."""
+    """Function that trains tmp_path/NAME/m.npz with all effects; noise are other training recordings."""
 
     def run(name, *flags, **settings):
-        settings = dict(map(functools.partial(str.split, sep='='), ALL), noise='valid', **settings)
+        settings = dict(map(functools.partial(str.split, sep='='), ALL), noise='train', **settings)
         monkeypatch.setattr(
             sys, 'argv', ['train.py', *training_arguments(tiny_dataset, tmp_path / name / 'm.npz', *flags, **settings)]
         )
@@ -274,6 +276,18 @@ def test_training_with_effects_can_be_interrupted_and_compute_spectrograms_anywh
     call('resumed', *FULL_TRAINING, spectrogram='cpu', arch__fulldrop=0, epochs=1)
     call('resumed', *FULL_TRAINING, spectrogram='cpu', arch__fulldrop=0)
     assert (tmp_path / 'host' / 'm.npz').read_bytes() == (tmp_path / 'resumed' / 'm.npz').read_bytes()
+
+
+def test_a_training_does_not_continue_with_another_list_of_noise(tiny_dataset, tmp_path, monkeypatch):
+    other = tmp_path / 'other'
+    shutil.copytree(tiny_dataset, other)
+    keys = (other / 'filelists' / 'train').read_text().splitlines(keepends=True)
+    arguments = training_arguments(other, tmp_path / 'm.npz', *FULL_TRAINING, noise='noise', epochs=1)
+    monkeypatch.setattr(sys, 'argv', ['train.py', *arguments])
+    for count in 3, 3, 2:
+        (other / 'filelists' / 'noise').write_text(''.join(keys[:count]))
+        with pytest.raises(Problem, match='data was .*, now') if count == 2 else contextlib.nullcontext():
+            train.main()
 
 
 def test_the_plot_of_the_feed_shows_masks(call, tmp_path, monkeypatch):

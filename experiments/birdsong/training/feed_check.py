@@ -27,7 +27,8 @@ def plot(trainer: Trainer, filename: str) -> None:
     figure, axes = plt.subplots(4, 4, figsize=(16, 10), squeeze=False)
     excerpts = (excerpt for batch in trainer.feed.batches(0, 16) for excerpt in _spectrograms(trainer, batch))
     for axis, spect in zip(axes.flat, excerpts, strict=False):
-        axis.imshow(spect.T, origin='lower', aspect='auto')
+        # One range of colours for all, in standard deviations of each band, because excerpts differ in their gain.
+        axis.imshow(spect.T, origin='lower', aspect='auto', vmin=-3, vmax=3)
     figure.tight_layout()
     figure.savefig(filename)
     print(f'wrote {filename}')
