@@ -58,10 +58,6 @@ def feed(dataset, capsys):
     )
 
 
-def samples_of(dataset, item):
-    return np.frombuffer(open(dataset.audio_path(f'r{item}.wav'), 'rb').read()[44:], '<i2')
-
-
 def same(batch, other, *without):
     assert set(batch) - set(without) == set(other) - set(without)
     for name in set(batch) - set(without):
@@ -119,20 +115,27 @@ def test_effects_do_not_change_which_excerpts_are_drawn(feed, settings):
 # == Each effect ==
 
 
-def test_shifted_excerpts_start_anywhere_and_continue_from_the_start(feed, dataset):
-    starts = {item: set() for item in range(len(LENGTHS))}
-    shifting = feed(*SHIFT)
+@pytest.mark.parametrize('mixing', [[], ['mixup2=0.3']])
+def test_excerpts_of_short_recordings_are_shifted_circularly(feed, mixing):
+    shifts = {item: set() for item in range(len(LENGTHS))}
     for k in range(40):
-        batch = shifting.batch(k)
-        assert batch['samples'].dtype == np.int16
-        for item, row in zip(batch['item'].tolist(), batch['samples'], strict=True):
-            whole = samples_of(dataset, item)
-            endless = np.tile(whole, 2 + len(row) // len(whole))
-            start = endless.tobytes().index(row[:50].tobytes()) // 2
-            np.testing.assert_array_equal(row, endless[start : start + len(row)])
-            starts[item].add(start / len(whole))
-    for places in starts.values():
-        assert len(places) > 10 and min(places) < 0.25 and max(places) > 0.75
+        before, after = feed(*mixing).batch(k), feed(*SHIFT, *mixing).batch(k)
+        same(after, before, 'samples')
+        assert after['samples'].dtype == before['samples'].dtype
+        for item, one, other in zip(before['item'].tolist(), before['samples'], after['samples'], strict=True):
+            if not mixing:
+                shift = np.tile(one, 2).tobytes().index(other.tobytes()) // 2
+                shifts[item].add(shift / len(one))
+    if mixing:
+        # each of the two recordings that are mixed has a shift of its own
+        assert all(np.abs(np.fft.rfft(before['samples'])[:, 1] - np.fft.rfft(after['samples'])[:, 1]) > 1)
+        return
+    for item, places in shifts.items():
+        if LENGTHS[item] < 2 * 22050:
+            # a looped recording looks the same after a shift by its length
+            assert len(places) > 10 and max(places) - min(places) > 0.3
+        else:
+            assert places == {0}
 
 
 def test_fades_rise_to_a_peak_and_fall(feed):

@@ -1,4 +1,4 @@
-"""Augmentation that the 2018 system does not have: fades, gains, noise and masks, drawn from a random generator."""
+"""Augmentation that the 2018 system does not have: shifts, fades, gains, noise, masks, from a random generator."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ class Effects(NamedTuple):
         None  # B times recording, start in samples, ratio in dB, or None
     )
     masks: np.ndarray | None = None  # (B, masks, 4), see `draw_masks`
+    shifts: list[int] | None = None  # circular shifts in samples; 2 B if excerpts are mixed in pairs
 
     @property
     def change_samples(self) -> bool:
@@ -48,6 +49,14 @@ def draw(
 
 
 # == Samples ==
+
+
+def draw_shifts(lengths: np.ndarray, length: int, rng: np.random.Generator) -> list[int]:
+    """Circular shifts of excerpts of `length` samples from recordings of `lengths` (N,) samples.
+
+    A recording of at least two excerpts is not shifted, because its excerpts start at many places anyway.
+    """
+    return np.where(lengths < 2 * length, rng.integers(length, size=len(lengths)), 0).tolist()
 
 
 def draw_fades(count: int, max_db: float, rng: np.random.Generator) -> np.ndarray:

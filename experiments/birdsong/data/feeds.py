@@ -352,17 +352,18 @@ class TrainFeed(Feed):
         return Excerpts(items.tolist(), starts.tolist(), length, weights, stretch, shift, filters)
 
     def _draw_effects(self, excerpts: Excerpts, rng: np.random.Generator) -> Excerpts:
-        """The excerpts with random effects and, if time_shift is set, other starts."""
-        cfg, starts, filters = self.cfg, excerpts.starts, excerpts.filters
-        if cfg['time_shift']:
-            starts = rng.integers(self.index['length'][excerpts.items]).tolist()
+        """The excerpts with random effects."""
+        cfg, filters = self.cfg, excerpts.filters
         bands = self.bins if cfg['filterbank'] == 'none' else int(cfg['mel_bands'])
         noise_lengths = None if self.noise is None else self.noise.index['length']
         drawn = effects.draw(cfg, self.batchsize, self._frames(excerpts), bands, noise_lengths, rng)
+        if cfg['time_shift']:
+            lengths = self.index['length'][excerpts.items]
+            drawn = drawn._replace(shifts=effects.draw_shifts(lengths, excerpts.length, rng))
         if drawn.gains is not None:
             gains = np.repeat(drawn.gains[:, None], self.bins, 1)
             filters = gains if filters is None else filters * gains
-        return excerpts._replace(starts=starts, filters=filters, extra=drawn)
+        return excerpts._replace(filters=filters, extra=drawn)
 
     def _draw_soft(self, excerpts: Excerpts, rng: np.random.Generator) -> Excerpts:
         """The excerpts with the windows of unlabelled recordings to mix in."""
@@ -379,12 +380,13 @@ class TrainFeed(Feed):
     def _fill(self, out: np.ndarray, excerpts: Excerpts, i: int) -> None:
         """Fill `out` (N,) with the samples of excerpt number i, mixed with those of its pair if there are weights."""
         items, starts, length, weights = excerpts[:4]
-        if out.dtype == np.int16:
-            self._read(items[i], starts[i], out)
-            return
-        parts = np.empty((1 if weights is None else 2, length), np.int16)
+        parts = np.empty((1 if weights is None else 2, length), np.int16) if out.dtype == np.float32 else out[None]
         for row, place in zip(parts, range(i, len(items), self.batchsize), strict=True):
             self._read(items[place], starts[place], row)
+            if excerpts.extra.shifts is not None:
+                row[:] = np.roll(row, excerpts.extra.shifts[place])
+        if out.dtype == np.int16:
+            return
         out[:] = parts[0] if weights is None else augment.mix(parts[:1], parts[1:], weights[i : i + 1])[0]
         if excerpts.extra.fades is not None:
             effects.fade(out, *excerpts.extra.fades[i].tolist())
