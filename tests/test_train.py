@@ -109,7 +109,7 @@ SCHEDULES = pytest.mark.parametrize(
             eta_schedule='cosine',
             warmup=1,
             average=0.8,
-            average_last=2,
+            average_last=3,
             initial_eta=0.1,
         ),
         dict(epochs=6, eta_schedule='cosine', average=0.8, patience=1, trials_of_patience=3, initial_eta=0.1),
@@ -161,7 +161,7 @@ def test_a_run_interrupted_after_its_last_epoch_gives_the_same_files(
             dict(trials_of_patience=2),
         ),
         (dict(epochs=1, save='best'), dict(epochs=3, save='last')),
-        (dict(epochs=1, average=0.8, average_last=2), dict(epochs=3)),
+        (dict(epochs=1, average=0.8, average_last=3), dict(epochs=3)),
     ],
 )
 def test_a_finished_run_that_is_continued_gives_the_same_files_as_a_longer_one(settings, longer, call, tmp_path):
