@@ -185,6 +185,7 @@
         state.position = position;
         keep();
         show();
+        say('');
     }
 
     // == Verdicts ==
