@@ -20,6 +20,7 @@ from birdsong.data import metadata
 from birdsong.data.dataset import Dataset
 from birdsong.files import Problem
 from birdsong.networks import model
+from birdsong.networks.backbone import is_backbone
 from birdsong.training import feed_check
 from birdsong.training.distributed import Team
 from birdsong.training.processes import LOST
@@ -117,10 +118,9 @@ def hints(trainer: Trainer) -> Iterator[str]:
                 f'input_meta.{name}_mean={cfg[f"input_meta.{name}_mean"]}: the mean of the training recordings is '
                 f'{mean:.6g}; set the mean and input_meta.{name}_std in dataset.vars (prepare_birdclef.sh does)'
             )
-    if cfg['arch'] and cfg['band_centre']:
-        yield (
-            'band_centre=1: this network needs complete excerpts, so predict.py --full-resolution will not work with it'
-        )
+    if cfg['arch'] and (cfg['band_centre'] or is_backbone(cfg['arch'])):
+        setting = 'band_centre=1' if cfg['band_centre'] else f'arch={cfg["arch"]}'
+        yield f'{setting}: this network needs complete excerpts, so predict.py --full-resolution will not work with it'
 
 
 def save(filename: str, trainer: Trainer, run: Run) -> None:

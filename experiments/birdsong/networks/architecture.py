@@ -12,6 +12,8 @@ lmeApool:TIMExBANDS                         log-mean-exp of windows, with sharpn
 groupdrop:GROUPS:RATE                       dropout of groups of channels
 resblock[_start][_end][_dilated]:UNITSxFILTERSxTIMExBANDS[xSTRIDE[xSTRIDE]]     see layers.ResidualBlock
 
+timm:NAME, as the whole of `arch`, is a network of timm (backbone.py).
+
 A negative size of BANDS is relative to the map: -1 means all bands, -2 all but one. In pooling, so is one of TIME.
 """
 
@@ -61,6 +63,8 @@ class LayerSpec:
         self.options = self.name.split('_')[1:] if self.name.startswith('resblock') else []
         self.kind = 'lmepool' if lme else 'resblock' if self.options else self.name
         self.sharpness = float(lme.group(1)) if lme else 1.0
+        if self.kind == 'timm':
+            self.fail('timm:NAME must be the whole value of arch')
         if self.kind not in SIZES or not set(self.options) <= set(RESBLOCK_OPTIONS):
             kinds = ', '.join(kind for kind in SIZES if kind not in ('lmepool', 'resblock'))
             self.fail(f'there is no layer {self.name!r}; known: {kinds}, lmeApool, resblock[_start][_end][_dilated]')
@@ -151,6 +155,18 @@ class Chain:
         for size, stride, padded in self.steps:
             frames = -(-frames // stride) if padded else (frames - size) // stride + 1
         return frames
+
+    def first_middle(self) -> float:
+        """The middle frame of the receptive field of the first position of the last maps."""
+        middle, distance = 0.0, 1
+        for size, stride, padded in self.steps:
+            middle, distance = middle + (0 if padded else (size - 1) / 2 * distance), distance * stride
+        return middle
+
+    @property
+    def context(self) -> int:
+        """Frames before and after a part of an excerpt that are needed to inspect it."""
+        return self.min_frames() + self.frame_step()
 
 
 class LayerMaker:

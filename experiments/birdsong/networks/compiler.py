@@ -31,6 +31,11 @@ def compile_network(net: Network, dense: bool = False) -> list[Operation]:
     Raises Problem if there is a layer that needs complete excerpts, or that has no operation.
     """
     compiler = _Compiler(net.audio.front, dense)
+    if net.audio.backbone is not None:
+        raise Problem(
+            f'arch={net.cfg["arch"]}: a network of timm is applied to excerpts, so it cannot compute scores at every '
+            'frame; predict.py without --full-resolution predicts overlapping blocks of len_max seconds'
+        )
     for layer in net.audio.layers:
         compiler.add(layer)
     compiled = compiler.operations

@@ -221,6 +221,31 @@ class _Normalise(torch.autograd.Function):
         )
 
 
+def synchronised_norm(
+    x: Tensor, gamma: Tensor | None, beta: Tensor | None, epsilon: float, group: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Batch normalisation of axis 1, where the processes of `group` (True: the default one) have parts of the batch.
+
+    Returns the normalised x, mean, inverse standard deviation (both per channel), and the number of values per channel.
+    """
+    from torch.distributed.nn.functional import all_reduce
+
+    group = dist.group.WORLD if group is True else group
+    dtype, full = x.dtype, full_precision(x)
+    axes = [0] + list(range(2, x.ndim))
+    shape = [1, -1] + [1] * (x.ndim - 2)
+    # Two passes, because E[x^2] - E[x]^2 would lose precision by cancellation.
+    count = full.new_full((1,), full.numel() // full.shape[1])
+    total = all_reduce(torch.cat([full.sum(axes), count]), group=group)
+    mean = total[:-1] / total[-1]
+    full = full - mean.view(shape)
+    inv_std = torch.rsqrt(all_reduce(full.square().sum(axes), group=group) / total[-1] + epsilon)
+    full = full * inv_std.view(shape)
+    if gamma is not None:
+        full = full * gamma.view(shape) + beta.view(shape)
+    return full.to(dtype), mean.detach(), inv_std.detach(), total[-1].detach()
+
+
 class BatchNorm(nn.Module):
     """Batch normalisation (Ioffe & Szegedy 2015, arXiv:1502.03167) of axis 1 over all other axes.
 
@@ -241,31 +266,13 @@ class BatchNorm(nn.Module):
         if not self.training:
             return F.batch_norm(x, self.mean, self.inv_std**-2, self.gamma, self.beta, False, 0.0, 0.0)
         if self.group is not None:
-            x, mean, inv_std = self._synchronised(x)
+            x, mean, inv_std, _ = synchronised_norm(x, self.gamma, self.beta, EPSILON, self.group)
         else:
             x, mean, inv_std = _Normalise.apply(x, self.gamma, self.beta)
         with torch.no_grad():
             self.mean.lerp_(mean.to(self.mean.dtype), FACTOR)
             self.inv_std.lerp_(inv_std.to(self.inv_std.dtype), FACTOR)
         return x
-
-    def _synchronised(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        from torch.distributed.nn.functional import all_reduce
-
-        group = dist.group.WORLD if self.group is True else self.group
-        dtype, full = x.dtype, full_precision(x)
-        axes = [0] + list(range(2, x.ndim))
-        shape = [1, -1] + [1] * (x.ndim - 2)
-        # Two passes, because E[x^2] - E[x]^2 would lose precision by cancellation.
-        count = full.new_full((1,), full.numel() // full.shape[1])
-        total = all_reduce(torch.cat([full.sum(axes), count]), group=group)
-        mean = total[:-1] / total[-1]
-        full = full - mean.view(shape)
-        inv_std = torch.rsqrt(all_reduce(full.square().sum(axes), group=group) / total[-1] + EPSILON)
-        full = full * inv_std.view(shape)
-        if self.gamma is not None:
-            full = full * self.gamma.view(shape) + self.beta.view(shape)
-        return full.to(dtype), mean.detach(), inv_std.detach()
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """(scale, shift) of each channel, which are equivalent to the layer in prediction."""

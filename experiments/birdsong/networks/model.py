@@ -17,6 +17,7 @@ from birdsong import files
 from birdsong.files import Problem
 from birdsong.networks import layers
 from birdsong.networks.architecture import Chain, make_layers, parse
+from birdsong.networks.backbone import Backbone, holds_weights, is_backbone
 from birdsong.networks.frontend import Frontend
 from birdsong.networks.pooling import PoolingStream, make_global_pooling
 
@@ -27,12 +28,22 @@ class AudioBranch(nn.Module):
     def __init__(self, cfg: dict[str, Any], classes: int, attention: int, rng: np.random.Generator):
         super().__init__()
         self.front = Frontend(cfg)
-        self.chain = Chain(1, self.front.bands)
-        self.layers = make_layers(parse(cfg), cfg, 'arch', self.chain, rng)
+        if is_backbone(cfg['arch']):
+            self.layers = nn.ModuleList([Backbone(cfg['arch'], self.front.bands, rng, cfg['arch.drop_path'])])
+            self.chain = self.layers[0].chain
+        else:
+            self.chain = Chain(1, self.front.bands)
+            self.layers = make_layers(parse(cfg), cfg, 'arch', self.chain, rng)
         self.dropout = layers.Dropout(cfg['arch.fulldrop' if cfg['arch.lastdrop'] == '' else 'arch.lastdrop'])
         self.head = layers.Convolution(self.chain.channels, classes + attention, (1, 1), rng, bias=True)
         self.classes, self.prepool = classes, cfg['arch.prepool']
         self.min_frames, self.frame_step = self.chain.min_frames(), self.chain.frame_step()
+
+    @property
+    def backbone(self) -> Backbone | None:
+        """The network of timm, if `arch` names one."""
+        first = next(iter(self.layers), None)
+        return first if isinstance(first, Backbone) else None
 
     def forward(self, spect: Tensor, masks: Tensor | None = None) -> Tensor:
         if spect.ndim == 3 and spect.shape[1] < self.min_frames:
@@ -149,6 +160,8 @@ class Network(nn.Module):
                 yield module.weight
             elif isinstance(module, layers.BatchNorm) and module.gamma is not None:
                 yield module.gamma
+            elif isinstance(module, Backbone):
+                yield from module.regularisable()
 
 
 def build(cfg: dict[str, Any], classes: int, num_meta: int = 0) -> Network:
@@ -171,6 +184,8 @@ def synchronise(net: nn.Module, group: Any = True) -> None:
     for module in net.modules():
         if isinstance(module, layers.BatchNorm):
             module.group = group
+        elif isinstance(module, Backbone):
+            module.synchronise(group)
 
 
 # == Files ==
@@ -212,6 +227,8 @@ def note_bins(cfg: dict[str, Any], filename: str, prefix: str = '') -> None:
     if cfg['filterbank'] != 'none' or not cfg['arch']:
         return
     for part in _parts(filename):
+        if holds_weights(part):
+            continue
         arrays = files.load_npz(part, [f'{prefix}audio.front.standardise.mean', 'param0', 'param1'])
         lengths = [arrays[name].shape[-1] for name in sorted(arrays) if arrays[name].ndim]
         if lengths:
@@ -291,3 +308,21 @@ def load(net: nn.Module, filename: str) -> None:
             f'the network has {_listing(wanted)}. Use the .vars file that belongs to it'
         )
     net.load_state_dict(state)
+
+
+def initialise(net: Network, cfg: dict[str, Any], filename: str) -> None:
+    """Load the weights to start training from: those in `filename`, or if it is empty, of the setting arch.pretrained.
+
+    filename: as for `load`, or a file of weights of the backbone; then the rest of the network is not changed.
+    Raises Problem if they do not fit, or if arch is not a backbone.
+    """
+    backbone = net.audio.backbone if net.audio else None
+    if filename and not holds_weights(filename):
+        load(net, filename)
+    elif (filename or cfg['arch.pretrained']) and backbone is None:
+        setting = f'init_from={filename}' if filename else f'arch.pretrained={cfg["arch.pretrained"]}'
+        raise Problem(f'{setting}: weights of a network of timm; set arch=timm:NAME')
+    elif filename:
+        backbone.load(filename)
+    elif cfg['arch.pretrained']:
+        backbone.load_pretrained(cfg['arch.pretrained'])

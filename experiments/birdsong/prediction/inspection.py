@@ -101,14 +101,6 @@ def plot_names(files: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def _first_middle(net):
-    """The middle frame of the receptive field of the first position of the maps."""
-    middle, step = 0, 1
-    for size, stride, padded in net.audio.chain.steps:
-        middle, step = middle + (0 if padded else (size - 1) / 2 * step), step * stride
-    return middle
-
-
 class Plotter:
     """Plots the recordings `files` (keys) to files in `folder`, or shows them if `folder` is empty.
 
@@ -191,7 +183,7 @@ class Plotter:
         predictor, samples = self.predictor, item['samples']
         net, meta = predictor.plain, predictor.meta(item)
         spect, chances, attention = (Columns(predictor.frames(samples)) for _ in range(3))
-        middle, first = _first_middle(net), 0
+        middle, first = net.audio.chain.first_middle(), 0
         for block in spectrograms(samples, predictor.cfg, 1):
             spect.add(block, first + np.arange(len(block)))
             first += len(block)

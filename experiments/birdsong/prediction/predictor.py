@@ -58,6 +58,23 @@ def cut(frames: int, longest: int, overlap: int, score_rest: bool = False) -> li
     ]
 
 
+def windows(frames: int, longest: int, context: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yields (start, stop, first, last): windows of `longest` frames, and the part of the result to take from each.
+
+    The parts are consecutive. In its window, a part has `context` frames before and after it, except at the ends of the
+    recording.
+    """
+    if frames <= longest:
+        yield 0, frames, 0, frames
+        return
+    context, first = min(context, longest // 3), 0
+    while first < frames:
+        start = min(max(0, first - context), frames - longest)
+        last = frames if start + longest == frames else start + longest - context
+        yield start, start + longest, first, last
+        first = last
+
+
 class Predictor:
     """Applies a network to recordings.
 
@@ -127,6 +144,9 @@ class Predictor:
     @torch.no_grad()
     def all_maps(self, samples: np.ndarray) -> Iterator[tuple[int, torch.Tensor]]:
         """Yields (first frame, maps (1, maps, time, frequency)) of consecutive parts of a recording."""
+        if self.plain.audio.backbone is not None:
+            yield from self._maps_of_windows(samples)
+            return
         if not isinstance(self.net, compiled.InferenceNetwork):
             yield from self._maps_of_blocks(samples)
             return
@@ -153,6 +173,18 @@ class Predictor:
             if stop == frames:
                 return
             start += max(covered, inner + 1)
+
+    def _maps_of_windows(self, samples):
+        """As `all_maps`, for backbones: windows overlap, and positions close to their ends, where padding has more
+        influence, are left out.
+        """
+        step, chain = self.net.frame_step, self.plain.audio.chain
+        longest = max(self.longest // step * step, self.net.min_frames)
+        context = min(chain.context, longest // 3) // step * step
+        for start, stop, first, last in windows(self.frames(samples), longest, context):
+            maps = self.net.maps(torch.from_numpy(self.spectrogram(samples, start, stop))[None].to(self.device)).float()
+            first, last = (-((start - frame) // step) for frame in (first, last))  # rounded up
+            yield start + first * step, maps[:, :, first:last]
 
     def meta(self, item: dict) -> torch.Tensor | None:
         """Metadata (rows, values) of an item of a TestFeed, or None. There are several rows only without audio."""

@@ -9,7 +9,7 @@ import torch
 from birdsong.files import Problem
 from birdsong.networks.layers import Nonlinearity
 from birdsong.networks.model import Network
-from birdsong.prediction.predictor import Predictor
+from birdsong.prediction.predictor import Predictor, windows
 
 # Kinds of saliency and the explanations below their plots.
 KINDS = {
@@ -68,6 +68,8 @@ def saliency(
         raise Problem('a network on metadata alone has no saliency; choose a network that processes spectrograms')
     if not 0 <= class_index < net.classes:
         raise Problem(f'class {class_index}: expected 0 to {net.classes - 1}')
+    if guided and net.audio.backbone is not None:
+        raise Problem('guided saliency: not possible for a network of timm; choose another --saliency-kind')
     net.eval()
     spect = spect.detach().clone().requires_grad_()
     with torch.enable_grad(), _guided(net) if guided else contextlib.nullcontext():
@@ -76,27 +78,10 @@ def saliency(
     return {k: v.detach() for k, v in outputs.items()}, gradient
 
 
-def windows(frames: int, longest: int, context: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yields (start, stop, first, last): windows of `longest` frames, and the part of the result to take from each.
-
-    The parts are consecutive. In its window, a part has `context` frames before and after it, except at the ends of the
-    recording.
-    """
-    if frames <= longest:
-        yield 0, frames, 0, frames
-        return
-    context, first = min(context, longest // 3), 0
-    while first < frames:
-        start = min(max(0, first - context), frames - longest)
-        last = frames if start + longest == frames else start + longest - context
-        yield start, start + longest, first, last
-        first = last
-
-
 def of_recording(predictor: Predictor, item: dict, class_index: int, kind: str) -> Iterator[tuple[int, np.ndarray]]:
     """Yields (first frame, saliency (frames, bins)) of consecutive parts of an item of a TestFeed; kinds: KINDS."""
     samples, net = item['samples'], predictor.plain
-    context = net.min_frames + net.frame_step
+    context = net.audio.chain.context
     for start, stop, first, last in windows(predictor.frames(samples), predictor.longest, context):
         spect = torch.from_numpy(predictor.spectrogram(samples, start, stop))[None].to(predictor.device)
         _, gradient = saliency(net, spect, class_index, predictor.meta(item), guided=kind == 'guided')

@@ -96,7 +96,7 @@ class Trainer:
         if cfg['init_from']:
             for filename in find_all(cfg['init_from']).split(':'):
                 check_classes('init_from', filename, classes)
-            model.load(self.net, find_all(cfg['init_from']))
+        model.initialise(self.net, cfg, cfg['init_from'] and find_all(cfg['init_from']))
         self.net.to(device)
         self.teacher = load_teacher(cfg, classes, num_meta, device) if cfg['ban'] else None
         self.optimiser = optim.make_optimiser(self.net, cfg)
