@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 
 from birdsong import config
-from birdsong.data import embeddings
+from birdsong.data import audio, embeddings, stft
 from birdsong.data.dataset import Dataset
 from birdsong.data.feeds import TestFeed, TrainFeed, ValidFeed
 from birdsong.files import Problem
+from birdsong.prediction.predictor import load_model
 from birdsong.scores import predictions
 from helpers import run_program, run_scores, write_lines
 
@@ -123,3 +125,41 @@ def test_unusable_tables_are_refused_with_one_line(dataset, settings, tmp_path):
         embeddings.Embeddings(f'{tmp_path}/one.npz,{tmp_path}/bad.npz', KEYS[:1])
     with pytest.raises(Problem, match='without spectrogram branch'):
         TrainFeed(Dataset(dataset), config.load([], [*settings, 'arch=Conv:8x1x-1', 'input_meta=']))
+
+
+def test_embeddings_of_a_network_are_the_means_of_its_last_maps(golden_net, golden_dataset, tmp_path):
+    net = golden_net('nets/ismir2016')
+    arguments = ['--dataset', golden_dataset, '--filelists', 'test', '--window', 10, '--hop', 5]
+    done = run_program('experiments/embed.py', *arguments, net, tmp_path / 'e.npz')
+    assert done.returncode == 0, done.stderr
+    found = embeddings.read(tmp_path / 'e.npz')
+    dataset = Dataset(golden_dataset)
+    assert [key for key, _, _ in found] == dataset.filelist('test')
+    cfg = config.load([f'{net}.vars'])
+    cfg['classes'] = cfg.get('classes') or dataset.num_classes
+    plain = load_model(net, cfg, 0).eval()
+    compared = 0
+    for key, vectors, (starts, stops) in found:
+        length = len(audio.WavFile(dataset.audio_path(key))) / cfg['sample_rate']
+        np.testing.assert_array_equal(starts, 5.0 * np.arange(len(starts)))
+        np.testing.assert_allclose(stops[:-1], starts[:-1] + 10, atol=0.02)
+        assert stops[-1] == pytest.approx(length, abs=0.02)
+        samples = audio.WavFile(dataset.audio_path(key))[: 11 * cfg['sample_rate']]
+        spect = stft.spectrogram(samples, cfg['sample_rate'], cfg['frame_len'], cfg['fps'], bins=stft.num_bins(cfg))
+        spect = spect[: round(10 * cfg['fps'])]
+        if length < 5:
+            continue  # it is repeated
+        with torch.no_grad():
+            expected = plain.audio.features(torch.from_numpy(spect)[None]).mean((0, 2, 3)).numpy()
+        np.testing.assert_allclose(vectors[0], expected, atol=1e-4)
+        compared += 1
+    assert compared > 2
+
+
+def test_embed_refuses_networks_without_audio_and_impossible_windows(golden_net, golden_dataset, tmp_path):
+    for arguments, message in (
+        (['--hop', 6, golden_net('nets/ismir2016')], '--hop=6: expected'),
+        ([golden_net('nets/meta_dtenc3')], 'uses metadata alone'),
+    ):
+        done = run_program('experiments/embed.py', '--dataset', golden_dataset, *arguments, tmp_path / 'e.npz')
+        assert done.returncode == 1 and message in done.stderr and done.stderr.count('\n') == 1

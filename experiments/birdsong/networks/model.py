@@ -46,6 +46,10 @@ class AudioBranch(nn.Module):
         return first if isinstance(first, Backbone) else None
 
     def forward(self, spect: Tensor, masks: Tensor | None = None) -> Tensor:
+        return self.classify(self.features(spect, masks))
+
+    def features(self, spect: Tensor, masks: Tensor | None = None) -> Tensor:
+        """The output of the last layer before the classes: (batch, channels, time, frequency)."""
         if spect.ndim == 3 and spect.shape[1] < self.min_frames:
             raise Problem(
                 f'an excerpt of {spect.shape[1]} frames is too short for this network, '
@@ -54,7 +58,7 @@ class AudioBranch(nn.Module):
         x = self.front(spect, masks)
         for layer in self.layers:
             x = layer(x)
-        return self.classify(x)
+        return x
 
     def classify(self, x: Tensor) -> Tensor:
         """Class and attention maps, given the output of the last layer."""

@@ -138,8 +138,11 @@ class Predictor:
     def maps(self, block: np.ndarray) -> torch.Tensor:
         """Maps before pooling, (1, maps, time, frequency), for a block from `block`."""
         with torch.autocast(self.device.type, devices.amp_type(self.device), enabled=self.amp):
-            tensor = torch.from_numpy(block)[None].to(self.device)
-            return self.net.maps(self.magnitudes(tensor) if self.on_device else tensor).float()
+            return self.net.maps(self._spectrogram_of(block)).float()
+
+    def _spectrogram_of(self, block):
+        tensor = torch.from_numpy(block)[None].to(self.device)
+        return self.magnitudes(tensor) if self.on_device else tensor
 
     @torch.no_grad()
     def all_maps(self, samples: np.ndarray) -> Iterator[tuple[int, torch.Tensor]]:
@@ -209,6 +212,18 @@ class Predictor:
                 rows[-1].update(self._finish(self.net.pool(maps), meta))
         outputs = {name: np.concatenate([r[name] for r in rows]) for name in rows[0]}
         return {**outputs, **self._finish(pooling.result(), meta)} if self.split_pool else outputs
+
+    @torch.no_grad()
+    def embeddings(self, item: dict, blocks: Iterable[np.ndarray] | None = None) -> np.ndarray:
+        """Embeddings (rows, channels) of the blocks of an item of a TestFeed: the means of the last maps with features.
+
+        `blocks`: as for `predict`.
+        """
+        rows = []
+        for block in self._blocks_of(item['samples']) if blocks is None else blocks:
+            with torch.autocast(self.device.type, devices.amp_type(self.device), enabled=self.amp):
+                rows.append(self.plain.audio.features(self._spectrogram_of(block)).float().mean((2, 3)))
+        return torch.cat(rows).cpu().numpy()
 
     def _blocks_of(self, samples):
         for start, stop in self.blocks(samples):
