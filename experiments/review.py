@@ -93,7 +93,8 @@ def parse_arguments() -> argparse.Namespace:
     page.add_argument(
         '--embed',
         action='store_true',
-        help='pages that need no other files, as phones do, which open single files only (larger by a third)',
+        help='put all clips into the pages, for phones, which open single files only (larger by a third, so give a small '
+        '--batch-size)',
     )
     args = parser.parse_args()
     for option in 'count', 'batch_size':

@@ -412,7 +412,7 @@ def test_saved_reviews_can_be_continued_elsewhere(found, window, tmp_path):
     assert review(found).returncode == 0
     shutil.copytree(found / 'review', tmp_path / 'elsewhere')
     window.open(found / 'review/batch-1.html')
-    window.press('r', 'w', 'o', *'big', 'Enter', 's')
+    window.press('r', 'w', 'o', *'the "big", one', 'Enter', 's')
     path = downloaded(window, tmp_path)
     first = path.read_text()
     window.run('localStorage.clear()')
