@@ -159,6 +159,12 @@ def test_with_little_evidence_scores_that_are_probabilities_stay_as_they_are():
     assert gains(20, 1).mean() > -0.01 and gains(40, 1).mean() > -0.005
 
 
+def test_four_cases_that_contradict_each_other_do_not_change_scores():
+    for right in ([False, True, True, False], [False, False, True, True]):
+        found = curves.fit([-1, 1, -1, 1], np.zeros(4, int), right, 2)
+        assert found.slopes == pytest.approx(1, abs=0.05) and found.intercepts == pytest.approx(0, abs=0.05)
+
+
 def test_scores_that_are_too_sure_become_better_even_from_few_recordings():
     assert gains(20, 2.5).min() > 0.03 and gains(40, 2.5).mean() > 0.08
 
