@@ -305,6 +305,13 @@ def output_name(args: argparse.Namespace, dataset: Dataset) -> str:
     return name
 
 
+def remove_thresholds(filename: str) -> None:
+    """Remove the thresholds of an earlier calibration of the same name, which do not belong to this one."""
+    if os.path.exists(filename):
+        os.remove(filename)
+        print(f'calibrate.py: removed {filename}, which was of an earlier calibration', file=sys.stderr)
+
+
 def main() -> None:
     args = parse_arguments()
     dataset = Dataset(args.dataset or dataset_of(args.first))
@@ -338,6 +345,8 @@ def main() -> None:
             about['held out'] |= report_precision(args, dataset, found, judged, detections)
         written.append(f'{name[:-5]}.thresholds.csv')
         write_thresholds(written[-1], dataset.labelset, sigmoid(limits))
+    else:
+        remove_thresholds(f'{name[:-5]}.thresholds.csv')
     if judged:
         written.append(f'{name[:-5]}.{"svg" if args.svg else "png"}')
         reliability.draw(written[-1], found, judged.logits, f'{dataset.name}, {os.path.basename(name)[:-5]}')

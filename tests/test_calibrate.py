@@ -85,6 +85,13 @@ def test_thresholds_of_a_probability_are_written_and_missing_ones_are_named(data
     assert sigmoid(curves.intercepts[:4] + curves.slopes[:4] * at) == pytest.approx(0.7)
 
 
+def test_thresholds_of_an_earlier_calibration_are_removed(dataset, tmp_path):
+    (tmp_path / 'c.thresholds.csv').write_text('class,threshold\n')
+    done = calibrate(dataset, 'p.pred.npz', '--softmax', '--folds=0')
+    assert done.returncode == 0 and 'removed c.thresholds.csv, which was of an earlier calibration' in done.stderr
+    assert not (tmp_path / 'c.thresholds.csv').exists()
+
+
 def test_the_result_is_repeatable(dataset, tmp_path):
     written = []
     for _ in range(2):
