@@ -247,6 +247,22 @@ def test_folders_without_recordings_are_errors(trained, tmp_path):
     fails(done, f'none of its 2 recordings can be read, see {out}/skipped.tsv')
 
 
+def test_the_best_model_is_one_that_needs_audio(trained, folder, tmp_path):
+    write_model(trained.experiments / 'tiny', 'meta', 3, 'arch=', 'input_meta=time', 'arch_meta=dense:4', 'len_max=0')
+    shutil.copy(trained.experiments / 'tiny/two.pred.npz', trained.experiments / 'tiny/meta.pred.npz')
+    out = '--output', tmp_path / 'out', '--plan'
+    try:
+        done = trained.run('experiments/identify.py', folder, '--dataset', 'tiny', *out)
+        assert done.returncode == 0 and 'models: two, the best of 2 models' in done.stderr, done.output
+        fails(
+            steps(trained, folder, '--output', tmp_path / 'o', '--model', trained.experiments / 'tiny/meta.npz'),
+            'the models use metadata alone; choose at least one that needs audio',
+        )
+    finally:
+        for path in (trained.experiments / 'tiny').glob('meta*'):
+            path.unlink()
+
+
 def test_models_that_are_missing_or_of_another_dataset_are_errors(trained, folder, tmp_path):
     results = trained.experiments / 'tiny'
     out = '--output', tmp_path / 'out'

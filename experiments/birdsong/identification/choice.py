@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from birdsong import config
 from birdsong.config import EXPERIMENTS
 from birdsong.data.dataset import Dataset
 from birdsong.files import Problem, read_lines
@@ -126,12 +127,11 @@ def read_ensemble(filename: str, folder: str) -> Choice:
 
 def _best(dataset, folder, ensembles):
     """The model with the highest MAP on the validation list, or the only one."""
-    files = sorted(
-        file for file in glob.glob(os.path.join(glob.escape(folder), '*.npz')) if os.path.exists(f'{file}.vars')
-    )
+    files = sorted(file for file in glob.glob(os.path.join(glob.escape(folder), '*.npz')) if _needs_audio(file))
     if not files:
         raise Problem(
-            f'{folder}: no trained models; start train_all.sh --dataset {dataset.name}, or select another --dataset'
+            f'{folder}: no trained models on audio; start train_all.sh --dataset {dataset.name}, or select another '
+            '--dataset'
         )
     because = 'there is no ensemble' if not ensembles else f'there are {ensembles} ensembles, choose one with --run'
     if len(files) == 1:
@@ -146,6 +146,11 @@ def _best(dataset, folder, ensembles):
     member = Member(best, 1.0)
     why = f'{member.name}, the best of {len(scored)} models on the validation list (MAP {value:.3f}; {because})'
     return Choice([member], False, why)
+
+
+def _needs_audio(file):
+    """Whether a file is a trained network with a spectrogram branch."""
+    return os.path.exists(f'{file}.vars') and bool(config.load([f'{file}.vars'])['arch'])
 
 
 def _map(dataset, file):

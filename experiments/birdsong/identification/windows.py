@@ -39,7 +39,7 @@ class Windows:
     def __init__(self, settings: Sequence[config.Settings], window: float | None = None, hop: float | None = None):
         with_audio = [cfg for cfg in settings if cfg['arch']]
         if not with_audio:
-            raise Problem('the models use metadata alone, so they cannot recognise anything in recordings')
+            raise Problem('the models use metadata alone; choose at least one that needs audio, with --model or --run')
         rates = sorted({cfg['sample_rate'] for cfg in settings if cfg['arch']})
         if len(rates) > 1:
             raise Problem(f'the models were trained at {rates[0]} and {rates[1]} Hz; choose models of one sample rate')
