@@ -93,7 +93,7 @@ def parse_arguments() -> argparse.Namespace:
     page.add_argument(
         '--embed',
         action='store_true',
-        help='put all clips into the pages, for phones, which open single files only (larger by a third, so give a small '
+        help='put all clips into the pages, for phones, which open single files only (larger by a third: give a small '
         '--batch-size)',
     )
     args = parser.parse_args()
