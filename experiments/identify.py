@@ -74,7 +74,8 @@ def parse_arguments() -> argparse.Namespace:
         '--prior-limit',
         metavar='FACTOR',
         type=float,
-        help=f'({prior.LIMIT:g})',
+        help=f'lowest factor ({prior.LIMIT:g}: in regions without training recordings, 39 %% of the classes of '
+        'BirdCLEF 2022 are below it, but only 0.4 %% of the labels)',
     )
     add_prior(
         '--prior-model',

@@ -24,6 +24,8 @@ from birdsong.files import Problem
 from birdsong.identification import choice
 
 SOFT, MASK = KINDS = ('soft', 'mask')
+# At places that are in no training list (BirdCLEF 2022, held-out cells of 5 degrees, mean of 2 networks of small_meta),
+# 39 % of all classes have a factor below 0.01, but only 0.4 % of the labels (0.1: 56 % and 2.1 %).
 LIMIT = 0.01
 # Circumstances that must be known, if the networks use them; they can do without the others.
 NEEDED = ('date', 'latitude', 'longitude')
