@@ -168,7 +168,7 @@ def test_half_of_the_excerpts_contain_a_segment_and_the_others_are_anywhere(anno
 
 def test_aimed_excerpts_are_within_the_recording_and_contain_a_segment():
     rng = np.random.default_rng(1)
-    table = {'a': [(0, 0.3, 0), (99.8, 100, 1), (40, 70, 2)]}
+    table = {'a': [(0, 0.3, 0), (99.8, 100, 1), (40, 70, 2), (80, 81, 2)]}
     targets = SegmentTargets(table, ['a'], 3, 1000, 0.25)
     items, lengths = np.zeros(3000, int), np.full(3000, 100_000)
     starts = targets.aim(np.full(3000, -1), items, lengths, 5000, rng)

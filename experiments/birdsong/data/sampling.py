@@ -48,12 +48,13 @@ def draw_by_share(
     """Index array (count,): items drawn from one bucket, each as often as its share (N,) demands.
 
     The probability of a bucket is the sum of its shares. In it, systematic sampling (Madow 1949) draws each item
-    floor(e) or ceil(e) times, where e is its expected number, so that few are repeated.
+    floor(e) or ceil(e) times, where e is its expected number, so that few are repeated. Repeated items are neighbours
+    in the result, so that mixup does not mix an item with itself unless it is half of the batch.
     """
     bucket = buckets[_places(np.array([shares[bucket].sum() for bucket in buckets]), rng.random())]
     bucket = rng.permutation(bucket)
-    chosen = _places(shares[bucket], (rng.random() + np.arange(count)) / count)
-    return rng.permutation(bucket[chosen])
+    # Each point alone is uniformly distributed, so that a position in the batch says nothing about the item.
+    return bucket[_places(shares[bucket], (rng.random() + np.arange(count) / count) % 1)]
 
 
 def _places(shares, points):
