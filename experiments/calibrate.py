@@ -42,6 +42,8 @@ from birdsong.scores import combination, predictions
 BACKGROUND_FILE = 'bg.tsv'
 # Classes without threshold that are named, for each reason; the CSV table has all.
 SHOWN = 5
+# A smaller difference of the log loss is reported as no change.
+UNCHANGED = 0.0005
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -219,7 +221,10 @@ def report(args: argparse.Namespace, found: cases.Cases, judged: reliability.Hel
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     for row in rows:
         print('  '.join(f'{text:{width}}' for text, width in zip(row, widths, strict=True)).rstrip())
-    if result['log loss']['difference']['value'] >= 0:
+    difference = result['log loss']['difference']['value']
+    if abs(difference) < UNCHANGED:
+        print('the cases are no evidence against the scores as they are, which the curves hardly change')
+    elif difference > 0:
         print(
             'warning: on held-out cases, the curves are not better than the scores as they are (log loss); do not use '
             'them without more cases',

@@ -167,6 +167,15 @@ def test_curves_that_are_worse_than_the_scores_are_warned_of(dataset, tmp_path):
     assert difference > 0 and done.stderr.startswith('warning: on held-out cases, the curves are not better')
 
 
+def test_scores_that_are_probabilities_already_are_hardly_changed(dataset, tmp_path):
+    scores = some_scores()[0] / 3
+    predictions.save(tmp_path / 'good.pred.npz', FILES, list(scores.astype(np.float32)))
+    done = calibrate(dataset, 'good.pred.npz', '--softmax')
+    assert 'the cases are no evidence against the scores as they are' in done.stdout and 'warning' not in done.stderr
+    slopes = calibration.load(tmp_path / 'c.json').slopes
+    np.testing.assert_allclose(slopes, 1, atol=0.05)
+
+
 # == Reviews ==
 
 
