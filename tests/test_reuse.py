@@ -1,4 +1,4 @@
-"""The files that README.md names for reuse work when they are copied, and nothing else, into an empty folder."""
+"""The files that birdsong/README.md names for reuse work when they are copied, and nothing else, into an empty folder."""
 
 import re
 import shutil
@@ -33,8 +33,8 @@ assert net(torch.rand(1, 100, net.audio.front.bins))['output'].shape == (1, 3)
 
 
 def copied(subject, folder):
-    """Copy the files that README.md names for a subject into a folder."""
-    section = (ROOT / 'README.md').read_text().split('\n## Reusing parts\n')[1].split('\n## ')[0]
+    """Copy the files that birdsong/README.md names for a subject into a folder."""
+    section = (ROOT / 'experiments/birdsong/README.md').read_text().split('\n## Reusing parts\n')[1].split('\n## ')[0]
     item = re.search(rf'^- {subject}: (.*?)(?=^- |^$|\Z)', section, re.DOTALL | re.MULTILINE)[1]
     for braces in re.findall(r'`([\w./{},]+)`', item):
         before, names, after = re.fullmatch(r'([^{]*)(?:{(.*)})?(.*?)', braces).groups()
