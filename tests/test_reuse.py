@@ -1,4 +1,4 @@
-"""The files that birdsong/README.md names for reuse work when they are copied, and nothing else, into an empty folder."""
+"""The files that birdsong/README.md names for reuse work when they alone are copied into an empty folder."""
 
 import re
 import shutil
