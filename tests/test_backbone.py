@@ -350,6 +350,12 @@ def test_a_trained_network_predicts_without_its_weights_file(tiny_dataset, tmp_p
     predictions = load(tmp_path / 'p.npz')
     assert len(predictions.starts) == len(predictions.scores) > len(predictions.files)
     assert os.listdir(tmp_path / 'plots') and load(tmp_path / 'p.saliency.npz').scores.any()
+    unpooled = ['--var', 'arch.pool=attention_nopool:1', '--include-side-outputs']
+    done = run_program('experiments/predict.py', tmp_path / 'm.npz', tmp_path / 'u.npz', *options, *unpooled)
+    assert done.returncode == 0, done.stderr
+    starts, _ = load(tmp_path / 'u.npz').times(predictions.files[0])
+    np.testing.assert_allclose(np.diff(starts)[0], 32 * 315 / 22050, atol=1e-6)
+    assert load(tmp_path / 'u.attention.npz').starts.tolist() == load(tmp_path / 'u.npz').starts.tolist()
     done = run_program('experiments/predict.py', tmp_path / 'm.npz', tmp_path / 'f.npz', *options, '--full-resolution')
     assert done.returncode == 1 and 'applied to excerpts' in done.stderr and done.stderr.count('\n') == 1
 
