@@ -47,6 +47,7 @@ def dataset(tmp_path):
         'filelists/noise': noises,
         'labels/labelset': 'abc',
         'labels/fg.tsv': [f'{key}\t{int(i % 3)}' for i, key in enumerate(keys)],
+        'labels/meta.tsv': [f'{key}\t\t\t{i}\t\t' for i, key in enumerate(keys)],
     }.items():
         (tmp_path / name).write_text(''.join(f'{line}\n' for line in lines))
     return Dataset(tmp_path)
@@ -106,8 +107,8 @@ def test_host_and_device_give_the_same_spectrograms(feed, settings):
 
 
 @pytest.mark.parametrize('settings', [FADE, GAIN, NOISE, MASKS])
-def test_effects_do_not_change_which_excerpts_are_drawn(feed, settings):
-    for mixing in ([], ['mixup2=0.3']):
+def test_effects_do_not_change_other_random_choices(feed, settings):
+    for mixing in (['input_meta=latitude'], ['mixup2=0.3']):
         plain = feed(*mixing).batch(3)
         same(feed(*mixing, *settings).batch(3), plain, 'samples', 'filter', 'masks')
         if settings in (GAIN, MASKS):
