@@ -172,6 +172,14 @@ def test_gains_are_uniform_in_decibels(feed):
     assert abs(np.mean(decibels)) < 2 and abs(np.mean(np.abs(decibels)) - 6) < 1
 
 
+def test_gains_and_random_filters_are_multiplied(feed):
+    filters = ['spect_augment=1', 'max_db=9']
+    plain, louder = (feed(*filters, *more).batch(0)['filter'] for more in ([], GAIN))
+    factors = louder / plain
+    assert np.ptp(plain, axis=1).min() > 0.01 and np.ptp(factors / factors[:, :1], axis=1).max() < 1e-5
+    assert np.abs(factors[:, 0] - 1).min() > 1e-3
+
+
 def test_noise_has_the_ratio_that_was_asked_for(feed, dataset):
     # spectra of the two recordings of noise, continued with their start
     noises = [np.frombuffer(pathlib.Path(dataset.audio_path(f'n{i}.wav')).read_bytes()[44:], '<i2') for i in range(2)]
@@ -290,6 +298,8 @@ def test_training_with_effects_can_be_interrupted_and_compute_spectrograms_anywh
     call('resumed', *FULL_TRAINING, spectrogram='cpu', arch__fulldrop=0, epochs=1)
     call('resumed', *FULL_TRAINING, spectrogram='cpu', arch__fulldrop=0)
     assert (tmp_path / 'host' / 'm.npz').read_bytes() == (tmp_path / 'resumed' / 'm.npz').read_bytes()
+    call('unmasked', *FULL_TRAINING, spectrogram='cpu', arch__fulldrop=0, time_masks=0, freq_masks=0)
+    assert (tmp_path / 'host' / 'm.err.npz').read_bytes() != (tmp_path / 'unmasked' / 'm.err.npz').read_bytes()
 
 
 def test_a_training_does_not_continue_with_another_list_of_noise(tiny_dataset, tmp_path, monkeypatch):

@@ -353,17 +353,16 @@ class TrainFeed(Feed):
 
     def _draw_effects(self, excerpts: Excerpts, rng: np.random.Generator) -> Excerpts:
         """The excerpts with random effects."""
-        cfg, filters = self.cfg, excerpts.filters
+        cfg, filters, shifts = self.cfg, excerpts.filters, None
+        if cfg['time_shift']:
+            shifts = effects.draw_shifts(self.index['length'][excerpts.items], excerpts.length, rng)
         bands = self.bins if cfg['filterbank'] == 'none' else int(cfg['mel_bands'])
         noise_lengths = None if self.noise is None else self.noise.index['length']
         drawn = effects.draw(cfg, self.batchsize, self._frames(excerpts), bands, noise_lengths, rng)
-        if cfg['time_shift']:
-            lengths = self.index['length'][excerpts.items]
-            drawn = drawn._replace(shifts=effects.draw_shifts(lengths, excerpts.length, rng))
         if drawn.gains is not None:
             gains = np.repeat(drawn.gains[:, None], self.bins, 1)
             filters = gains if filters is None else filters * gains
-        return excerpts._replace(filters=filters, extra=drawn)
+        return excerpts._replace(filters=filters, extra=drawn._replace(shifts=shifts))
 
     def _draw_soft(self, excerpts: Excerpts, rng: np.random.Generator) -> Excerpts:
         """The excerpts with the windows of unlabelled recordings to mix in."""
