@@ -15,7 +15,7 @@ import train
 from birdsong import config
 from birdsong.data import effects
 from birdsong.data.dataset import Dataset
-from birdsong.data.feeds import TrainFeed
+from birdsong.data.training_feed import TrainFeed
 from birdsong.files import Problem, load_npz
 from birdsong.networks import model
 from birdsong.networks.frontend import Magnitudes
@@ -260,6 +260,7 @@ def test_masked_parts_have_the_mean_of_their_band_and_the_rest_is_unchanged(scal
     'settings, words',
     [
         (['noise=rain'], 'noise=rain: .*filelists has no such list; put recordings.*prepare the dataset again'),
+        (['noise=valid'], 'noise=valid: recordings of this list must not be used in training'),
         (NOISE + ['noise_snr=9:3'], 'noise_snr=9:3: expected LOW:HIGH in dB'),
         (['noise_snr=3'], 'noise_snr=3: expected A:A'),
         (['time_masks=-1'], 'time_masks=-1: expected int 0..'),

@@ -7,7 +7,8 @@ import torch
 from birdsong import config
 from birdsong.data import audio, embeddings, stft
 from birdsong.data.dataset import Dataset
-from birdsong.data.feeds import TestFeed, TrainFeed, ValidFeed
+from birdsong.data.feeds import TestFeed, ValidFeed
+from birdsong.data.training_feed import TrainFeed
 from birdsong.files import Problem
 from birdsong.prediction.predictor import load_model
 from birdsong.scores import predictions

@@ -11,8 +11,9 @@ import pytest
 from birdsong import config
 from birdsong.data import stft
 from birdsong.data.dataset import Dataset
-from birdsong.data.feeds import TestFeed, TrainFeed, ValidFeed, needs_host_spectrogram
+from birdsong.data.feeds import TestFeed, ValidFeed, needs_host_spectrogram
 from birdsong.data.sampling import class_weights
+from birdsong.data.training_feed import TrainFeed
 from birdsong.files import Problem
 from birdsong.scores import predictions
 from birdsong.training import pseudo_labels

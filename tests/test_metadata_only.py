@@ -5,7 +5,8 @@ import pytest
 
 from birdsong import config
 from birdsong.data.dataset import Dataset
-from birdsong.data.feeds import TestFeed, TrainFeed, ValidFeed
+from birdsong.data.feeds import TestFeed, ValidFeed
+from birdsong.data.training_feed import TrainFeed
 from birdsong.files import load_npz
 from birdsong.scores import predictions
 from helpers import run_program, run_scores, write_lines

@@ -7,7 +7,7 @@ from scipy import stats
 from birdsong import config
 from birdsong.data import sampling
 from birdsong.data.dataset import Dataset
-from birdsong.data.feeds import TrainFeed
+from birdsong.data.training_feed import TrainFeed
 from birdsong.files import Problem
 from helpers import write_lines, write_recording_tables
 

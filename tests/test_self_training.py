@@ -8,8 +8,8 @@ import torch
 
 from birdsong import config, model_table
 from birdsong.data.dataset import Dataset
-from birdsong.data.feeds import TrainFeed
 from birdsong.data.soft_windows import SoftWindows
+from birdsong.data.training_feed import TrainFeed
 from birdsong.files import Problem
 from birdsong.scores import predictions
 from birdsong.training import self_training

@@ -9,8 +9,9 @@ from scipy import stats
 import train
 from birdsong import config
 from birdsong.data.dataset import Dataset
-from birdsong.data.feeds import TrainFeed, ValidFeed
+from birdsong.data.feeds import ValidFeed
 from birdsong.data.targets import SegmentTargets
+from birdsong.data.training_feed import TrainFeed
 from birdsong.files import Problem
 from helpers import FULL_TRAINING, run_program, training_arguments, wav_bytes, write_lines
 

@@ -23,7 +23,7 @@ import numpy as np
 from bench_spectrogram import recipe
 
 from birdsong import config
-from birdsong.data import audio, augment, feeds, prefetch
+from birdsong.data import audio, augment, prefetch, training_feed
 from birdsong.data.dataset import Dataset
 
 RATE = 22050
@@ -59,7 +59,7 @@ class Recipe:
 
     def excerpts(self, k):
         ours = self.ours
-        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(0, spawn_key=(feeds.FEED_STREAM, k))))
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(0, spawn_key=(training_feed.FEED_STREAM, k))))
         items = augment.draw_items(ours.buckets, ours.batchsize, rng)
         lengths = ours.index['length'][items]
         length = augment.excerpt_length(lengths, ours.shortest, ours.longest)
@@ -101,7 +101,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         dataset = make_dataset(folder)
         cfg = config.load([], ['mel_max=10000', 'label_file=fg.tsv'])
-        ours, device = feeds.TrainFeed(dataset, cfg), feeds.TrainFeed(dataset, cfg, on_device=True)
+        ours, device = training_feed.TrainFeed(dataset, cfg), training_feed.TrainFeed(dataset, cfg, on_device=True)
         old = Recipe(ours)
         numbers = range(args.batches)
         seconds = 0

@@ -51,7 +51,8 @@ def make_dataset(folder, recordings):
 
 OURS = """
 from birdsong.data.dataset import Dataset
-from birdsong.data.feeds import TrainFeed, ValidFeed
+from birdsong.data.feeds import ValidFeed
+from birdsong.data.training_feed import TrainFeed
 from birdsong import config
 dataset = Dataset(folder)
 cfg = config.load([], ['mix_fg_bg=1', 'input_meta=date,time,latitude,longitude,elevation'])

@@ -74,7 +74,7 @@ def grab_random_excerpts(
 
     All excerpts of a batch (batchsize, N) have the length of its shortest recording, within min_len..max_len samples;
     shorter recordings are looped. Recordings are grouped into `buckets` of similar length, so that little is cut off.
-    TrainFeed in feeds.py draws in the same way.
+    TrainFeed in training_feed.py draws in the same way.
     """
     rng = np.random.default_rng(0) if rng is None else rng
     lengths, labels = np.array([len(wav) for wav in wavs]), np.asarray(labels)

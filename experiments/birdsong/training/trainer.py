@@ -13,7 +13,8 @@ from tqdm import tqdm
 from birdsong import config, devices
 from birdsong.data import metadata, stft
 from birdsong.data.dataset import Dataset
-from birdsong.data.feeds import TrainFeed, ValidFeed
+from birdsong.data.feeds import ValidFeed
+from birdsong.data.training_feed import TrainFeed
 from birdsong.files import Problem
 from birdsong.networks import model
 from birdsong.networks.frontend import Magnitudes
