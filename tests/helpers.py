@@ -104,9 +104,10 @@ class Checkout:
                 shutil.copy2(ROOT / name, self.path / name)
 
     def start(self, script, *arguments, cwd=None, start_new_session=False, **env):
-        """Start a script of the copy. Returns a subprocess.Popen with its output in pipes."""
+        """Start a script of the copy, in Bash or Python. Returns a subprocess.Popen with its output in pipes."""
+        python = [sys.executable] if script.endswith('.py') else []
         return subprocess.Popen(
-            [str(self.path / script), *map(str, arguments)],
+            [*python, str(self.path / script), *map(str, arguments)],
             cwd=cwd or self.path,
             env=dict(self.env, **env),
             stdin=subprocess.DEVNULL,
