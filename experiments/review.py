@@ -310,9 +310,8 @@ def main() -> None:
     for what, why in problems[:SHOWN]:
         print(f'note: {what}: {why}', file=sys.stderr)
     left = f'; {len(problems)} left out: {os.path.join(args.output, "skipped.tsv")}' if problems else ''
-    print(
-        f'{len(found)} detections on {len(names)} pages{left}. Open in a browser: {os.path.join(args.output, names[0])}'
-    )
+    pages, first = 'pages' if len(names) > 1 else 'page', os.path.join(args.output, names[0])
+    print(f'{len(found)} detections on {len(names)} {pages}{left}. Open in a browser: {first}')
 
 
 if __name__ == '__main__':

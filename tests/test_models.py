@@ -119,12 +119,28 @@ def write(folder, *lines):
             [('a', 'dummy', 'ban=b'), ('b', 'dummy', 'init_from=c'), ('c', 'dummy', 'ban=a')],
             'a needs b needs c needs a',
         ),
+        ([('a', 'dummy nosuch=1')], 'line 1: unknown setting nosuch'),
+        ([('a', 'dummy epochs=many')], 'line 1: epochs=many: expected int'),
+        ([('a', 'epochs=3 dummy')], 'write settings .KEY=VALUE. after all presets'),
+        ([('a', 'dummy arch=conv:$(id)')], 'only letters, digits and'),
+        ([('a', 'dummy arch=conv:*')], 'only letters, digits and'),
         ([], 'no models'),
     ],
 )
 def test_invalid_tables_are_refused_with_a_reason(tmp_path, lines, word):
     with pytest.raises(files.Problem, match=word):
         model_table.read_table(str(write(tmp_path, *lines)))
+
+
+def test_settings_in_a_table_override_presets(tmp_path):
+    table = write(tmp_path, ('a', 'dummy lme1 epochs=3 arch.pool=mean', 'init_from=b'), ('b', 'epochs=2'))
+    models = model_table.read_table(str(table), 'demo')
+    assert models['a'].settings['epochs'] == 3 and models['a'].settings['arch.pool'] == 'mean'
+    arguments = model_table.train_arguments(models['a'], 'demo')
+    assert arguments[-6:] == ['--var', 'epochs=3', '--var', 'arch.pool=mean', '--var', 'init_from=demo/b.npz']
+    assert model_table.train_arguments(models['b'], 'demo')[-2:] == ['--var', 'epochs=2']
+    model_table.add_seeds(models, ['a.seed2'], 'demo')
+    assert '--var epochs=3' in ' '.join(model_table.train_arguments(models['a.seed2'], 'demo'))
 
 
 def run(*arguments):

@@ -250,7 +250,7 @@ def test_unreadable_recordings_are_listed_and_others_shown(found, tmp_path):
     bad = ['broken.wav', 'missing.wav', '../out/findings.csv', '/etc/passwd']
     write_findings(found, [*(finding(name, 1) for name in bad), finding('a.flac', 900, 'weta'), *rows])
     done = review(found)
-    assert done.returncode == 0 and '8 detections on 1 pages; 5 left out: ' in done.stdout, done.stderr
+    assert done.returncode == 0 and '8 detections on 1 page; 5 left out: ' in done.stdout, done.stderr
     listed = dict(line.split('\t') for line in (found / 'review/skipped.tsv').read_text().splitlines())
     reasons = {name.split(',')[0]: why for name, why in listed.items()}
     assert reasons.keys() == {*bad, 'a.flac'}

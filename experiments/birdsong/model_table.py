@@ -1,8 +1,8 @@
 """Tables of models: which models to train, and with which settings.
 
-A table has one tab-separated line per model: name, presets (vars/PRESET.vars, later ones override earlier ones),
-teachers (SETTING=MODEL[:MODEL], or -) and optionally a remark. Models are in experiments/DATASET/. Teachers of
-self_training predict the list in the setting self_training_list before the model is trained.
+A table has one tab-separated line per model: name, presets (vars/PRESET.vars, later ones override earlier ones) and,
+after them, settings (KEY=VALUE), teachers (SETTING=MODEL[:MODEL], or -), and optionally a remark. Models are in
+experiments/DATASET/. Teachers of self_training predict the list in self_training_list before the model is trained.
 
 MODEL.seedN, which is not written in the table, is MODEL with the setting seed=N, and with teachers of that seed.
 """
@@ -18,6 +18,7 @@ from birdsong.names import did_you_mean
 
 TABLE = os.path.join(config.EXPERIMENTS, 'models.tsv')
 NAME = r'[A-Za-z0-9][A-Za-z0-9_.+-]*'
+SETTING = r'[a-z0-9_.]+=[A-Za-z0-9_.,:+/-]*'
 # folders in experiments/ that are not results; parse_options in lib.sh has the same list
 PROGRAM_FOLDERS = ('birdsong', 'vars', 'ensembles')
 TEACHER_SETTINGS = ('ban', 'init_from', 'self_training')
@@ -28,7 +29,7 @@ TRAIN_FLAGS = ['--validate', '--save-errors', '--keep-state']
 class Model:
     """A line of a table: `teachers` by setting; `settings` from the presets, and those with the files of teachers.
 
-    `seed` is the text N if the name is MODEL.seedN, else empty.
+    `own` are the settings KEY=VALUE in the line. `seed` is the text N if the name is MODEL.seedN, else empty.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Model:
     teachers: dict[str, list[str]]
     remark: str
     settings: dict[str, str]
+    own: list[str] = dataclasses.field(default_factory=list)
     seed: str = ''
 
 
@@ -62,16 +64,33 @@ def _preset(name, where):
     return settings
 
 
+def _own_settings(words, where):
+    for word in words:
+        # the drivers pass them on as words without quotes
+        if not re.fullmatch(SETTING, word):
+            raise Problem(
+                f'{where}: {word!r}: only letters, digits and _ . , : + - / are allowed in settings of a table'
+            )
+    settings = config.parse_assignments(words, where)
+    config.check(settings, where)
+    return settings
+
+
 def _read_line(line: str, where: str, dataset: str) -> Model:
     fields = [field.strip() for field in line.split('\t')]
     if not 2 <= len(fields) <= 4 or not fields[1]:
         raise Problem(f'{where}: expected NAME, PRESETS, TEACHERS, REMARK separated by tabs, found {line!r}')
     name, presets, teachers, remark = fields + [''] * (4 - len(fields))
     check_name(name, where)
-    model = Model(name, presets.split(), {}, remark, {})
+    words = presets.split()
+    model = Model(name, [word for word in words if '=' not in word], {}, remark, {})
     for preset in model.presets:
         check_name(preset, where)
         model.settings.update(_preset(preset, where))
+    model.own = [word for word in words if '=' in word]
+    if words != model.presets + model.own:
+        raise Problem(f'{where}: write settings (KEY=VALUE) after all presets')
+    model.settings.update(_own_settings(model.own, where))
     for teacher in teachers.replace('-', '', teachers == '-').split():
         setting, _, names = teacher.partition('=')
         if setting not in TEACHER_SETTINGS or not names:
@@ -222,6 +241,8 @@ def train_arguments(model: Model, dataset: str) -> list[str]:
     arguments = ['--dataset', dataset] + TRAIN_FLAGS
     for preset in model.presets:
         arguments += ['--vars', f'vars/{preset}.vars']
+    for assignment in model.own:
+        arguments += ['--var', assignment]
     for setting in model.teachers:
         arguments += ['--var', f'{setting}={model.settings[setting]}']
     return arguments + (['--var', f'seed={model.seed}'] if model.seed else [])
