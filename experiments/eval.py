@@ -17,15 +17,14 @@ the length of the event, of its end. Each true event is matched with one detecti
 
 from birdsong import program  # isort: skip
 import argparse
-import json
 import os
 import sys
 
 import numpy as np
 
 from birdsong.data.dataset import Dataset, dataset_of
-from birdsong.files import Problem, read_lines, writing
-from birdsong.scores import combination, metrics, predictions, segments
+from birdsong.files import Problem
+from birdsong.scores import class_tables, combination, metrics, predictions, segments
 
 # Score of classes that --birdclef-filter and --subset-class exclude: below all others, but finite.
 IMPOSSIBLE = -1e30
@@ -105,6 +104,13 @@ def parse_arguments() -> argparse.Namespace:
         help=f'with --events: largest difference of the times of a detection from the labelled ones ({TOLERANCE:g})',
     )
     add('--per-class', metavar='FILE', help='write a table of the metrics of each class to FILE (.tsv)')
+    add('--confusions', metavar='FILE', help='write to FILE (.tsv) how often each class has the highest score for each')
+    add(
+        '--by',
+        metavar='COLUMN',
+        help='also print metrics for each value of a column of recordings.tsv, such as recordist, site, quality, year '
+        'or month',
+    )
     add('--json', metavar='FILE', help='write all metrics to FILE')
     args = parser.parse_args(number_of_samples_given(sys.argv[1:]))
     if args.intervals < 0:
@@ -121,6 +127,8 @@ def check_labelled_times(args: argparse.Namespace) -> None:
         raise Problem('--threshold: it is for --segments only')
     if args.events is None and args.tolerance is not None:
         raise Problem('--tolerance: it is for --events only')
+    if args.by and args.subset_class != 1:
+        raise Problem('--by cannot be combined with --subset-class; leave out one of them')
     if args.segments is not None and not 0 < args.segments < np.inf:
         raise Problem(f'--segments={args.segments:g}: expected the length of windows in seconds, such as 5')
     if args.tolerance is not None and not 0 <= args.tolerance < np.inf:
@@ -129,6 +137,8 @@ def check_labelled_times(args: argparse.Namespace) -> None:
         '--save-predictions': args.save_predictions,
         '--labelfile-background': args.labelfile_background,
         '--subset-class': args.subset_class != 1,
+        '--confusions': args.confusions,
+        '--by': args.by,
     }
     others_of_events = {
         'predictions': args.infiles,
@@ -204,51 +214,21 @@ def print_metrics(args: argparse.Namespace, scores: np.ndarray, truth: np.ndarra
     return found
 
 
+def print_by(column: str, values: np.ndarray, scores: np.ndarray, truth: np.ndarray, background: list | None) -> dict:
+    """Print the metrics of the recordings with each value of a column, and return them; `values` (N,) are texts."""
+    result = {}
+    for value in sorted(set(values.tolist()), key=lambda value: (-np.sum(values == value), value)):
+        those = np.flatnonzero(values == value)
+        part = None if background is None else [background[i] for i in those]
+        result[value] = metrics.evaluate(scores[those], truth[those], part)
+        print(f'{column} {value or "unknown"} ({len(those)}): {metrics.line(result[value])}')
+        result[value]['recordings'] = len(those)
+    return result
+
+
 def print_intervals(intervals: dict[str, tuple[float, float]], samples: int) -> None:
     bounds = [f'{name}: {low:.3f} to {high:.3f}' for name, (low, high) in intervals.items()]
     print(f'95 % intervals of {samples} bootstrap samples: {", ".join(bounds)}')
-
-
-def latin_names(dataset: Dataset) -> list[str]:
-    """The Latin name of each class or, where the dataset has none, its id."""
-    filename = os.path.join(dataset.path, 'labels', 'labelset_latin')
-    names = read_lines(filename) if os.path.exists(filename) else []
-    return names + dataset.labelset[len(names) :]
-
-
-def write_per_class(
-    filename: str, dataset: Dataset, scores: np.ndarray, truth: np.ndarray, background: list | None
-) -> None:
-    """Write a table with a row per class that occurs: its metrics, and the class it is most often confused with."""
-    precisions = metrics.per_class(scores, truth, background)['AP']
-    first, _ = metrics.per_recording(scores, truth)
-    best = np.argmax(scores, axis=1)
-    labelset, latin = dataset.labelset, latin_names(dataset)
-    with writing(filename, 'w', encoding='utf-8') as f:
-        f.write('class\tspecies\trecordings\tAP\tmean rank\ttop-1\tconfused with\ttimes\n')
-        for c in np.flatnonzero(~np.isnan(precisions)):
-            own = truth == c
-            count = int(own.sum())
-            rank, top = (f'{first[own].mean():.1f}', f'{np.mean(first[own] == 1):.2f}') if count else ('', '')
-            wrong = np.bincount(best[own & (best != c)], minlength=scores.shape[1])
-            other = labelset[wrong.argmax()] if wrong.any() else ''
-            row = (labelset[c], latin[c], count, f'{precisions[c]:.3f}', rank, top, other, wrong.max())
-            f.write('\t'.join(map(str, row)) + '\n')
-
-
-def write_json(filename: str, report: dict) -> None:
-    """Write metrics as JSON; undefined ones (NaN) become null."""
-
-    def defined(value):
-        if isinstance(value, dict):
-            return {key: defined(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [defined(item) for item in value]
-        return None if value != value else value
-
-    with writing(filename, 'w', encoding='utf-8') as f:
-        json.dump(defined(report), f, indent=1)
-        f.write('\n')
 
 
 def evaluate_segments(args: argparse.Namespace, dataset: Dataset, files: list[str], members: list) -> None:
@@ -271,11 +251,11 @@ def evaluate_segments(args: argparse.Namespace, dataset: Dataset, files: list[st
     found = print_window_metrics(args, windows, about, len(files))
     if args.per_class:
         columns = segments.per_class(windows, about['threshold'])
-        write_columns_per_class(args.per_class, dataset, columns, ('windows',))
+        class_tables.write_columns(args.per_class, dataset, columns, ('windows',))
         print(f'{args.per_class}: metrics of each class', file=sys.stderr)
     if args.json:
         about |= {'dataset': dataset.name, 'filelist': args.filelist, 'members': members}
-        write_json(args.json, found | about)
+        class_tables.write_json(args.json, found | about)
 
 
 def print_window_metrics(args: argparse.Namespace, windows: segments.Windows, about: dict, listed: int) -> dict:
@@ -297,18 +277,6 @@ def print_window_metrics(args: argparse.Namespace, windows: segments.Windows, ab
         found['intervals'] = segments.intervals(windows, about['threshold'], args.intervals)
         print_intervals(found['intervals'], args.intervals)
     return found
-
-
-def write_columns_per_class(
-    filename: str, dataset: Dataset, columns: dict[str, np.ndarray], numbers: tuple[str, ...]
-) -> None:
-    """Write a table with a row per class of which one of the `numbers` (first columns) is not 0, and its metrics."""
-    latin = latin_names(dataset)
-    with writing(filename, 'w', encoding='utf-8') as f:
-        f.write('\t'.join(['class', 'species', *columns]) + '\n')
-        for c in np.flatnonzero(np.any([columns[name] for name in numbers], axis=0)):
-            values = [f'{value[c]:.0f}' if name in numbers else f'{value[c]:.3f}' for name, value in columns.items()]
-            f.write('\t'.join([dataset.labelset[c], latin[c], *('' if v == 'nan' else v for v in values)]) + '\n')
 
 
 def evaluate_events(args: argparse.Namespace, dataset: Dataset, files: list[str]) -> None:
@@ -351,12 +319,12 @@ def evaluate_events(args: argparse.Namespace, dataset: Dataset, files: list[str]
         result['intervals'] = events.intervals(counts, args.intervals)
         print_intervals(result['intervals'], args.intervals)
     if args.per_class:
-        write_columns_per_class(args.per_class, dataset, events.per_class(counts), ('events', 'detections', 'right'))
+        class_tables.write_columns(args.per_class, dataset, events.per_class(counts), ('events', 'detections', 'right'))
         print(f'{args.per_class}: metrics of each class', file=sys.stderr)
     if args.json:
         about = {'recordings': len(annotated), 'events': true, 'detections': detected, 'right': right}
         about |= {'tolerance': tolerance, 'offset share': events.OFFSET_SHARE}
-        write_json(args.json, result | about | {'dataset': dataset.name, 'filelist': args.filelist})
+        class_tables.write_json(args.json, result | about | {'dataset': dataset.name, 'filelist': args.filelist})
 
 
 def main() -> None:
@@ -377,6 +345,7 @@ def main() -> None:
         return
     if not args.save_predictions:
         truth, background = dataset.truth(files, args.labelfile, args.labelfile_background, args.filelist)
+        values = dataset.column(args.by, files) if args.by else None
 
     # Predictions can be combined without labels. Then only the files are compared with each other.
     num_classes = None if args.save_predictions and not dataset.has_labels else dataset.num_classes
@@ -399,8 +368,13 @@ def main() -> None:
         scores, truth, background = draw_classes(scores, truth, background, args.subset_class, rng)
     found = print_metrics(args, scores, truth, background)
     if args.per_class:
-        write_per_class(args.per_class, dataset, scores, truth, background)
+        class_tables.write_per_class(args.per_class, dataset, scores, truth, background)
         print(f'{args.per_class}: metrics of each class', file=sys.stderr)
+    if args.confusions:
+        class_tables.write_confusions(args.confusions, dataset, scores, truth)
+        print(f'{args.confusions}: confusions between classes', file=sys.stderr)
+    if args.by:
+        found['by'] = {args.by: print_by(args.by, np.repeat(values, counts), scores, truth, background)}
     if args.json:
         about = {
             'recordings': len(truth),
@@ -409,7 +383,7 @@ def main() -> None:
             'filelist': args.filelist,
             'members': members,
         }
-        write_json(args.json, found | about)
+        class_tables.write_json(args.json, found | about)
 
 
 if __name__ == '__main__':

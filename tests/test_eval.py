@@ -257,3 +257,44 @@ def test_evaluating_loads_no_large_packages_and_neither_does_the_start_of_the_ot
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT / 'experiments')
     assert done.stdout.splitlines()[-1] == '[]', done.stderr
+
+
+def test_confusions_count_the_class_with_the_highest_score(dataset, tmp_path):
+    scores = some_scores(seed=3)
+    output(dataset, save(tmp_path, 'p.npz', scores), '--confusions=c.tsv')
+    header, *rows = [line.split('\t') for line in (tmp_path / 'c.tsv').read_text().splitlines()]
+    table = {row[0]: dict(zip(header[1:], map(int, row[1:]), strict=True)) for row in rows}
+    expected = {}
+    for key, (_, truth, _) in zip(KEYS, RECORDINGS, strict=True):
+        pair = CLASSES[truth], CLASSES[int(scores[key].argmax())]
+        expected[pair] = expected.get(pair, 0) + 1
+    found = {(true, best): n for true, row in table.items() for best, n in row.items() if n}
+    assert found == expected and sorted(table) == sorted({true for true, _ in expected})
+
+
+def test_metrics_by_a_column_are_those_of_its_recordings(dataset, tmp_path):
+    recordists = ['Ann', 'Bob', '', 'Ann', 'Bob', 'Ann', '', 'Ann']
+    dates = ['2014-05-01', '2014-06-01', '', '2015-05-07', '', '', '', '2014-05-09']
+    rows = [f'{key}\t{who}\t{date}' for key, who, date in zip(KEYS, recordists, dates, strict=True)]
+    write_lines(dataset / 'recordings.tsv', ['key\trecordist\tdate', *rows])
+    scores = some_scores(seed=4)
+    name = save(tmp_path, 'p.npz', scores)
+    lines = output(dataset, name, '--by=recordist', '--json=r.json').splitlines()[1:]
+    assert [line.split(': ')[0] for line in lines] == [
+        'recordist Ann (4)',
+        'recordist unknown (2)',
+        'recordist Bob (2)',
+    ]
+    those = [i for i, who in enumerate(recordists) if who == 'Ann']
+    part = np.concatenate([scores[KEYS[i]] for i in those])
+    expected = metrics.evaluate(part, [RECORDINGS[i][1] for i in those])
+    found = json.loads((tmp_path / 'r.json').read_text())['by']['recordist']['Ann']
+    assert found == expected | {'recordings': 4}
+    months = output(dataset, name, '--by=month').splitlines()[1:]
+    assert [line.split(': ')[0] for line in months] == ['month unknown (4)', 'month 05 (3)', 'month 06 (1)']
+    assert 'no column site; its columns are recordist, date, year, month' in problem(dataset, name, '--by=site')
+    assert 'leave out one' in problem(dataset, name, '--by=date', '--subset-class=0.5')
+
+
+def test_metrics_by_a_column_need_a_table_of_recordings(dataset, tmp_path):
+    assert 'recordings.tsv: no column site' in problem(dataset, save(tmp_path, 'p.npz', some_scores()), '--by=site')

@@ -4,7 +4,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -176,6 +176,22 @@ class Dataset:
             raise Problem(f'{filename}: no column key; delete the file and run prepare_birdclef.sh again')
         for line in lines:
             yield dict(zip(columns, line.split('\t'), strict=False))
+
+    def column(self, name: str, keys: Sequence[str]) -> list[str]:
+        """The values of recordings `keys` in a column of recordings.tsv, '' if unknown; `year` and `month` of the date.
+
+        Raises Problem if there is no such column.
+        """
+        filename = os.path.join(self.path, 'recordings.tsv')
+        source, part = {'year': ('date', slice(0, 4)), 'month': ('date', slice(5, 7))}.get(name, (name, slice(None)))
+        known, columns = {}, ['key']
+        for row in self.recordings():
+            columns = list(row)
+            known[row['key']] = row.get(source, '')[part]
+        if source not in columns[1:]:
+            found = ', '.join([*columns[1:], 'year', 'month'] if 'date' in columns else columns[1:]) or 'none'
+            raise Problem(f'{filename}: no column {name}; its columns are {found}')
+        return [known.get(key, '') for key in keys]
 
     def edition_classes(self, key: str) -> np.ndarray | None:
         """Sorted class indices of the challenge edition of a recording, which is the year in its file name.
