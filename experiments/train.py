@@ -22,6 +22,7 @@ from birdsong.files import Problem
 from birdsong.networks import model
 from birdsong.networks.backbone import is_backbone
 from birdsong.training import feed_check
+from birdsong.training.board import Board
 from birdsong.training.distributed import Team
 from birdsong.training.processes import LOST
 from birdsong.training.provenance import Record
@@ -60,6 +61,11 @@ def parse_arguments() -> argparse.Namespace:
         action='append',
         default=[],
         help='a setting that overrides all files (repeatable)',
+    )
+    parser.add_argument(
+        '--tensorboard',
+        metavar='FOLDER',
+        help='also write the metrics to FOLDER/MODEL for TensorBoard (pip install tensorboard)',
     )
     parser.add_argument('--device', help='cpu, cuda, cuda:1, mps (default: the best available)')
     parser.add_argument('--amp', action='store_true', help='mixed precision')
@@ -166,6 +172,8 @@ def main() -> None:
         run = Run(root, trainer, dataset, record, args.keep_state, args.save_errors)
         if args.keep_state:
             run.resume(args.continue_anyway)
+        if args.tensorboard and team.leads:
+            run.board = Board(os.path.join(args.tensorboard, os.path.basename(root)), run.schedule.epoch)
         run.train()
         if team.leads:
             save(args.model, trainer, run)

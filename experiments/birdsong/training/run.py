@@ -51,6 +51,7 @@ class Run:
             amp=trainer.amp,
             processes=trainer.team.size,
         )
+        self.board = None  # a Board that gets the metrics, too
         self.errors = []  # per epoch, the values of `columns`
         self.changes = []  # changes since the command that the run was started with
         self.best = self.latest = trainer.arrays()
@@ -183,5 +184,8 @@ class Run:
                 columns = zip(*self.history, strict=True)
                 groups['history'] = {str(i): np.array(values) for i, values in enumerate(columns)}
             checkpoint.save(self.state_file, groups, schedule=self.schedule.position(), **changes, **self.identity)
-        self.record.add_epoch(self.schedule.epoch, dict(zip(self.columns, row, strict=True)), rate, seconds)
+        metrics = dict(zip(self.columns, row, strict=True))
+        self.record.add_epoch(self.schedule.epoch, metrics, rate, seconds)
+        if self.board:
+            self.board.add(self.schedule.epoch, metrics | {'learning_rate': rate})
         self.record.write(epochs=self.schedule.epoch, **changes)
