@@ -9,15 +9,14 @@ most. A and B are prediction files, or ensembles: FILE:WEIGHT,FILE:WEIGHT,...
 
 from birdsong import program  # isort: skip
 import argparse
-import json
 import sys
 
 import numpy as np
 
 from birdsong.data import folds
 from birdsong.data.dataset import Dataset, dataset_of
-from birdsong.files import Problem, writing
-from birdsong.scores import combination, comparison
+from birdsong.files import Problem
+from birdsong.scores import class_tables, combination, comparison
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -93,10 +92,8 @@ def main() -> None:
     if args.json:
         rows = zip(dataset.labelset, precisions.T.tolist(), strict=True)
         by_class = {name: pair for name, pair in rows if not np.isnan(pair).any()}
-        with writing(args.json, 'w', encoding='utf-8') as f:
-            undefined = {name: {k: None if v != v else v for k, v in one.items()} for name, one in result.items()}
-            json.dump({'A': args.a, 'B': args.b, 'metrics': undefined, 'average precisions': by_class}, f, indent=1)
-            f.write('\n')
+        report = {'A': args.a, 'B': args.b, 'metrics': result, 'average precisions': by_class}
+        class_tables.write_json(args.json, report)
         print(f'{args.json}: all numbers', file=sys.stderr)
 
 

@@ -145,8 +145,14 @@ def recordings_for(args: argparse.Namespace, known: dict[str, str], dataset: Dat
 
 def choose(args: argparse.Namespace, dataset: Dataset | None) -> tuple[list[Finding], list[species.Species]]:
     """The detections to review, in their order, and all classes. Raises Problem if there are none."""
-    checked = (usable(args.findings, number, one) for number, one in enumerate(formats.read(args.findings), 2))
-    candidates = sampling.candidates(checked, args.seed)
+    named = {}  # class id -> scientific and common name
+
+    def checked():
+        for number, one in enumerate(formats.read(args.findings), 2):
+            named[one.class_id] = one.scientific_name, one.common_name
+            yield usable(args.findings, number, one)
+
+    candidates = sampling.candidates(checked(), args.seed)
     if not len(candidates.scores):
         raise Problem(f'{args.findings}: no detections; lower the --threshold of identify.sh or findings.py')
     if dataset:
@@ -158,7 +164,6 @@ def choose(args: argparse.Namespace, dataset: Dataset | None) -> tuple[list[Find
                 'that it belongs to with --dataset'
             )
     else:
-        named = {one.class_id: (one.scientific_name, one.common_name) for one in formats.read(args.findings)}
         known = [species.Species(name, *named[name]) for name in sorted(named)]
         print('note: only classes in the findings can be chosen as other species; --dataset adds more', file=sys.stderr)
     chosen = None

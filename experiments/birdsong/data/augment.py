@@ -106,8 +106,8 @@ def mixing_weights(cfg: Mapping[str, Any], count: int, rng: np.random.Generator)
     return None
 
 
-def mix(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """weights * first + (1 - weights) * second, float32, with `weights` (B,) along the first axis of both."""
+def mix(first: np.ndarray, second: np.ndarray, weights: np.ndarray | float) -> np.ndarray:
+    """weights * first + (1 - weights) * second, float32. `weights`: (B,), along the first axis of both, or a number."""
     weights = np.asarray(weights, np.float32).reshape((-1,) + (1,) * (np.ndim(first) - 1))
     return np.multiply(first, weights, dtype=np.float32) + np.multiply(second, 1 - weights, dtype=np.float32)
 

@@ -4,7 +4,6 @@ Xie et al., "Self-training with noisy student", CVPR 2020; the noise is the mixt
 best systems of BirdCLEF 2025.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,16 +39,3 @@ class SoftWindows(NamedTuple):
         own = np.arange(self.offsets[recording], self.offsets[recording + 1])
         inside = own[(self.middles[own] > start) & (self.middles[own] < end)]
         return self.targets[np.append(inside, window)].max(axis=0)
-
-
-def mix_in(labelled: np.ndarray, unlabelled: np.ndarray, weight: float) -> np.ndarray:
-    """(1 - weight) * labelled + weight * unlabelled, float32: samples or targets."""
-    return np.multiply(labelled, 1 - weight, dtype=np.float32) + np.multiply(unlabelled, weight, dtype=np.float32)
-
-
-def powered(probabilities: Sequence[np.ndarray], power: float) -> np.ndarray:
-    """The mean of the probabilities of several teachers, to the power of `power`, float32.
-
-    A power above 1 makes low probabilities, which are mostly wrong, still lower.
-    """
-    return (np.mean(probabilities, axis=0) ** power).astype(np.float32)

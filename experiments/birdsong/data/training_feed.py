@@ -157,7 +157,7 @@ class TrainFeed(Feed):
             return augment.mix(rows[: self.batchsize], rows[self.batchsize :], weights) if mixed else rows
 
         def with_soft(rows):
-            return rows if soft is None else soft_windows.mix_in(rows, soft[2], float(cfg['self_training_weight']))
+            return rows if soft is None else augment.mix(rows, soft[2], 1 - cfg['self_training_weight'])
 
         if active is not None:
             batch['active'] = with_soft(target(self._targets(used, active)).astype(np.float32))
@@ -229,7 +229,7 @@ class TrainFeed(Feed):
         if excerpts.soft is not None:
             other = np.empty(length, np.int16)
             self.unlabelled.read(excerpts.soft[0][i], excerpts.soft[1][i], other)
-            out[:] = soft_windows.mix_in(out, other, float(self.cfg['self_training_weight']))
+            out[:] = augment.mix(out, other, 1 - self.cfg['self_training_weight'])
         noise = excerpts.extra.noise and excerpts.extra.noise[i]
         if noise:
             *place, ratio = noise

@@ -1,12 +1,11 @@
 """Sounds and images of excerpts for a web page: FLAC, which all browsers play, and spectrograms as PNG."""
 
 import io
-import struct
-import zlib
 
 import numpy as np
 import soundfile
 import soxr
+from PIL import Image
 
 from birdsong.data import stft
 
@@ -57,12 +56,8 @@ def spectrogram(samples: np.ndarray, rate: int, highest: float) -> bytes:
 
 def png(grey: np.ndarray) -> bytes:
     """A PNG of an image (height, width) of grey levels from 0 to 15."""
-    height, width = grey.shape
-    pixels = np.pad(grey, ((0, 0), (0, width % 2)))
-    pixels = pixels[:, ::2] << 4 | pixels[:, 1::2]
-    lines = np.pad(pixels, ((0, 0), (1, 0)))  # each line begins with its filter, 0
-    parts = [(b'IHDR', struct.pack('>IIBBBBB', width, height, 4, 0, 0, 0, 0))]
-    parts += [(b'IDAT', zlib.compress(lines.tobytes(), 9)), (b'IEND', b'')]
-    return b'\x89PNG\r\n\x1a\n' + b''.join(
-        struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data)) for kind, data in parts
-    )
+    image = Image.frombytes('P', grey.shape[::-1], grey.tobytes())
+    image.putpalette(np.repeat(np.arange(0, 256, 17, np.uint8), 3).tobytes())
+    out = io.BytesIO()
+    image.save(out, 'PNG', bits=4, optimize=True)
+    return out.getvalue()

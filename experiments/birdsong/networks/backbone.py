@@ -247,6 +247,14 @@ def _synchronised(module: nn.BatchNorm2d, group: Any, x: Tensor) -> Tensor:
     return module.act(module.drop(x)) if hasattr(module, 'act') else x  # timm.layers.BatchNormAct2d
 
 
+def _safetensors(filename):
+    try:
+        from safetensors.torch import load_file
+    except ImportError:
+        raise Problem(f'{filename}: needs the package safetensors; type: pip install safetensors') from None
+    return load_file(filename)
+
+
 def _without_counts(arrays: dict[str, Tensor]) -> dict[str, Tensor]:
     """The arrays without the number of batches that each batch normalisation has seen, which some files lack."""
     return {name: value for name, value in arrays.items() if not name.endswith('num_batches_tracked')}
@@ -259,9 +267,7 @@ def read_weights(filename: str) -> dict[str, Tensor]:
     """
     try:
         if filename.endswith('.safetensors'):
-            from safetensors.torch import load_file
-
-            state = load_file(filename)
+            state = _safetensors(filename)
         else:
             with open_regular(filename) as f:
                 state = torch.load(f, map_location='cpu', weights_only=True)

@@ -7,7 +7,7 @@ from scipy.special import expit
 
 from birdsong import config
 from birdsong.data.dataset import Dataset
-from birdsong.data.soft_windows import SoftWindows, powered
+from birdsong.data.soft_windows import SoftWindows
 from birdsong.files import Problem
 from birdsong.scores import combination, predictions
 
@@ -17,7 +17,9 @@ KINDS = {'softmax': combination.softmax, 'sigmoid': expit}
 def load(cfg: dict[str, Any], dataset: Dataset) -> SoftWindows | None:
     """The windows for the setting `self_training`, FILE[,FILE...]:softmax or :sigmoid, or None if it is empty.
 
-    Raises Problem if predictions are missing, are not those of windows, or do not fit the dataset or each other.
+    The targets are the mean of the probabilities of the teachers to a power: above 1, it makes low probabilities, which
+    are mostly wrong, still lower. Raises Problem if predictions are missing, are not those of windows, or do not fit
+    the dataset or each other.
     """
     setting = cfg['self_training']
     if not setting:
@@ -32,8 +34,8 @@ def load(cfg: dict[str, Any], dataset: Dataset) -> SoftWindows | None:
     for one in teachers:
         _check(one, first, dataset)
     probabilities = [KINDS[kind](one.select(first.files).scores) for one in teachers]
-    middles = (first.starts + first.stops) / 2
-    return SoftWindows(first.files, first.offsets, middles, powered(probabilities, cfg['self_training_power']))
+    targets = np.mean(probabilities, axis=0) ** cfg['self_training_power']
+    return SoftWindows(first.files, first.offsets, (first.starts + first.stops) / 2, targets.astype(np.float32))
 
 
 def _check(one, first, dataset):
