@@ -158,11 +158,12 @@ class Backbone(nn.Module):
         self.name = arch.removeprefix(PREFIX)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(rng.integers(1 << 62)))
-            self.net = _create(self.name, drop_path)
+            # On a CPU, a training step takes two thirds of the time in this order of the dimensions in memory.
+            self.net = _create(self.name, drop_path).to(memory_format=torch.channels_last)
         self.chain = BackboneChain(self.name, self.net, bands)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net(x.transpose(2, 3).contiguous()).mean(2)[..., None]
+        return self.net(x.transpose(2, 3).contiguous(memory_format=torch.channels_last)).mean(2)[..., None]
 
     def regularisable(self) -> Iterator[nn.Parameter]:
         """The parameters that l2_decay applies to: all but the biases."""
