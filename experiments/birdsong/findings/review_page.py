@@ -4,7 +4,6 @@ The page needs nothing but the files that it names, and no network; its Content-
 or style. Texts of findings are JSON, which the script writes as text into the page.
 """
 
-import base64
 import hashlib
 import html
 import json
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 from birdsong.findings import formats, reviews
 from birdsong.findings.formats import Finding
 from birdsong.findings.species import Species
+from birdsong.page_policy import policy
 
 TEMPLATE = os.path.join(os.path.dirname(__file__), 'review_page.')
 
@@ -48,10 +48,7 @@ def batch_id(found: Sequence[Finding]) -> str:
 def text(page: Page, number: int, found: Sequence[Finding], clips: Sequence[Clip]) -> str:
     """The page of a batch of detections, the `number`-th of all pages, from 0."""
     parts = {kind: _template(kind) for kind in ('css', 'js')}
-    policy = {'default-src': "'none'", 'base-uri': "'none'", 'form-action': "'none'"}
-    policy |= {'script-src': _hashed(parts['js']), 'style-src': _hashed(parts['css'])}
-    policy |= dict.fromkeys(('img-src', 'media-src'), "'self' file: data:")
-    parts['policy'] = '; '.join(map(' '.join, policy.items()))
+    parts['policy'] = policy(parts['js'], parts['css'], ("'self'", 'file:', 'data:'))
     parts['title'] = html.escape(f'{page.title}, batch {number + 1}')
     data = {
         'id': batch_id(found),
@@ -93,10 +90,6 @@ def _cells(one: Finding) -> list[str]:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(',', ':'), allow_nan=False)
-
-
-def _hashed(script: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 def _template(kind: str) -> str:

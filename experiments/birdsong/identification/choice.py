@@ -88,7 +88,7 @@ def _table_of(run, folder):
     raise Problem(f'--run={run}: no ensemble {files[0]}; create it with blender.py --output, or name models by --model')
 
 
-def read_ensemble(filename: str, folder: str) -> Choice:
+def read_table(filename: str, folder: str) -> Choice:
     """The members in `folder` and their weights, from a table of blender.py. Raises Problem for lines not valid."""
     members, options = [], []
     for number, line in enumerate(read_lines(filename), 1):
@@ -110,12 +110,6 @@ def read_ensemble(filename: str, folder: str) -> Choice:
             ) from None
     if not members:
         raise Problem(f'{filename}: it contains no members')
-    for member in members:
-        if not os.path.exists(member.filename):
-            raise Problem(
-                f'{filename}: its member {member.name} is not trained ({member.filename} is missing); start '
-                f'train_all.sh --dataset {os.path.basename(folder)} {member.name}'
-            )
     choice, run = Choice(members, '--softmax' in options, ''), os.path.basename(filename).removesuffix('.tsv')
     ignored = ''
     if FILTER in options:
@@ -123,6 +117,18 @@ def read_ensemble(filename: str, folder: str) -> Choice:
             f'{FILTER} of the ensemble {run} is not applied: only recordings of BirdCLEF have a year of the challenge'
         )
     return choice._replace(why=f'the ensemble {run}, {choice.model}', ignored=ignored)
+
+
+def read_ensemble(filename: str, folder: str) -> Choice:
+    """As `read_table`; also raises Problem if a member is not trained."""
+    choice = read_table(filename, folder)
+    for member in choice.members:
+        if not os.path.exists(member.filename):
+            raise Problem(
+                f'{filename}: its member {member.name} is not trained ({member.filename} is missing); start '
+                f'train_all.sh --dataset {os.path.basename(folder)} {member.name}'
+            )
+    return choice
 
 
 def _best(dataset, folder, ensembles):

@@ -1,0 +1,65 @@
+"""The page of a report: its sections, contents list and footer, in one HTML file that loads nothing else."""
+
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import jinja2
+from markupsafe import Markup
+
+from birdsong.page_policy import policy
+from birdsong.report import tables
+from birdsong.report.source import Source
+
+TEMPLATES = os.path.join(os.path.dirname(__file__), 'templates')
+
+
+class Section(NamedTuple):
+    """A section of the page: an id, a title, and what writes it; nothing is written for an empty text."""
+
+    name: str
+    title: str
+    write: Callable[[Source], str]
+
+
+@functools.cache
+def environment() -> jinja2.Environment:
+    """The templates. All texts are escaped, and names that are not given are errors."""
+    result = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    result.globals.update(cell=tables.cell, is_number=tables.is_number, csv_link=tables.as_link)
+    return result
+
+
+def render(template: str, **values: object) -> Markup:
+    """A part of the page from a template."""
+    return Markup(environment().get_template(template).render(values))
+
+
+def html(source: Source, sections: Sequence[Section], about: Mapping[str, str]) -> str:
+    """The page. `about` are the lines of its footer."""
+    written = [(each.name, each.title, Markup(each.write(source))) for each in sections]
+    parts = {kind: _read(f'page.{kind}') for kind in ('css', 'js')}
+    return (
+        environment()
+        .get_template('page.html')
+        .render(
+            source=source,
+            sections=[each for each in written if each[2]],
+            about=about,
+            policy=policy(parts['js'], parts['css'], ('data:',)),
+            css=Markup(parts['css']),
+            js=Markup(parts['js']),
+        )
+    )
+
+
+def _read(name):
+    with open(os.path.join(TEMPLATES, name), encoding='utf-8') as f:
+        return f.read()
