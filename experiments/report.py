@@ -33,6 +33,12 @@ def parse_arguments() -> argparse.Namespace:
     add('--audio', action='store_true', help='put the sounds of recordings into the page, which makes it larger')
     add('--clips', metavar='N', type=int, default=3, help='recordings to show per class (%(default)s)')
     add('--samples', metavar='N', type=int, default=1000, help='bootstrap samples of the intervals (%(default)s)')
+    add(
+        '--over-time',
+        action='store_true',
+        help='show scores over time and attention, computed by the best network (needs torch; some seconds per '
+        'recording); without it, only if predictions have several rows per recording',
+    )
     args = parser.parse_args()
     for name, least in ('clips', 0), ('samples', 1):
         if getattr(args, name) < least:
@@ -44,7 +50,7 @@ def main() -> None:
     args = parse_arguments()
     dataset = Dataset(args.dataset)
     names = list(model_table.choose(args.models, dataset.name, []))
-    options = source.Options(args.audio, args.clips, args.samples)
+    options = source.Options(args.audio, args.clips, args.samples, args.over_time)
     found = source.gather(dataset, names, 'valid', options)
     text = page.html(found, [], {})
     output = args.output or os.path.join(EXPERIMENTS, dataset.name, 'report.html')

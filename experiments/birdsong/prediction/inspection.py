@@ -101,6 +101,39 @@ def plot_names(files: Sequence[str]) -> dict[str, str]:
     return names
 
 
+@torch.no_grad()
+def over_time(
+    predictor: Predictor, item: dict, probability: Callable[[torch.Tensor], torch.Tensor]
+) -> tuple[Columns, Columns]:
+    """Columns of the probabilities (classes) and the attention maps (maps, 0 without attention) of a recording.
+
+    `item` is one of a TestFeed, `probability` is `probabilities` of the settings of the training.
+    """
+    samples, net, meta = item['samples'], predictor.plain, predictor.meta(item)
+    chances, attention = (Columns(predictor.frames(samples)) for _ in range(2))
+    middle = net.audio.chain.first_middle()
+    for first, maps in predictor.all_maps(samples):
+        frames = middle + first + net.frame_step * np.arange(maps.shape[2])
+        frames = np.minimum(frames, predictor.frames(samples) - 1)
+        logits = net.finish(maps[:, : net.classes].flatten(2), meta)['logits']
+        chance = probability(logits).view(net.classes, *maps.shape[2:]).amax(2)
+        chances.add(chance.T.cpu().numpy(), frames)
+        attention.add(maps[0, net.classes :, :, 0].T.cpu().numpy(), frames)
+    return chances, attention
+
+
+def seconds(cfg: dict, frames: np.ndarray) -> np.ndarray:
+    """Times of the middles of frames in seconds."""
+    return (frames * stft.hop(cfg) + cfg['frame_len'] / 2) / cfg['sample_rate']
+
+
+def attention_weights(logits: np.ndarray) -> np.ndarray:
+    """The weight of each position in the scores, relative to the mean (positions,), given attention maps."""
+    weights = np.exp(logits - logits.max(0))
+    weights = (weights / weights.sum(0)).mean(1)
+    return weights * len(weights)
+
+
 class Plotter:
     """Plots the recordings `files` (keys) to files in `folder`, or shows them if `folder` is empty.
 
@@ -149,24 +182,22 @@ class Plotter:
 
         cfg, samples = self.predictor.cfg, item['samples']
         rate, frame_len = cfg['sample_rate'], cfg['frame_len']
-        seconds = max(len(samples), frame_len) / rate
-        spect, chances, attention = (columns.result() for columns in self._over_time(item))
-        extent = (0, seconds, 0, spect[1].shape[1] * rate / frame_len / 1000)
+        length = max(len(samples), frame_len) / rate
+        parts = self._spectrogram(item), *over_time(self.predictor, item, self.probabilities)
+        spect, chances, attention = (columns.result() for columns in parts)
+        extent = (0, length, 0, spect[1].shape[1] * rate / frame_len / 1000)
         panels = 2 + (attention[1].shape[1] > 0) + (strength is not None)
         figure, axes = plt.subplots(panels, 1, sharex=True, figsize=(12, 2.4 * panels + 0.8), layout='constrained')
 
-        def times(frames):
-            return (frames * stft.hop(cfg) + frame_len / 2) / rate
-
         notes = [_spectrogram_panel(axes[0], spect[1], extent)]
         axes[0].set_title(self._title(item['file']), parse_math=False)
-        notes.append(self._curves(axes[1], item['file'], times(chances[0]), chances[1], scores, class_index))
+        notes.append(self._curves(axes[1], item['file'], seconds(cfg, chances[0]), chances[1], scores, class_index))
         if attention[1].shape[1] > 0:
-            notes.append(_attention_panel(axes[2], times(attention[0]), attention[1]))
+            notes.append(_attention_panel(axes[2], seconds(cfg, attention[0]), attention[1]))
         if strength is not None:
             notes.append(_saliency_panel(axes[-1], strength.result()[1], extent, kind))
             axes[-1].set_title(f'saliency for {self.names[class_index]}', parse_math=False)
-        _time_axis(axes[-1], seconds)
+        _time_axis(axes[-1], length)
         text = '\n'.join(textwrap.fill(note, 160) for note in notes)
         figure.supxlabel(text, x=0.01, ha='left', fontsize=8, color='dimgrey')
         if self.folder:
@@ -177,24 +208,14 @@ class Plotter:
             plt.show()
         plt.close(figure)
 
-    @torch.no_grad()
-    def _over_time(self, item):
-        """Columns of the spectrogram (bins), the probabilities (classes) and the attention maps of a recording."""
-        predictor, samples = self.predictor, item['samples']
-        net, meta = predictor.plain, predictor.meta(item)
-        spect, chances, attention = (Columns(predictor.frames(samples)) for _ in range(3))
-        middle, first = net.audio.chain.first_middle(), 0
-        for block in spectrograms(samples, predictor.cfg, 1):
+    def _spectrogram(self, item):
+        """Columns of the spectrogram (bins) of a recording."""
+        samples, first = item['samples'], 0
+        spect = Columns(self.predictor.frames(samples))
+        for block in spectrograms(samples, self.predictor.cfg, 1):
             spect.add(block, first + np.arange(len(block)))
             first += len(block)
-        for first, maps in predictor.all_maps(samples):
-            frames = middle + first + net.frame_step * np.arange(maps.shape[2])
-            frames = np.minimum(frames, predictor.frames(samples) - 1)
-            logits = net.finish(maps[:, : net.classes].flatten(2), meta)['logits']
-            chance = self.probabilities(logits).view(net.classes, *maps.shape[2:]).amax(2)
-            chances.add(chance.T.cpu().numpy(), frames)
-            attention.add(maps[0, net.classes :, :, 0].T.cpu().numpy(), frames)
-        return spect, chances, attention
+        return spect
 
     def _title(self, file):
         """Name of a recording, and its species if known."""
@@ -205,7 +226,7 @@ class Plotter:
             text += f'\nin the background: {", ".join(self.names[i] for i in self.background[file])}'
         return text
 
-    def _curves(self, panel, file, seconds, chances, scores, class_index):
+    def _curves(self, panel, file, times, chances, scores, class_index):
         """Draw the probabilities (columns, classes) of the most probable classes, the true one and `class_index`."""
         if self.predictor.cfg['arch.output'] == 'linear':
             scores = self.probabilities(torch.from_numpy(scores)).numpy()
@@ -215,12 +236,12 @@ class Plotter:
         others = [index for index in dict.fromkeys((truth, class_index)) if index is not None and index not in top]
         for index in top + others:
             panel.plot(
-                seconds,
+                times,
                 chances[:, index],
                 linewidth=2 if index == top[0] else 1,
                 color='black' if index in others and index == class_index else None,
                 linestyle='--' if index in others else '-',
-                marker='.' if len(seconds) == 1 else None,
+                marker='.' if len(times) == 1 else None,
                 label=f'{self.names[index]} ({of_recording[index]:.3g}){", true" if index == truth else ""}',
             )
         panel.set(ylabel='probability', ylim=(0, max(1.05 * chances[:, top + others].max(), 1e-9)))
@@ -248,10 +269,8 @@ def _spectrogram_panel(panel, magnitudes, extent):
     return 'Level: 0 dB is the loudest bin.'
 
 
-def _attention_panel(panel, seconds, logits):
-    weights = np.exp(logits - logits.max(0))
-    weights = (weights / weights.sum(0)).mean(1)
-    panel.fill_between(seconds, weights * len(weights), step='mid', alpha=0.6)
+def _attention_panel(panel, times, logits):
+    panel.fill_between(times, attention_weights(logits), step='mid', alpha=0.6)
     panel.axhline(1, color='grey', linewidth=0.5)
     panel.set(ylabel='attention\n(1: even)', ylim=(0, None))
     return 'Attention: weight of each position in the scores, relative to the mean.'
@@ -263,9 +282,9 @@ def _saliency_panel(panel, strength, extent, kind):
     return f'Saliency: {saliency.KINDS[kind]}'
 
 
-def _time_axis(panel, seconds):
-    panel.set(xlabel='time (s)' if seconds < 120 else 'time (h:mm:ss)', xlim=(0, seconds))
-    if seconds >= 120:
+def _time_axis(panel, length):
+    panel.set(xlabel='time (s)' if length < 120 else 'time (h:mm:ss)', xlim=(0, length))
+    if length >= 120:
         panel.xaxis.set_major_formatter(lambda x, _: f'{int(x // 3600)}:{int(x // 60 % 60):02}:{int(x % 60):02}')
 
 

@@ -62,10 +62,13 @@ def style() -> Iterator[None]:
         yield
 
 
-def axes(width: float = 3.4, height: float = 2.4) -> tuple[Drawing, Axes]:
-    """An empty figure with one pair of axes; size in inches, of 96 pixels each on the page. Call it in `style()`."""
+def axes(width: float = 3.4, height: float = 2.4, **options: str) -> tuple[Drawing, Axes]:
+    """An empty figure with one pair of axes; size in inches, of 96 pixels each on the page. Call it in `style()`.
+
+    `options` are those of matplotlib's add_subplot, such as projection='polar'.
+    """
     drawing = Drawing(figsize=(width, height), layout='constrained')
-    return drawing, drawing.add_subplot()
+    return drawing, drawing.add_subplot(**options)
 
 
 def svg(drawing: Drawing, name: str) -> Markup:

@@ -21,11 +21,15 @@ CROSSVAL, POOLED = 'crossval', ('ensemble', 'ensemble_equal')
 
 
 class Options(NamedTuple):
-    """What to show. `audio`: put sounds into the page; `clips`: recordings to show per class."""
+    """What to show. `audio`: put sounds into the page; `clips`: recordings to show per class.
+
+    `over_time`: compute the scores over time with a network, if predictions do not have them.
+    """
 
     audio: bool = False
     clips: int = 3
     samples: int = 1000  # of the bootstrap
+    over_time: bool = False
 
 
 class Model(NamedTuple):

@@ -2,6 +2,7 @@
 
 import json
 import os
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,24 +18,53 @@ def latin_names(dataset: Dataset) -> list[str]:
     return names + dataset.labelset[len(names) :]
 
 
+class ClassMetrics(NamedTuple):
+    """The metrics of a class: those of its recordings as foreground class, and its AP over all recordings."""
+
+    index: int
+    recordings: int
+    precision: float  # AP
+    rank: float  # mean rank, NaN without recordings
+    top: float  # top-1 accuracy, NaN without recordings
+    other: int | None  # the class that most often has the highest score instead
+    times: int  # how often
+
+
+def of_classes(scores: np.ndarray, truth: np.ndarray, background: list | None) -> list[ClassMetrics]:
+    """The metrics of each class that occurs in the foreground or background, in the order of the class indices."""
+    precisions = metrics.per_class(scores, truth, background)['AP']
+    first, _ = metrics.per_recording(scores, truth)
+    best = np.argmax(scores, axis=1)
+    result = []
+    for c in np.flatnonzero(~np.isnan(precisions)).tolist():
+        own = truth == c
+        count = int(own.sum())
+        rank, top = (float(first[own].mean()), float(np.mean(first[own] == 1))) if count else (np.nan, np.nan)
+        wrong = np.bincount(best[own & (best != c)], minlength=scores.shape[1])
+        other = int(wrong.argmax()) if wrong.any() else None
+        result.append(ClassMetrics(c, count, float(precisions[c]), rank, top, other, int(wrong.max())))
+    return result
+
+
 def write_per_class(
     filename: str, dataset: Dataset, scores: np.ndarray, truth: np.ndarray, background: list | None
 ) -> None:
     """Write a table with a row per class that occurs: its metrics, and the class it is most often confused with."""
-    precisions = metrics.per_class(scores, truth, background)['AP']
-    first, _ = metrics.per_recording(scores, truth)
-    best = np.argmax(scores, axis=1)
     labelset, latin = dataset.labelset, latin_names(dataset)
     with writing(filename, 'w', encoding='utf-8') as f:
         f.write('class\tspecies\trecordings\tAP\tmean rank\ttop-1\tconfused with\ttimes\n')
-        for c in np.flatnonzero(~np.isnan(precisions)):
-            own = truth == c
-            count = int(own.sum())
-            rank, top = (f'{first[own].mean():.1f}', f'{np.mean(first[own] == 1):.2f}') if count else ('', '')
-            wrong = np.bincount(best[own & (best != c)], minlength=scores.shape[1])
-            other = labelset[wrong.argmax()] if wrong.any() else ''
-            row = (labelset[c], latin[c], count, f'{precisions[c]:.3f}', rank, top, other, wrong.max())
-            f.write('\t'.join(map(str, row)) + '\n')
+        for one in of_classes(scores, truth, background):
+            rank, top = (f'{one.rank:.1f}', f'{one.top:.2f}') if one.recordings else ('', '')
+            other = '' if one.other is None else labelset[one.other]
+            row = (labelset[one.index], latin[one.index], one.recordings, f'{one.precision:.3f}', rank, top, other)
+            f.write('\t'.join(map(str, (*row, one.times))) + '\n')
+
+
+def confusions(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Numbers of recordings (classes, classes): by their class, and by the class with the highest score."""
+    counts = np.zeros((scores.shape[1],) * 2, np.int64)
+    np.add.at(counts, (truth, np.argmax(scores, axis=1)), 1)
+    return counts
 
 
 def write_confusions(filename: str, dataset: Dataset, scores: np.ndarray, truth: np.ndarray) -> None:
@@ -42,11 +72,9 @@ def write_confusions(filename: str, dataset: Dataset, scores: np.ndarray, truth:
 
     Classes that neither occur nor have the highest score anywhere have no column.
     """
-    best = np.argmax(scores, axis=1)
+    counts = confusions(scores, truth)
     occurring = np.unique(truth)
-    columns = np.union1d(occurring, best)
-    counts = np.zeros((scores.shape[1],) * 2, np.int64)
-    np.add.at(counts, (truth, best), 1)
+    columns = np.union1d(occurring, np.flatnonzero(counts.any(axis=0)))
     with writing(filename, 'w', encoding='utf-8') as f:
         f.write('\t'.join(['class', *(dataset.labelset[c] for c in columns)]) + '\n')
         for c in occurring:

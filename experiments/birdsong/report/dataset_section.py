@@ -1,0 +1,259 @@
+"""The section of a report on the dataset: its recordings and hours, lengths, places, dates, repairs and groups."""
+
+import numpy as np
+from markupsafe import Markup
+
+from birdsong.data import folds, metadata
+from birdsong.files import Problem
+from birdsong.findings import species
+from birdsong.report import contents, dates, figures, groups, page, repairs, world_map
+from birdsong.report.contents import Contents
+from birdsong.report.figures import Figure
+from birdsong.report.source import Source
+from birdsong.report.tables import Column, Table
+from birdsong.report.words import count, duration
+
+# Rows of the table of repairs, and recordings that cannot be read of which the reason is shown.
+MOST_REPAIRS, MOST_FAULTS = 40, 20
+# Lengths are drawn on a logarithmic axis if the longest is more than this times the shortest.
+WIDE_RANGE = 20
+
+
+def write(source: Source) -> Markup:
+    """The section as HTML."""
+    found, notes = contents.read(source.dataset), []
+    known, problem = _metadata(source.dataset, found.keys)
+    notes += [problem] * bool(problem)
+    group_tables, group_notes = _groups(source, found)
+    repair_table, repair_notes = _repairs(source)
+    with figures.style():
+        shown = [_lengths(found), _places(known), *_dates(known)]
+    return page.render(
+        'dataset.html',
+        summary=_summary(source, found),
+        tables=[_lists(found), *_classes(source, found), *_rates(found), *group_tables, *repair_table],
+        figures=[one for one in shown if one],
+        notes=found.problems + notes + _unknown(source, found, known) + group_notes + repair_notes,
+        faults=found.headers.faults[:MOST_FAULTS],
+        more_faults=max(0, len(found.headers.faults) - MOST_FAULTS),
+    )
+
+
+# == Recordings and hours ==
+
+
+def _summary(source: Source, found: Contents) -> str:
+    classes = source.dataset.num_classes if source.dataset.has_labels else 0
+    hours = duration(np.nansum(found.headers.seconds)) if source.dataset.has_audio else ''
+    return (
+        f'{count(len(found.keys), "recording")}{f" of {hours} in all" if hours else " without audio"} in '
+        f'{count(len(found.lists), "list")}; {count(classes, "class", "es")}.'
+    )
+
+
+def _lists(found: Contents) -> Table:
+    """The lists, and all recordings together."""
+    columns = [Column('list'), Column('recordings', 0), Column('hours', 2)]
+    columns += [Column(title, 1) for title in ('shortest (s)', 'median (s)', 'longest (s)')]
+    columns += [Column('labelled', 0), Column('classes', 0)]
+    everything = ('all, each once', np.arange(len(found.keys)))
+    rows = []
+    for name, those in (*found.lists.items(), everything):
+        seconds, classes = found.headers.seconds[those], found.classes[those]
+        seconds, labelled = seconds[~np.isnan(seconds)], classes[classes >= 0]
+        lengths = [seconds.min(), np.median(seconds), seconds.max()] if len(seconds) else [None] * 3
+        hours = seconds.sum() / 3600 if len(seconds) else None
+        rows.append([name, len(those), hours, *lengths, len(labelled), len(np.unique(labelled))])
+    return Table('lists', 'Lists of the dataset: recordings, hours, and lengths of recordings.', columns, rows)
+
+
+def _classes(source: Source, found: Contents) -> list[Table]:
+    """Recordings and hours of each class, the class with the most recordings first."""
+    if not source.dataset.has_labels:
+        return []
+    names = species.of(source.dataset)
+    amounts = contents.amounts(found, len(names))
+    columns = [Column('class'), Column('name')]
+    columns += [Column(f'{name}: {what}', digits) for name in amounts.lists for what, digits in AMOUNTS]
+    columns += [Column('recordings', 0), Column('hours', 2)]
+    rows = []
+    for c in np.argsort(-amounts.recordings.sum(axis=1), kind='stable').tolist():
+        parts = [value for pair in zip(amounts.recordings[c], amounts.hours[c], strict=True) for value in pair]
+        total = [amounts.recordings[c].sum(), amounts.hours[c].sum()]
+        rows.append([names[c].class_id, names[c].common_name, *_without_hours(parts + total, source)])
+    caption = 'Labelled recordings and hours of each class and list, the class with the most recordings first.'
+    return [Table('amounts', caption, columns, rows)]
+
+
+AMOUNTS = ('recordings', 0), ('hours', 2)
+
+
+def _without_hours(values: list, source: Source) -> list:
+    """Numbers as those of Python; without audio, hours are unknown."""
+    numbers = [value.item() for value in values]
+    return numbers if source.dataset.has_audio else [None if i % 2 else one for i, one in enumerate(numbers)]
+
+
+def _rates(found: Contents) -> list[Table]:
+    """Sample rates, if there are several."""
+    rates, counts = np.unique(found.headers.rates[found.headers.rates > 0], return_counts=True)
+    if len(rates) < 2:
+        return []
+    rows = [[str(rate), number] for rate, number in zip(rates.tolist(), counts.tolist(), strict=True)]
+    return [Table('rates', 'Sample rates of the recordings.', [Column('Hz'), Column('recordings', 0)], rows)]
+
+
+def _lengths(found: Contents) -> Figure | None:
+    """Histogram of the lengths."""
+    seconds = found.headers.seconds[found.headers.seconds > 0]
+    if not len(seconds):
+        return None
+    low, high = seconds.min(), seconds.max()
+    wide = high > WIDE_RANGE * low
+    edges = np.geomspace(low, high, 31) if wide else np.linspace(0, high * (1 + 1e-9), 31)
+    drawing, axes = figures.axes(4.4, 2.4)
+    counts, _, _ = axes.hist(seconds, edges)
+    axes.set(xlabel='length of a recording (s)', ylabel='recordings')
+    if wide:
+        axes.set_xscale('log')
+        axes.xaxis.set_major_formatter(lambda value, _: f'{value:g}')
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    most = int(np.argmax(counts))
+    text = (
+        f'Histogram of the lengths of {count(len(seconds), "recording")}, from {low:.3g} to {high:.3g} s, with a '
+        f'median of {np.median(seconds):.3g} s. The highest bar is at {edges[most]:.3g} to {edges[most + 1]:.3g} s: '
+        f'{count(int(counts[most]), "recording")}.'
+    )
+    caption = f'Lengths of the recordings. Half of them are longer than {np.median(seconds):.3g} s.'
+    return Figure(figures.svg(drawing, 'lengths'), text, caption)
+
+
+# == Places, dates and times ==
+
+
+def _metadata(dataset, keys: list[str]) -> tuple[np.ndarray, str]:
+    """Values (N, sources), NaN where unknown, and why they cannot be read."""
+    try:
+        table = dataset.metadata()
+    except (Problem, OSError) as e:
+        missing = isinstance(e, Problem) and str(e).endswith('no such file')
+        table, problem = {}, '' if missing else str(e)
+    else:
+        problem = ''
+    return metadata.numbers([table.get(key, {}) for key in keys], metadata.SOURCES), problem
+
+
+def _column(known: np.ndarray, name: str) -> np.ndarray:
+    return known[:, metadata.SOURCES.index(name)]
+
+
+def _places(known: np.ndarray) -> Figure | None:
+    """Map of the recordings."""
+    latitudes, longitudes = _column(known, 'latitude'), _column(known, 'longitude')
+    there = world_map.possible(latitudes, longitudes)
+    if not there.any():
+        return None
+    latitudes, longitudes = latitudes[there], longitudes[there]
+    shown = world_map.frame(latitudes, longitudes)
+    circles = world_map.places(shown, latitudes, longitudes)
+    drawing, axes = figures.axes(8.6, 4.6)
+    world_map.draw(axes, shown, circles)
+    west, east = world_map.narrowest(longitudes)
+    largest = int(np.argmax(circles.counts))
+    where = world_map.position(circles.latitudes[largest], circles.longitudes[largest])
+    text = (
+        f'Map of the places of {count(len(latitudes), "recording")} of {len(there)}, from '
+        f'{world_map.position(latitudes.min(), west)} to {world_map.position(latitudes.max(), east)}. '
+        f'The largest circle, {count(int(circles.counts[largest]), "recording")}, is at {where}.'
+    )
+    caption = (
+        f'Places of {count(len(latitudes), "recording")}'
+        f'{f"; those of {len(there) - len(latitudes)} others are not known" if len(latitudes) < len(there) else ""}. '
+        f'The larger a circle, the more recordings: the largest is {count(int(circles.counts[largest]), "recording")} '
+        f'near {where}. Coastlines: Natural Earth.'
+    )
+    return Figure(figures.svg(drawing, 'places'), text, caption)
+
+
+def _dates(known: np.ndarray) -> list[Figure]:
+    """Calendar and clock of the recordings."""
+    found = []
+    days, minutes = _column(known, 'date'), _column(known, 'time')
+    if np.any(days == days):
+        drawing, axes = figures.axes(5.2, 2.4)
+        dates.draw_calendar(axes, dates.of_days(days))
+        months = dates.of_months(days)
+        listed = ', '.join(f'{name} {number}' for name, number in zip(dates.MONTHS, months.tolist(), strict=True))
+        text = f'Bar chart of recordings over the year. Recordings per month: {listed}.'
+        caption = f'Days of the year of {count(int(months.sum()), "recording")}; the others have no date.'
+        if months.sum() == len(days):
+            caption = 'Days of the year of all recordings.'
+        found.append(Figure(figures.svg(drawing, 'calendar'), text, caption))
+    if np.any(minutes == minutes):
+        hours = dates.of_hours(minutes)
+        drawing, axes = figures.axes(3.2, 3.2, projection='polar')
+        dates.draw_clock(axes, hours)
+        listed = ', '.join(f'{hour}:00 {number}' for hour, number in enumerate(hours.tolist()) if number)
+        text = f'Clock of 24 hours with the times of recordings. Recordings from each full hour: {listed}.'
+        caption = (
+            f'Local times of {count(int(hours.sum()), "recording")}, midnight at the top; the others have no time.'
+        )
+        if hours.sum() == len(minutes):
+            caption = 'Local times of all recordings, midnight at the top.'
+        found.append(Figure(figures.svg(drawing, 'clock'), text, caption))
+    return found
+
+
+def _unknown(source: Source, found: Contents, known: np.ndarray) -> list[str]:
+    """Sentences on what is not known, and therefore not shown."""
+    notes, missing = [], []
+    if not world_map.possible(_column(known, 'latitude'), _column(known, 'longitude')).any():
+        missing.append('places')
+    missing += [
+        name
+        for source_name, name in (('date', 'dates'), ('time', 'times of day'))
+        if np.isnan(_column(known, source_name)).all()
+    ]
+    if missing:
+        listed = ' and '.join(filter(None, [', '.join(missing[:-1]), missing[-1]]))
+        notes.append(f'The {listed} of the recordings are not known.')
+    rates = np.unique(found.headers.rates[found.headers.rates > 0])
+    if len(rates) == 1:
+        notes.append(f'All recordings were converted to {rates[0]} Hz; the sample rates of the sources are not stored.')
+    return notes
+
+
+# == Groups and repairs ==
+
+
+def _groups(source: Source, found: Contents) -> tuple[list[Table], list[str]]:
+    try:
+        known = folds.groups(source.dataset, found.keys)
+    except (Problem, OSError) as e:
+        return [], [str(e)]
+    if not known:
+        return [], ['Which recordings belong together (filelists/groups.tsv) is not known.']
+    columns = [Column('list'), Column('recordings', 0), Column('groups', 0), Column('largest group (recordings)', 0)]
+    columns.append(Column('groups also in other lists', 0))
+    splits = groups.splits(found, known)
+    sizes = groups.sizes(known)
+    shared = sum(split.shared for split in splits)
+    note = (
+        f'{count(len(sizes), "group")} of recordings that belong together: the largest has '
+        f'{count(int(sizes[0]), "recording")}, and {int((sizes == 1).sum())} have a single one. '
+        f'{"Some groups are" if shared else "No group is"} in several lists.'
+    )
+    caption = 'Groups of recordings that belong together, and how they were split over the lists.'
+    return [Table('groups', caption, columns, [list(split) for split in splits])], [note]
+
+
+def _repairs(source: Source) -> tuple[list[Table], list[str]]:
+    kinds, problems = repairs.read(source.dataset.path)
+    if not kinds:
+        return [], problems or ['The preparation repaired and left out nothing.']
+    columns = [Column('what'), Column('problem'), Column('cases', 0), Column('what was done'), Column('an example')]
+    rows = [[one.about, one.problem, one.count, one.done, one.example] for one in kinds[:MOST_REPAIRS]]
+    left = sum(one.count for one in kinds[MOST_REPAIRS:])
+    problems += [f'{left} repairs of rarer kinds are not shown.'] * bool(left)
+    caption = 'Repairs by kind: what the preparation corrected or left out.'
+    return [Table('repairs', caption, columns, rows)], problems
