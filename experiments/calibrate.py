@@ -344,6 +344,10 @@ def main() -> None:
     if args.folds:
         judged = reliability.held_out(found, dataset.num_classes, args.folds)
         about['held out'] = report(args, found, judged)
+        about['held out']['diagram'] = {
+            'before': reliability.diagram(found, found.logits),
+            'after': reliability.diagram(found, judged.logits),
+        }
     if args.probability is not None or args.precision is not None:
         report_thresholds(args, dataset, reasons)
         if judged:

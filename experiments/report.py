@@ -13,15 +13,36 @@ sys.path.insert(0, os.path.abspath(__file__).rpartition('/experiments/')[0] + '/
 sys.path.insert(1, os.path.abspath(__file__).rpartition('/experiments/')[0] + '/datasets')
 from birdsong import program  # isort: skip
 import argparse
+import platform
+import shlex
+
+from markupsafe import Markup
 
 from birdsong import model_table
 from birdsong.config import EXPERIMENTS
 from birdsong.data.dataset import Dataset
 from birdsong.files import Problem, writing
-from birdsong.report import page, source
+from birdsong.report import (
+    calibration_section,
+    class_section,
+    dataset_section,
+    models_section,
+    page,
+    source,
+    summary,
+    training_section,
+)
+from birdsong.training import provenance
 
 # A page that is larger is slow to open; most of it are sounds and spectrograms.
 LARGEST = 20e6
+SECTIONS = (
+    ('dataset', 'Dataset', dataset_section.write),
+    ('training', 'Training', training_section.write),
+    ('models', 'Models', models_section.write),
+    ('classes', 'Classes', class_section.write),
+    ('calibration', 'Calibration', calibration_section.write),
+)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -46,13 +67,33 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
+def models_of(table: str | None, dataset: str) -> dict[str, model_table.Model]:
+    """The models of the table and those in experiments/DATASET/, or only these if no table is given."""
+    if table:
+        return model_table.choose(table, dataset, [], all_found=True)
+    return model_table.found(dataset, model_table.read_table(dataset=dataset))
+
+
+def about() -> dict[str, str]:
+    """What made the page."""
+    packages = ('numpy', 'matplotlib', 'jinja2')
+    versions = [f'Python {platform.python_version()}', *(f'{name} {provenance.version(name)}' for name in packages)]
+    return {
+        'Revision': provenance.revision() or 'unknown',
+        'Command': shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]]),
+        'Date': provenance.now(),
+        'Versions': ', '.join(versions),
+    }
+
+
 def main() -> None:
     args = parse_arguments()
     dataset = Dataset(args.dataset)
-    names = list(model_table.choose(args.models, dataset.name, []))
+    models = models_of(args.models, dataset.name)
     options = source.Options(args.audio, args.clips, args.samples, args.over_time)
-    found = source.gather(dataset, names, 'valid', options)
-    text = page.html(found, [], {})
+    found = source.gather(dataset, models, 'valid', options)
+    sections = [page.Section(name, title, Markup(write(found))) for name, title, write in SECTIONS]
+    text = page.html(dataset.name, summary.sentences(found), sections, about())
     output = args.output or os.path.join(EXPERIMENTS, dataset.name, 'report.html')
     with writing(output, 'w', encoding='utf-8') as f:
         f.write(text)

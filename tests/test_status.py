@@ -9,8 +9,8 @@ import signal
 
 import numpy as np
 
-import status as status_module
 from birdsong import files
+from birdsong.training import states as states_module
 from helpers import gate, open_gate, start_training, train_all, wait_for
 
 
@@ -83,7 +83,7 @@ def test_without_a_table_status_shows_the_models_in_the_folder_or_the_published_
 
 def test_status_shows_the_map_of_a_model_of_the_original(tmp_path):
     np.savez(tmp_path / 'm.err.npz', np.array([[2, 1, 1, 0.125], [1, 2, 1, 0.5]]))
-    assert status_module.reached(str(tmp_path / 'm')) == 'MAP of excerpts 0.500 after epoch 2 of 2'
+    assert states_module.reached(str(tmp_path / 'm')) == 'MAP of excerpts 0.500 after epoch 2 of 2'
 
 
 def write_record(root, *epochs, **settings):
@@ -97,16 +97,16 @@ def test_progress_of_a_training_run_is_read_from_its_record(tmp_path):
     root = tmp_path / 'm'
     epochs = (2, 0.1, 0.001, 50), (1.5, 0.2, 0.001, 60), (1.25, 0.3, 0.0001, 70)
     write_record(root, *epochs, epochs=33, patience=10)
-    assert status_module.progress(str(root), datetime.datetime(2026, 1, 1, 23, 45)) == (
+    assert states_module.progress(str(root), datetime.datetime(2026, 1, 1, 23, 45)) == (
         'epoch 3 (train loss 1.2500, valid map 0.3000), rate 0.0001, 1.0 min per epoch, ends by 2026-01-02 00:15'
     )
 
 
 def test_progress_of_an_older_run_whose_record_has_no_metrics_is_read_from_its_errors(tmp_path):
     (tmp_path / 'm.run.json').write_text('{"settings": {"epochs": 33}}')
-    assert status_module.progress(str(tmp_path / 'm')) == 'no epoch finished yet'
+    assert states_module.progress(str(tmp_path / 'm')) == 'no epoch finished yet'
     np.savez(tmp_path / 'm.err.npz', errors=np.array([[2.0], [1.25]]), columns=np.array(['train_loss']))
-    assert status_module.progress(str(tmp_path / 'm')) == 'epoch 2 (train loss 1.2500)'
+    assert states_module.progress(str(tmp_path / 'm')) == 'epoch 2 (train loss 1.2500)'
 
 
 def work_of(project, name):

@@ -135,6 +135,16 @@ def precision(
 # == Diagram ==
 
 
+def diagram(cases: Cases, logits: np.ndarray, samples: int = 1000) -> list[dict[str, float]]:
+    """The bins with cases, in order: mean 'probability', 'share' of right cases, its 'low' and 'high', and 'cases'.
+
+    logits: those (n,) of the probabilities. The interval is from bootstrap samples of groups.
+    """
+    names, group = np.unique(cases.groups, return_inverse=True)
+    drawn = np.stack([np.ones(len(names)), *resample(len(names), None, samples)])
+    return _bins(sigmoid(logits), cases.right, group, drawn)
+
+
 def draw(filename: str, cases: Cases, calibrated: np.ndarray, title: str, samples: int = 1000) -> None:
     """Write a reliability diagram, PNG or SVG: share of right cases over the probability, before and after.
 
@@ -175,18 +185,26 @@ def draw(filename: str, cases: Cases, calibrated: np.ndarray, title: str, sample
     plt.close(figure)
 
 
-def _panel(axis, chances, right, group, drawn, colour):
-    """Draw the share of right cases over the mean probability of each bin with cases."""
+def _bins(chances, right, group, drawn):
+    """What `diagram` returns; drawn: how often groups are in samples, (samples, groups), of which the first is 1."""
     number, size = bin_of(chances) + BINS * group, BINS * drawn.shape[1]
     counts, mean, hits = (
         drawn @ np.bincount(number, each, size).reshape(-1, BINS) for each in (np.ones(len(chances)), chances, right)
     )
-    axis.plot([0, 1], [0, 1], color='0.5', linestyle='--', linewidth=1)
     filled = np.flatnonzero(counts[0])
     with np.errstate(invalid='ignore'):
         shares = hits / counts
-    x, y = mean[0, filled] / counts[0, filled], shares[0, filled]
     low, high = np.nanquantile(shares[:, filled], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    values = (mean[0, filled] / counts[0, filled], shares[0, filled], low, high, counts[0, filled])
+    names = 'probability', 'share', 'low', 'high', 'cases'
+    return [dict(zip(names, row, strict=True)) for row in np.stack(values, axis=1).tolist()]
+
+
+def _panel(axis, chances, right, group, drawn, colour):
+    """Draw the share of right cases over the mean probability of each bin with cases."""
+    bins = _bins(chances, right, group, drawn)
+    x, y, low, high = (np.array([each[name] for each in bins]) for name in ('probability', 'share', 'low', 'high'))
+    axis.plot([0, 1], [0, 1], color='0.5', linestyle='--', linewidth=1)
     axis.errorbar(
         x, y, [np.maximum(0, y - low), np.maximum(0, high - y)], fmt='o-', color=colour, capsize=3, linewidth=1.5
     )

@@ -73,9 +73,7 @@ def parts(
         other = None if one.other is None else names[one.other]
         result.append(ClassPart(one, names[one.index], other, made))
     if len(with_recordings) > len(result):
-        notes.append(
-            f'Only {len(result)} of {len(with_recordings)} classes have a section: those with the lowest AP.'
-        )
+        notes.append(f'Only {len(result)} of {len(with_recordings)} classes have a section: those with the lowest AP.')
     if not source.dataset.has_audio:
         notes.append('The dataset has no recordings to show, only metadata.')
     elif left_out:

@@ -11,7 +11,10 @@ from typing import NamedTuple
 import matplotlib
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure as Drawing
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 # Axes and texts have this colour, which becomes that of the text of the page.
 TEXT = '#010203'
@@ -43,6 +46,8 @@ SETTINGS = {
     'grid.color': TEXT,
     'axes.prop_cycle': matplotlib.cycler(linestyle=STYLES) * matplotlib.cycler(color=COLOURS),
 }
+# Around axes with short numbers: left, bottom, right, top, in inches.
+MARGINS = (0.55, 0.45, 0.08, 0.25)
 SVG, XLINK = 'http://www.w3.org/2000/svg', 'http://www.w3.org/1999/xlink'
 
 
@@ -62,13 +67,41 @@ def style() -> Iterator[None]:
         yield
 
 
-def axes(width: float = 3.4, height: float = 2.4, **options: str) -> tuple[Drawing, Axes]:
+def axes(width: float = 3.4, height: float = 2.4, numbers_only: bool = False, **options: str) -> tuple[Drawing, Axes]:
     """An empty figure with one pair of axes; size in inches, of 96 pixels each on the page. Call it in `style()`.
 
     `options` are those of matplotlib's add_subplot, such as projection='polar'.
+    numbers_only: the labels of the y axis are short numbers, so that the margins are known, which is faster.
     """
-    drawing = Drawing(figsize=(width, height), layout='constrained')
-    return drawing, drawing.add_subplot(**options)
+    if not numbers_only:
+        drawing = Drawing(figsize=(width, height), layout='constrained')
+        return drawing, drawing.add_subplot(**options)
+    drawing = Drawing(figsize=(width, height))
+    left, bottom, right, top = (
+        inches / size for inches, size in zip(MARGINS, (width, height, width, height), strict=True)
+    )
+    return drawing, drawing.add_axes((left, bottom, 1 - left - right, 1 - bottom - top), **options)
+
+
+def logarithmic(axis: Axis) -> None:
+    """Make an axis logarithmic, with plain numbers."""
+    axis.axes.set(**{f'{axis.axis_name}scale': 'log'})
+    low, high = axis.get_view_interval()
+    few = high < 30 * low
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def short(name: str, length: int = 36) -> str:
+    """A name that fits beside axes, with dots in its middle if it is longer."""
+    half = (length - 1) // 2
+    return name if len(name) <= length else f'{name[:half]}…{name[-half:]}'
+
+
+def square(x: float, y: float, side: float, colour: str, alpha: float) -> Rectangle:
+    """A filled square with its centre at x, y."""
+    return Rectangle((x - side / 2, y - side / 2), side, side, color=colour, alpha=alpha, linewidth=0)
 
 
 def svg(drawing: Drawing, name: str) -> Markup:

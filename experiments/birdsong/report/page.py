@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jinja2
@@ -10,17 +10,16 @@ from markupsafe import Markup
 
 from birdsong.page_policy import policy
 from birdsong.report import tables
-from birdsong.report.source import Source
 
 TEMPLATES = os.path.join(os.path.dirname(__file__), 'templates')
 
 
 class Section(NamedTuple):
-    """A section of the page: an id, a title, and what writes it; nothing is written for an empty text."""
+    """A section of the page: an id, a title, and what is below it."""
 
     name: str
     title: str
-    write: Callable[[Source], str]
+    body: Markup
 
 
 @functools.cache
@@ -33,7 +32,7 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    result.globals.update(cell=tables.cell, is_number=tables.is_number, csv_link=tables.as_link)
+    result.globals.update(shown=tables.shown, is_number=tables.is_number, csv_link=tables.as_link)
     return result
 
 
@@ -42,16 +41,16 @@ def render(template: str, **values: object) -> Markup:
     return Markup(environment().get_template(template).render(values))
 
 
-def html(source: Source, sections: Sequence[Section], about: Mapping[str, str]) -> str:
-    """The page. `about` are the lines of its footer."""
-    written = [(each.name, each.title, Markup(each.write(source))) for each in sections]
+def html(title: str, summary: Sequence[str], sections: Sequence[Section], about: Mapping[str, str]) -> str:
+    """The page, without sections that have nothing to show. `about` are the lines of its footer."""
     parts = {kind: _read(f'page.{kind}') for kind in ('css', 'js')}
     return (
         environment()
         .get_template('page.html')
         .render(
-            source=source,
-            sections=[each for each in written if each[2]],
+            title=title,
+            summary=summary,
+            sections=[each for each in sections if each.body],
             about=about,
             policy=policy(parts['js'], parts['css'], ('data:',)),
             css=Markup(parts['css']),

@@ -3,7 +3,7 @@
 import dataclasses
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,9 @@ from birdsong.data import folds
 from birdsong.data.dataset import LABEL_FILE, Dataset
 from birdsong.files import Problem
 from birdsong.identification import choice
+from birdsong.model_table import Model as Definition
+from birdsong.report import runs
+from birdsong.report.runs import Run
 from birdsong.scores import combination, metrics
 
 BACKGROUND_FILE = 'bg.tsv'
@@ -60,7 +63,7 @@ class Best(NamedTuple):
     softmax: bool
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Source:
     """All sections of a report read this. N recordings are evaluated: the list `filelist`.
 
@@ -77,19 +80,28 @@ class Source:
     truth: np.ndarray
     background: list[list[int]] | None
     groups: list[str] | None
+    runs: list[Run]
     models: list[Model]
     ensembles: list[Ensemble]
     best: Best | None
     options: Options
 
+    @property
+    def evaluated_on(self) -> str:
+        """What the recordings are, for readers of the page."""
+        count = f'{len(self.files)} recording{"" if len(self.files) == 1 else "s"}'
+        if self.pooled:
+            return f'{count}, each held out in one fold and predicted by networks that have not seen it'
+        return f'{count} of the list {self.filelist}'
 
-def gather(dataset: Dataset, names: Sequence[str], filelist: str, options: Options) -> Source:
-    """The predictions of models `names` for a list, or those of the cross-validation if there was one.
+
+def gather(dataset: Dataset, definitions: Mapping[str, Definition], filelist: str, options: Options) -> Source:
+    """The predictions of models for a list, or those of the cross-validation if there was one, and all trainings.
 
     Raises Problem for labels that are not valid.
     """
     folder = os.path.join(config.EXPERIMENTS, dataset.name)
-    pooled = os.path.exists(os.path.join(folder, CROSSVAL, 'table.json'))
+    pooled, names = os.path.exists(os.path.join(folder, CROSSVAL, 'table.json')), list(definitions)
     if pooled:
         files = [key for fold in folds.find(dataset) for key in fold.valid]
         where, what = os.path.join(folder, CROSSVAL), 'held-out recordings of the folds'
@@ -112,11 +124,20 @@ def gather(dataset: Dataset, names: Sequence[str], filelist: str, options: Optio
         truth,
         background,
         folds.groups(dataset, files),
+        runs.find([dataset.name, *_fold_names(dataset)], definitions),
         models,
         ensembles,
         _best(models, ensembles, truth),
         options,
     )
+
+
+def _fold_names(dataset):
+    """Names of the folds of a dataset, [] if it has none."""
+    try:
+        return [fold.name for fold in folds.find(dataset)]
+    except Problem:
+        return []
 
 
 def _truth(dataset, files, what):

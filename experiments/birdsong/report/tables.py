@@ -3,7 +3,6 @@
 import base64
 import csv
 import io
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,11 +10,15 @@ from birdsong.findings.formats import guarded
 
 
 class Column(NamedTuple):
-    """A column: its title; with `digits`, numbers with that many decimals; `note` explains it."""
+    """A column: its title; with `digits`, numbers with that many decimals; `note` explains it.
+
+    A hidden column is only in the CSV file.
+    """
 
     title: str
     digits: int | None = None
     note: str = ''
+    hidden: bool = False
 
 
 class Cell(NamedTuple):
@@ -35,17 +38,24 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[str | float | None | Cell]]
 
 
-def cell(value: str | float | None | Cell, column: Column) -> Cell:
-    """What to show of a value: its text, and the value to sort by."""
+def shown(table: Table) -> list[list[tuple[Column, Cell]]]:
+    """The cells of each row with their columns, without those that are hidden."""
+    return [
+        [(column, _cell(value, column)) for column, value in zip(table.columns, row, strict=True) if not column.hidden]
+        for row in table.rows
+    ]
+
+
+def _cell(value, column):
+    """What to show of a value: its text, and the value to sort by, which is empty if there is none."""
     one = value if isinstance(value, Cell) else Cell(value)
-    number = one.value
-    if number is None or isinstance(number, float) and math.isnan(number):
-        return Cell('', '' if one.text is None else one.text, one.link)
+    if one.value is None or one.value != one.value:
+        return Cell('', one.text or '', one.link)
     if one.text is not None:
         return one
-    if isinstance(number, str):
-        return one._replace(text=number)
-    return one._replace(text=f'{number:,.{column.digits or 0}f}'.replace(',', '\u202f'))
+    if isinstance(one.value, str):
+        return one._replace(text=one.value)
+    return one._replace(text=f'{one.value:,.{column.digits or 0}f}'.replace(',', '\u202f'))
 
 
 def is_number(column: Column) -> bool:

@@ -17,14 +17,16 @@ from birdsong.files import writing
 PACKAGES = ('numpy', 'scipy', 'torch', 'pyfftw', 'numba', 'soundfile', 'soxr')
 
 
-def _version(package):
+def version(package: str) -> str | None:
+    """The version of an installed package, None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def _revision():
+def revision() -> str | None:
+    """The git revision of these programs, None if it is unknown."""
     command = ['git', 'describe', '--always', '--dirty']
     folder = os.path.dirname(os.path.abspath(__file__))
     try:
@@ -62,8 +64,8 @@ class Record:
             command=sys.argv,
             host=socket.gethostname(),
             python=platform.python_version(),
-            packages={p: _version(p) for p in PACKAGES},
-            revision=_revision(),
+            packages={p: version(p) for p in PACKAGES},
+            revision=revision(),
             slurm_job=os.environ.get('SLURM_JOB_ID'),
             started=now(),
             **known,
