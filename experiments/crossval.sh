@@ -5,7 +5,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/results.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/slurm.sh"
 
-ACTION=train SEEDS=1 WAIT=() PRINT=()
+ACTION=train SEEDS=1 WAIT=() PRINT=() REPORT=()
 
 usage() {
     cat <<'END'
@@ -24,6 +24,7 @@ shares the folder: each model is trained once. Finished models are skipped; inte
   --wait               also wait for models that are trained elsewhere, and continue those that are interrupted
   --against MODEL      also print the differences of the others from this model, with intervals
   --samples N, --no-softmax       as for crossval.py
+  --report             also write a web page on the dataset and its models, experiments/NAME/report.html
   --status             show the progress of all models of all folds
   --slurm [-- SBATCH OPTIONS]    submit one job per model and fold to Slurm
   --slurm-workers N [-- ...]     submit N jobs to Slurm that share the models
@@ -44,6 +45,7 @@ own_option() {
             (($# > 1)) || usage_error "$1 needs a value"
             PRINT+=("$1" "$2") SHIFT=2 ;;
         --no-softmax) PRINT+=(--no-softmax) ;;
+        --report) REPORT=(--report) ;;
         --seeds=* | --against=* | --samples=*)
             own_option "${1%%=*}" "${1#*=}"
             SHIFT=1 ;;
@@ -85,7 +87,7 @@ submit_folds() {
         slurm_begin
         SBATCH=(--array="1-$WORKERS" "${SBATCH[@]}")
         slurm_submit crossval '' '' ./crossval.sh --dataset "$DATASET" --models "$MODELS" --seeds "$SEEDS" "${SETTINGS[@]}" \
-            "${PRINT[@]}" "${DEVICE[@]}" --gpus-per-model "$GPUS" "${NAMES[@]}"
+            "${PRINT[@]}" "${REPORT[@]}" "${DEVICE[@]}" --gpus-per-model "$GPUS" "${NAMES[@]}"
         log 'the last job to end prints the table to its log; the same command without --slurm-workers prints it, too'
         return
     fi
@@ -136,6 +138,7 @@ main() {
         exit
     fi
     run_child "$PYTHON" crossval.py --dataset "$DATASET" --seeds "$SEEDS" "${PRINT[@]}" "${NAMES[@]}"
+    ((${#REPORT[@]} == 0)) || run_child "$PYTHON" report.py --dataset "$DATASET"
 }
 
 main "$@"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The complete workflow on synthetic recordings: generate, prepare, train, predict, evaluate, blend, submit.
+# The complete workflow on synthetic recordings: generate, prepare, train, predict, evaluate, blend, submit,
+# report.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/results.sh"
@@ -38,6 +39,7 @@ $(awk -F ': ' 'NF > 2 { name = $1; sub(/[^:]*: /, ""); printf "  %-22s %s\n", na
 Submissions:
 $(cd "$ROOT" && wc -l "$out"/submissions/*/*.csv | awk '$2 != "total" { printf "  %-48s %6d lines\n", $2, $1 }')
 Weights of the ensemble: $out/ensembles/blend.tsv
+All of this as a web page: $out/report.html
 
 To identify the species in a folder of recordings, here in the soundscapes of the demo:
   ./experiments/identify.sh datasets/$DATASET/audio/soundscapes --dataset $DATASET
@@ -86,6 +88,8 @@ main() {
     fi
     step 'Making the submissions'
     run_child ./submit_all.sh "${common[@]}" "${DEVICE[@]}" >> "$METRICS"
+    step 'Writing the report'
+    run_child "$PYTHON" report.py "${common[@]}"
     summary "$METRICS"
 }
 

@@ -3,18 +3,26 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
+REPORT=''
+
 usage() {
     cat <<'END'
 Usage: eval_all.sh [OPTIONS] [FILE...]
 Prints metrics on the validation list for all models in experiments/NAME/, or for FILEs: names of models, or their .npz,
 .npz.vars or prediction files. Models without predictions are reported; predict_missing.sh computes predictions.
   --dataset NAME       dataset in datasets/, whose models are in experiments/NAME/ (birdclef)
+  --report             also write a web page on the dataset and all its models, experiments/NAME/report.html
+  --models FILE        table of models for the report (the models in experiments/NAME/)
 Example: ./eval_all.sh --dataset birdclef birdclef/meta*.npz.vars
 END
 }
 
-# Adds a FILE. It may be relative to the user's folder, for example if the user's shell has expanded *.npz.
+# Notes --report, or adds a FILE. It may be relative to the user's folder, for example if the user's shell has expanded *.npz.
 own_option() {
+    if [[ $1 == --report ]]; then
+        REPORT=1
+        return
+    fi
     [[ $1 != -* ]] || return 1
     NAMES+=("$(absolute "$1")")
 }
@@ -42,6 +50,7 @@ main() {
             run_child "$PYTHON" eval.py --dataset "$DATASET" "${background[@]}" "$file" || failed=$((failed + 1))
         fi
     done
+    [[ -z $REPORT ]] || run_child "$PYTHON" report.py --dataset "$DATASET" "${TABLE[@]}"
     ((failed == 0)) || die "$failed of ${#NAMES[@]} models have no metrics, see above"
 }
 

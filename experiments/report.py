@@ -93,7 +93,7 @@ def main() -> None:
     options = source.Options(args.audio, args.clips, args.samples, args.over_time)
     found = source.gather(dataset, models, 'valid', options)
     sections = [page.Section(name, title, Markup(write(found))) for name, title, write in SECTIONS]
-    text = page.html(dataset.name, summary.sentences(found), sections, about())
+    text = page.document(dataset.name, summary.sentences(found), sections, about())
     output = args.output or os.path.join(EXPERIMENTS, dataset.name, 'report.html')
     with writing(output, 'w', encoding='utf-8') as f:
         f.write(text)

@@ -43,6 +43,9 @@ def test_demo_makes_submissions_and_prints_metrics(checkout):
     for path in ('mono/blend.csv', 'soundscapes/blend.csv', 'soundscapes/blend.val.csv'):
         assert f'experiments/tiny/submissions/{path}' in summary
     assert 'Next, the real dataset' in summary
+    assert 'All of this as a web page: experiments/tiny/report.html' in summary
+    report = (folder / 'report.html').read_text(encoding='utf-8')
+    assert all(f'>{name}<' in report for name in MODELS + ['blend'])
 
     datasets = checkout.path / 'datasets' / 'tiny'
     classes = (datasets / 'labels' / 'labelset').read_text().split()

@@ -83,13 +83,13 @@ def _forest(found: list[Row]) -> Figure:
     """MAP and its interval of each model, the best one on top."""
     known = [row for row in found if not math.isnan(row.values['MAP']['pooled'])]
     with figures.style():
-        drawing, axes = figures.axes(6.6, 0.75 + 0.24 * len(known))
+        drawing, axes = figures.axes(5.2, 0.75 + 0.24 * len(known))
         for at, row in enumerate(known):
             values = row.values['MAP']
             colour = figures.COLOURS[1 if row.ensemble else 0]
             axes.plot([values['low'], values['high']], [at, at], color=colour, linestyle='-', linewidth=2)
             axes.plot([values['pooled']], [at], 's' if row.ensemble else 'o', color=colour, markersize=6)
-        axes.set_yticks(range(len(known)), [figures.short(row.name) for row in known])
+        axes.set_yticks(range(len(known)), [figures.short(row.name, 28) for row in known])
         axes.set_ylim(len(known) - 0.5, -0.5)
         axes.set_xlabel('MAP')
         said = ', '.join(f'{row.name} {interval(row.values["MAP"])}' for row in known[:12])
@@ -111,11 +111,11 @@ def _weights(one: Ensemble, number: int) -> Figure | None:
     total = sum(weight for _, weight in members)
     shares = [100 * weight / total for _, weight in members]
     with figures.style():
-        drawing, axes = figures.axes(6.6, 0.75 + 0.24 * len(members))
+        drawing, axes = figures.axes(5.2, 0.75 + 0.24 * len(members))
         axes.barh(range(len(members)), shares, 0.7, color=figures.COLOURS[0])
         for at, share in enumerate(shares):
             axes.annotate(f'{share:.1f} %', (share, at), (3, 0), textcoords='offset points', va='center', fontsize=8)
-        axes.set_yticks(range(len(members)), [figures.short(name) for name, _ in members])
+        axes.set_yticks(range(len(members)), [figures.short(name, 28) for name, _ in members])
         axes.set_ylim(len(members) - 0.5, -0.5)
         axes.margins(x=0.12)
         axes.set_xlabel('share of the weights (%)')
@@ -174,7 +174,7 @@ def _heat_map(names: list[str], values: np.ndarray) -> Figure:
 
 def _sizes(source: Source, names: list[str]) -> Table | None:
     groups = evaluation.by_size(source, names)
-    if not groups:
+    if len(groups) < 2:
         return None
     chosen = list(groups[0].values)
     columns = [Column('training recordings per class', 0), Column('classes', 0), Column('recordings evaluated', 0)]

@@ -1,7 +1,9 @@
 """The page of a report: its sections, contents list and footer, in one HTML file that loads nothing else."""
 
 import functools
+import html
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -20,6 +22,19 @@ class Section(NamedTuple):
     name: str
     title: str
     body: Markup
+
+    @property
+    def parts(self) -> list['Part']:
+        """Its parts with a heading and an id, for the contents list."""
+        found = re.findall(r'<h3 id="([^"]+)">(.*?)</h3>', self.body)
+        return [Part(html.unescape(name), html.unescape(title)) for name, title in found]
+
+
+class Part(NamedTuple):
+    """A part of a section: an id and a title."""
+
+    name: str
+    title: str
 
 
 @functools.cache
@@ -41,7 +56,7 @@ def render(template: str, **values: object) -> Markup:
     return Markup(environment().get_template(template).render(values))
 
 
-def html(title: str, summary: Sequence[str], sections: Sequence[Section], about: Mapping[str, str]) -> str:
+def document(title: str, summary: Sequence[str], sections: Sequence[Section], about: Mapping[str, str]) -> str:
     """The page, without sections that have nothing to show. `about` are the lines of its footer."""
     parts = {kind: _read(f'page.{kind}') for kind in ('css', 'js')}
     return (
