@@ -94,10 +94,17 @@ def main() -> None:
     found = source.gather(dataset, models, 'valid', options)
     sections = [page.Section(name, title, Markup(write(found))) for name, title, write in SECTIONS]
     text = page.document(dataset.name, summary.sentences(found), sections, about())
+    size = len(text.encode())
+    if size > LARGEST:
+        raise Problem(
+            f'the page would have {size / 1e6:.1f} MB, more than {LARGEST / 1e6:.0f}; leave out --audio or --over-time, '
+            'or give fewer --clips'
+        )
     output = args.output or os.path.join(EXPERIMENTS, dataset.name, 'report.html')
+    os.makedirs(os.path.dirname(os.path.abspath(output)), exist_ok=True)
     with writing(output, 'w', encoding='utf-8') as f:
         f.write(text)
-    print(f'{output}: report on {dataset.name}, {len(text.encode()) / 1e6:.1f} MB', file=sys.stderr)
+    print(f'{output}: report on {dataset.name}, {size / 1e6:.1f} MB', file=sys.stderr)
 
 
 if __name__ == '__main__':
