@@ -27,7 +27,7 @@ class Example(NamedTuple):
     role: str
     rank: int
     own: float
-    other: Species
+    other: Species | None  # the class with the highest score among the others, None if there are no others
     other_score: float
     shown: recordings.Shown | None  # None: left out because of the size
 
@@ -89,7 +89,7 @@ def _example(source, found, row, role, names, shown):
         role,
         int(found.ranks[row]),
         float(found.own[row]),
-        names[found.other[row]],
+        names[found.other[row]] if len(names) > 1 else None,
         float(found.others[row]),
         shown,
     )

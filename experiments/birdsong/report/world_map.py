@@ -73,12 +73,18 @@ def frame(latitudes: np.ndarray, longitudes: np.ndarray) -> Frame:
 
 
 def narrowest(longitudes: np.ndarray) -> tuple[float, float]:
-    """The shortest range of longitudes that contains all (N,): its west from -180 to 180, its east from there on."""
+    """The shortest range of longitudes that contains all (N,): its west from -180 to 180, its east from there on.
+
+    If it is longer than half of the Earth, it is the usual one, in which no longitude is above 180 degrees.
+    """
     known = np.unique((longitudes + 180) % 360 - 180)
     gaps = np.diff(known, append=known[0] + 360)
     last = int(gaps.argmax())
+    width = 360 - float(gaps[last])
+    if width > 180:
+        return float(known[0]), float(known[-1])
     west = float(known[(last + 1) % len(known)])
-    return west, west + 360 - float(gaps[last])
+    return west, west + width
 
 
 def within(shown: Frame, longitudes: np.ndarray) -> np.ndarray:
