@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from birdsong.data import folds
 from birdsong.findings.species import Species
 from birdsong.report import examples, over_time, recordings
@@ -20,15 +22,13 @@ BUDGET = 13_000_000
 
 
 class Example(NamedTuple):
-    """A recording of a class: its row in the list, what it stands for, and what is shown of it."""
+    """A recording in the section of a class."""
 
-    row: int
+    name: str  # id on the page
     key: str
-    role: str
-    rank: int
-    own: float
-    other: Species | None  # the class with the highest score among the others, None if there are no others
-    other_score: float
+    role: str  # what it stands for, or ''
+    words: str  # its ranks and scores
+    other: Species | None  # the class that it is compared with, None if there is no other one
     shown: recordings.Shown | None  # None: left out because of the size
 
 
@@ -57,19 +57,16 @@ def parts(
     curves, notes = _over_time(source)
     result, used, left_out = [], 0, 0
     for one in with_recordings[:MOST_SECTIONS]:
-        chosen = examples.of_class(found, one.index, source.options.clips)
-        rows = {row for row, _ in chosen}
-        chosen += [(row, '') for row in sorted(extra - rows) if found.truth[row] == one.index]
         made = []
-        for row, role in chosen:
+        for row, role in _chosen(source, found, one.index, extra):
+            compared = int(found.other[row] if found.truth[row] == one.index else found.truth[row])
             shown = None
             if used < BUDGET and source.dataset.has_audio:
-                shown = recordings.show(
-                    source.dataset, source.files[row], one.index, int(found.other[row]), source.options.audio, curves
-                )
+                key, audio = source.files[row], source.options.audio
+                shown = recordings.show(source.dataset, key, one.index, compared, audio, curves)
                 used += shown.size
             left_out += shown is None
-            made.append(_example(source, found, row, role, names, shown))
+            made.append(_example(source, found, row, one.index, role, names)._replace(shown=shown))
         other = None if one.other is None else names[one.other]
         result.append(ClassPart(one, names[one.index], other, made))
     if len(with_recordings) > len(result):
@@ -82,17 +79,30 @@ def parts(
     return result, notes
 
 
-def _example(source, found, row, role, names, shown):
-    return Example(
-        row,
-        source.files[row],
-        role,
-        int(found.ranks[row]),
-        float(found.own[row]),
-        names[found.other[row]] if len(names) > 1 else None,
-        float(found.others[row]),
-        shown,
-    )
+def _chosen(source: Source, found: Scored, index: int, extra: set[int]) -> list[tuple[int, str]]:
+    """The recordings to show of a class, and what they stand for; `extra` are shown if they are of the class."""
+    chosen = examples.of_class(found, index, source.options.clips)
+    if chosen:
+        with_class = np.where(found.truth == index, 2, 0)
+        if source.background is not None:
+            behind = np.array([index in classes for classes in source.background])
+            with_class[behind & (with_class == 0)] = 1
+        chosen += examples.errors(source.best.scores[:, index], with_class)
+    rows = {row for row, _ in chosen}
+    return chosen + [(row, '') for row in sorted(extra - rows) if found.truth[row] == index]
+
+
+def _example(source: Source, found: Scored, row: int, index: int, role: str, names: Sequence[Species]) -> Example:
+    key, score = source.files[row], source.best.scores[row]
+    if found.truth[row] != index:
+        true = int(found.truth[row])
+        words = f'Score {score[index]:.3g}; its class is {names[true].class_id}, score {score[true]:.3g}.'
+        return Example(f'recording-{row}-{index}', key, role, words, names[true], None)
+    words, other = f'Rank {found.ranks[row]}, score {found.own[row]:.3g}', None
+    if len(names) > 1:
+        other = names[found.other[row]]
+        words += f'; highest of the others: {other.class_id}, {found.others[row]:.3g}'
+    return Example(f'recording-{row}', key, role, f'{words}.', other, None)
 
 
 def _over_time(source: Source) -> tuple[Callable[[str], Curves | None], list[str]]:

@@ -33,7 +33,7 @@ def write(source: Source) -> Markup:
     parts, notes = class_recordings.parts(source, found, classes, names, costliest)
     training, label = _training_counts(source)
     linked = {part.one.index for part in parts}
-    rows = {example.row for part in parts for example in part.examples}
+    shown_names = {example.name for part in parts for example in part.examples}
     with figures.style():
         shown = [class_figures.scatter(classes, names, training, label), class_figures.matrix(counts, names)]
     evaluated = metrics.evaluate(scores, source.truth, source.background, top_k=1)
@@ -41,12 +41,14 @@ def write(source: Source) -> Markup:
     return page.render(
         'classes.html',
         name=source.best.name,
-        count=len(source.truth),
-        filelist=source.filelist,
+        evaluated_on=source.evaluated_on,
         metrics=[(metric, value, _anchor(metric, costliest)) for metric, value in evaluated.items()],
         figures=[one for one in shown if one],
         tables=[_class_table(source, classes, names, linked, training, label), *_pairs(counts, names, linked)],
-        costs=[_costs(source, found, metric, costs[metric], those, names, rows) for metric, those in costliest.items()],
+        costs=[
+            _costs(source, found, metric, costs[metric], those, names, shown_names)
+            for metric, those in costliest.items()
+        ],
         parts=parts,
         notes=notes,
         colours=figures.COLOURS,
@@ -102,7 +104,7 @@ def _class_table(
             one.times or None,
         ]
         rows.append([cell, own.common_name, *values])
-    caption = f'Metrics of each class on {source.filelist}, the lowest average precision (AP) first.'
+    caption = 'Metrics of each class, the lowest average precision (AP) first.'
     return Table('classes-table', caption, columns, rows)
 
 
@@ -130,14 +132,14 @@ def _costs(
     cost: np.ndarray,
     those: Sequence[int],
     names: list[Species],
-    shown: set[int],
+    shown: set[str],
 ) -> Table:
     columns = [Column('recording'), Column('class'), Column('rank', 0), Column('highest score')]
     columns.append(Column(f'cost ({metric})', 4, f'without it, 1 - {metric} would be smaller by this much'))
     rows = []
     for row in those:
         highest = found.other[row] if found.others[row] > found.own[row] else found.truth[row]
-        cell = Cell(source.files[row], link=f'#recording-{row}' if row in shown else '')
+        cell = Cell(source.files[row], link=f'#recording-{row}' if f'recording-{row}' in shown else '')
         values = [names[found.truth[row]].class_id, int(found.ranks[row]), names[highest].class_id, float(cost[row])]
         rows.append([cell, *values])
     return Table(f'costs-{metric}', f'The recordings that cost {metric} most.', columns, rows)

@@ -27,7 +27,7 @@ def write(source: Source) -> Markup:
     group_tables, group_notes = _groups(source, found)
     repair_table, repair_notes = _repairs(source)
     with figures.style():
-        shown = [_lengths(found), _places(known), *_dates(known)]
+        shown = [_lengths(found), _calendar(known), _places(known), _clock(known)]
     return page.render(
         'dataset.html',
         summary=_summary(source, found),
@@ -156,7 +156,7 @@ def _places(known: np.ndarray) -> Figure | None:
     latitudes, longitudes = latitudes[there], longitudes[there]
     shown = world_map.frame(latitudes, longitudes)
     circles = world_map.places(shown, latitudes, longitudes)
-    drawing, axes = figures.axes(8.6, 4.6)
+    drawing, axes = figures.axes(7.1, 4.4)
     world_map.draw(axes, shown, circles)
     west, east = world_map.narrowest(longitudes)
     largest = int(np.argmax(circles.counts))
@@ -175,33 +175,38 @@ def _places(known: np.ndarray) -> Figure | None:
     return Figure(figures.svg(drawing, 'places'), text, caption)
 
 
-def _dates(known: np.ndarray) -> list[Figure]:
-    """Calendar and clock of the recordings."""
-    found = []
-    days, minutes = _column(known, 'date'), _column(known, 'time')
-    if np.any(days == days):
-        drawing, axes = figures.axes(5.2, 2.4)
-        dates.draw_calendar(axes, dates.of_days(days))
-        months = dates.of_months(days)
-        listed = ', '.join(f'{name} {number}' for name, number in zip(dates.MONTHS, months.tolist(), strict=True))
-        text = f'Bar chart of recordings over the year. Recordings per month: {listed}.'
-        caption = f'Days of the year of {count(int(months.sum()), "recording")}; the others have no date.'
-        if months.sum() == len(days):
-            caption = 'Days of the year of all recordings.'
-        found.append(Figure(figures.svg(drawing, 'calendar'), text, caption))
-    if np.any(minutes == minutes):
-        hours = dates.of_hours(minutes)
-        drawing, axes = figures.axes(3.2, 3.2, projection='polar')
-        dates.draw_clock(axes, hours)
-        listed = ', '.join(f'{hour}:00 {number}' for hour, number in enumerate(hours.tolist()) if number)
-        text = f'Clock of 24 hours with the times of recordings. Recordings from each full hour: {listed}.'
-        caption = (
-            f'Local times of {count(int(hours.sum()), "recording")}, midnight at the top; the others have no time.'
-        )
-        if hours.sum() == len(minutes):
-            caption = 'Local times of all recordings, midnight at the top.'
-        found.append(Figure(figures.svg(drawing, 'clock'), text, caption))
-    return found
+def _calendar(known: np.ndarray) -> Figure | None:
+    """The days of the year on which recordings were made."""
+    days = _column(known, 'date')
+    if np.isnan(days).all():
+        return None
+    drawing, axes = figures.axes(5.2, 2.4)
+    dates.draw_calendar(axes, dates.of_days(days))
+    months = dates.of_months(days)
+    listed = ', '.join(f'{name} {number}' for name, number in zip(dates.MONTHS, months.tolist(), strict=True))
+    text = f'Bar chart of recordings over the year. Recordings per month: {listed}.'
+    caption = f'Days of the year of {_known(int(months.sum()), len(days), "date")}.'
+    return Figure(figures.svg(drawing, 'calendar'), text, caption)
+
+
+def _clock(known: np.ndarray) -> Figure | None:
+    """The times of day at which recordings were made."""
+    minutes = _column(known, 'time')
+    if np.isnan(minutes).all():
+        return None
+    hours = dates.of_hours(minutes)
+    drawing, axes = figures.axes(3.1, 3.1, projection='polar')
+    dates.draw_clock(axes, hours)
+    listed = ', '.join(f'{hour}:00 {number}' for hour, number in enumerate(hours.tolist()) if number)
+    text = f'Clock of 24 hours with the times of recordings. Recordings from each full hour: {listed}.'
+    caption = f'Local times of {_known(int(hours.sum()), len(minutes), "time")}. Midnight is at the top.'
+    return Figure(figures.svg(drawing, 'clock'), text, caption)
+
+
+def _known(number: int, total: int, what: str) -> str:
+    if number == total:
+        return 'all recordings'
+    return f'{count(number, "recording")}; {total - number} {"has" if total - number == 1 else "have"} no {what}'
 
 
 def _unknown(source: Source, found: Contents, known: np.ndarray) -> list[str]:

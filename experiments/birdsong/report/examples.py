@@ -8,6 +8,7 @@ import numpy as np
 from birdsong.scores import metrics
 
 BEST, TYPICAL, WORST = 'best', 'typical', 'worst'
+FALSE_ALARM, MISSED = 'false alarm', 'missed in the background'
 
 
 class Scored(NamedTuple):
@@ -48,6 +49,26 @@ def of_class(found: Scored, index: int, count: int) -> list[tuple[int, str]]:
     if count:
         named[count - 1] = WORST
     return [(int(rows[place]), named[i]) for i, place in enumerate(places)]
+
+
+def errors(scores: np.ndarray, with_class: np.ndarray) -> list[tuple[int, str]]:
+    """What else lowers the average precision of a class: (row, FALSE_ALARM or MISSED), at most one of each.
+
+    `scores` (N,) are those for the class, `with_class` (N,) says which recordings have it: 0 not, 1 in the background,
+    2 in the foreground. A false alarm is the highest score without the class, if a recording with it has a lower one.
+    """
+    without, background = np.flatnonzero(with_class == 0), np.flatnonzero(with_class == 1)
+    if not len(without) or not with_class.any():
+        return []
+    highest = int(without[scores[without].argmax()])
+    if scores[highest] < scores[with_class > 0].min():
+        return []
+    result = [(highest, FALSE_ALARM)]
+    if len(background):
+        lowest = int(background[scores[background].argmin()])
+        if scores[lowest] <= scores[highest]:
+            result.append((lowest, MISSED))
+    return result
 
 
 def costs(found: Scored) -> dict[str, np.ndarray]:
