@@ -174,7 +174,7 @@ def test_the_map_shows_recordings_where_they_were_made(tmp_path):
             key: axes.transAxes.inverted().transform(axes.transData.transform((world_map.within(shown, lon), lat)))
             for key, (lat, lon) in places.items()
         }
-        drawn = axes.collections[0].get_offsets()
+        drawn = [point for line in axes.lines for point in line.get_xydata()]
     assert sorted(map(tuple, drawn)) == sorted((world_map.within(shown, lon), lat) for lat, lon in places.values())
     assert points['quito.wav'][0] < points['vienna.wav'][0] < points['sydney.wav'][0]
     assert points['sydney.wav'][1] < points['quito.wav'][1] < points['vienna.wav'][1]
@@ -273,7 +273,7 @@ def test_a_dataset_of_metadata_alone_has_no_hours(tmp_path):
     write_lines(folder / 'labels' / 'meta.tsv', [f'{key}\t\t\t10\t20\t' for key in keys])
     page = described(Dataset(folder))
     assert '2 recordings without audio' in page.text and page.label('Map')
-    assert [row['hours'] for row in page.table('amounts')] == ['', '']
+    assert [list(row) for row in page.table('amounts')] == [['class', 'name', 'valid: recordings', 'recordings']] * 2
     page = judged(Dataset(folder), [[1, 0], [1, 0]])
     assert 'no recordings to show' in page.text and 'img' not in page.tags and 'recording-1' in page.ids
 
@@ -299,7 +299,7 @@ def test_thousands_of_places_fit_on_a_map():
     with figures.style():
         drawing, axes = figures.axes(8.6, 4.6)
         world_map.draw(axes, shown, found)
-        assert len(figures.svg(drawing, 'places')) < 700_000
+        assert len(figures.svg(drawing, 'places')) < 300_000
 
 
 # == Classes ==

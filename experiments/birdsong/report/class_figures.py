@@ -28,12 +28,12 @@ def scatter(
     x, y = np.array([pair[:2] for pair in drawn]).T
     axes.scatter(x, y, 22, alpha=0.7, edgecolors='none')
     for number, precision, name in _apart(drawn)[:NAMED]:
-        text = name if len(name) <= NAME else f'{name[: NAME - 1]}…'
-        axes.annotate(text, (number, precision), xytext=(4, 2), textcoords='offset points', fontsize=7)
+        axes.annotate(
+            figures.short(name, NAME), (number, precision), xytext=(4, 2), textcoords='offset points', fontsize=7
+        )
     axes.set(xlabel=f'{label} of the class', ylabel='average precision', ylim=(-0.03, 1.05))
     if x.max() > WIDE_RANGE * x.min():
-        axes.set_xscale('log')
-        axes.xaxis.set_major_formatter(lambda value, _: f'{value:g}')
+        figures.logarithmic(axes.xaxis)
     else:
         axes.xaxis.get_major_locator().set_params(integer=True)
     low, high = drawn[0], drawn[-1]

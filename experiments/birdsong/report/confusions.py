@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
+
+from birdsong.report import figures
 
 # Longest name of a class on the axes, and the part of a row's recordings that fill a cell with the full colour.
 NAME, STRONGEST = 18, 0.75
@@ -39,9 +40,9 @@ def draw(axes: Axes, cells: np.ndarray, names: Sequence[str], colours: Sequence[
         if number:
             strength = 0.12 + STRONGEST * 0.8 * number / totals[row]
             colour = colours[0 if row == column else 1]
-            axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, alpha=strength, linewidth=0))
+            axes.add_patch(figures.square(column, row, 1, colour, strength))
             axes.text(column, row, str(number), ha='center', va='center', fontsize=8)
-    short = [name if len(name) <= NAME else f'{name[: NAME - 1]}…' for name in names]
+    short = [figures.short(name, NAME) for name in names]
     axes.set_xticks(range(len(names) + 1), [*short, 'others'], rotation=90)
     axes.set_yticks(range(len(names)), short)
     axes.set(xlim=(-0.5, len(names) + 0.5), ylim=(len(names) - 0.5, -0.5), xlabel='highest score', ylabel='class')

@@ -15,6 +15,8 @@ from birdsong.report.words import count, duration
 
 # Rows of the table of repairs, and recordings that cannot be read of which the reason is shown.
 MOST_REPAIRS, MOST_FAULTS = 40, 20
+# Size of the map in inches; it is less high if the places are in a wide area.
+MAP_WIDTH, MAP_HEIGHT = 7.1, 4.4
 # Lengths are drawn on a logarithmic axis if the longest is more than this times the shortest.
 WIDE_RANGE = 20
 
@@ -31,7 +33,7 @@ def write(source: Source) -> Markup:
     return page.render(
         'dataset.html',
         summary=_summary(source, found),
-        tables=[_lists(found), *_classes(source, found), *_rates(found), *group_tables, *repair_table],
+        tables=[_lists(source, found), *_classes(source, found), *_rates(found), *group_tables, *repair_table],
         figures=[one for one in shown if one],
         notes=found.problems + notes + _unknown(source, found, known) + group_notes + repair_notes,
         faults=found.headers.faults[:MOST_FAULTS],
@@ -51,20 +53,22 @@ def _summary(source: Source, found: Contents) -> str:
     )
 
 
-def _lists(found: Contents) -> Table:
+def _lists(source: Source, found: Contents) -> Table:
     """The lists, and all recordings together."""
-    columns = [Column('list'), Column('recordings', 0), Column('hours', 2)]
-    columns += [Column(title, 1) for title in ('shortest (s)', 'median (s)', 'longest (s)')]
-    columns += [Column('labelled', 0), Column('classes', 0)]
-    everything = ('all, each once', np.arange(len(found.keys)))
+    columns = [Column('list'), Column('recordings', 0), Column('labelled', 0), Column('classes', 0)]
+    if source.dataset.has_audio:
+        columns.append(Column('hours', 2))
+        columns += [Column(title, 1) for title in ('shortest (s)', 'median (s)', 'longest (s)')]
     rows = []
-    for name, those in (*found.lists.items(), everything):
+    for name, those in (*found.lists.items(), ('all, each once', np.arange(len(found.keys)))):
         seconds, classes = found.headers.seconds[those], found.classes[those]
         seconds, labelled = seconds[~np.isnan(seconds)], classes[classes >= 0]
-        lengths = [seconds.min(), np.median(seconds), seconds.max()] if len(seconds) else [None] * 3
-        hours = seconds.sum() / 3600 if len(seconds) else None
-        rows.append([name, len(those), hours, *lengths, len(labelled), len(np.unique(labelled))])
-    return Table('lists', 'Lists of the dataset: recordings, hours, and lengths of recordings.', columns, rows)
+        values = [name, len(those), len(labelled), len(np.unique(labelled))]
+        if len(seconds):
+            values += [seconds.sum() / 3600, seconds.min(), np.median(seconds), seconds.max()]
+        rows.append(values + [None] * (len(columns) - len(values)))
+    what = ', hours, and lengths of recordings' if source.dataset.has_audio else ''
+    return Table('lists', f'Lists of the dataset: recordings{what}.', columns, rows)
 
 
 def _classes(source: Source, found: Contents) -> list[Table]:
@@ -73,25 +77,21 @@ def _classes(source: Source, found: Contents) -> list[Table]:
         return []
     names = species.of(source.dataset)
     amounts = contents.amounts(found, len(names))
+    numbers = np.concatenate([amounts.recordings, amounts.recordings.sum(axis=1, keepdims=True)], axis=1)
+    hours = np.concatenate([amounts.hours, amounts.hours.sum(axis=1, keepdims=True)], axis=1)
     columns = [Column('class'), Column('name')]
-    columns += [Column(f'{name}: {what}', digits) for name in amounts.lists for what, digits in AMOUNTS]
-    columns += [Column('recordings', 0), Column('hours', 2)]
+    for prefix in [*(f'{name}: ' for name in amounts.lists), '']:
+        columns.append(Column(f'{prefix}recordings', 0))
+        columns += [Column(f'{prefix}hours', 2)] * source.dataset.has_audio
     rows = []
-    for c in np.argsort(-amounts.recordings.sum(axis=1), kind='stable').tolist():
-        parts = [value for pair in zip(amounts.recordings[c], amounts.hours[c], strict=True) for value in pair]
-        total = [amounts.recordings[c].sum(), amounts.hours[c].sum()]
-        rows.append([names[c].class_id, names[c].common_name, *_without_hours(parts + total, source)])
-    caption = 'Labelled recordings and hours of each class and list, the class with the most recordings first.'
+    for c in np.argsort(-numbers[:, -1], kind='stable').tolist():
+        values = numbers[c].tolist()
+        if source.dataset.has_audio:
+            values = [value for pair in zip(values, hours[c].tolist(), strict=True) for value in pair]
+        rows.append([names[c].class_id, names[c].common_name, *values])
+    what = 'recordings and hours' if source.dataset.has_audio else 'recordings'
+    caption = f'Labelled {what} of each class and list, the class with the most recordings first.'
     return [Table('amounts', caption, columns, rows)]
-
-
-AMOUNTS = ('recordings', 0), ('hours', 2)
-
-
-def _without_hours(values: list, source: Source) -> list:
-    """Numbers as those of Python; without audio, hours are unknown."""
-    numbers = [value.item() for value in values]
-    return numbers if source.dataset.has_audio else [None if i % 2 else one for i, one in enumerate(numbers)]
 
 
 def _rates(found: Contents) -> list[Table]:
@@ -115,8 +115,7 @@ def _lengths(found: Contents) -> Figure | None:
     counts, _, _ = axes.hist(seconds, edges)
     axes.set(xlabel='length of a recording (s)', ylabel='recordings')
     if wide:
-        axes.set_xscale('log')
-        axes.xaxis.set_major_formatter(lambda value, _: f'{value:g}')
+        figures.logarithmic(axes.xaxis)
     axes.yaxis.get_major_locator().set_params(integer=True)
     most = int(np.argmax(counts))
     text = (
@@ -124,7 +123,7 @@ def _lengths(found: Contents) -> Figure | None:
         f'median of {np.median(seconds):.3g} s. The highest bar is at {edges[most]:.3g} to {edges[most + 1]:.3g} s: '
         f'{count(int(counts[most]), "recording")}.'
     )
-    caption = f'Lengths of the recordings. Half of them are longer than {np.median(seconds):.3g} s.'
+    caption = f'Lengths of the recordings. The median is {np.median(seconds):.3g} s.'
     return Figure(figures.svg(drawing, 'lengths'), text, caption)
 
 
@@ -156,7 +155,8 @@ def _places(known: np.ndarray) -> Figure | None:
     latitudes, longitudes = latitudes[there], longitudes[there]
     shown = world_map.frame(latitudes, longitudes)
     circles = world_map.places(shown, latitudes, longitudes)
-    drawing, axes = figures.axes(7.1, 4.4)
+    height = (shown.north - shown.south) * shown.aspect / (shown.east - shown.west) * MAP_WIDTH
+    drawing, axes = figures.axes(MAP_WIDTH, min(height, MAP_HEIGHT))
     world_map.draw(axes, shown, circles)
     west, east = world_map.narrowest(longitudes)
     largest = int(np.argmax(circles.counts))
@@ -243,11 +243,13 @@ def _groups(source: Source, found: Contents) -> tuple[list[Table], list[str]]:
     splits = groups.splits(found, known)
     sizes = groups.sizes(known)
     shared = sum(split.shared for split in splits)
-    note = (
-        f'{count(len(sizes), "group")} of recordings that belong together: the largest has '
-        f'{count(int(sizes[0]), "recording")}, and {int((sizes == 1).sum())} have a single one. '
-        f'{"Some groups are" if shared else "No group is"} in several lists.'
-    )
+    note = f'Each of {count(len(sizes), "recording")} is a group of its own.'
+    if sizes[0] > 1:
+        note = (
+            f'{count(len(sizes), "group")} of recordings that belong together: the largest has '
+            f'{count(int(sizes[0]), "recording")}, and {int((sizes == 1).sum())} have a single one. '
+            f'{"Some groups are" if shared else "No group is"} in several lists.'
+        )
     caption = 'Groups of recordings that belong together, and how they were split over the lists.'
     return [Table('groups', caption, columns, [list(split) for split in splits])], [note]
 

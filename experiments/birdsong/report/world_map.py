@@ -16,6 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
+from birdsong.report import figures
+
 COASTLINES = os.path.join(os.path.dirname(__file__), 'coastlines.json')
 # Share of the width and height of the places that is added on each side, and the least height of a map in degrees.
 MARGIN, LEAST = 0.08, 4.0
@@ -26,7 +28,7 @@ CELLS = 120
 # Areas of the smallest and the largest circle, in square points.
 AREAS = 16.0, 260.0
 # Number of different areas, and points of the outline from west to east: more would only make the page larger.
-SIZES, POINTS = 8, 900
+SIZES, POINTS = 8, 700
 
 
 class Frame(NamedTuple):
@@ -116,11 +118,14 @@ def draw(axes: Axes, shown: Frame, found: Places) -> None:
     rings = [Path(np.concatenate([ring, ring[:1]]), closed=True) for ring in _visible(shown)]
     if rings:
         outline = Path.make_compound_path(*rings)
-        axes.add_patch(PathPatch(outline, facecolor=(0.5, 0.5, 0.5, 0.25), edgecolor='0.5', linewidth=0.6, gid='land'))
-    order = np.argsort(-found.counts, kind='stable')
-    share = (found.counts[order] - 1) / max(found.counts.max() - 1, 1)
-    areas = AREAS[0] + (AREAS[1] - AREAS[0]) * np.rint(share * (SIZES - 1)) / (SIZES - 1)
-    axes.scatter(found.longitudes[order], found.latitudes[order], areas, alpha=0.6, edgecolors='none', gid='places')
+        axes.add_patch(PathPatch(outline, facecolor=(0.5, 0.5, 0.5, 0.25), edgecolor='0.5', linewidth=0.6))
+    share = (found.counts - 1) / max(found.counts.max() - 1, 1)
+    sizes = np.rint(share * (SIZES - 1)).astype(int)
+    for size in np.unique(sizes)[::-1].tolist():  # small circles over large ones
+        area = AREAS[0] + (AREAS[1] - AREAS[0]) * size / (SIZES - 1)
+        those = sizes == size
+        options = {'markersize': area**0.5, 'markeredgewidth': 0, 'alpha': 0.6, 'color': figures.COLOURS[0]}
+        axes.plot(found.longitudes[those], found.latitudes[those], 'o', **options)
     axes.set(xlim=(shown.west, shown.east), ylim=(shown.south, shown.north), aspect=shown.aspect)
     axes.xaxis.set_major_formatter(lambda x, _: degrees((x + 180) % 360 - 180, 'E', 'W'))
     axes.yaxis.set_major_formatter(lambda y, _: degrees(y, 'N', 'S'))
