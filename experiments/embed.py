@@ -35,7 +35,7 @@ def parse_arguments() -> argparse.Namespace:
     add('--window', type=float, default=5, metavar='SECONDS', help='length of a window (%(default)g)')
     add('--hop', type=float, metavar='SECONDS', help='distance of windows (default: the window)')
     add('--device', help='cpu, cuda, cuda:1, mps (default: the fastest that is available)')
-    add('--amp', action='store_true', help='mixed precision')
+    add('--amp', action='store_true', help='mixed precision, if the device has it')
     args = parser.parse_args()
     args.hop = args.window if args.hop is None else args.hop
     if not 0 < args.hop <= args.window:
@@ -62,6 +62,7 @@ def main() -> None:
     cfg['classes'] = cfg.get('classes') or dataset.num_classes
     device = devices.pick(args.device)
     devices.deterministic()
+    args.amp = devices.mixed_precision(args.amp, device)
     feed = TestFeed(dataset, cfg, args.filelists)
     predictor = Predictor(load_model(args.model, cfg, feed.num_meta), cfg, device, score_rest=True, amp=args.amp)
     times = RowTimes(predictor, dict(zip(feed.files, feed.index['length'].tolist(), strict=True)))

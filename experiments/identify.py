@@ -90,7 +90,7 @@ def parse_arguments() -> argparse.Namespace:
     where.add_argument('--longitude', metavar='DEGREES')
     where.add_argument('--timezone', metavar='ZONE', help='UTC, an offset (+02:00), or a name (Europe/Berlin)')
     add('--device', help='cpu, cuda, cuda:1, mps (default: the fastest that is available)')
-    add('--amp', action='store_true', help='mixed precision')
+    add('--amp', action='store_true', help='mixed precision, if the device has it')
     args = parser.parse_args()
     args.wanted = Wanted(*(getattr(args, name) for name in Wanted._fields))
     args.wanted.check()

@@ -109,7 +109,7 @@ def parse_arguments():
         'that were predicted with the same model, settings and dataset',
     )
     add('--device', help='cpu, cuda, cuda:1, mps (default: the fastest that is available)')
-    add('--amp', action='store_true', help='mixed precision')
+    add('--amp', action='store_true', help='mixed precision, if the device has it')
     # If --plot has no folder, argparse would take the name of the model as its folder.
     args = sys.argv[1:]
     for i, following in enumerate(args[1:]):
@@ -224,6 +224,7 @@ def main():
     cfg['classes'] = cfg.get('classes') or dataset.num_classes
     device = devices.pick(args.device)
     devices.deterministic()
+    args.amp = devices.mixed_precision(args.amp, device)
     feed = TestFeed(dataset, cfg, args.filelists, args.files and [dataset.key(name) for name in args.files])
     net = load_model(args.model, cfg, feed.num_meta)
     key, run_key = keys(args, cfg, dataset, net)

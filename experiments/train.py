@@ -68,7 +68,7 @@ def parse_arguments() -> argparse.Namespace:
         help='also write the metrics to FOLDER/MODEL for TensorBoard (pip install tensorboard)',
     )
     parser.add_argument('--device', help='cpu, cuda, cuda:1, mps (default: the best available)')
-    parser.add_argument('--amp', action='store_true', help='mixed precision')
+    parser.add_argument('--amp', action='store_true', help='mixed precision, if the device has it')
     return parser.parse_args()
 
 
@@ -151,9 +151,11 @@ def main() -> None:
     check_settings(cfg, args.validate, f'{root}.state' if args.keep_state else None)
     device = devices.pick(args.device)
     devices.deterministic()
+    devices.keep_memory()
+    amp = devices.mixed_precision(args.amp, device)
     team = Team(device)
     try:
-        trainer = Trainer(cfg, dataset, args.validate, device, args.amp, team)
+        trainer = Trainer(cfg, dataset, args.validate, device, amp, team)
         if cfg['plot_datafeed']:
             return feed_check.plot(trainer, f'{root}.feed.png')
         if cfg['benchmark_datafeed']:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import train
-from birdsong import config, program
+from birdsong import config, devices, program
 from birdsong.files import Problem, load_npz, save_npz
 from birdsong.training.schedule import COLUMNS
 from helpers import FULL_TRAINING, training_arguments, write_lines
@@ -362,12 +362,21 @@ def test_a_teacher_changes_the_training_and_a_network_starts_from_another(call, 
     assert all((started[name] == teacher[name]).all() for name in teacher)
 
 
-def test_mixed_precision_stays_close(call, tmp_path):
+def test_mixed_precision_stays_close(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, 'cpu_has_bfloat16', lambda: True)
     for name, flags in (('a', ()), ('b', ('--amp',))):
         call(tmp_path / name / 'm.npz', '--save-errors', '--validate', *flags, arch__fulldrop=0)
     a, b = (load_npz(tmp_path / name / 'm.err.npz')['errors'] for name in 'ab')
     assert (a != b).any()
     np.testing.assert_allclose(a[:, :2], b[:, :2], rtol=0.05)
+
+
+def test_without_bfloat16_mixed_precision_is_float32(call, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(devices, 'cpu_has_bfloat16', lambda: False)
+    for name, flags in (('a', ()), ('b', ('--amp',))):
+        call(tmp_path / name / 'm.npz', '--save-errors', *flags, epochs=1)
+    assert_equal_files(tmp_path / 'a', tmp_path / 'b', 'm.npz', 'm.err.npz')
+    assert capsys.readouterr().err.count('--amp: this processor has no instructions for bfloat16') == 1
 
 
 def test_spectrograms_on_the_device_stay_close(call, tmp_path):

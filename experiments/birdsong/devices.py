@@ -1,10 +1,14 @@
 """Devices (CPU or GPU) that networks and spectrograms are computed on, and their precision."""
 
+import contextlib
+import ctypes
 import os
+import sys
 from typing import Any
 
 import numpy as np
 import torch
+import torch.utils.deterministic
 
 from birdsong.files import Problem
 
@@ -44,6 +48,20 @@ def deterministic() -> None:
     torch.backends.cudnn.benchmark = False
     # torch.use_deterministic_algorithms does the same, but it also imports torch's compiler, which takes a second.
     torch.set_deterministic_debug_mode('warn')
+    # otherwise, each new tensor is filled with NaN first
+    torch.utils.deterministic.fill_uninitialized_memory = False
+
+
+def keep_memory() -> None:
+    """Make the C library keep freed memory for the next tensors instead of returning it to the system (glibc only).
+
+    Otherwise, a training step on a CPU spends a quarter of its time on getting memory that it has just returned.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(mmap_threshold, 1 << 30)
+        libc.mallopt(trim_threshold, (1 << 31) - 1)
 
 
 def computes_spectrograms(cfg: dict[str, Any], device: torch.device) -> bool:
@@ -65,6 +83,20 @@ def to_device(batch: dict[str, np.ndarray], device: torch.device) -> dict[str, t
             tensor = tensor.pin_memory()
         tensors[key] = tensor.to(device, non_blocking=True)
     return tensors
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the processor has instructions for bfloat16 (AVX-512 or ARM); without them, it is emulated slowly."""
+    found = torch.cpu.get_capabilities()
+    return bool(found.get('avx512_bf16') or found.get('bf16'))
+
+
+def mixed_precision(wanted: bool, device: torch.device) -> bool:
+    """Whether to use mixed precision: if `wanted`, unless the processor would only emulate it; then a line says so."""
+    if wanted and device.type == 'cpu' and not cpu_has_bfloat16():
+        print('--amp: this processor has no instructions for bfloat16; computing in float32', file=sys.stderr)
+        return False
+    return wanted
 
 
 def amp_type(device: torch.device) -> torch.dtype:

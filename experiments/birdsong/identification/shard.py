@@ -25,6 +25,7 @@ def identify(task: Task, name: str, out: str, device: str | None = None, amp: bo
     os.makedirs(work)
     device = devices.pick(device)
     devices.deterministic()
+    amp = devices.mixed_precision(amp, device)
     ensemble = Ensemble(task.chosen, task.settings, task.windows, len(task.known), device, amp)
     result, spans = results.Result(task.prior is not None), []
     factors = Factors(task.prior) if task.prior else None
