@@ -97,7 +97,7 @@ def main() -> None:
     size = len(text.encode())
     if size > LARGEST:
         raise Problem(
-            f'the page would have {size / 1e6:.1f} MB, more than {LARGEST / 1e6:.0f}; leave out --audio or --over-time, '
+            f'the page would have {size / 1e6:.1f} MB, over {LARGEST / 1e6:.0f}; leave out --audio or --over-time, '
             'or give fewer --clips'
         )
     output = args.output or os.path.join(EXPERIMENTS, dataset.name, 'report.html')

@@ -85,13 +85,17 @@ class Browser:
         """The value that a script returns."""
         return self._call('POST', '/execute/sync', {'script': script, 'args': arguments})
 
+    def run_until_done(self, script, *arguments):
+        """The value that a script passes to its last argument, a function."""
+        return self._call('POST', '/execute/async', {'script': script, 'args': arguments})
+
     def wait(self, condition):
         """Wait until a condition in JavaScript holds."""
         script = """const [condition, done] = arguments;
             const test = new Function('return ' + condition);
             const look = () => test() ? done() : setTimeout(look, 20);
             look();"""
-        self._call('POST', '/execute/async', {'script': script, 'args': [condition]})
+        self.run_until_done(script, condition)
 
     def resize(self, width, height, dark=False):
         """Show pages as on a screen of this size in CSS pixels."""

@@ -177,12 +177,14 @@ def _sizes(source: Source, names: list[str]) -> Table | None:
     if len(groups) < 2:
         return None
     chosen = list(groups[0].values)
-    columns = [Column('training recordings per class', 0), Column('classes', 0), Column('recordings evaluated', 0)]
+    columns = [Column('training recordings per class', 0), Column('at most', 0, hidden=True)]
+    columns += [Column('classes', 0), Column('recordings evaluated', 0)]
     columns += [Column(f'MAP of {name}', DIGITS) for name in chosen]
     columns += [Column(f'{metric} of {chosen[0]}', DIGITS) for metric in ('top-1', 'cmAP')]
     rows = [
         [
             Cell(one.least, f'{one.least}–{one.most}' if one.most > one.least else str(one.least)),
+            one.most,
             one.classes,
             one.recordings,
             *(values['MAP'] for values in one.values.values()),

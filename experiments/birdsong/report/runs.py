@@ -62,7 +62,7 @@ def _run(model, folder):
     if state in ('running', 'interrupted'):
         root = states.attempt(root)
     record = provenance.read(f'{root}.run.json')
-    epochs = [_epoch(number, row) for number, row in enumerate(states.metrics_of(root), 1) if isinstance(row, dict)]
+    epochs = [_epoch(row) for row in states.metrics_of(root)]
     kept = record.get('saved_epoch')
     if not isinstance(kept, int):
         kept = len(epochs) if state == 'finished' and epochs else None
@@ -70,11 +70,10 @@ def _run(model, folder):
     return Run(model.name, os.path.basename(folder), state, details, epochs, kept, record, log)
 
 
-def _epoch(number, row):
-    """The metrics of an epoch as numbers."""
-    values = {str(name): as_number(value) for name, value in row.items()}
-    epoch = values.get('epoch', math.nan)
-    return {'seconds': math.nan, **values, 'epoch': number if math.isnan(epoch) else int(epoch)}
+def _epoch(row):
+    """The metrics of an epoch, NaN if they are not known."""
+    values = {name: as_number(value) for name, value in row.items()}
+    return {'seconds': math.nan, **values, 'epoch': row['epoch']}
 
 
 def as_number(value: Any) -> float:

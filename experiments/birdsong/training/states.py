@@ -36,8 +36,12 @@ def last_line(filename: str) -> str:
 
 
 def metrics_of(root: str) -> list[dict]:
-    """The metrics of each epoch in ROOT.run.json or, if it contains none (older versions), in ROOT.err.npz."""
+    """The metrics of each epoch in ROOT.run.json or, if it contains none (older versions), in ROOT.err.npz.
+
+    Entries of the record that are not as `provenance.Record` writes them are left out.
+    """
     metrics = provenance.read(root + '.run.json').get('metrics')
+    metrics = [row for row in metrics if _is_epoch(row)] if isinstance(metrics, list) else []
     if metrics:
         return metrics
     try:
@@ -50,6 +54,12 @@ def metrics_of(root: str) -> list[dict]:
     return [{'epoch': number, **dict(zip(columns, row, strict=False))} for number, row in enumerate(rows, 1)]
 
 
+def _is_epoch(row):
+    """Whether an entry has the number of an epoch, and otherwise only numbers or None."""
+    good = isinstance(row, dict) and isinstance(row.get('epoch'), int)
+    return good and all(value is None or isinstance(value, (int, float)) for value in row.values())
+
+
 def progress(root: str, now: datetime.datetime | None = None) -> str:
     """Progress of the training whose files begin with `root`: epoch, metrics, learning rate, duration, expected end."""
     epochs = metrics_of(root)
@@ -58,12 +68,14 @@ def progress(root: str, now: datetime.datetime | None = None) -> str:
     last = epochs[-1]
     values = [f'{name.replace("_", " ")} {last[name]:.4f}' for name in COLUMNS if last.get(name) is not None]
     words = f'epoch {last["epoch"]} ({", ".join(values)})'
-    if 'seconds' not in last:
+    if last.get('seconds') is None or last.get('rate') is None:
         return words
-    pace = statistics.median_high(epoch['seconds'] for epoch in epochs[-9:])
+    pace = statistics.median_high(epoch.get('seconds') or 0 for epoch in epochs[-9:])
     words += f', rate {last["rate"]:.3g}, {span(pace)} per epoch'
-    settings = provenance.read(root + '.run.json').get('settings', {})
-    left = settings.get('epochs', 0) - last['epoch']
+    settings = provenance.read(root + '.run.json').get('settings')
+    settings = settings if isinstance(settings, dict) else {}
+    planned = settings.get('epochs')
+    left = planned - last['epoch'] if isinstance(planned, int) else 0
     if left > 0:
         end = (now or datetime.datetime.now()) + datetime.timedelta(seconds=pace * left)
         words += f', ends {"by" if settings.get("patience") else "about"} {end:%Y-%m-%d %H:%M}'
@@ -81,7 +93,8 @@ def span(seconds: float) -> str:
 def reached(root: str) -> str:
     """The MAP of a finished model for excerpts of the validation recordings; empty if unknown."""
     epochs = metrics_of(root)
-    epoch = provenance.read(root + '.run.json').get('saved_epoch') or len(epochs)
+    saved = provenance.read(root + '.run.json').get('saved_epoch')
+    epoch = saved if isinstance(saved, int) and saved else len(epochs)
     value = epochs[epoch - 1].get('valid_map') if 0 < epoch <= len(epochs) else None
     return '' if value is None else f'MAP of excerpts {value:.3f} after epoch {epoch} of {len(epochs)}'
 
