@@ -423,6 +423,15 @@ def test_the_worst_classes_are_shown_first_within_the_size_limit(tmp_path, monke
     assert len(page.table('classes-table')) == 8
 
 
+def test_recordings_that_cost_most_are_shown_before_others(tmp_path, monkeypatch):
+    dataset = valid_dataset(tmp_path / 'd', [0, 0, 1, 1, 2], ['ant', 'bee', 'cat'])
+    monkeypatch.setattr(class_recordings, 'BUDGET', 1)
+    # bee has the lowest average precision, but only the recording of cat has a higher score for another class
+    page = judged(dataset, [[5, 4, 0], [5, 4, 0], [0, 1, 0], [0, 1, 0], [0.5, 0, 0.4]])
+    assert page.ids.index('class-1') < page.ids.index('class-2')
+    assert [label[:22] for label in page.labels if 'pectrogram' in label] == ['Spectrogram of 004.wav']
+
+
 def test_scores_over_time_are_those_of_the_rows_of_a_prediction_file(tmp_path):
     dataset = valid_dataset(tmp_path / 'd', [0, 1], ['ant', 'bee'], seconds=40)
     starts = np.arange(0, 40, 2.0)

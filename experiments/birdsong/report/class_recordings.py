@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from birdsong.data import folds
 from birdsong.findings.species import Species
@@ -25,10 +26,12 @@ class Example(NamedTuple):
     """A recording in the section of a class."""
 
     name: str  # id on the page
+    row: int
     key: str
     role: str  # what it stands for, or ''
     words: str  # its ranks and scores
-    other: Species | None  # the class that it is compared with, None if there is no other one
+    compared: int  # index of the class that it is compared with
+    other: Species | None  # this class, None if there is no other one
     shown: recordings.Shown | None  # None: left out because of the size
 
 
@@ -55,20 +58,14 @@ def parts(
     with_recordings = [one for one in classes if one.recordings]
     extra = {row for those in costliest.values() for row in those} if source.options.clips else set()
     curves, notes = _over_time(source)
-    result, used, left_out = [], 0, 0
+    result = []
     for one in with_recordings[:MOST_SECTIONS]:
-        made = []
-        for row, role in _chosen(source, found, one.index, extra):
-            compared = int(found.other[row] if found.truth[row] == one.index else found.truth[row])
-            shown = None
-            if used < BUDGET and source.dataset.has_audio:
-                key, audio = source.files[row], source.options.audio
-                shown = recordings.show(source.dataset, key, one.index, compared, audio, curves)
-                used += shown.size
-            left_out += shown is None
-            made.append(_example(source, found, row, one.index, role, names)._replace(shown=shown))
+        made = [
+            _example(source, found, row, one.index, role, names) for row, role in _chosen(source, found, one, extra)
+        ]
         other = None if one.other is None else names[one.other]
         result.append(ClassPart(one, names[one.index], other, made))
+    left_out = _show(source, result, extra, curves)
     if len(with_recordings) > len(result):
         notes.append(f'Only {len(result)} of {len(with_recordings)} classes have a section: those with the lowest AP.')
     if not source.dataset.has_audio:
@@ -79,8 +76,9 @@ def parts(
     return result, notes
 
 
-def _chosen(source: Source, found: Scored, index: int, extra: set[int]) -> list[tuple[int, str]]:
+def _chosen(source: Source, found: Scored, one: ClassMetrics, extra: set[int]) -> list[tuple[int, str]]:
     """The recordings to show of a class, and what they stand for; `extra` are shown if they are of the class."""
+    index = one.index
     chosen = examples.of_class(found, index, source.options.clips)
     if chosen:
         with_class = np.where(found.truth == index, 2, 0)
@@ -93,16 +91,36 @@ def _chosen(source: Source, found: Scored, index: int, extra: set[int]) -> list[
 
 
 def _example(source: Source, found: Scored, row: int, index: int, role: str, names: Sequence[Species]) -> Example:
-    key, score = source.files[row], source.best.scores[row]
-    if found.truth[row] != index:
-        true = int(found.truth[row])
+    score, true = source.best.scores[row], int(found.truth[row])
+    if true != index:
         words = f'Score {score[index]:.3g}; its class is {names[true].class_id}, score {score[true]:.3g}.'
-        return Example(f'recording-{row}-{index}', key, role, words, names[true], None)
-    words, other = f'Rank {found.ranks[row]}, score {found.own[row]:.3g}', None
-    if len(names) > 1:
-        other = names[found.other[row]]
-        words += f'; highest of the others: {other.class_id}, {found.others[row]:.3g}'
-    return Example(f'recording-{row}', key, role, f'{words}.', other, None)
+        return Example(f'recording-{row}-{index}', row, source.files[row], role, words, true, names[true], None)
+    words, other, name = f'Rank {found.ranks[row]}, score {found.own[row]:.3g}', int(found.other[row]), None
+    if other != index:
+        name = names[other]
+        words += f'; highest of the others: {name.class_id}, {found.others[row]:.3g}'
+    return Example(f'recording-{row}', row, source.files[row], role, f'{words}.', other, name, None)
+
+
+def _show(source: Source, parts: list[ClassPart], first: set[int], over_time: Callable[[str], Curves | None]) -> int:
+    """Add what is shown to the examples, of the recordings `first` before others, within the BUDGET.
+
+    Returns for how many there was no space.
+    """
+    if not source.dataset.has_audio:
+        return 0
+    places = [(part, i) for part in parts for i in range(len(part.examples))]
+    places.sort(key=lambda place: place[0].examples[place[1]].row not in first)
+    used, left_out = 0, 0
+    for part, i in tqdm(places, 'recordings', disable=None):
+        if used >= BUDGET:
+            left_out += 1
+            continue
+        one = part.examples[i]
+        shown = recordings.show(source.dataset, one.key, part.one.index, one.compared, source.options.audio, over_time)
+        used += shown.size
+        part.examples[i] = one._replace(shown=shown)
+    return left_out
 
 
 def _over_time(source: Source) -> tuple[Callable[[str], Curves | None], list[str]]:
