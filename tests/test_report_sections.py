@@ -91,10 +91,16 @@ def make(folder, recordings, classes, meta=None):
     return Dataset(folder)
 
 
-def source(dataset, scores=None, filename=None, **options):
+def source(dataset, scores=None, filename=None, folder='', **options):
     """What a report on a dataset and a single model with these scores for the validation list is about."""
     values = {field.name: [] for field in dataclasses.fields(Source)}
-    values |= {'dataset': dataset, 'folder': '', 'filelist': 'valid', 'pooled': False, 'options': Options(**options)}
+    values |= {
+        'dataset': dataset,
+        'folder': str(folder),
+        'filelist': 'valid',
+        'pooled': False,
+        'options': Options(**options),
+    }
     values |= {'truth': np.empty(0, np.int64), 'background': None, 'groups': None, 'best': None}
     if scores is not None:
         scores = np.array(scores, np.float32)
@@ -446,6 +452,45 @@ def test_scores_over_time_are_those_of_the_rows_of_a_prediction_file(tmp_path):
     assert 'ant: highest 0.90 at 31.0 s. bee: highest 0.10' in label and 'attention' not in label
     # the excerpt is around the highest score
     assert '26.0 to 36.0 of 40.0 s' in page.text and 'rows in the predictions of net' in page.text
+
+
+def write_network(folder, rate):
+    """A network of two classes with attention and random weights, whose name is net."""
+    from birdsong import config
+    from birdsong.networks import model
+    from helpers import randomise
+
+    settings = ['arch=conv:4x3x3,pool:3x3,Conv:8x3x-1', 'arch.pool=attention:2', 'arch.output=softmax', 'len_min=1']
+    settings += ['frame_len=256', 'mel_bands=20', 'mel_max=7000', f'sample_rate={rate}', 'classes=2']
+    cfg = config.load([], settings)
+    model.save(randomise(model.build(cfg, 2, 0)), folder / 'net.npz')
+    config.write_vars(folder / 'net.npz.vars', cfg)
+
+
+def test_a_network_computes_scores_over_time_and_attention(tmp_path):
+    pytest.importorskip('torch')
+    from birdsong.report import over_time
+
+    dataset = valid_dataset(tmp_path / 'd', [0, 1], ['ant', 'bee'], seconds=3)
+    write_network(tmp_path, RATE)
+    curves = over_time.Networks(dataset, {'000.wav': str(tmp_path / 'net.npz')})('000.wav')
+    assert curves.scores.sum(axis=1) == pytest.approx(np.ones(len(curves.seconds)))
+    assert 0 < curves.seconds[0] < 0.2 and 2.8 < curves.seconds[-1] < 3 == curves.length
+    assert curves.attention[1].mean() == pytest.approx(1) and curves.attention[1].std() > 0
+    text = class_section.write(source(dataset, np.eye(2), folder=tmp_path, over_time=True))
+    label = next(label for label in Page(text).labels if label.startswith('Scores over time'))
+    assert f'ant: highest {curves.scores[:, 0].max():.2f} at ' in label and 'grey area is the attention' in label
+    assert str(text).count('<polygon') == 2 and 'outputs of net for each position' in text
+    assert '<polyline' not in class_section.write(source(dataset, np.eye(2), folder=tmp_path))
+
+
+def test_a_network_that_cannot_be_used_does_not_hide_the_recordings(tmp_path):
+    pytest.importorskip('torch')
+    dataset = valid_dataset(tmp_path / 'd', [0, 1], ['ant', 'bee'])
+    write_network(tmp_path, 22050)
+    page = Page(class_section.write(source(dataset, np.eye(2), folder=tmp_path, over_time=True)))
+    assert page.text.count('There are no scores over time: ') == 2 == page.tags.count('img')
+    assert 'the model was trained at 22050 Hz' in page.text
 
 
 def test_an_mp3_and_a_jpeg_of_an_excerpt_can_be_decoded():

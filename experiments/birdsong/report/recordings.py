@@ -38,7 +38,10 @@ class Drawing(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """An excerpt of a recording. `problem`: why there is none. URLs are of data, '' where there is nothing."""
+    """An excerpt of a recording. `problem`: why there is none; `no_scores`: why there are no scores over time.
+
+    URLs are of data, '' where there is nothing.
+    """
 
     start: float = 0.0
     end: float = 0.0
@@ -48,6 +51,7 @@ class Shown(NamedTuple):
     sound: str = ''
     drawing: Drawing | None = None
     problem: str = ''
+    no_scores: str = ''
 
     @property
     def size(self) -> int:
@@ -63,8 +67,12 @@ def show(
 
     `own` and `other` are the true class and another one. What cannot be read is a `problem`, not an exception.
     """
+    curves, silent = None, ''
     try:
         curves = over_time(key)
+    except (Problem, OSError) as e:
+        silent = without_folder(dataset, e)
+    try:
         wav = WavFile(dataset.audio_path(key))
         length = wav.length / wav.sample_rate
         start = _start(curves, (own, other), length)
@@ -80,7 +88,7 @@ def show(
     image = clips.jpeg(clips.levels(samples, wav.sample_rate, highest, FRAME, COLUMNS))
     sound = data_url('audio/mpeg', clips.mp3(samples, wav.sample_rate)) if audio else ''
     drawing = curves and draw(curves, own, other, start, end)
-    return Shown(start, end, length, highest, data_url('image/jpeg', image), sound, drawing)
+    return Shown(start, end, length, highest, data_url('image/jpeg', image), sound, drawing, no_scores=silent)
 
 
 def data_url(kind: str, content: bytes) -> str:
