@@ -69,6 +69,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument('--device', help='cpu, cuda, cuda:1, mps (default: the best available)')
     parser.add_argument('--amp', action='store_true', help='mixed precision, if the device has it')
+    parser.add_argument(
+        '--compile',
+        action='store_true',
+        help='train with torch.compile, which takes minutes at the start (only if len_min and len_max are equal)',
+    )
     return parser.parse_args()
 
 
@@ -155,7 +160,7 @@ def main() -> None:
     amp = devices.mixed_precision(args.amp, device)
     team = Team(device)
     try:
-        trainer = Trainer(cfg, dataset, args.validate, device, amp, team)
+        trainer = Trainer(cfg, dataset, args.validate, device, amp, team, args.compile)
         if cfg['plot_datafeed']:
             return feed_check.plot(trainer, f'{root}.feed.png')
         if cfg['benchmark_datafeed']:

@@ -379,6 +379,20 @@ def test_without_bfloat16_mixed_precision_is_float32(call, tmp_path, monkeypatch
     assert capsys.readouterr().err.count('--amp: this processor has no instructions for bfloat16') == 1
 
 
+@pytest.mark.slow
+def test_a_compiled_network_trains_as_the_network(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, 'compile', functools.partial(torch.compile, backend='aot_eager', fullgraph=True))
+    for name, flags in (('a', ()), ('b', ('--compile',))):
+        call(tmp_path / name / 'm.npz', '--save-errors', '--validate', *flags, len_min=2, len_max=2)
+    a, b = (load_npz(tmp_path / name / 'm.err.npz')['errors'] for name in 'ab')
+    np.testing.assert_allclose(a, b, rtol=1e-4)
+
+
+def test_compiling_needs_excerpts_of_one_length(call, tmp_path):
+    with pytest.raises(Problem, match='--compile: len_min=.* differ'):
+        call(tmp_path / 'm.npz', '--compile', len_min=1, len_max=2)
+
+
 def test_spectrograms_on_the_device_stay_close(call, tmp_path):
     for where in 'cpu', 'device':
         call(tmp_path / where / 'm.npz', '--save-errors', '--validate', spectrogram=where, arch__fulldrop=0)

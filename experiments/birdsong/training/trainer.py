@@ -82,11 +82,24 @@ class Trainer:
     """A network in training, with its feeds, its optimiser and, if there are any, its teacher and its moving average.
 
     validate: whether `validate` will be called, which needs the validation list. amp: use mixed precision.
+    compiled: train with torch.compile; raises Problem unless all excerpts have the same length.
     """
 
     def __init__(
-        self, cfg: dict[str, Any], dataset: Dataset, validate: bool, device: torch.device, amp: bool, team: Team
+        self,
+        cfg: dict[str, Any],
+        dataset: Dataset,
+        validate: bool,
+        device: torch.device,
+        amp: bool,
+        team: Team,
+        compiled: bool = False,
     ):
+        if compiled and cfg['len_min'] != cfg['len_max']:
+            raise Problem(
+                f'--compile: len_min={cfg["len_min"]} and len_max={cfg["len_max"]} differ, and the network would be '
+                'compiled for each length; make them equal'
+            )
         self.cfg, self.device, self.team, self.amp = cfg, device, team, amp
         costs.check(cfg)
         self._make_feeds(dataset, validate)
@@ -103,11 +116,11 @@ class Trainer:
         self.optimiser = optim.make_optimiser(self.net, cfg)
         self.average = MovingAverage(self.net, cfg['average']) if cfg['average'] else None
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp and devices.amp_type(device) == torch.float16)
-        self.parallel = self.net
+        self.parallel = torch.compile(self.net) if compiled else self.net
         if team.size > 1:
             model.synchronise(self.net)
             device_ids = [device.index] if device.type == 'cuda' else None
-            self.parallel = DistributedDataParallel(self.net, device_ids=device_ids, broadcast_buffers=False)
+            self.parallel = DistributedDataParallel(self.parallel, device_ids=device_ids, broadcast_buffers=False)
             torch.manual_seed(cfg['seed'] + 1000003 * team.rank)  # a different dropout in each process
 
     def _make_feeds(self, dataset: Dataset, validate: bool) -> None:
