@@ -29,8 +29,8 @@ from birdsong.data.dataset import Dataset
 RATE = 22050
 
 
-def make_dataset(folder, recordings=96):
-    """Recordings of 3 to 60 seconds."""
+def make_dataset(folder, recordings=96, classes=2):
+    """Recordings of 3 to 60 seconds, all of the first class."""
     rng = np.random.default_rng(0)
     for name in ('audio', 'filelists', 'labels'):
         os.makedirs(os.path.join(folder, name))
@@ -41,7 +41,7 @@ def make_dataset(folder, recordings=96):
             f.writeframes(rng.integers(-3000, 3000, int(RATE * 3 * 20 ** rng.random())).astype('<i2').tobytes())
     for name, lines in (
         ('filelists/train', keys),
-        ('labels/labelset', 'ab'),
+        ('labels/labelset', [f'class{i}' for i in range(classes)]),
         ('labels/fg.tsv', [k + '\t0' for k in keys]),
     ):
         with open(os.path.join(folder, name), 'w') as f:
