@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from birdsong.files import Problem
 from birdsong.networks import frontend, layers, operations
+from birdsong.networks.backbone import Backbone
 from birdsong.networks.model import Network
 from birdsong.networks.operations import Operation
 
@@ -24,14 +25,15 @@ def fold(weight: Tensor, bias: Tensor | None, norm: nn.Module | None) -> tuple[T
 
 
 @torch.no_grad()
-def compile_network(net: Network, dense: bool = False) -> list[Operation]:
+def compile_network(net: Network, dense: bool = False, complete: bool = False) -> list[Operation]:
     """Operations that compute the maps of a trained network from spectrograms.
 
     dense: compute an output for every frame: strides along time become dilations of all following layers.
-    Raises Problem if there is a layer that needs complete excerpts, or that has no operation.
+    complete: the operations will be applied to complete excerpts. Otherwise, a layer that needs them raises Problem, as
+    does one that has no operation.
     """
-    compiler = _Compiler(net.audio.front, dense)
-    if net.audio.backbone is not None:
+    compiler = _Compiler(net.audio.front, dense, complete)
+    if net.audio.backbone is not None and not complete:
         raise Problem(
             f'arch={net.cfg["arch"]}: a network of timm is applied to excerpts, so it cannot compute scores at every '
             'frame; predict.py without --full-resolution predicts overlapping blocks of len_max seconds'
@@ -60,9 +62,9 @@ def compile_metadata(net: Network) -> list[operations.Linear] | None:
 class _Compiler:
     """Collects the operations of the layers in order, and the properties that the next layer depends on."""
 
-    def __init__(self, front: frontend.Frontend, dense: bool):
-        self.dense = dense
-        self.operations = [_frontend(front)]
+    def __init__(self, front: frontend.Frontend, dense: bool, complete: bool):
+        self.dense, self.complete = dense, complete
+        self.operations = [_frontend(front, complete)]
         self.dilation, self.bands = 1, front.bands
 
     def add(self, layer: nn.Module) -> None:
@@ -77,6 +79,8 @@ class _Compiler:
                 self._stride(unit.stride[0])
             if layer.end is not None:
                 self.operations.append(_activation(layer.end))
+        elif isinstance(layer, Backbone):
+            self.operations.append(operations.Backbone(layer, self.bands, layer.chain.min_frames()))
         elif not isinstance(layer, layers.Dropout):  # dropout has no effect in prediction
             raise _unknown(layer)
         self.bands = operations.bands_out(self.operations[known:], self.bands)
@@ -92,11 +96,16 @@ class _Compiler:
             self._stride(linear.stride[0])
 
     def _pool(self, layer: layers.Pool) -> None:
-        if layer.size[0] < 1:
+        if layer.size[0] < 1 and not self.complete:
             raise Problem(
                 'arch: a layer that pools over all frames of an excerpt cannot process a recording block by block'
             )
-        size = layer.size[0], layer.size[1] if layer.size[1] > 0 else self.bands + 1 + layer.size[1]
+        if layer.size[0] < -1:
+            raise Problem(f'arch: there is no operation that pools over {layer.size[0]} frames; use -1, all of them')
+        if layer.size[0] < 1:
+            # the same as pooling over time and frequency at once
+            self.operations.append(operations.PoolTime(layer.kind, layer.sharpness))
+        size = max(layer.size[0], 1), layer.size[1] if layer.size[1] > 0 else self.bands + 1 + layer.size[1]
         stride = layer.stride or size
         steps = (1 if self.dense else stride[0], stride[1])
         pool = operations.Pool(layer.kind, size, steps, self.dilation, layer.sharpness)
@@ -112,9 +121,9 @@ def _unknown(module: nn.Module) -> Problem:
     return Problem(f'{type(module).__name__}: there is no operation for such a layer; add one to networks/compiler.py')
 
 
-def _frontend(front: frontend.Frontend) -> operations.Frontend:
+def _frontend(front: frontend.Frontend, complete: bool) -> operations.Frontend:
     """The operation of the input stage, with its parts."""
-    if front.centre:
+    if front.centre and not complete:
         raise Problem(
             'a network with band_centre=1 needs complete excerpts, so it cannot compute scores at every frame; '
             'train one with band_centre=0'
@@ -137,6 +146,8 @@ def _frontend(front: frontend.Frontend) -> operations.Frontend:
         steps.append(operations.Pcen(**dict(scale.named_parameters())))
     elif scale is not None:
         raise _unknown(scale)
+    if front.centre:
+        steps.append(operations.Centre())
     return operations.Frontend(steps + [operations.Standardise(*front.standardise.folded())], front.bands)
 
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from birdsong.networks import layers
 
@@ -101,6 +101,13 @@ class Pcen(Operation):
     log_delta: Tensor
     log_r: Tensor
     kind = 'pcen'
+
+
+@dataclasses.dataclass
+class Centre(Operation):
+    """Subtracts the mean over time from each frequency band. Needs complete excerpts."""
+
+    kind = ''  # not stored in files
 
 
 @dataclasses.dataclass
@@ -195,6 +202,15 @@ class Pool(Operation):
 
 
 @dataclasses.dataclass
+class PoolTime(Operation):
+    """Pooling over all frames. Needs complete excerpts."""
+
+    how: str  # max, mean or logmeanexp
+    sharpness: float  # of logmeanexp
+    kind = ''  # not stored in files
+
+
+@dataclasses.dataclass
 class Affine(Operation):
     """scale * x + shift for each channel, and a nonlinearity."""
 
@@ -265,6 +281,19 @@ class Prepool(Operation):
 
 
 @dataclasses.dataclass
+class Backbone(Operation):
+    """A network of timm (backbone.Backbone), which computes maps of one band. Needs complete excerpts."""
+
+    module: nn.Module
+    bands: int  # of its input
+    least: int  # frames of its shortest input
+    kind = ''  # not stored in files
+
+    def bands_out(self, bands: int) -> int:
+        return 1
+
+
+@dataclasses.dataclass
 class Linear(Operation):
     """Dense layer on metadata (batch, inputs) -> (batch, outputs), and a nonlinearity."""
 
@@ -291,7 +320,7 @@ def padding_reach(operations: list[Operation]) -> int:
 
 # == Files ==
 
-KINDS = {cls.kind: cls for cls in Operation.__subclasses__()}
+KINDS = {cls.kind: cls for cls in Operation.__subclasses__() if cls.kind} | {'': Linear}
 
 
 def describe_operations(value: Any, name: str, arrays: dict) -> Any:

@@ -55,14 +55,20 @@ def find_class(text: str, dataset: Dataset, classes: int) -> int:
     raise Problem(f'--saliency {text}: neither a class of {dataset.name} nor an index below {classes}{meant}')
 
 
-def probabilities(cfg: dict) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Function from logits (batch, classes, ...) to probabilities, for a network that was trained with `cfg`."""
+def probability_kind(cfg: dict) -> str:
+    """What turns logits into probabilities, for a network trained with `cfg`: linear, exp, softmax or sigmoid."""
     if cfg['arch.prepool'] != 'none':
-        return torch.exp if cfg['arch.prepool'] == 'logsoftmax' else lambda scores: scores
+        return 'exp' if cfg['arch.prepool'] == 'logsoftmax' else 'linear'
     kind = cfg['arch.output']
     if kind == 'linear':
         kind = 'softmax' if 'softmax' in str(cfg['cost']) else 'sigmoid'
-    return layers.OUTPUT[kind]
+    return kind
+
+
+def probabilities(cfg: dict) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Function from logits (batch, classes, ...) to probabilities, for a network that was trained with `cfg`."""
+    kind = probability_kind(cfg)
+    return torch.exp if kind == 'exp' else layers.OUTPUT[kind]
 
 
 class Columns:
