@@ -12,12 +12,11 @@ import torch
 from onnx import helper
 
 from birdsong.export.graph import OPSET, Graph
+from birdsong.export.waveform import END
 from birdsong.files import Problem
 from birdsong.networks import operations as ops
 
 FLOAT = onnx.TensorProto.FLOAT
-# the end of an axis in Slice
-END = 1 << 62
 
 
 def translate(graph: Graph, operations: Sequence[ops.Operation], x: str) -> str:
