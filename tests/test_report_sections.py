@@ -91,7 +91,7 @@ def make(folder, recordings, classes, meta=None):
     return Dataset(folder)
 
 
-def source(dataset, scores=None, filename=None, folder='', **options):
+def source(dataset, scores=None, filename=None, folder='', pooled=False, **options):
     """What a report on a dataset and a single model with these scores for the validation list is about."""
     values = {field.name: [] for field in dataclasses.fields(Source)}
     values |= {
@@ -140,6 +140,7 @@ def test_recordings_and_hours_add_up(tmp_path):
     hours = {row['list']: float(row['hours']) for row in page.csv('lists')}
     assert hours['train'] == pytest.approx(10 / 3600) and hours['all, each once'] == pytest.approx(13 / 3600)
     assert sum(float(row['hours']) for row in page.csv('amounts')) == pytest.approx(13 / 3600)
+    assert 'The most are 2 of ant, the fewest 0 of cat; the median is 2.' in page.label('Bar chart of the labelled')
     assert '4 recordings of 13 s in all in 2 lists; 3 classes.' in page.text
 
 
@@ -147,7 +148,9 @@ def test_what_is_not_known_is_said_in_a_sentence_and_not_drawn(tmp_path):
     page = described(make(tmp_path / 'd', {'1.wav': ('train', 0, 1)}, ['ant']))
     assert 'The places, dates and times of day of the recordings are not known.' in page.text
     assert 'Which recordings belong together' in page.text and 'repaired and left out nothing' in page.text
-    assert not [label for label in page.labels if label.startswith(('Map', 'Clock', 'Bar chart'))]
+    assert not [
+        label for label in page.labels if label.startswith(('Map', 'Clock', 'Bar chart of recordings over the year'))
+    ]
 
 
 def test_calendar_and_clock_count_dates_and_times(tmp_path):
@@ -158,7 +161,7 @@ def test_calendar_and_clock_count_dates_and_times(tmp_path):
         '4.wav': ('', '', '', '', ''),
     }
     page = described(make(tmp_path / 'd', {key: ('train', 0, 1) for key in meta}, ['ant'], meta))
-    assert 'Jan 1, Feb 2, Mar 0' in page.label('Bar chart')
+    assert 'Jan 1, Feb 2, Mar 0' in page.label('Bar chart of recordings over the year')
     assert page.label('Clock').endswith('6:00 2, 23:00 1.')
     assert 'The places of the recordings are not known.' in page.text
 
@@ -482,6 +485,21 @@ def test_a_network_computes_scores_over_time_and_attention(tmp_path):
     assert f'ant: highest {curves.scores[:, 0].max():.2f} at ' in label and 'grey area is the attention' in label
     assert str(text).count('<polygon') == 2 and 'outputs of net for each position' in text
     assert '<polyline' not in class_section.write(source(dataset, np.eye(2), folder=tmp_path))
+
+
+def test_in_a_cross_validation_each_recording_is_shown_to_the_network_of_its_fold(tmp_path):
+    pytest.importorskip('torch')
+    dataset = valid_dataset(tmp_path / 'd', [0, 1], ['ant', 'bee'], seconds=3)
+    for number, (held_out, trained) in enumerate((('000.wav', '001.wav'), ('001.wav', '000.wav')), 1):
+        write_lines(tmp_path / f'd-fold{number}' / 'filelists' / 'valid', [held_out])
+        write_lines(tmp_path / f'd-fold{number}' / 'filelists' / 'train', [trained])
+    (tmp_path / 'experiments' / 'd-fold2').mkdir(parents=True)
+    write_network(tmp_path / 'experiments' / 'd-fold2', RATE)
+    folder = tmp_path / 'experiments' / 'd'
+    text = str(class_section.write(source(dataset, np.eye(2), folder=folder, pooled=True, over_time=True)))
+    without, having = (text[text.index(f'id="recording-{row}"') :].partition('</figure>')[0] for row in (0, 1))
+    assert '<polyline' in having and '<polyline' not in without
+    assert 'recordings in the cross-validation of the class' in text
 
 
 def test_a_network_that_cannot_be_used_does_not_hide_the_recordings(tmp_path):

@@ -6,7 +6,7 @@ from markupsafe import Markup
 from birdsong.data import folds, metadata
 from birdsong.files import Problem
 from birdsong.findings import species
-from birdsong.report import contents, dates, figures, groups, page, repairs, world_map
+from birdsong.report import class_sizes, contents, dates, figures, groups, page, repairs, world_map
 from birdsong.report.contents import Contents
 from birdsong.report.figures import Figure
 from birdsong.report.source import Source
@@ -29,7 +29,7 @@ def write(source: Source) -> Markup:
     group_tables, group_notes = _groups(source, found)
     repair_table, repair_notes = _repairs(source)
     with figures.style():
-        shown = [_lengths(found), _calendar(known), _places(known), _clock(known)]
+        shown = [_sizes(source, found), _lengths(found), _places(known), _clock(known), _calendar(known)]
     return page.render(
         'dataset.html',
         summary=_summary(source, found),
@@ -101,6 +101,14 @@ def _rates(found: Contents) -> list[Table]:
         return []
     rows = [[str(rate), number] for rate, number in zip(rates.tolist(), counts.tolist(), strict=True)]
     return [Table('rates', 'Sample rates of the recordings.', [Column('Hz'), Column('recordings', 0)], rows)]
+
+
+def _sizes(source: Source, found: Contents) -> Figure | None:
+    """Recordings of each class."""
+    if not source.dataset.has_labels:
+        return None
+    labelset = source.dataset.labelset
+    return class_sizes.figure(contents.amounts(found, len(labelset)), labelset)
 
 
 def _lengths(found: Contents) -> Figure | None:
