@@ -98,7 +98,7 @@ def source(dataset, scores=None, filename=None, folder='', pooled=False, **optio
         'dataset': dataset,
         'folder': str(folder),
         'filelist': 'valid',
-        'pooled': False,
+        'pooled': pooled,
         'options': Options(**options),
     }
     values |= {'truth': np.empty(0, np.int64), 'background': None, 'groups': None, 'best': None}
@@ -322,7 +322,7 @@ def test_best_typical_and_worst_recordings_of_a_class():
     assert examples.of_class(found, 0, 1) == [(4, 'worst')]
     assert examples.of_class(found, 0, 2) == [(0, 'best'), (4, 'worst')]
     assert [row for row, _ in examples.of_class(found, 0, 9)] == [0, 3, 2, 1, 4]
-    assert examples.of_class(found, 1, 3) == [(5, 'worst')]
+    assert examples.of_class(found, 1, 3) == [(5, 'the only one')]
     assert examples.of_class(found, 0, 0) == []
 
 

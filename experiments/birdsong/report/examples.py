@@ -7,7 +7,7 @@ import numpy as np
 
 from birdsong.scores import metrics
 
-BEST, TYPICAL, WORST = 'best', 'typical', 'worst'
+BEST, TYPICAL, WORST, ONLY = 'best', 'typical', 'worst', 'the only one'
 FALSE_ALARM, MISSED = 'false alarm', 'missed in the background'
 
 
@@ -47,7 +47,7 @@ def of_class(found: Scored, index: int, count: int) -> list[tuple[int, str]]:
     if count > 1:
         named[0] = BEST
     if count:
-        named[count - 1] = WORST
+        named[count - 1] = WORST if len(rows) > 1 else ONLY
     return [(int(rows[place]), named[i]) for i, place in enumerate(places)]
 
 
