@@ -55,7 +55,8 @@ def deterministic() -> None:
 def keep_memory() -> None:
     """Make the C library keep freed memory for the next tensors instead of returning it to the system (glibc only).
 
-    Otherwise, a training step on a CPU spends a quarter of its time on getting memory that it has just returned.
+    Otherwise, a training step on a CPU spends a quarter of its time on getting memory that it has just returned. With
+    excerpts of 5 to 30 s, a training takes about 30 % more memory.
     """
     trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
     with contextlib.suppress(OSError, AttributeError, TypeError):
