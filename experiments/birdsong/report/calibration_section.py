@@ -75,7 +75,7 @@ def _metrics(number: int, name: str, judged: Mapping[str, Any]) -> Table | None:
     if isinstance(judged.get('precision'), dict):
         rows.append(['precision above the thresholds', None, _interval(judged['precision']), None])
     columns = [Column('metric'), *(Column(title, 4) for title in ('before', 'after', 'difference'))]
-    caption = f'{name}: metrics on held-out cases, with 95 % intervals; except for the precision, lower is better'
+    caption = f'{name}: metrics on held-out cases, with 95 % intervals; except for the precision, lower is better.'
     return Table(f'calibration{number}', caption, columns, rows) if rows else None
 
 
@@ -93,7 +93,7 @@ def _thresholds(number: int, name: str, found: Calibration) -> Table:
     columns += [Column('lowest score', 3), Column('highest score', 3)]
     arrays = (found.cases, found.right, found.slopes, found.intercepts, found.thresholds, found.lowest, found.highest)
     rows = [[found.classes[c], *(float(values[c]) for values in arrays)] for c in np.flatnonzero(found.cases)]
-    return Table(f'thresholds{number}', f'{name}: logistic curves and thresholds of classes', columns, rows)
+    return Table(f'thresholds{number}', f'{name}: logistic curves and thresholds of classes.', columns, rows)
 
 
 def _diagram(name: str, number: int, bins: Mapping[str, Any]) -> Figure | None:

@@ -8,7 +8,7 @@ from birdsong.report import evaluation, figures, page
 from birdsong.report.evaluation import Row
 from birdsong.report.figures import Figure
 from birdsong.report.source import Ensemble, Source
-from birdsong.report.tables import Cell, Column, Table
+from birdsong.report.tables import Cell, Column, Table, number
 
 # Models in the table by class size.
 COMPARED = 5
@@ -41,6 +41,7 @@ def write(source: Source) -> str:
         correlation=_heat_map(names, correlation) if 1 < len(names) <= DRAWN else None,
         correlations=_correlations(names, correlation) if names else None,
         sizes=_sizes(source, [row.name for row in found[:COMPARED]]),
+        biased=[name for name in (found[0].values if found else ()) if _is_outside(found, name)],
         notes={name: NOTES[name] for name in (found[0].values if found else ()) if name in NOTES},
     )
 
@@ -67,8 +68,14 @@ def _table(found: list[Row]) -> Table:
             cells += [values['low'], values['high'], *([values['sd']] if seeds else [])]
         rows.append(cells)
     return Table(
-        'models-table', 'Metrics; in brackets, 95 % bootstrap intervals over groups of recordings', columns, rows
+        'models-table', 'Metrics; in brackets, 95 % bootstrap intervals over groups of recordings.', columns, rows
     )
+
+
+def _is_outside(found, name):
+    """Whether the value of a metric is outside of its own interval for any model."""
+    values = [row.values[name] for row in found if name in row.values]
+    return any(not each['low'] <= each['pooled'] <= each['high'] for each in values if each['low'] == each['low'])
 
 
 def interval(values: dict[str, float]) -> str:
@@ -129,7 +136,7 @@ def _weights_table(ensembles: list[Ensemble]) -> Table | None:
         total = sum(weight for _, weight in one.members)
         rows += [[one.name, name, weight, 100 * weight / total] for name, weight in one.members]
     columns = [Column('ensemble'), Column('member'), Column('weight', 4), Column('share (%)', 1)]
-    return Table('weights', 'Weights of the ensembles', columns, rows) if rows else None
+    return Table('weights', 'Weights of the ensembles.', columns, rows) if rows else None
 
 
 # == Errors in common ==
@@ -138,7 +145,7 @@ def _weights_table(ensembles: list[Ensemble]) -> Table | None:
 def _correlations(names: list[str], values: np.ndarray) -> Table:
     columns = [Column('model'), *(Column(name, 2) for name in names)]
     rows = [[name, *line] for name, line in zip(names, values.tolist(), strict=True)]
-    return Table('correlations', 'Correlation of the errors', columns, rows)
+    return Table('correlations', 'Correlation of the errors.', columns, rows)
 
 
 def _heat_map(names: list[str], values: np.ndarray) -> Figure:
@@ -153,7 +160,7 @@ def _heat_map(names: list[str], values: np.ndarray) -> Figure:
             colour = figures.COLOURS[0 if value >= 0 else 1]
             if count <= WRITTEN:
                 axes.add_patch(figures.square(j, i, 1, colour, 0.5 * abs(value)))
-                axes.text(j, i, f'{value:.2f}', ha='center', va='center', fontsize=8)
+                axes.text(j, i, number(value, 2), ha='center', va='center', fontsize=8)
             else:
                 axes.add_patch(figures.square(j, i, math.sqrt(abs(value)), colour, 1))
         shown = [figures.short(name, 24) for name in names]
@@ -192,5 +199,5 @@ def _sizes(source: Source, names: list[str]) -> Table | None:
         ]
         for one in groups
     ]
-    caption = 'Metrics of the best models by the number of training recordings of the class'
+    caption = 'Metrics of the best models by the number of training recordings of the class.'
     return Table('class-size', caption, columns, rows)

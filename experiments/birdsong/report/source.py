@@ -16,6 +16,7 @@ from birdsong.identification import choice
 from birdsong.model_table import Model as Definition
 from birdsong.report import runs
 from birdsong.report.runs import Run
+from birdsong.report.words import count
 from birdsong.scores import combination, metrics
 
 BACKGROUND_FILE = 'bg.tsv'
@@ -89,10 +90,10 @@ class Source:
     @property
     def evaluated_on(self) -> str:
         """What the recordings are, for readers of the page."""
-        count = f'{len(self.files)} recording{"" if len(self.files) == 1 else "s"}'
+        number = count(len(self.files), 'recording')
         if self.pooled:
-            return f'{count}, each held out in one fold and predicted by networks that have not seen it'
-        return f'{count} of the list {self.filelist}'
+            return f'{number}, each held out in one fold and predicted by networks that have not seen it'
+        return f'{number} of the list {self.filelist}'
 
 
 def gather(dataset: Dataset, definitions: Mapping[str, Definition], filelist: str, options: Options) -> Source:

@@ -5,6 +5,7 @@ import os
 
 from birdsong.report import evaluation, models_section
 from birdsong.report.source import Source
+from birdsong.report.words import count
 
 LISTS = (('train', 'training'), ('valid', 'validation'), ('test', 'test'))
 
@@ -18,8 +19,8 @@ def _dataset(source):
     dataset, counts = source.dataset, []
     for name, what in LISTS:
         if os.path.exists(os.path.join(dataset.path, 'filelists', name)):
-            counts.append(f'{len(dataset.filelist(name)):,} recordings for {what}'.replace(',', '\u202f'))
-    classes = f'{dataset.num_classes} classes' if dataset.has_labels else 'no labels'
+            counts.append(f'{count(len(dataset.filelist(name)), "recording")} for {what}')
+    classes = count(dataset.num_classes, 'class', 'es') if dataset.has_labels else 'no labels'
     return [f'The dataset has {classes}; {_joined(counts)}.' if counts else f'The dataset has {classes}.']
 
 
@@ -27,7 +28,7 @@ def _models(source):
     rows = evaluation.rows(source)
     states = collections.Counter(run.state for run in source.runs if run.state != 'free')
     if states:
-        yield f'Trainings: {_joined([f"{count} {state}" for state, count in states.items()])}.'
+        yield f'Trainings: {_joined([f"{number} {state}" for state, number in states.items()])}.'
     singles = [row for row in rows if not row.ensemble]
     if singles:
         yield f'The best model is {singles[0].name}, {_said(singles[0])} on {source.evaluated_on}.'

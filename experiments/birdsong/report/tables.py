@@ -55,7 +55,23 @@ def _cell(value, column):
         return one
     if isinstance(one.value, str):
         return one._replace(text=one.value)
-    return one._replace(text=f'{one.value:,.{column.digits or 0}f}'.replace(',', '\u202f'))
+    return one._replace(text=number(one.value, column.digits or 0))
+
+
+def number(value: float, digits: int) -> str:
+    """'-1234.5' -> '−1 234.5'; no minus if only zeros are left."""
+    text = f'{abs(value):,.{digits}f}'.replace(',', '\u202f')
+    return f'−{text}' if value < 0 and text.strip('0.') else text
+
+
+def without_empty_columns(table: Table) -> Table:
+    """The table without columns that have no value in any row."""
+    values = [[each.value if isinstance(each, Cell) else each for each in row] for row in table.rows]
+    kept = [
+        i for i in range(len(table.columns)) if any(row[i] not in (None, '') and row[i] == row[i] for row in values)
+    ]
+    rows = [[row[i] for i in kept] for row in table.rows]
+    return table._replace(columns=[table.columns[i] for i in kept], rows=rows)
 
 
 def is_number(column: Column) -> bool:

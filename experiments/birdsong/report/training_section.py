@@ -10,21 +10,24 @@ from birdsong.report import figures, page, runs
 from birdsong.report.figures import Figure
 from birdsong.report.runs import Run
 from birdsong.report.source import Source
-from birdsong.report.tables import Column, Table
+from birdsong.report.tables import Column, Table, without_empty_columns
 from birdsong.training.states import span
 
 # Models whose curves are shown at once; those of others are unfolded.
 OPEN = 6
+# Learning rates are drawn on a logarithmic axis if the highest is between 10 and this times the lowest.
+LARGEST_RANGE = 1e4
 # Name of the settings that all models have in common, in the table.
 ALL = 'all models'
 
 
 class Curves(NamedTuple):
-    """The curves of a model."""
+    """The curves of a model. `colours`: which colour is which dataset, if it was trained on several."""
 
     name: str
     what: str
     figures: list[Figure]
+    colours: list[tuple[str, str]]
 
 
 def write(source: Source) -> str:
@@ -42,8 +45,8 @@ def write(source: Source) -> str:
     return page.render(
         'training.html',
         counts=collections.Counter(run.state for run in source.runs),
-        table=_table(found, several),
-        details=_details(found, several),
+        table=without_empty_columns(_table(found, several)),
+        details=without_empty_columns(_details(found, several)),
         curves=curves,
         open=len(curves) <= OPEN,
         settings=_settings(found),
@@ -116,7 +119,7 @@ def _details(found, several):
                 '' if torch is None else str(torch),
             ]
         )
-    return Table('training-details', 'Trainings: where, when and with which version', columns, rows)
+    return Table('training-details', 'Trainings: where, when and with which version.', columns, rows)
 
 
 def _settings(found: Sequence[Run]) -> Table | None:
@@ -132,7 +135,7 @@ def _settings(found: Sequence[Run]) -> Table | None:
             [model, name, str(defaults.get(name, '')), value] for name, value in settings.items() if name not in common
         ]
     columns = [Column('model'), Column('setting'), Column('default'), Column('value')]
-    return Table('settings', 'Settings that differ from the defaults', columns, rows)
+    return Table('settings', 'Settings that differ from the defaults.', columns, rows)
 
 
 # == Curves ==
@@ -147,7 +150,12 @@ def _curves(name: str, number: int, those: list[Run]) -> Curves:
         _panel(f'rate{number}', name, trained, 'learning rate', (('rate', 'learning rate'),)),
     ]
     words = '; '.join(_said(run, len(those) > 1) for run in those)
-    return Curves(name, words, [each for each in panels if each])
+    colours = [(_colour(row), run.dataset) for row, run in enumerate(trained)] if len(trained) > 1 else []
+    return Curves(name, words, [each for each in panels if each], colours)
+
+
+def _colour(number):
+    return figures.COLOURS[number % len(figures.COLOURS)]
 
 
 def _said(run, several):
@@ -170,7 +178,7 @@ def _panel(identifier, name, trained, title, columns) -> Figure | None:
                 if not points:
                     continue
                 drawn = True
-                colour = figures.COLOURS[(row if several else line) % len(figures.COLOURS)]
+                colour = _colour(row if several else line)
                 x, y = zip(*points, strict=True)
                 axes.plot(
                     x,
@@ -187,7 +195,7 @@ def _panel(identifier, name, trained, title, columns) -> Figure | None:
         if not drawn:
             return None
         values = [y for each in axes.lines for y in each.get_ydata()]
-        if title == 'learning rate' and min(values) > 0 and max(values) > 10 * min(values):
+        if title == 'learning rate' and 10 * min(values) < max(values) < LARGEST_RANGE * min(values):
             figures.logarithmic(axes.yaxis)
         axes.set_xlabel('epoch')
         axes.set_title(title, loc='left')
