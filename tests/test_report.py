@@ -7,6 +7,7 @@ import importlib.resources
 import io
 import json
 import os
+import pathlib
 import re
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 import browser
 from birdsong.files import save_npz
 from birdsong.scores import combination, metrics, predictions
-from helpers import Checkout, run_program, train_all, wav_bytes, write_lines
+from helpers import ROOT, Checkout, run_program, train_all, wav_bytes, write_lines
 
 MARKUP = '<script>document.title="run"</script>&amp;"\''
 CLASSES = ['amered', 'norcar', MARKUP, '=SUM(1)', 'weta']
@@ -354,15 +355,15 @@ def column(window, name, index):
 def test_a_table_is_sorted_filtered_and_downloaded(site, window, tmp_path):
     window.resize(1100, 800)
     open_page(window, site)
-    button = '#models-table thead th:nth-child(3) button'
+    button = '#models-table thead th:nth-child(2) button'
     window.click(button)
-    falling = column(window, 'models-table', 2)
+    falling = column(window, 'models-table', 1)
     assert falling == sorted(falling, reverse=True)
-    assert window.run('return document.querySelector(arguments[0]).ariaSort', '#models-table th:nth-child(3)') == (
+    assert window.run('return document.querySelector(arguments[0]).ariaSort', '#models-table th:nth-child(2)') == (
         'descending'
     )
     window.click(button)
-    assert column(window, 'models-table', 2) == falling[::-1]
+    assert column(window, 'models-table', 1) == falling[::-1]
     window.click('#models-table thead th:first-child button')
     names = column(window, 'models-table', 0)
     assert names == sorted(names)
@@ -440,11 +441,11 @@ def test_on_paper_everything_is_unfolded_and_nothing_is_to_be_clicked(site, wind
 def test_screenshots_for_the_readme(window):
     """Writes the screenshots of the README from the page of the demo, if the environment asks for it."""
     folder = os.environ.get('BIRDCLEF_SCREENSHOTS')
-    page = browser.pathlib.Path(__file__).parent.parent / 'experiments/demo/report.html'
+    page = ROOT / 'experiments/demo/report.html'
     if not folder or not page.exists():
         pytest.skip('set BIRDCLEF_SCREENSHOTS to a folder, and run experiments/demo.sh before')
-    for name, width, height, dark in ('report', 1000, 760, False), ('report_phone', 375, 760, True):
-        window.resize(width, height, dark)
+    for name, part, *screen in ('report', 'models', 1000, 900), ('report_phone', 'curves-title', 375, 900, True):
+        window.resize(*screen)
         window.open(page)
-        window.run('document.getElementById(arguments[0]).scrollIntoView()', 'models' if dark else 'contents')
-        window.screenshot(browser.pathlib.Path(folder) / f'{name}.png')
+        window.run('document.getElementById(arguments[0]).scrollIntoView()', part)
+        window.screenshot(pathlib.Path(folder) / f'{name}.png')

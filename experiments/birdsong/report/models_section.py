@@ -53,7 +53,7 @@ def _table(found: list[Row]) -> Table:
     """The metrics with their intervals; in the CSV file, the bounds have columns of their own."""
     names = list(found[0].values)
     seeds = any(not math.isnan(row.values[name]['sd']) for row in found for name in row.values)
-    columns = [Column('model'), Column('kind')]
+    columns = [Column('model'), Column('kind', hidden=True)]
     for name in names:
         columns.append(Column(name, DIGITS, NOTES.get(name, '')))
         columns += [Column(f'{name} {end}', DIGITS, hidden=True) for end in ('low', 'high')]
@@ -61,7 +61,8 @@ def _table(found: list[Row]) -> Table:
             columns.append(Column(f'{name} standard deviation over seeds', DIGITS, hidden=True))
     rows = []
     for row in found:
-        cells = [row.name, 'ensemble' if row.ensemble else 'model']
+        shown = f'{row.name} (ensemble)' if row.ensemble else row.name
+        cells = [Cell(row.name, shown), 'ensemble' if row.ensemble else 'model']
         for name in names:
             values = row.values.get(name) or dict.fromkeys(evaluation.VALUES, math.nan)
             cells.append(Cell(values['pooled'], interval(values)))
