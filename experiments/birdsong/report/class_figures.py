@@ -1,6 +1,6 @@
 """Figures of a report about classes: their precision against their number of recordings, and their confusions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,10 +17,10 @@ WIDE_RANGE = 20
 
 
 def scatter(
-    classes: Sequence[ClassMetrics], names: Sequence[Species], training: Mapping[int, int], label: str
+    classes: Sequence[ClassMetrics], names: Sequence[Species], training: np.ndarray, label: str
 ) -> Figure | None:
     """Average precision of each class against its number of recordings, `training`, which are called `label`."""
-    pairs = [(training.get(one.index, 0), one.precision, names[one.index].class_id) for one in classes]
+    pairs = [(int(training[one.index]), one.precision, names[one.index].class_id) for one in classes]
     drawn = [pair for pair in pairs if pair[0] > 0]
     if not drawn:
         return None

@@ -1,14 +1,13 @@
 """The section of a report on the classes: their metrics, confusions, and recordings that stand for them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from markupsafe import Markup
 
-from birdsong.files import Problem
 from birdsong.findings import species
 from birdsong.findings.species import Species
-from birdsong.report import class_figures, class_recordings, confusions, examples, figures, page, recordings
+from birdsong.report import class_figures, class_recordings, confusions, evaluation, examples, figures, page, recordings
 from birdsong.report.examples import Scored
 from birdsong.report.source import Source
 from birdsong.report.tables import Cell, Column, Table
@@ -31,7 +30,7 @@ def write(source: Source) -> Markup:
     costs = examples.costs(found)
     costliest = {metric: examples.costliest(found, cost, MOST_COSTS) for metric, cost in costs.items()}
     parts, notes = class_recordings.parts(source, found, classes, names, costliest)
-    training, label = _training_counts(source)
+    training, label = evaluation.class_sizes(source)
     linked = {part.one.index for part in parts}
     shown_names = {example.name for part in parts for example in part.examples}
     with figures.style():
@@ -64,26 +63,12 @@ def _anchor(metric: str, costliest: dict[str, Sequence[int]]) -> str:
     return f'#costs-{metric}' if costliest.get(metric) else ''
 
 
-def _training_counts(source: Source) -> tuple[dict[int, int], str]:
-    """Recordings for training of each class, and how to call them."""
-    if source.pooled:
-        indices, counts = np.unique(source.truth, return_counts=True)
-        return dict(zip(indices.tolist(), counts.tolist(), strict=True)), 'recordings in the cross-validation'
-    labels = source.dataset.labels()
-    try:
-        keys = source.dataset.filelist('train')
-    except (Problem, OSError):
-        keys = []
-    indices, counts = np.unique([labels[key] for key in keys if key in labels], return_counts=True)
-    return dict(zip(indices.tolist(), counts.tolist(), strict=True)), 'training recordings'
-
-
 def _class_table(
     source: Source,
     classes: Sequence[ClassMetrics],
     names: list[Species],
     linked: set[int],
-    training: Mapping[int, int],
+    training: np.ndarray,
     label: str,
 ) -> Table:
     columns = [Column('class'), Column('name'), Column(label, 0), Column('evaluated recordings', 0)]
@@ -95,7 +80,7 @@ def _class_table(
         cell = Cell(own.class_id, link=f'#class-{one.index}' if one.index in linked else '')
         other = '' if one.other is None else names[one.other].class_id
         values = [
-            training.get(one.index, 0),
+            int(training[one.index]),
             one.recordings,
             one.precision,
             one.rank,

@@ -13,7 +13,7 @@ from birdsong.report.runs import as_number
 from birdsong.report.source import CROSSVAL, POOLED, Source
 from birdsong.scores import crossvalidation, metrics
 
-# Bounds of the numbers of training recordings by which classes are divided.
+# Bounds of the sizes by which classes are divided.
 SIZES = (0, 1, 5, 10, 20, 50, 100, 200, 500, 1000)
 # The values of a metric: of all recordings, its interval, its standard deviation over seeds, the mean over folds.
 VALUES = ('pooled', 'low', 'high', 'sd', 'folds')
@@ -28,7 +28,7 @@ class Row(NamedTuple):
 
 
 class SizeGroup(NamedTuple):
-    """Classes with similar numbers of training recordings, from `least` to `most`."""
+    """Classes with similar numbers of recordings, from `least` to `most`."""
 
     least: int
     most: int
@@ -97,12 +97,12 @@ def correlations(source: Source) -> tuple[list[str], np.ndarray]:
 
 
 def by_size(source: Source, names: list[str]) -> list[SizeGroup]:
-    """The metrics of models and ensembles `names` by the number of training recordings of the classes."""
+    """The metrics of models and ensembles `names` by the sizes of the classes, see `class_sizes`."""
     known = {one.name: one.scores for one in [*source.models, *source.ensembles] if one.name in names}
     chosen = {name: known[name] for name in names if known.get(name) is not None}
     if not chosen:
         return []
-    size = training_recordings(source)
+    size, _ = class_sizes(source)
     group = np.searchsorted(SIZES, size, 'right') - 1
     precisions = {
         name: metrics.per_class(scores, source.truth, source.background)['AP'] for name, scores in chosen.items()
@@ -128,12 +128,18 @@ def by_size(source: Source, names: list[str]) -> list[SizeGroup]:
     return result
 
 
-def training_recordings(source: Source) -> np.ndarray:
-    """Number of training recordings of each class, (classes,); of the dataset, not of a fold."""
+def class_sizes(source: Source) -> tuple[np.ndarray, str]:
+    """Number of recordings of each class (classes,) from which networks learn, and what to call them.
+
+    In a cross-validation, these are all that are held out once: most of them are in each training list.
+    """
+    count = source.dataset.num_classes
+    if source.pooled:
+        return np.bincount(source.truth, minlength=count), 'recordings in the cross-validation'
     try:
         files = source.dataset.filelist('train')
     except Problem:
         files = []
     labels = source.dataset.labels()
     known = [labels[key] for key in files if key in labels]
-    return np.bincount(np.array(known, np.int64), minlength=source.dataset.num_classes)
+    return np.bincount(np.array(known, np.int64), minlength=count), 'training recordings'

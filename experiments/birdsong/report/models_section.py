@@ -185,7 +185,8 @@ def _sizes(source: Source, names: list[str]) -> Table | None:
     if len(groups) < 2:
         return None
     chosen = list(groups[0].values)
-    columns = [Column('training recordings per class', 0), Column('at most', 0, hidden=True)]
+    _, what = evaluation.class_sizes(source)
+    columns = [Column(f'{what} per class', 0), Column('at most', 0, hidden=True)]
     columns += [Column('classes', 0), Column('recordings evaluated', 0)]
     columns += [Column(f'MAP of {name}', DIGITS) for name in chosen]
     columns += [Column(f'{metric} of {chosen[0]}', DIGITS) for metric in ('top-1', 'cmAP')]
@@ -200,5 +201,5 @@ def _sizes(source: Source, names: list[str]) -> Table | None:
         ]
         for one in groups
     ]
-    caption = 'Metrics of the best models by the number of training recordings of the class.'
+    caption = f'Metrics of the best models by the number of {what} of the class.'
     return Table('class-size', caption, columns, rows)
