@@ -250,14 +250,14 @@ def test_repairs_are_summed_by_kind(tmp_path):
 def test_groups_that_are_in_several_lists_are_counted(tmp_path):
     recordings = {f'{i}.wav': ('train' if i < 4 else 'valid', 0, 1) for i in range(6)}
     dataset = make(tmp_path / 'd', recordings, ['ant'])
-    groups = ['a', 'a', 'a', 'b', 'b', 'c']
+    groups = ['a', 'a', 'd', 'b', 'b', 'c']
     write_lines(tmp_path / 'd' / 'filelists' / 'groups.tsv', [f'{i}.wav\t{g}' for i, g in enumerate(groups)])
     page = described(dataset)
     assert [list(row.values()) for row in page.table('groups')] == [
-        ['train', '4', '2', '3', '1'],
+        ['train', '4', '3', '2', '1'],
         ['valid', '2', '2', '1', '1'],
     ]
-    assert '3 groups of recordings that belong together: the largest has 3 recordings' in page.text
+    assert '4 groups of recordings that belong together: the largest has 2 recordings' in page.text
     assert 'groups.tsv' not in [row['list'] for row in page.table('lists')]
 
 
