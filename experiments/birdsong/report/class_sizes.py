@@ -20,7 +20,7 @@ def figure(amounts: Amounts, names: Sequence[str]) -> Figure | None:
         return None
     order = np.argsort(-totals, kind='stable')
     edges, bottom = np.arange(len(order) + 1) - 0.5, np.zeros(len(order))
-    drawing, axes = figures.axes(5.2, 2.4 if len(order) > MOST_NAMES else 3.0)
+    drawing, axes = figures.axes(5.2, 2.4 if len(order) > MOST_NAMES else 3.3)
     for column, name in enumerate(amounts.lists):
         top = bottom + amounts.recordings[order, column]
         axes.stairs(top, edges, baseline=bottom, fill=True, color=figures.COLOURS[column], label=figures.short(name))

@@ -29,7 +29,10 @@ def write(source: Source) -> Markup:
     group_tables, group_notes = _groups(source, found)
     repair_table, repair_notes = _repairs(source)
     with figures.style():
-        shown = [_sizes(source, found), _lengths(found), _places(known), _clock(known), _calendar(known)]
+        sizes, lengths, calendar = _sizes(source, found), _lengths(found), _calendar(known)
+        around = _places(known), _clock(known)
+    # in the order in which two fit side by side
+    shown = [sizes, lengths, *around, calendar] if lengths else [sizes, calendar, *around]
     return page.render(
         'dataset.html',
         summary=_summary(source, found),

@@ -21,6 +21,8 @@ from birdsong.report import figures
 COASTLINES = os.path.join(os.path.dirname(__file__), 'coastlines.json')
 # Share of the width and height of the places that is added on each side, and the least height of a map in degrees.
 MARGIN, LEAST = 0.08, 4.0
+# Maps from -180 to 180 degrees are preferred to others if they are at most this much wider.
+USUAL = 1.1
 # Height divided by width of a map, at least and at most.
 SHAPES = 0.35, 0.8
 # Places in one cell become one circle; a map has this number of cells from west to east.
@@ -77,13 +79,13 @@ def frame(latitudes: np.ndarray, longitudes: np.ndarray) -> Frame:
 def narrowest(longitudes: np.ndarray) -> tuple[float, float]:
     """The shortest range of longitudes that contains all (N,): its west from -180 to 180, its east from there on.
 
-    If it is longer than half of the Earth, it is the usual one, in which no longitude is above 180 degrees.
+    If one without the 180th meridian is at most USUAL times as long, it is that one.
     """
     known = np.unique((longitudes + 180) % 360 - 180)
     gaps = np.diff(known, append=known[0] + 360)
     last = int(gaps.argmax())
     width = 360 - float(gaps[last])
-    if width > 180:
+    if known[-1] - known[0] <= USUAL * width:
         return float(known[0]), float(known[-1])
     west = float(known[(last + 1) % len(known)])
     return west, west + width
