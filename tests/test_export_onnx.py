@@ -207,7 +207,7 @@ def test_networks_of_timm(name, tmp_path):
     pytest.importorskip('timm', reason='needs timm, see requirements.txt')
     settings = f'arch=timm:{name}', 'mel_bands=64', 'arch.pool=mean', 'len_min=0.1', 'arch.output=linear'
     filename = saved(tmp_path / 'net.npz', *settings)
-    for options in [], ['--float16']:
+    for options in [[], ['--float16']] if name == 'mobilenetv3_small_050' else [[]]:
         session = export(*options, filename, tmp_path / 'net.onnx')
         for length in LENGTHS:
             samples = recordings(length, 2)
@@ -218,11 +218,16 @@ def test_networks_of_timm(name, tmp_path):
             )
 
 
-PUBLISHED = {tuple(m.presets): m.name for m in model_table.read_table().values() if model_table.kind(m) == 'audio'}
+# networks that differ in more than their training
+PUBLISHED = {
+    tuple(preset for preset in m.presets if preset != 'mixfgbg')
+    for m in model_table.read_table().values()
+    if model_table.kind(m) == 'audio'
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('presets', PUBLISHED, ids=' '.join)
+@pytest.mark.parametrize('presets', sorted(PUBLISHED), ids=' '.join)
 def test_published_networks_on_audio(presets, tmp_path):
     files = [str(ROOT / 'experiments' / 'vars' / f'{preset}.vars') for preset in presets]
     cfg = config.load(files)

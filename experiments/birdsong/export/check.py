@@ -9,11 +9,11 @@ import torch
 from birdsong.export.members import LOGITS, Part
 from birdsong.export.network import FRAMES, METADATA, PROBABILITIES, SAMPLES, factors
 from birdsong.export.waveform import FULL_SCALE
-from birdsong.networks import layers
+from birdsong.prediction.inspection import output_of
 from birdsong.prediction.predictor import Predictor
 
 # Largest length of random recordings, in seconds
-LONGEST = 10
+LONGEST = 6
 
 
 def session(filename: str, threads: int = 0) -> onnxruntime.InferenceSession:
@@ -38,10 +38,10 @@ class Reference:
         item = self._item(samples, meta)
         parts = []
         for part, predictor in zip(self.parts, self.predictors, strict=True):
-            blocks = None if samples is None else [predictor.block(item['samples'], 0, self._frames(predictor, item))]
+            blocks = None if samples is None else [_block(predictor, item)]
             rows = torch.from_numpy(predictor.predict(item, blocks)['output'])
-            parts.append(self._output(part, rows).amax(0))
-        return self._mean(parts)
+            parts.append(self._output(part, rows).amax(0, keepdim=True))
+        return self._mean(parts)[0]
 
     @torch.no_grad()
     def frames(self, samples: np.ndarray, meta: np.ndarray | None = None) -> np.ndarray:
@@ -49,7 +49,7 @@ class Reference:
         item = self._item(samples, meta)
         parts = []
         for part, predictor in zip(self.parts, self.predictors, strict=True):
-            maps = predictor.maps(predictor.block(item['samples'], 0, self._frames(predictor, item)))
+            maps = predictor.maps(_block(predictor, item))
             size = maps.shape[2:]
             logits = predictor.net.finish(maps[:, : part.net.classes].flatten(2), predictor.meta(item))['logits']
             outputs = self._output(part, logits[0].T).unflatten(0, size)
@@ -62,23 +62,17 @@ class Reference:
             item['samples'] = np.resize(samples, max(len(samples), self.shortest))
         return item
 
-    @staticmethod
-    def _frames(predictor, item):
-        return predictor.frames(item['samples'])
-
     def _output(self, part, logits):
-        return logits if self.how == LOGITS else output(part.kind, logits)
+        return logits if self.how == LOGITS else output_of(part.kind)(logits)
 
     def _mean(self, parts):
         mean = sum(factor * value for factor, value in zip(self.factors, parts, strict=True))
-        return (output(self.parts[0].kind, mean) if self.how == LOGITS else mean).numpy()
+        return (output_of(self.parts[0].kind)(mean) if self.how == LOGITS else mean).numpy()
 
 
-def output(kind: str, logits: torch.Tensor) -> torch.Tensor:
-    """Outputs for logits (rows, classes) or (classes,): linear, exp, softmax or sigmoid."""
-    if kind == 'exp':
-        return logits.exp()
-    return torch.softmax(logits, -1) if kind == 'softmax' else layers.OUTPUT[kind](logits)
+def _block(predictor, item):
+    """The whole recording as one block."""
+    return predictor.block(item['samples'], 0, predictor.frames(item['samples']))
 
 
 def noise(parts: Sequence[Part], seed: int = 0) -> Iterator[np.ndarray]:
@@ -90,15 +84,18 @@ def noise(parts: Sequence[Part], seed: int = 0) -> Iterator[np.ndarray]:
         yield np.clip(generator.normal(0, level, length), -32768, 32767).astype(np.int16)
 
 
-def difference(filename: str, parts: Sequence[Part], how: str, recordings: Sequence[np.ndarray] = ()) -> float:
-    """Largest difference between the probabilities, also over time, of a file and those of its networks.
+def differences(
+    filename: str, parts: Sequence[Part], how: str, recordings: Sequence[np.ndarray] = ()
+) -> dict[str, float]:
+    """Largest difference between each output of a file, PROBABILITIES and FRAMES, and that of its networks.
 
     recordings: int16 (N,); by default noise. Metadata are random, each value known or not. NaN counts as infinite.
     """
     runtime, reference = session(filename, torch.get_num_threads()), Reference(parts, how)
-    net, worst = parts[0].net, 0.0
+    net = parts[0].net
     generator = np.random.default_rng(0)
     outputs = [output.name for output in runtime.get_outputs()]
+    worst = dict.fromkeys(outputs, 0.0)
     for samples in (recordings or list(noise(parts))) if net.audio is not None else [None] * 3:
         batch, expected = {}, []
         meta = None
@@ -112,5 +109,5 @@ def difference(filename: str, parts: Sequence[Part], how: str, recordings: Seque
             compute = {PROBABILITIES: reference.probabilities, FRAMES: reference.frames}[name]
             expected = [compute(one, None if meta is None else meta[i : i + 1]) for i, one in enumerate(pair)]
             gap = float(np.abs(found - np.stack(expected)).max())
-            worst = max(worst, gap) if np.isfinite(gap) else np.inf
+            worst[name] = max(worst[name], gap) if np.isfinite(gap) else np.inf
     return worst

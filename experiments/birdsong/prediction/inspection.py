@@ -65,10 +65,14 @@ def probability_kind(cfg: dict) -> str:
     return kind
 
 
+def output_of(kind: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Function from logits (batch, classes, ...) to outputs: linear, exp, softmax or sigmoid."""
+    return torch.exp if kind == 'exp' else layers.OUTPUT[kind]
+
+
 def probabilities(cfg: dict) -> Callable[[torch.Tensor], torch.Tensor]:
     """Function from logits (batch, classes, ...) to probabilities, for a network that was trained with `cfg`."""
-    kind = probability_kind(cfg)
-    return torch.exp if kind == 'exp' else layers.OUTPUT[kind]
+    return output_of(probability_kind(cfg))
 
 
 class Columns:
