@@ -18,6 +18,8 @@ from birdsong.files import save_npz
 from birdsong.scores import combination, metrics, predictions
 from helpers import ROOT, Checkout, run_program, train_all, wav_bytes, write_lines
 
+pytestmark = pytest.mark.slow
+
 MARKUP = '<script>document.title="run"</script>&amp;"\''
 CLASSES = ['amered', 'norcar', MARKUP, '=SUM(1)', 'weta']
 COUNT, RATE = 40, 8000
@@ -243,8 +245,8 @@ def test_equal_files_give_equal_pages_except_for_the_footer(site, tmp_path):
 def test_failed_and_waiting_models_are_shown_with_the_reason(project):
     (project.experiments / 'FAIL').write_text('plain')
     train_all(project)
-    done = project.run('experiments/eval_all.sh', '--dataset=tiny', '--models=table.tsv', '--report', 'meta',
-                       cwd=project.experiments)  # fmt: skip
+    options = '--dataset=tiny', '--models=table.tsv', '--report', 'meta'
+    done = project.run('experiments/eval_all.sh', *options, cwd=project.experiments)
     assert 'experiments/tiny/report.html: report on tiny' in done.stderr, done.output
     page = page_of(project, 'tiny')
     states = {row['model']: row['state'] for row in table(page, 'trainings')}
@@ -274,9 +276,8 @@ def folds(checkout):
 
 def test_a_cross_validation_is_shown_with_the_trainings_of_its_folds(folds):
     write_lines(folds.experiments / 'table.tsv', ['good\tpublished', 'fair\tpublished'])
-    folds.run('experiments/status.py', '--dataset', 'cv')
-    done = folds.run('experiments/crossval.sh', '--dataset=cv', '--models=table.tsv', '--samples=50', '--report',
-                     cwd=folds.experiments)  # fmt: skip
+    options = '--dataset=cv', '--models=table.tsv', '--samples=50', '--report'
+    done = folds.run('experiments/crossval.sh', *options, cwd=folds.experiments, timeout=900)
     assert done.returncode == 0 and 'experiments/cv/report.html: report on cv' in done.stderr, done.output
     page = page_of(folds, 'cv')
     recorded = json.loads((folds.experiments / 'cv/crossval/table.json').read_text())['metrics']
@@ -351,7 +352,6 @@ def column(window, name, index):
     return window.run(script, name, index)
 
 
-@pytest.mark.slow
 def test_a_table_is_sorted_filtered_and_downloaded(site, window, tmp_path):
     window.resize(1100, 800)
     open_page(window, site)
@@ -376,7 +376,6 @@ def test_a_table_is_sorted_filtered_and_downloaded(site, window, tmp_path):
     ]
 
 
-@pytest.mark.slow
 def test_a_clip_is_played(site, window):
     open_page(window, site)
     window.run('document.querySelector("#classes audio").closest("details").open = true')
@@ -386,7 +385,6 @@ def test_a_clip_is_played(site, window):
     assert 0.5 < window.run('return document.querySelector("#classes audio").duration') < 1.5
 
 
-@pytest.mark.slow
 def test_a_link_to_a_folded_part_unfolds_it(site, window):
     open_page(window, site)
     name = window.run('return document.querySelector("#classes details[id]").id')
@@ -395,7 +393,6 @@ def test_a_link_to_a_folded_part_unfolds_it(site, window):
     window.wait(f'document.getElementById("{name}").open')
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('dark', [False, True])
 @pytest.mark.parametrize('width', [375, 1100])
 def test_no_page_is_wider_than_the_screen_and_axe_finds_no_fault(site, window, width, dark):
@@ -411,7 +408,6 @@ def test_no_page_is_wider_than_the_screen_and_axe_finds_no_fault(site, window, w
     assert [(each['id'], each['nodes'][0]['html']) for each in found['violations']] == []
 
 
-@pytest.mark.slow
 def test_without_javascript_everything_is_there_but_buttons(site, window):
     window.devtools('Emulation.setScriptExecutionDisabled', value=True)
     open_page(window, site)
@@ -421,7 +417,6 @@ def test_without_javascript_everything_is_there_but_buttons(site, window):
     assert window.run('return document.querySelectorAll("a[download]").length') >= 8
 
 
-@pytest.mark.slow
 def test_on_paper_everything_is_unfolded_and_nothing_is_to_be_clicked(site, window):
     open_page(window, site)
     folded = 'return document.querySelectorAll("details:not([open])").length'
@@ -437,7 +432,6 @@ def test_on_paper_everything_is_unfolded_and_nothing_is_to_be_clicked(site, wind
     assert base64.b64decode(content).startswith(b'%PDF-')
 
 
-@pytest.mark.slow
 def test_screenshots_for_the_readme(window):
     """Writes the screenshots of the README from the page of the demo, if the environment asks for it."""
     folder = os.environ.get('BIRDCLEF_SCREENSHOTS')

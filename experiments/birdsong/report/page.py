@@ -58,7 +58,7 @@ def render(template: str, **values: object) -> Markup:
 
 def document(title: str, summary: Sequence[str], sections: Sequence[Section], about: Mapping[str, str]) -> str:
     """The page, without sections that have nothing to show. `about` are the lines of its footer."""
-    parts = {kind: _read(f'page.{kind}') for kind in ('css', 'js')}
+    parts = {kind: read(f'page.{kind}') for kind in ('css', 'js')}
     return (
         environment()
         .get_template('page.html')
@@ -74,6 +74,7 @@ def document(title: str, summary: Sequence[str], sections: Sequence[Section], ab
     )
 
 
-def _read(name):
+def read(name: str) -> str:
+    """A file in the folder of the templates."""
     with open(os.path.join(TEMPLATES, name), encoding='utf-8') as f:
         return f.read()
