@@ -44,7 +44,8 @@ def parse_arguments() -> argparse.Namespace:
         'models',
         metavar='MODEL',
         nargs='+',
-        help='MODEL.npz, FILE:WEIGHT FILE:WEIGHT ... or the table of an ensemble, TABLE.tsv, of networks on audio',
+        help='MODEL.npz; or an ensemble of networks on audio: FILE:WEIGHT FILE:WEIGHT ..., or its table, TABLE.tsv, in '
+        'experiments/NAME/ensembles/ or, with --dataset NAME, in experiments/ensembles/',
     )
     add('out', metavar='OUT.onnx', help='file to write')
     add(
@@ -79,7 +80,7 @@ def chosen(args: argparse.Namespace) -> list[Member]:
     if len(args.models) == 1 and args.models[0].endswith('.tsv'):
         table = args.models[0]
         folder = os.path.dirname(os.path.dirname(os.path.abspath(table)))
-        if args.dataset or folder == EXPERIMENTS:
+        if folder == EXPERIMENTS:
             folder = os.path.join(EXPERIMENTS, Dataset(args.dataset or 'birdclef').name)
         choice = read_ensemble(table, folder)
         if choice.ignored:

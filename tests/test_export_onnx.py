@@ -307,7 +307,7 @@ def test_a_table_gives_what_identify_computes_with_it(options, three, tmp_path, 
     (tmp_path / 'ensembles').mkdir()
     table = tmp_path / 'ensembles' / 'mine.tsv'
     table.write_text(f'# options:{options}\na\t0.5\nb\t2\nc\t1.1\n')
-    session = export(table, tmp_path / 'ensemble.onnx')
+    session = export('--dataset', tiny_dataset, table, tmp_path / 'ensemble.onnx')
     members = [Member(name, weight) for name, weight in zip(three, (0.5, 2, 1.1), strict=True)]
     settings = [config.load([f'{name}.vars']) for name in three]
     choice, windows = Choice(members, bool(options), ''), Windows(settings)
