@@ -459,8 +459,9 @@ def test_a_stopped_driver_stops_its_training_and_the_same_command_continues(fold
 def test_recordings_added_to_the_folds_are_predicted(folds):
     assert crossval(folds, 'meta').returncode == 0
     write_two_folds(folds, len(KEYS) + 4)
-    result = crossval(folds, 'meta')
+    result = crossval(folds, 'meta', '--report')
     assert result.returncode == 0 and result.stdout.startswith('set: 40 recordings')
+    assert 'experiments/set/report.html: report on set, ' in result.stderr
     assert calls(folds) == ['meta'] * 2 and calls(folds, 'predict') == ['meta'] * 4
 
 
