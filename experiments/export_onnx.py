@@ -69,6 +69,8 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if not args.out.endswith('.onnx'):
         raise Problem(f'{args.out}: the file to write must end in .onnx')
+    if os.path.isdir(args.out):
+        raise Problem(f'{args.out}: a folder; name a file in it')
     folder = os.path.dirname(args.out) or '.'
     if not os.path.isdir(folder):
         raise Problem(f'{folder}: no such folder; create it, or write the file to another')
@@ -146,7 +148,7 @@ def main() -> None:
                     f'{args.out}: not written, because its {output} differ from those of {wanted[0].filename} by '
                     f'{worst[output]:.2g}, more than {tolerance:g}; are all values in the model finite?'
                 )
-    what = f'{len(recordings)} recordings' if recordings else 'noise'
+    what = f'{len(recordings)} recording{"s" * (len(recordings) > 1)}' if recordings else 'noise'
     size = os.path.getsize(args.out) / 1e6
     found = ' and '.join(f'{output} by at most {value:.1g}' for output, value in worst.items())
     print(f'wrote {args.out}: {size:.1f} MB; for {what}, it differs from our predictor: {found}')

@@ -431,6 +431,7 @@ def test_a_file_that_differs_from_our_predictor_is_not_written(tmp_path, monkeyp
         ('does not fit the settings', ['strange.npz', 'out.onnx']),
         ('must end in .onnx', ['a.npz', 'out.npz']),
         ('no such folder', ['a.npz', 'nowhere/out.onnx']),
+        ('a folder; name a file in it', ['a.npz', 'folder.onnx']),
         ('a.npz has 3 classes, but four.npz has 4', ['a.npz:1', 'four.npz:1', 'out.onnx']),
         ('a.npz has 22050 Hz, but fast.npz has 24000', ['a.npz', 'fast.npz', 'out.onnx']),
         ('uses metadata', ['a.npz', 'meta.npz', 'out.onnx']),
@@ -450,7 +451,7 @@ def test_errors_are_one_line_and_write_nothing(words, arguments, tmp_path_factor
     *notes, line = failed.stderr.splitlines()
     assert failed.returncode == 1 and words in line and line.startswith('export_onnx.py: ')
     assert all(note.startswith('note: ') for note in notes)
-    assert not list(networks.glob('*.onnx')) and not list(networks.glob('.*'))
+    assert [path.name for path in networks.glob('*.onnx')] == ['folder.onnx'] and not list(networks.glob('.*'))
 
 
 @pytest.fixture(scope='module')
@@ -458,6 +459,7 @@ def networks(tmp_path_factory):
     """A folder of networks that do not fit together, and of other files."""
     soundfile = pytest.importorskip('soundfile')
     folder = tmp_path_factory.mktemp('networks')
+    (folder / 'folder.onnx').mkdir()
     saved(folder / 'a.npz')
     saved(folder / 'four.npz', classes=4)
     saved(folder / 'fast.npz', 'sample_rate=24000')
