@@ -133,6 +133,7 @@ def test_metrics_are_those_of_the_predictions_with_intervals_and_the_best_first(
     both = sum(weight * combination.softmax(scores_of(name)) for name, weight in WEIGHTS.items())
     ensemble = next(row for row in rows if row['kind'] == 'ensemble')
     assert float(ensemble['MAP']) == pytest.approx(metrics.evaluate(both, TRUTH)['MAP'])
+    assert float(ensemble['ROC-AUC']) == pytest.approx(metrics.current(both, TRUTH, BACKGROUND)['ROC-AUC'])
 
 
 def test_the_summary_names_the_best_model_and_the_ensemble(site):
