@@ -23,7 +23,14 @@ def figure(amounts: Amounts, names: Sequence[str]) -> Figure | None:
     drawing, axes = figures.axes(5.2, 2.4 if len(order) > MOST_NAMES else 3.3)
     for column, name in enumerate(amounts.lists):
         top = bottom + amounts.recordings[order, column]
-        axes.stairs(top, edges, baseline=bottom, fill=True, color=figures.COLOURS[column], label=figures.short(name))
+        axes.stairs(
+            top,
+            edges,
+            baseline=bottom,
+            fill=True,
+            color=figures.COLOURS[column % len(figures.COLOURS)],
+            label=figures.short(name),
+        )
         bottom = top
     if len(order) <= MOST_NAMES:
         axes.set_xticks(range(len(order)), [figures.short(names[c], NAME) for c in order], rotation=90)
