@@ -97,17 +97,19 @@ def project(checkout, tiny_dataset):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    'launcher, settings',
+    'launcher, settings, tolerance',
     [
-        (LAUNCH, dict(batchsize=4)),
-        (TORCHRUN, dict(batchsize=5, learn_scheme='nesterov', l2_decay=0.001, clip_grad=1)),
+        (LAUNCH, dict(batchsize=4), 1e-3),
+        (TORCHRUN, dict(batchsize=5, learn_scheme='nesterov', l2_decay=0.001, clip_grad=1), 1e-3),
+        # Adam's steps are as large where a gradient is almost 0, so that its sign depends on rounding.
         (
             LAUNCH,
             dict(learn_scheme='adamw', weight_decay=0.1, eta_schedule='cosine', warmup=1, average=0.9, average_last=2),
+            1e-2,
         ),
     ],
 )
-def test_two_processes_reach_the_metrics_of_one(tiny_dataset, tmp_path, launcher, settings):
+def test_two_processes_reach_the_metrics_of_one(tiny_dataset, tmp_path, launcher, settings, tolerance):
     settings = dict(settings, arch__fulldrop=0)  # each process draws its own dropout
     for name, launch in (('one', [sys.executable]), ('two', launcher)):
         python = [sys.executable] if launch == LAUNCH else []
@@ -126,7 +128,7 @@ def test_two_processes_reach_the_metrics_of_one(tiny_dataset, tmp_path, launcher
     np.testing.assert_allclose(two, one, rtol=1e-4)
     one, two = (load_npz(tmp_path / name / 'm.npz') for name in ('one', 'two'))
     for name in one:
-        np.testing.assert_allclose(two[name], one[name], rtol=1e-3, atol=1e-3, err_msg=name)
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-3, atol=tolerance, err_msg=name)
 
 
 @pytest.mark.slow

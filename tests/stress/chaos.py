@@ -46,7 +46,7 @@ STAGES = (
     'submit_csv.py',
 )
 # Files that describe a run and are not its results.
-RECORDS = ('*.log', '*.run.json')
+RECORDS = ('*.log', '*.run.json', 'report.html')
 
 
 def start(project, options, token, output):
