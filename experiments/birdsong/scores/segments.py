@@ -106,7 +106,7 @@ def evaluate(found: Windows, threshold: float = 0.5) -> dict[str, float]:
     positive windows (BirdCLEF 2022). Undefined ones are NaN.
     """
     once = np.ones((1, found.recording[-1] + 1))
-    return {name: float(values[0]) for name, values in _evaluate(found, threshold, once).items()}
+    return {name: float(values[0]) for name, values in resampled(found, once, threshold).items()}
 
 
 def intervals(
@@ -122,7 +122,7 @@ def intervals(
     for start in range(0, samples, step):
         drawn = rng.integers(recordings, size=(min(step, samples - start), recordings))
         counts = np.stack([np.bincount(row, minlength=recordings) for row in drawn]).astype(float)
-        results.append(_evaluate(found, threshold, counts))
+        results.append(resampled(found, counts, threshold))
     bounds = [(1 - level) / 2, (1 + level) / 2]
     merged = {name: np.concatenate([result[name] for result in results]) for name in results[0]}
     return {
@@ -150,8 +150,8 @@ def per_class(found: Windows, threshold: float = 0.5) -> dict[str, np.ndarray]:
         }
 
 
-def _evaluate(found, threshold, counts):
-    """Each metric (samples,), for `counts` (samples, recordings): how often each recording occurs in each sample."""
+def resampled(found: Windows, counts: np.ndarray, threshold: float = 0.5) -> dict[str, np.ndarray]:
+    """Each metric of `evaluate`, (samples,), for `counts` (samples, recordings): how often each recording occurs."""
     precision, padded, area = (np.stack(values) for values in zip(*_ranked(found, counts), strict=True))
     right, detected, active = (counts @ values for values in _counts(found, threshold))
     with np.errstate(invalid='ignore', divide='ignore'):
