@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The complete workflow on synthetic recordings: generate, prepare, train, predict, evaluate, blend, submit,
-# report.
+# The complete workflow on synthetic recordings: generate, prepare, train, predict, evaluate, blend,
+# submit, and write a report.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/results.sh"

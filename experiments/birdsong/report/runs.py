@@ -66,8 +66,8 @@ def _run(model, folder):
     kept = record.get('saved_epoch')
     if not isinstance(kept, int):
         kept = len(epochs) if state == 'finished' and epochs else None
-    log = _tail(f'{os.path.join(folder, model.name)}.log') if state == 'failed' else ''
-    return Run(model.name, os.path.basename(folder), state, details, epochs, kept, record, log)
+    lines = states.last_lines(f'{os.path.join(folder, model.name)}.log', LOG_LINES) if state == 'failed' else []
+    return Run(model.name, os.path.basename(folder), state, details, epochs, kept, record, '\n'.join(lines))
 
 
 def _epoch(row):
@@ -90,13 +90,3 @@ def settings(run: Run) -> dict[str, str]:
     defaults = config.load()
     own = {str(name): value for name, value in known.items() if name not in config.DERIVED}
     return {name: str(value) for name, value in own.items() if defaults.get(name) != value}
-
-
-def _tail(filename):
-    try:
-        with open(filename, 'rb') as f:
-            f.seek(max(0, os.path.getsize(filename) - 8192))
-            lines = f.read().decode('utf-8', 'replace').splitlines()
-    except OSError:
-        return ''
-    return '\n'.join(lines[-LOG_LINES:])

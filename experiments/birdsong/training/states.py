@@ -25,14 +25,19 @@ def claim(action: str, result: str) -> tuple[int, str]:
     return answer.returncode, (answer.stdout.splitlines() or [''])[0]
 
 
-def last_line(filename: str) -> str:
-    """Last line of a log, empty if there is none."""
+def last_lines(filename: str, count: int) -> list[str]:
+    """The last `count` lines of a log, or fewer; none if it cannot be read."""
     try:
         with open(filename, 'rb') as f:
-            f.seek(max(0, os.path.getsize(filename) - 4096))
-            return (f.read().decode('utf-8', 'replace').strip().splitlines() or [''])[-1]
-    except FileNotFoundError:
-        return ''
+            f.seek(max(0, os.path.getsize(filename) - 8192))
+            return f.read().decode('utf-8', 'replace').strip().splitlines()[-count:]
+    except OSError:
+        return []
+
+
+def last_line(filename: str) -> str:
+    """Last line of a log, empty if there is none."""
+    return ''.join(last_lines(filename, 1))
 
 
 def metrics_of(root: str) -> list[dict]:
