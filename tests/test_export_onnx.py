@@ -387,11 +387,11 @@ def test_recordings_of_a_dataset_have_the_scores_of_predict(tiny_dataset, tmp_pa
         np.testing.assert_allclose(found, scores[key], atol=1e-3)  # stored in float16
 
 
-def test_the_example_in_the_readme_runs_with_onnxruntime_alone(tiny_dataset, tmp_path):
+def test_the_documented_example_runs_with_onnxruntime_alone(tiny_dataset, tmp_path):
     soundfile = pytest.importorskip('soundfile')
     filename = saved(tmp_path / 'net.npz', classes=4)
     session = export('--dataset', tiny_dataset, filename, tmp_path / 'net.onnx')
-    section = (ROOT / 'README.md').read_text().split('\n## 7. A network as one file\n')[1].split('\n## ')[0]
+    section = (ROOT / 'experiments/EXPORT.md').read_text()
     (tmp_path / 'example.py').write_text(re.search(r'```python\n(.*?)```', section, re.DOTALL)[1])
     for module in 'torch', 'birdsong':
         (tmp_path / f'{module}.py').write_text('raise ImportError("not needed")')
