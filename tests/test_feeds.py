@@ -325,6 +325,16 @@ def test_excerpts_have_the_length_of_the_shortest_recording(made, capsys):
     assert len(found[9]) > 50 and found[0] == {0}
 
 
+def test_without_buckets_batches_contain_short_and_long_recordings(made):
+    fixed = ['batchsize=4', 'len_min=1.5', 'len_max=1.5', 'bg_threads=0']
+    long = np.array(LENGTHS) >= 1.5 * 22050
+    for buckets, both in (1, False), (0, True):
+        feed = TrainFeed(made, config.load([], [*fixed, f'len_buckets={buckets}']), on_device=True)
+        shares = [long[feed.batch(k)['item']].mean() for k in range(100)]
+        assert (0 < min(shares, key=lambda share: abs(share - 0.5)) < 1) == both
+        assert abs(np.mean(shares) - long.mean()) < 0.15
+
+
 def test_small_buckets_are_drawn_from_with_replacement_and_reported_once(made, capsys):
     feed = TrainFeed(made, config.load([], SMALL + ['batchsize=5']))
     for k in range(20):

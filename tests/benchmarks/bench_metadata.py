@@ -2,15 +2,16 @@
 """Recognising species by time and place alone: a metadata network against three simple methods, in unknown places.
 
 TABLE is a table of recordings with the columns of BirdCLEF 2022 (train_metadata.csv). It becomes a metadata-only
-dataset in which all recordings of a cell of 5 x 5 degrees are in the same list: train, valid or test. All methods learn
-from train, choose their settings by the MAP of valid, and are compared on test.
+dataset with 5 folds, in which all recordings of a cell of 5 x 5 degrees are held out in the same fold. All methods are
+compared by their predictions of held-out recordings. The settings of k-NN and boosting are those with the highest MAP
+on these recordings, which is in their favour; those of the network are fixed.
 
   prior     the frequencies of the classes
   k-NN      k nearest neighbours by latitude, longitude, and sine and cosine of the time of day
   boosting  gradient boosting on the same values (scikit-learn's HistGradientBoostingClassifier)
-  network   train.py with vars/small_meta.vars, whose settings were chosen by the MAP of valid, too
+  network   train.py with vars/small_meta.vars
 
-Prints MAP, top-1 and top-5: means over the seeds, with bootstrap intervals (95 %) over the cells. Takes 5 minutes.
+Prints MAP, top-1 and top-5: means over the seeds, with bootstrap intervals (95 %) over the cells. Takes TIME.
 """
 
 import argparse
@@ -36,9 +37,9 @@ from shared.delimited import Table
 ROOT = os.path.dirname(config.EXPERIMENTS)
 PRESET = os.path.join(config.EXPERIMENTS, 'vars', 'small_meta.vars')
 CELL = 5  # degrees
-VALID, TEST = 0.15, 0.3
+FOLDS = 5
 SOURCES = ('time', 'latitude', 'longitude')
-# Settings among which the MAP of the validation list chooses. `hours` is the distance of opposite times of day in
+# Settings from which the best ones are chosen. `hours` is the distance of opposite times of day in
 # degrees, divided by 2.
 NEIGHBOURS = [(k, hours) for k in (10, 30, 100, 300) for hours in (0, 2, 5, 10)]
 # With a larger rate, boosting overfits to rare classes within two steps.
@@ -64,7 +65,7 @@ def cell(row):
 
 
 def prepare(table, folder):
-    """Create the dataset in a folder."""
+    """Create the dataset in a folder -> its folds, as datasets."""
     source = os.path.join(folder, 'places.csv')
     with open(source, 'w', encoding='utf-8', newline='') as f:
         writer = csv.writer(f)
@@ -75,9 +76,8 @@ def prepare(table, folder):
     dataset = os.path.join(folder, 'places')
     program('datasets/collect.py', source, '--dataset', dataset, '--no-audio')
     program('datasets/birdclef/labels/recreate.py', '--dataset', dataset)
-    shares = ('--valid', VALID, '--test', TEST)
-    program('datasets/birdclef/filelists/split.py', '--dataset', dataset, '--group', 'site', *shares)
-    return Dataset(dataset)
+    program('datasets/birdclef/filelists/split.py', '--dataset', dataset, '--group', 'site', '--folds', FOLDS)
+    return [Dataset(f'{dataset}-fold{fold + 1}') for fold in range(FOLDS)]
 
 
 class Part:
@@ -97,9 +97,10 @@ class Part:
         return np.column_stack([hours * np.sin(angle), hours * np.cos(angle), self.values[:, 1:]])
 
 
-def best(candidates, valid):
-    """The one of (settings, function of a part -> scores) with the highest MAP of `valid`."""
-    return max(candidates, key=lambda item: metrics.evaluate(item[1](valid), valid.truth)['MAP'])
+def best(candidates, parts):
+    """The (settings, scores) with the highest MAP; scores are lists of arrays (N, classes), one for each part."""
+    truth = np.concatenate([part.truth for part in parts])
+    return max(candidates, key=lambda candidate: metrics.evaluate(np.concatenate(candidate[1]), truth)['MAP'])
 
 
 def prior(train, classes):
@@ -128,95 +129,88 @@ def neighbours(train, classes, k, hours):
     return scores
 
 
-def boosting(train, valid, classes, seed):
-    """Gradient boosting with the number of leaves and trees that are best for `valid` -> (settings, function)."""
+def boosting(train, held_out, classes, leaves, seed):
+    """Gradient boosting -> for 1 to MOST_TREES trees, the scores (N, classes) of the held-out recordings."""
     try:
         from sklearn.ensemble import HistGradientBoostingClassifier
     except ImportError:
         sys.exit('bench_metadata.py: scikit-learn is missing; type: pip install scikit-learn')
-
-    def as_scores(model, probabilities):
-        scores = np.zeros((len(probabilities), classes))
-        scores[:, model.classes_] = probabilities
-        return scores
-
-    candidates = []
-    for leaves in LEAVES:
-        model = HistGradientBoostingClassifier(
-            learning_rate=RATE,
-            max_iter=MOST_TREES,
-            max_leaf_nodes=leaves,
-            max_features=0.5,
-            early_stopping=False,
-            random_state=seed,
-        )
-        model.fit(train.features(), train.truth)
-        stages = [as_scores(model, p) for p in model.staged_predict_proba(valid.features())]
-        maps = [metrics.evaluate(scores, valid.truth)['MAP'] for scores in stages]
-        candidates.append((max(maps), leaves, 1 + int(np.argmax(maps)), model))
-    _, leaves, trees, model = max(candidates, key=lambda item: item[0])
-
-    def scores(part):
-        for number, probabilities in enumerate(model.staged_predict_proba(part.features()), 1):
-            if number == trees:
-                return as_scores(model, probabilities)
-
-    return f'{leaves} leaves, {trees} trees', scores
+    model = HistGradientBoostingClassifier(
+        learning_rate=RATE,
+        max_iter=MOST_TREES,
+        max_leaf_nodes=leaves,
+        max_features=0.5,
+        early_stopping=False,
+        random_state=seed,
+    )
+    model.fit(train.features(), train.truth)
+    stages = []
+    for probabilities in model.staged_predict_proba(held_out.features()):
+        stages.append(np.zeros((len(probabilities), classes), np.float32))
+        stages[-1][:, model.classes_] = probabilities
+    return stages
 
 
-def network(dataset, seed, presets):
-    """Scores of the test list, of a network that is trained and applied with the programs of the project."""
-    root = os.path.join(os.path.dirname(dataset.path), f'seed{seed}')
-    options = ['--dataset', dataset.path, '--device', 'cpu']
-    words = [word for preset in presets for word in ('--vars', preset)]
-    program('experiments/train.py', *options, '--validate', *words, '--var', f'seed={seed}', f'{root}.npz')
-    program('experiments/predict.py', *options, '--filelists', 'test', f'{root}.npz', f'{root}.pred.npz')
-    found = combination.prepared(f'{root}.pred.npz', dataset.filelist('test'), dataset.num_classes)
-    return np.concatenate([found[key] for key in dataset.filelist('test')])
+def network(fold, seed, preset):
+    """Scores of the held-out recordings, of a network that is trained and applied with the programs of the project."""
+    root = f'{fold.path}.seed{seed}'
+    options = ['--dataset', fold.path, '--device', 'cpu']
+    program('experiments/train.py', *options, '--vars', preset, '--var', f'seed={seed}', f'{root}.npz')
+    program('experiments/predict.py', *options, f'{root}.npz', f'{root}.pred.npz')
+    found = combination.prepared(f'{root}.pred.npz', fold.filelist('valid'), fold.num_classes)
+    return np.concatenate([found[key] for key in fold.filelist('valid')])
 
 
-def interval(values, part):
+def interval(values, cells):
     """Mean of values (N,) and its bootstrap interval over the cells, as text."""
-    drawn = [weights @ values / weights.sum() for weights in metrics.resample(len(values), part.cells)]
+    drawn = [weights @ values / weights.sum() for weights in metrics.resample(len(values), cells)]
     low, high = np.quantile(drawn, [0.025, 0.975])
     return f'{values.mean():.3f} ({low:.3f} to {high:.3f})'
 
 
-def report(scores, part):
-    """Print a table of {method: scores (seeds, N, classes)}: means over the seeds, and MAP relative to k-NN."""
-    ranks = {name: np.array([metrics.per_recording(one, part.truth)[0] for one in s]) for name, s in scores.items()}
-    print('| method | MAP | top-1 | top-5 | MAP minus that of k-NN |\n|---|---|---|---|---|')
+def report(scores, truth, cells):
+    """Print a table of {method: scores (seeds, N, classes)}: means over the seeds, and differences of MAP."""
+    ranks = {name: np.array([metrics.per_recording(one, truth)[0] for one in s]) for name, s in scores.items()}
+    maps = {name: (1 / found).mean(axis=0) for name, found in ranks.items()}
+    print('| method | MAP | top-1 | top-5 | MAP minus k-NN | MAP minus boosting |\n|---|---|---|---|---|---|')
     for name, found in ranks.items():
-        values = [1 / found, found <= 1, found <= 5, 1 / found - 1 / ranks['k-NN']]
-        print(f'| {name} | {" | ".join(interval(v.mean(axis=0), part) for v in values)} |')
+        values = [maps[name], (found <= 1).mean(axis=0), (found <= 5).mean(axis=0)]
+        values += [maps[name] - maps[other] for other in ('k-NN', 'boosting')]
+        print(f'| {name} | {" | ".join(interval(v, cells) for v in values)} |')
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('table', metavar='TABLE', help='train_metadata.csv of BirdCLEF 2022, or one with its columns')
     parser.add_argument('--seeds', type=int, default=5, help='networks to train (%(default)s)')
-    parser.add_argument(
-        '--vars', action='append', metavar='FILE', help='settings of the network (vars/small_meta.vars)'
-    )
+    parser.add_argument('--vars', default=PRESET, metavar='FILE', help='settings of the network (vars/small_meta.vars)')
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        dataset = prepare(args.table, folder)
-        train, valid, test = (Part(dataset, name) for name in ('train', 'valid', 'test'))
-        classes = dataset.num_classes
-        sizes = ', '.join(f'{len(p.truth)} in {len(set(p.cells))} cells' for p in (train, valid, test))
-        print(f'{classes} classes; train, valid, test: {sizes}', flush=True)
-        scores = {'prior': [prior(train, classes)(test)]}
-        (k, hours), nearest = best([(choice, neighbours(train, classes, *choice)) for choice in NEIGHBOURS], valid)
-        scores['k-NN'] = [nearest(test)]
+        folds = prepare(args.table, folder)
+        trains, held_out = ([Part(fold, name) for fold in folds] for name in ('train', 'valid'))
+        pairs, classes = list(zip(trains, held_out, strict=True)), folds[0].num_classes
+        truth = np.concatenate([part.truth for part in held_out])
+        cells = [cell for part in held_out for cell in part.cells]
+        print(f'{classes} classes, {len(truth)} recordings in {len(set(cells))} cells', flush=True)
+        scores = {'prior': [np.concatenate([prior(train, classes)(part) for train, part in pairs])]}
+        found = [(c, [neighbours(train, classes, *c)(part) for train, part in pairs]) for c in NEIGHBOURS]
+        (k, hours), nearest = best(found, held_out)
+        scores['k-NN'] = [np.concatenate(nearest)]
         print(f'k-NN: k = {k}, {hours} degrees', flush=True)
-        chosen = [boosting(train, valid, classes, seed) for seed in range(min(2, args.seeds))]
-        scores['boosting'] = [f(test) for _, f in chosen]
-        print('boosting:', '; '.join(text for text, _ in chosen), flush=True)
-        scores['network'] = [network(dataset, seed, args.vars or [PRESET]) for seed in range(args.seeds)]
-        single = [metrics.evaluate(one, test.truth)['MAP'] for one in scores['network']]
+        found = []
+        for leaves in LEAVES:
+            stages = [boosting(train, part, classes, leaves, 0) for train, part in pairs]
+            found += [((leaves, trees), parts) for trees, parts in enumerate(zip(*stages, strict=True), 1)]
+        (leaves, trees), boosted = best(found, held_out)
+        del found, stages
+        scores['boosting'] = [np.concatenate(boosted)]
+        print(f'boosting: {leaves} leaves, {trees} trees', flush=True)
+        seeds = range(args.seeds)
+        scores['network'] = [np.concatenate([network(fold, seed, args.vars) for fold in folds]) for seed in seeds]
+        single = [metrics.evaluate(one, truth)['MAP'] for one in scores['network']]
         print(f'network: MAP of {args.seeds} seeds: {min(single):.3f} to {max(single):.3f}\n')
         scores[f'mean of {args.seeds} networks'] = [np.mean(scores['network'], axis=0)]
-        report(scores, test)
+        report(scores, truth, cells)
 
 
 if __name__ == '__main__':

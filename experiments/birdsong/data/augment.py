@@ -18,8 +18,10 @@ def make_buckets(lengths: np.ndarray, shortest: int, longest: int, count: int) -
 
     `lengths` (N,), `shortest` and `longest` are in samples. Recordings shorter than `shortest` form one group, those
     not shorter than `longest` another. The rest is divided into groups of equal size (at least one), for a total of
-    `count` groups.
+    `count` groups. If `count` is 0, all recordings form one group.
     """
+    if not count:
+        return [np.arange(len(lengths))]
     order = np.argsort(lengths, kind='stable')
     low, high = np.searchsorted(np.asarray(lengths)[order], (shortest, longest))
     low = min(low, high)
