@@ -28,8 +28,8 @@ shares the folder: each model is trained once. Finished models are skipped; inte
   --status             show the progress of all models of all folds
   --slurm [-- SBATCH OPTIONS]    submit one job per model and fold to Slurm
   --slurm-workers N [-- ...]     submit N jobs to Slurm that share the models
-Examples: ./crossval.sh --dataset birds --models small.tsv --seeds 3
-          ./crossval.sh --dataset birds --models small.tsv --slurm-workers 4 -- --gres=gpu:1
+Examples: ./crossval.sh --dataset birds --models recipe.tsv --seeds 3
+          ./crossval.sh --dataset birds --models recipe.tsv --slurm-workers 4 -- --gres=gpu:1
 END
 }
 

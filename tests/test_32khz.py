@@ -57,13 +57,13 @@ def test_the_preset_keeps_the_resolution_of_the_published_networks():
         return (high - low) / (cfg['mel_bands'] + 1)
 
     assert mels_per_band(at_32000) == pytest.approx(mels_per_band(at_22050), rel=0.01)
-    for name in ('32khz', 'small_32khz'):
+    for name in ('32khz', 'recipe_32khz'):
         cfg = config.load([str(PRESETS / f'{name}.vars')], ['sample_rate=32000'])
         bank = stft.create_mel_filterbank(32000, *(cfg[k] for k in ('frame_len', 'mel_bands', 'mel_min', 'mel_max')))
         np.testing.assert_allclose(bank.sum(axis=0), 1, rtol=1e-6)
 
 
-@pytest.mark.parametrize('table, preset', [('models.tsv', '32khz'), ('small.tsv', 'small_32khz')])
+@pytest.mark.parametrize('table, preset', [('models.tsv', '32khz'), ('recipe.tsv', 'recipe_32khz')])
 def test_every_network_can_be_built_with_the_preset(table, preset):
     from birdsong import model_table
     from birdsong.data import metadata

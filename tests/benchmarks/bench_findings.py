@@ -5,12 +5,12 @@ DATA is a folder with birds5/ (104 clips of field recordings of 5 species, manif
 lifeclef_tree.py, which mixes test clips of birds5 to soundscapes with known events. This script creates the datasets
 bench_birds5 and bench_esc10, and does with the programs of the project what a user would do:
 
-  1. train the models of small.tsv and esc10.tsv in a cross-validation, and those of small.tsv also on all clips;
+  1. train the network `cnn` of recipe.tsv in a cross-validation on both, and on all clips of birds;
   2. calibrate from the held-out predictions: log loss, Brier score and ECE before and after, on held-out groups; for
      ESC-10, also of windows of 1 s, which all have the label of their recording, and with thresholds for a precision;
   3. detect birds in the soundscapes before and after calibration: F1 of events within 1 s, ROC-AUC of windows of 5 s.
 
-Clips of one field recording are never divided. 25 small networks are trained; interrupted, it continues. Afterwards,
+Clips of one field recording are never divided. 10 small networks are trained; interrupted, it continues. Afterwards,
 delete datasets/bench_* and experiments/bench_*.
 """
 
@@ -33,7 +33,7 @@ from birdsong.scores import predictions
 ROOT = Path(os.path.abspath(__file__)).parents[2]
 EXPERIMENTS = ROOT / 'experiments'
 BIRDS, SOUNDS = 'bench_birds5', 'bench_esc10'
-MODELS = ('cnn_centred', 'cnn_centred_mean', 'cnn_centred_augmented', 'frames_centred')  # small.tsv
+MODEL = 'cnn'  # of recipe.tsv
 FOLDS = 4
 THRESHOLD, PRECISION = 0.5, 0.8
 
@@ -93,7 +93,7 @@ def predict_short_windows():
     for fold in folds.find(dataset):
         how = ('--vars', 'vars/predict_soundscapes.vars', '--var', 'len_max=1', '--score-rest')
         output = f'{fold.name}/windows.pred.npz'
-        run('experiments/predict.py', '--dataset', fold.name, *how, f'{fold.name}/cnn.npz', output)
+        run('experiments/predict.py', '--dataset', fold.name, *how, f'{fold.name}/{MODEL}.npz', output)
         part = predictions.load(str(EXPERIMENTS / output))
         parts += [(key, part[key], *part.times(key)) for key in part.files]
     files, scores, starts, stops = zip(*sorted(parts, key=lambda part: part[0]), strict=True)
@@ -112,27 +112,25 @@ def main():
     parser.add_argument('data', metavar='DATA', type=Path, help='see above')
     data = parser.parse_args().data.resolve()
     prepare(data)
-    run('experiments/crossval.sh', '--dataset', BIRDS, '--models', 'small.tsv')
-    run('experiments/train_all.sh', '--dataset', BIRDS, '--models', 'small.tsv')
-    run('experiments/crossval.sh', '--dataset', SOUNDS, '--models', 'esc10.tsv')
+    for dataset in BIRDS, SOUNDS:
+        run('experiments/crossval.sh', '--dataset', dataset, '--models', 'recipe.tsv', MODEL)
+    run('experiments/train_all.sh', '--dataset', BIRDS, '--models', 'recipe.tsv', MODEL)
     options = ('--crossval', '--softmax')
-    run('experiments/calibrate.py', '--dataset', SOUNDS, *options, f'{SOUNDS}/crossval/cnn.pred.npz')
+    run('experiments/calibrate.py', '--dataset', SOUNDS, *options, f'{SOUNDS}/crossval/{MODEL}.pred.npz')
     windows = ('--segments', 1, '--precision', PRECISION, '--output', f'{SOUNDS}/windows.json')
     run('experiments/calibrate.py', '--dataset', SOUNDS, *options, *windows, predict_short_windows())
-    held_out = [f'{BIRDS}/crossval/{name}.pred.npz' for name in MODELS]
-    calibration = f'{BIRDS}/calibration.json'
-    run('experiments/calibrate.py', '--dataset', BIRDS, *options, *held_out, '--output', calibration)
-    predicted = [f'{BIRDS}/{name}.soundscapes.pred.npz' for name in MODELS]
-    for name, output in zip(MODELS, predicted, strict=True):
-        how = ('--vars', 'vars/predict_soundscapes.vars', '--score-rest', '--filelists', 'soundscapes_test')
-        run('experiments/predict.py', '--dataset', BIRDS, *how, f'{BIRDS}/{name}.npz', output)
+    held_out, calibration = f'{BIRDS}/crossval/{MODEL}.pred.npz', f'{BIRDS}/calibration.json'
+    run('experiments/calibrate.py', '--dataset', BIRDS, *options, held_out, '--output', calibration)
+    predicted = f'{BIRDS}/{MODEL}.soundscapes.pred.npz'
+    how = ('--vars', 'vars/predict_soundscapes.vars', '--score-rest', '--filelists', 'soundscapes_test')
+    run('experiments/predict.py', '--dataset', BIRDS, *how, f'{BIRDS}/{MODEL}.npz', predicted)
     evaluated = ('--dataset', BIRDS, '--filelist', 'soundscapes_test')
     # the order of the scores of a class is the same after calibration, and so is its ROC-AUC
-    run('experiments/eval.py', *evaluated, '--segments', 5, '--softmax', *predicted)
+    run('experiments/eval.py', *evaluated, '--segments', 5, '--softmax', predicted)
     for scores in ('--softmax',), ('--calibration', calibration):
         found = f'{BIRDS}/findings.csv'
         how = ('--threshold', THRESHOLD, '--merge', 0, '--output', found)
-        run('experiments/findings.py', '--dataset', BIRDS, *scores, *how, *predicted)
+        run('experiments/findings.py', '--dataset', BIRDS, *scores, *how, predicted)
         run('experiments/eval.py', *evaluated, '--events', found, '--tolerance', 1)
 
 

@@ -22,8 +22,8 @@ from birdsong.prediction.predictor import Predictor
 
 
 def small():
-    """The network of small.tsv without band_centre, with random weights."""
-    presets = [os.path.join(config.EXPERIMENTS, 'vars', f'{name}.vars') for name in ('small', 'small_cnn', 'lme1')]
+    """The network `cnn` of recipe.tsv, with random weights."""
+    presets = [os.path.join(config.EXPERIMENTS, 'vars', f'{name}.vars') for name in ('recipe', 'recipe_cnn')]
     return model.build(config.load(presets), 10).eval()
 
 
