@@ -162,6 +162,14 @@ def test_fades_rise_to_a_peak_and_fall(feed):
     assert min(ends) < -25 and max(ends) > -5 and -17 < np.mean(ends) < -13
 
 
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize('peak', [0, 1e-3, 0.5, 0.9999, 1])
+def test_fades_with_a_peak_near_an_end_are_finite(peak):
+    samples = np.ones(10_000, np.float32)
+    effects.fade(samples, -60, -60, peak)
+    assert samples.max() == pytest.approx(1, abs=0.01) and samples.min() > 0.9e-3
+
+
 def test_gains_are_uniform_in_decibels(feed):
     decibels, louder = [], feed(*GAIN)
     for k in range(60):

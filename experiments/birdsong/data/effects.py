@@ -74,7 +74,7 @@ def fade(samples: np.ndarray, start: float, end: float, peak: float) -> None:
         step = (last - first) / max(1, len(part))
         # Products of two powers, because a power for each sample would take longer than its spectrogram.
         blocks = _factors(first + step * BLOCK * np.arange(len(part) // BLOCK + 1))
-        part *= np.outer(blocks, _factors(step * np.arange(BLOCK))).ravel()[: len(part)]
+        part *= np.outer(blocks, _factors(step * np.arange(min(BLOCK, len(part))))).ravel()[: len(part)]
 
 
 def _factors(decibels: np.ndarray) -> np.ndarray:
