@@ -72,6 +72,12 @@ def parse_arguments() -> argparse.Namespace:
         'BirdCLEF 2023) and macro ROC-AUC',
     )
     add(
+        '--average-overlaps',
+        action='store_true',
+        help='with --segments: the score of a window is the mean of the rows that overlap it, weighted by the overlap, '
+        'instead of their maximum; for predictions with --var len_min=2.5 and --softmax',
+    )
+    add(
         '--intervals',
         metavar='SAMPLES',
         type=int,
@@ -146,6 +152,8 @@ def check_labelled_times(args: argparse.Namespace) -> None:
         '--softmax': args.softmax,
         '--birdclef-filter': args.birdclef_filter,
     }
+    if args.average_overlaps and args.segments is None:
+        raise Problem('--average-overlaps: only with --segments; leave it out')
     mode = '--segments' if args.events is None else '--events'
     for option, is_given in (others if args.events is None else others | others_of_events).items():
         if is_given and (args.segments is not None or args.events is not None):
@@ -239,7 +247,7 @@ def evaluate_segments(args: argparse.Namespace, dataset: Dataset, files: list[st
     combined = combination.combine(parts, weights)
     if args.birdclef_filter:
         combined.scores = filter_editions(combined, dataset)
-    windows = segments.windows(combined, labelled, args.segments)
+    windows = segments.windows(combined, labelled, args.segments, args.average_overlaps)
     about = {
         'windows': len(windows.scores),
         'recordings': len(annotated),

@@ -53,6 +53,12 @@ def parse_arguments() -> argparse.Namespace:
     add('--softmax', action='store_true', default=True, help='scores are logits: apply a softmax (default)')
     add('--no-softmax', dest='softmax', action='store_false', help='scores are probabilities')
     add('--sigmoid', action='store_true', help='apply a sigmoid, after the softmax (if any), as in 2018')
+    add(
+        '--average-overlaps',
+        action='store_true',
+        help='the probability of a segment is the mean of the rows that overlap it, weighted by the overlap, instead '
+        'of their maximum; for predictions with --var len_min=2.5',
+    )
     add('--max-classes', metavar='N', type=int, default=100, help='classes per recording or segment (%(default)s)')
     return parser.parse_args()
 
@@ -97,12 +103,15 @@ def probabilities(scores: np.ndarray, softmax: bool, sigmoid: bool) -> np.ndarra
     return scores
 
 
-def segments(starts: np.ndarray, stops: np.ndarray, probs: np.ndarray) -> tuple[int, np.ndarray]:
-    """Number of the first segment, and probabilities (segments, classes), given those of rows and their times (n,)."""
+def segments(starts: np.ndarray, stops: np.ndarray, probs: np.ndarray, average: bool = False) -> tuple[int, np.ndarray]:
+    """Number of the first segment, and probabilities (segments, classes), given those of rows and their times (n,).
+
+    `average`: as for `window_scores`.
+    """
     last = window_of(starts, stops, SEGMENT_SECONDS).max()
     count = max(int(last) + 1, int(np.ceil((stops.max() - SHORTEST_REST) / SEGMENT_SECONDS)))
     first = min(int((starts.min() + SHORTEST_REST) // SEGMENT_SECONDS), count - 1)
-    return first, window_scores(starts, stops, probs, SEGMENT_SECONDS, count)[first:]
+    return first, window_scores(starts, stops, probs, SEGMENT_SECONDS, count, average)[first:]
 
 
 def rows(media: str, probs: np.ndarray, classes: list[str], mode: str, max_classes: int, first: int) -> Iterator[str]:
@@ -139,7 +148,7 @@ def probabilities_of(
                 'leave out --no-softmax'
             )
         times = chosen.times(key)
-        yield key, *((0, probs) if times is None else segments(*times, probs))
+        yield key, *((0, probs) if times is None else segments(*times, probs, args.average_overlaps))
 
 
 def write_challenge(args: argparse.Namespace, parts: Iterable, media: dict[str, str], classes: list[str]) -> int:

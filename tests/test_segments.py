@@ -56,6 +56,24 @@ def test_the_scores_of_a_window_are_the_maximum_of_the_rows_whose_middle_is_in_i
     assert window_scores(starts[order], stops[order], scores[order], 5, 2).tolist() == [[1, 0], [3, 5]]
 
 
+def test_the_scores_of_a_window_can_be_the_mean_of_rows_weighted_by_their_overlap():
+    starts, stops = np.array([0, 2.5, 5, 7.5, 30]), np.array([5, 7.5, 10, 12.5, 31])
+    scores = np.array([[1, 0], [0, 6], [3, 1], [9, 9.0], [7, 2]])
+    expected = [[2 / 3, 2], [15 / 4, 17 / 4], [9, 9], [9, 9], [7, 2]]
+    for order in ([0, 1, 2, 3, 4], [4, 2, 0, 3, 1]):
+        found = window_scores(starts[order], stops[order], scores[order], 5, 5, average=True)
+        np.testing.assert_allclose(found, expected)
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), st.floats(0.01, 30)), min_size=1, max_size=8), st.integers(1, 30))
+def test_means_of_rows_are_within_their_range_and_equal_for_equal_rows(spans, count):
+    starts, lengths = map(np.array, zip(*spans, strict=True))
+    scores = np.stack([np.arange(len(spans)), np.full(len(spans), 0.3)], 1)
+    found = window_scores(starts, starts + lengths, scores, 5.0, count, average=True)
+    assert (found[:, 0] >= 0).all() and (found[:, 0] <= len(spans) - 1 + 1e-9).all()
+    np.testing.assert_allclose(found[:, 1], 0.3)
+
+
 def test_windows_without_the_middle_of_a_row_get_the_row_that_overlaps_them_most_or_the_nearest():
     starts, stops, scores = np.array([0, 12.0]), np.array([12, 24.0]), np.array([[1.0], [2.0]])
     assert window_scores(starts, stops, scores, 5, 6)[:, 0].tolist() == [1, 1, 2, 2, 2, 2]

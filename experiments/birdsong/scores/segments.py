@@ -5,7 +5,8 @@ predictions or the last annotated time, whichever is later; a rest of less than 
 - Truth: the classes of which a segment overlaps the window by MIN_OVERLAP seconds or more, so that labels of the
   neighbouring window do not count because times were rounded. Of shorter segments, half must be in the window.
 - Scores: the maximum over the rows whose middle is in the window. If there are none, those of the row that overlaps it
-  most or, if none does, of the nearest row.
+  most or, if none does, of the nearest row. Or, if asked for, the mean over the rows that overlap the window, weighted
+  by the overlap; if none does, those of the nearest row.
 """
 
 from collections.abc import Iterator, Sequence
@@ -43,8 +44,15 @@ def window_of(starts: np.ndarray, stops: np.ndarray, seconds: float) -> np.ndarr
     return np.floor((starts + stops) / 2 / seconds + TOLERANCE).astype(np.int64)
 
 
-def window_scores(starts: np.ndarray, stops: np.ndarray, scores: np.ndarray, seconds: float, count: int) -> np.ndarray:
-    """Scores (count, classes) of the windows of `seconds` from 0 on, given the times (n,) and scores of rows."""
+def window_scores(
+    starts: np.ndarray, stops: np.ndarray, scores: np.ndarray, seconds: float, count: int, average: bool = False
+) -> np.ndarray:
+    """Scores (count, classes) of the windows of `seconds` from 0 on, given the times (n,) and scores of rows.
+
+    `average`: means over overlapping rows instead of maxima, see above.
+    """
+    if average:
+        return _averages(starts, stops, scores, seconds, count)
     window = window_of(starts, stops, seconds)
     order = np.argsort(window, kind='stable')
     bounds = np.searchsorted(window[order], np.arange(count + 1))
@@ -55,6 +63,26 @@ def window_scores(starts: np.ndarray, stops: np.ndarray, scores: np.ndarray, sec
     for k in np.flatnonzero(np.diff(bounds) == 0):
         overlap = np.minimum(stops, (k + 1) * seconds) - np.maximum(starts, k * seconds)
         result[k] = scores[np.argmax(overlap)]
+    return result
+
+
+def _averages(starts, stops, scores, seconds, count):
+    """The means over the rows that overlap each window, weighted by the overlap."""
+    order = np.argsort(starts, kind='stable')
+    starts, stops, scores = starts[order], stops[order], scores[order]
+    begins = np.arange(count) * seconds
+    # all rows that overlap a window are between these two, and maybe others
+    first = np.searchsorted(np.maximum.accumulate(stops), begins, side='right')
+    last = np.searchsorted(starts, begins + seconds, side='left')
+    result = np.empty((count, scores.shape[1]), scores.dtype)
+    for k, begin in enumerate(begins):
+        rows = slice(first[k], last[k])
+        overlap = np.minimum(stops[rows], begin + seconds) - np.maximum(starts[rows], begin)
+        weights = np.maximum(overlap, 0)
+        if weights.any():
+            result[k] = (weights / weights.sum()).astype(scores.dtype) @ scores[rows]
+        else:
+            result[k] = scores[np.argmin(np.maximum(starts - begin - seconds, begin - stops))]
     return result
 
 
@@ -73,11 +101,15 @@ def window_truth(
 
 
 def windows(
-    predicted: Predictions, segments: dict[str, list[tuple[float, float, int | None]]], seconds: float
+    predicted: Predictions,
+    segments: dict[str, list[tuple[float, float, int | None]]],
+    seconds: float,
+    average: bool = False,
 ) -> Windows:
     """The windows of all recordings of `predicted`, which must be annotated (have an entry in `segments`).
 
-    A single row without time is that of the whole recording. Raises Problem for several rows without times.
+    `average`: as for `window_scores`. A single row without time is that of the whole recording. Raises Problem for
+    several rows without times.
     """
     parts = []
     for i, key in enumerate(predicted.files):
@@ -89,7 +121,7 @@ def windows(
             times = np.zeros(1), np.full(1, end)
         count = number_of_windows(max(end, times[1].max()), seconds)
         truth = window_truth(segments[key], seconds, count, predicted.num_classes)
-        parts.append((window_scores(*times, rows, seconds, count), truth, np.full(count, i)))
+        parts.append((window_scores(*times, rows, seconds, count, average), truth, np.full(count, i)))
     return Windows(*map(np.concatenate, zip(*parts, strict=True)))
 
 
