@@ -178,7 +178,7 @@ def test_drivers_prepare_train_and_evaluate_a_table_without_recordings(checkout,
     lines = succeeded(checkout.run('experiments/eval_all.sh', '--dataset', 'places')).splitlines()
     assert len(lines) == 2 and all('MAP: ' in line for line in lines)
     # Networks that need recordings fail with a reason.
-    write_lines(checkout.experiments / 'audio.tsv', ['cnn\tsmall small_cnn mean'])
+    write_lines(checkout.experiments / 'audio.tsv', ['cnn\trecipe recipe_cnn'])
     options = ['--dataset', 'places', '--models', 'audio.tsv']
     done = checkout.run('experiments/train_all.sh', *options, cwd=checkout.experiments)
     assert done.returncode == 1 and 'has no recordings (no audio/), but the network needs them' in done.output
