@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """An ONNX file in ONNX Runtime against our predictor, one thread, from samples to probabilities; and sizes of files.
 
-The network with the published presets dummy and lme1, and a small one (small_cnn of small.vars), with random weights,
+The network with the published presets dummy and lme1, and a small one (`cnn` of recipe.tsv), with random weights,
 predict noise. Both ways take turns. Prints the smallest time of each, the ratio, and the largest difference.
 """
 
