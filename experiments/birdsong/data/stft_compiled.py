@@ -4,9 +4,8 @@ A real Fourier transform of 2 M samples is computed as a complex one of M sample
 imaginary parts), which is faster in FFT libraries. `magnitudes` computes the real transform from its result.
 """
 
+import numba
 import numpy as np
-
-from birdsong.numba_cache import compiled
 
 # Indices are unsigned because numba checks whether signed ones are negative, which prevents vectorisation.
 ONE, TWO = np.uint64(1), np.uint64(2)
@@ -14,7 +13,7 @@ ONE, TWO = np.uint64(1), np.uint64(2)
 FAST = {'contract'}
 
 
-@compiled(fastmath=FAST)
+@numba.njit(nogil=True, fastmath=FAST)
 def cut_frames(samples: np.ndarray, start: int, step: int, window: np.ndarray, frames: np.ndarray) -> None:
     """Fill `frames` (n, frame_len) with windowed samples; the first frame begins at `start`, the next `step` later."""
     for i in range(frames.shape[0]):
@@ -24,7 +23,7 @@ def cut_frames(samples: np.ndarray, start: int, step: int, window: np.ndarray, f
             row[j] = np.float32(source[j]) * window[j]
 
 
-@compiled(fastmath=FAST)
+@numba.njit(nogil=True, fastmath=FAST)
 def magnitudes(
     halves: np.ndarray, real: np.ndarray, imag: np.ndarray, cosine: np.ndarray, sine: np.ndarray, out: np.ndarray
 ) -> None:

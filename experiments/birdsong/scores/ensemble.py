@@ -6,21 +6,23 @@ background) in all models cannot be ranked before any of these, so it is removed
 stored as recordings x models x classes, which is the order in which they are used.
 """
 
+import functools
 from collections.abc import Iterable, Sequence
 
+import numba
 import numpy as np
 
 from birdsong.files import Problem
-from birdsong.numba_cache import compiled
 from birdsong.scores import metrics
 
+compiled = functools.partial(numba.njit, nogil=True, error_model='numpy')
 # Classes that are summed at once, so that sums and scores stay in the first-level cache.
 TILE = 256
 # Weight vectors that are evaluated at once, so that their sums stay in the second-level cache.
 BATCH = 16
 
 
-@compiled(error_model='numpy')
+@compiled()
 def _prune(data, count, models, classes, pair_starts, pair_classes, widths, places):
     """Remove in place classes that cannot be ranked before a relevant one. Returns the number of remaining values."""
     scores = np.empty((models, classes), np.float32)
@@ -55,7 +57,7 @@ def _prune(data, count, models, classes, pair_starts, pair_classes, widths, plac
     return end
 
 
-@compiled(error_model='numpy')
+@compiled()
 def _precision(found, count):
     """Average precision for relevant classes at the ranks found[:count]."""
     total = 0.0
@@ -68,7 +70,7 @@ def _precision(found, count):
 
 
 # Counting with floats takes half the time. Sums may be reordered, since sums of small integers are exact.
-@compiled(error_model='numpy', fastmath={'reassoc', 'nsz'})
+@compiled(fastmath={'reassoc', 'nsz'})
 def _count(sums, width, own):
     """Numbers of sums[:width] that are higher than `own` and that are equal to it."""
     above, alike = np.float32(0), np.float32(0)
@@ -78,7 +80,7 @@ def _count(sums, width, own):
     return above, alike
 
 
-@compiled(error_model='numpy')
+@compiled()
 def _judge(sums, width, places, found):
     """Reciprocal rank of the first of `places` and average precision of all; sums[:width] are the scores."""
     for p in range(len(places)):
@@ -92,7 +94,7 @@ def _judge(sums, width, places, found):
     return 1 / found[0], _precision(found, len(places))
 
 
-@compiled(error_model='numpy')
+@compiled()
 def _weigh(data, start, width, weights, sums):
     """sums[k, :width] = weights[k] @ scores of the recording at data[start:], summed in the same order for all k."""
     models = weights.shape[1]
@@ -121,7 +123,7 @@ def _weigh(data, start, width, weights, sums):
                 m += 1
 
 
-@compiled(error_model='numpy')
+@compiled()
 def _evaluate(data, starts, widths, pair_starts, places, recordings, weights, firsts, precisions):
     sums = np.empty((len(weights), widths.max()), np.float32)
     found = np.empty(np.diff(pair_starts).max(), np.int32)
@@ -134,7 +136,7 @@ def _evaluate(data, starts, widths, pair_starts, places, recordings, weights, fi
             )
 
 
-@compiled(error_model='numpy')
+@compiled()
 def _sum_up(data, starts, widths, weights, sums):
     own = np.empty((1, widths.max()), np.float32)
     for i in range(len(widths)):
@@ -143,7 +145,7 @@ def _sum_up(data, starts, widths, weights, sums):
         sums[at : at + widths[i]] = own[0, : widths[i]]
 
 
-@compiled(error_model='numpy')
+@compiled()
 def _changes(data, starts, widths, pair_starts, places, recordings, models, sums, which, deltas, firsts, precisions):
     """Like _evaluate, for ensembles that differ in one weight from the one with `sums`: model which[k] by deltas[k]."""
     own = np.empty(widths.max(), np.float32)
@@ -189,7 +191,7 @@ def _rank_line(rest, alone, begin, end, width, place, low, step, crosses, ranks)
         ranks[k] += ranks[k - 1]
 
 
-@compiled(error_model='numpy')
+@compiled()
 def _line(data, starts, widths, pair_starts, places, recordings, models, sums, change, steps, first, precision):
     """Mean reciprocal rank and mean average precision at shares low, low + step, ... of a model in the ensemble.
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
+import numba
 import numpy as np
 
-from birdsong.numba_cache import compiled
 from birdsong.scores import metrics
 
 
-@compiled(error_model='numpy')
+@numba.njit(nogil=True, error_model='numpy')
 def _class_values(weights, totals, order, own, starts, ends, precisions, areas):
     """Average precision and ROC-AUC of a class in each sample; weights: (samples, N), totals: their sums.
 
