@@ -103,7 +103,7 @@ def probabilities(scores: np.ndarray, softmax: bool, sigmoid: bool) -> np.ndarra
     return scores
 
 
-def segments(starts: np.ndarray, stops: np.ndarray, probs: np.ndarray, average: bool = False) -> tuple[int, np.ndarray]:
+def segments(starts: np.ndarray, stops: np.ndarray, probs: np.ndarray, average: bool) -> tuple[int, np.ndarray]:
     """Number of the first segment, and probabilities (segments, classes), given those of rows and their times (n,).
 
     `average`: as for `window_scores`.

@@ -5,7 +5,7 @@ import pytest
 import torch
 from golden_layers import check, close, fill, gradients
 
-from birdsong.networks import layers, model
+from birdsong.networks import layers, model, residual
 
 GOLDEN = (
     'layers/bn_conv',
@@ -25,7 +25,7 @@ RNG = np.random.default_rng(0)
 @pytest.mark.parametrize('shortcut', ['pool', 'project', 'slice'])
 def test_strided_residual_unit(golden, shortcut):
     _, arrays = golden(f'layers/resunit_stride2_{shortcut}')
-    unit = fill(layers.ResidualUnit(4, 8, (3, 3), RNG, (2, 2), shortcut=shortcut).eval(), arrays)
+    unit = fill(residual.ResidualUnit(4, 8, (3, 3), RNG, (2, 2), shortcut=shortcut).eval(), arrays)
     check(unit, unit, arrays)
 
 

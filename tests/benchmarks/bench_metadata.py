@@ -130,7 +130,7 @@ def neighbours(train, classes, k, hours):
     return scores
 
 
-def boosting(train, held_out, classes, leaves, seed):
+def boosting(train, held_out, classes, leaves):
     """Gradient boosting -> for 1 to MOST_TREES trees, the scores (N, classes) of the held-out recordings."""
     try:
         from sklearn.ensemble import HistGradientBoostingClassifier
@@ -142,7 +142,7 @@ def boosting(train, held_out, classes, leaves, seed):
         max_leaf_nodes=leaves,
         max_features=0.5,
         early_stopping=False,
-        random_state=seed,
+        random_state=0,
     )
     model.fit(train.features(), train.truth)
     stages = []
@@ -200,7 +200,7 @@ def main():
         print(f'k-NN: k = {k}, {hours} degrees', flush=True)
         found = []
         for leaves in LEAVES:
-            stages = [boosting(train, part, classes, leaves, 0) for train, part in pairs]
+            stages = [boosting(train, part, classes, leaves) for train, part in pairs]
             found += [((leaves, trees), parts) for trees, parts in enumerate(zip(*stages, strict=True), 1)]
         (leaves, trees), boosted = best(found, held_out)
         del found, stages

@@ -10,7 +10,7 @@ pool:TIMExBANDS[xSTRIDExSTRIDE]             maximum of windows; by default, the 
 avgpool:...                                 mean of windows
 lmeApool:TIMExBANDS                         log-mean-exp of windows, with sharpness A
 groupdrop:GROUPS:RATE                       dropout of groups of channels
-resblock[_start][_end][_dilated]:UNITSxFILTERSxTIMExBANDS[xSTRIDE[xSTRIDE]]     see layers.ResidualBlock
+resblock[_start][_end][_dilated]:UNITSxFILTERSxTIMExBANDS[xSTRIDE[xSTRIDE]]     see residual.ResidualBlock
 
 timm:NAME, as the whole of `arch`, is a network of timm (backbone.py).
 
@@ -25,7 +25,7 @@ import numpy as np
 from torch import nn
 
 from birdsong.files import Problem
-from birdsong.networks import layers
+from birdsong.networks import layers, residual
 
 ISMIR2016 = (
     'conv:32x3x3,conv:32x3x3,pool:3x3,conv:32x3x3,conv:32x3x3,conv:64x3x-Shift,pool:3xShift,'
@@ -267,7 +267,7 @@ class LayerMaker:
             spec.fail(f"padding that keeps the map's size needs odd filter sizes, not {size[0]}x{size[1]}")
         if min(stride) < 1:
             spec.fail('strides must be 1 or more')
-        block = layers.ResidualBlock(
+        block = residual.ResidualBlock(
             units,
             self.chain.channels,
             filters,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from birdsong.files import Problem
-from birdsong.networks import frontend, layers, operations
+from birdsong.networks import frontend, layers, operations, residual
 from birdsong.networks.backbone import Backbone
 from birdsong.networks.model import Network
 from birdsong.networks.operations import Operation
@@ -73,7 +73,7 @@ class _Compiler:
             self._conv_layer(layer)
         elif isinstance(layer, layers.Pool):
             self._pool(layer)
-        elif isinstance(layer, layers.ResidualBlock):
+        elif isinstance(layer, residual.ResidualBlock):
             for unit in layer.units:
                 self.operations.append(_residual(unit, self.dilation, self.dense))
                 self._stride(unit.stride[0])
@@ -174,13 +174,13 @@ def _convolution(
     )
 
 
-def _activation(module: layers.Activation) -> operations.Affine:
+def _activation(module: residual.Activation) -> operations.Affine:
     if isinstance(module.norm, layers.Bias):
         return operations.Affine(torch.ones_like(module.norm.bias), module.norm.bias, 'relu')
     return operations.Affine(*module.norm.folded(), 'relu')
 
 
-def _residual(unit: layers.ResidualUnit, dilation: int, dense: bool) -> operations.Residual:
+def _residual(unit: residual.ResidualUnit, dilation: int, dense: bool) -> operations.Residual:
     main = [_activation(unit.leading)] if unit.leading is not None else []
     main.append(_convolution(unit.conv1, unit.inner.norm, 'relu', dilation, dense))
     main.append(_convolution(unit.conv2, None, 'linear', dilation * (unit.stride[0] if dense else 1), dense))

@@ -61,9 +61,13 @@ def window_scores(
     if len(filled):
         result[filled] = np.maximum.reduceat(scores[order[: bounds[-1]]], bounds[filled])
     for k in np.flatnonzero(np.diff(bounds) == 0):
-        overlap = np.minimum(stops, (k + 1) * seconds) - np.maximum(starts, k * seconds)
-        result[k] = scores[np.argmax(overlap)]
+        result[k] = scores[np.argmax(_overlap(starts, stops, k * seconds, seconds))]
     return result
+
+
+def _overlap(starts, stops, begin, seconds):
+    """Seconds that each span of time shares with the window from `begin` on; if none, minus their distance."""
+    return np.minimum(stops, begin + seconds) - np.maximum(starts, begin)
 
 
 def _averages(starts, stops, scores, seconds, count):
@@ -77,12 +81,11 @@ def _averages(starts, stops, scores, seconds, count):
     result = np.empty((count, scores.shape[1]), scores.dtype)
     for k, begin in enumerate(begins):
         rows = slice(first[k], last[k])
-        overlap = np.minimum(stops[rows], begin + seconds) - np.maximum(starts[rows], begin)
-        weights = np.maximum(overlap, 0)
+        weights = np.maximum(_overlap(starts[rows], stops[rows], begin, seconds), 0)
         if weights.any():
             result[k] = (weights / weights.sum()).astype(scores.dtype) @ scores[rows]
         else:
-            result[k] = scores[np.argmin(np.maximum(starts - begin - seconds, begin - stops))]
+            result[k] = scores[np.argmax(_overlap(starts, stops, begin, seconds))]
     return result
 
 
@@ -94,7 +97,7 @@ def window_truth(
     begins = np.arange(count) * seconds
     for start, end, index in segments:
         if index is not None:
-            overlap = np.minimum(end, begins + seconds) - np.maximum(start, begins)
+            overlap = _overlap(start, end, begins, seconds)
             needed = min(MIN_OVERLAP, (end - start) / 2)
             result[overlap >= needed * (1 - TOLERANCE), index] = True
     return result
