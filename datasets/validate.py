@@ -26,23 +26,21 @@ sys.path.insert(1, os.path.abspath(__file__).rpartition('/datasets/')[0] + '/dat
 from birdsong import program  # isort: skip
 import argparse
 import collections
-import dataclasses
-import math
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 
 from birdsong.data import index
 from birdsong.files import Problem, read_lines, writing
-from shared.dataset import dataset_folder, recordings
+from shared.dataset import dataset_folder
 from shared.dataset_vars import sample_rate
+from shared.description import Content, Lists, Rows, describe
 from shared.folds import base_of
 from shared.metadata_values import VALID_TIME, repair_time_of_2018
 from shared.options import stored
 from shared.recordings import PARTS, WITHOUT_LABEL
-from shared.tables import REPAIRS, read_repairs
 
 AGAIN = 'run prepare_birdclef.sh again, or correct the file'
 # The lists that are required for a purpose unless others are given, and whether labels, recordings and metadata are.
@@ -68,9 +66,6 @@ SECONDS = r'[0-9]{1,9}(\.[0-9]{1,12})?'
 META_ROW = re.compile('\t'.join(f'(?:{pattern})?' for _, pattern in META))
 
 
-Lists, Rows = dict[str, list[str]], dict[str, str]
-
-
 class Faults:
     """Collects faults: the first of each kind is shown, the others are counted."""
 
@@ -84,25 +79,6 @@ class Faults:
     def lines(self) -> list[str]:
         more = {kind: f' (and {n - 1} more of this kind)' if n > 1 else '' for kind, n in self.counts.items()}
         return [text + more[kind] for kind, text in self.first.items()]
-
-
-@dataclasses.dataclass
-class Content:
-    """The content of a dataset."""
-
-    folder: str
-    lists: Lists  # file list -> keys
-    labelset: list[str] = dataclasses.field(default_factory=list)  # class ids
-    foreground: Rows = dataclasses.field(default_factory=dict)  # key -> class index
-    background: Rows = dataclasses.field(default_factory=dict)  # key -> comma-separated class indices
-    metadata: Rows | None = None  # key -> tab-separated fields, None if not checked
-    segments: list[list[str]] = dataclasses.field(default_factory=list)  # fields of labels/segments.tsv
-    groups: Rows = dataclasses.field(default_factory=dict)  # key -> group
-    seconds: dict[str, float] = dataclasses.field(default_factory=dict)  # key -> length, {} if not checked
-
-    def keys(self) -> list[str]:
-        """Keys of all lists, each once."""
-        return list(dict.fromkeys(key for keys in self.lists.values() for key in keys))
 
 
 def is_without_audio(folder: str) -> bool:
@@ -354,77 +330,6 @@ def check(folder: str, quick: bool = False, purpose: str = 'train', names: Itera
     if need.audio and 'path' not in faults.first and content.keys():
         content.seconds = check_recordings(folder, content.keys(), quick, faults)
     return (faults.lines(), []) if faults.first else ([], list(describe(content, quick)))
-
-
-def describe(content: Content, quick: bool) -> Iterator[str]:
-    """Lines that describe a dataset without faults."""
-    keys, seconds = content.keys(), content.seconds
-    rate = sample_rate(content.folder)
-    hours = f', {sum(seconds.values()) / 3600:.2f} hours at {rate} Hz' if seconds else ''
-    classes = f', {len(content.labelset)} classes' if content.labelset else ''
-    kind = '' if seconds or content.metadata is None else ', metadata only'
-    base = base_of(content.folder)
-    kind += f', a fold of {os.path.basename(base)}' if base else ''
-    yield f'{os.path.basename(content.folder.rstrip("/"))}: {len(keys)} recordings{hours}{classes}{kind}'
-    for name, listed in content.lists.items():
-        line = f'  {name:16} {len(listed):6d} recordings'
-        if seconds:
-            lengths = [seconds[key] for key in listed]
-            line += f' {sum(lengths) / 3600:8.2f} hours, {min(lengths):.1f} to {max(lengths):.1f} s'
-        labels = {content.foreground[key] for key in listed if key in content.foreground}
-        yield line + (f', {len(labels)} classes' if labels else '')
-    if content.labelset:
-        yield from describe_labels(content)
-    if content.metadata is not None:
-        rows = [content.metadata[key].split('\t') for key in keys if key in content.metadata]
-        known = [sum(bool(row[i]) for row in rows) for i in range(len(META))]
-        shares = [f'{field} {100 * n / len(keys):.0f} %' for (field, _), n in zip(META, known, strict=True) if n]
-        yield f'  metadata: {", ".join(shares) or "none"}'
-    tables = [REPAIRS, *(f'{folder}/{REPAIRS}' for folder in ('audio', 'xml', 'labels'))]
-    counts = {table: len(read_repairs(os.path.join(content.folder, table))) for table in tables}
-    if any(counts.values()):
-        yield '  files with repairs: ' + ', '.join(f'{n} in {table}' for table, n in counts.items() if n)
-    if not quick and seconds and not base_of(content.folder):
-        unlisted = set(recordings(content.folder)) - set(keys)
-        if unlisted:
-            yield f'  in audio/ but in no list: {len(unlisted)}, such as {min(unlisted)}'
-
-
-def describe_labels(content: Content) -> Iterator[str]:
-    """Lines that describe the labels of a dataset without faults."""
-    if 'train' in content.lists:
-        counts = collections.Counter(content.foreground[key] for key in content.lists['train'])
-        absent = [class_id for i, class_id in enumerate(content.labelset) if not counts[str(i)]]
-        least = 0 if absent else min(counts.values())
-        single = sum(number == 1 for number in counts.values())
-        more = f'; {single} classes have one' if single else ''
-        more += f'; {len(absent)} classes have none, such as {absent[0]}' if absent else ''
-        yield f'  training recordings per class: {least} to {max(counts.values())}{more}'
-    yield f'  with background species: {sum(map(bool, content.background.values()))} of {len(content.foreground)}'
-    if content.segments:
-        classes = {label for *_, label in content.segments if label}
-        recordings = {key for key, *_ in content.segments}
-        text = f'{len(content.segments)} of {len(classes)} classes in {len(recordings)} recordings'
-        empty = sum(not label for *_, label in content.segments)
-        text += f'; {empty} without any class' if empty else ''
-        late = [key for key, start, *_ in content.segments if float(start) >= content.seconds.get(key, math.inf)]
-        text += f'; {len(late)} start after the end of their recording, such as {late[0]}' if late else ''
-        yield f'  segments: {text}'
-    if content.groups:
-        yield describe_groups(content)
-
-
-def describe_groups(content: Content) -> str:
-    """Line that describes the groups of recordings."""
-    lists = collections.defaultdict(set)
-    sizes = collections.Counter()
-    for name in {'train', 'valid', 'test'} & content.lists.keys():
-        for key in content.lists[name]:
-            sizes[content.groups[key]] += 1
-            lists[content.groups[key]].add(name)
-    divided = sorted(group for group, names in lists.items() if len(names) > 1)
-    text = f'  groups: {len(sizes)}, of which the largest has {max(sizes.values())} recordings'
-    return text + (f'; {len(divided)} are in more than one list, such as {divided[0]}' if divided else '')
 
 
 def main() -> int:
