@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Windows of soundscapes: does self-training help?
+"""Windows of soundscapes: do self-training and the averages of overlapping windows help?
 
 DATASET has folds (prepare_birdclef.sh --folds 5). For each fold, this script mixes two sets of soundscapes from
 recordings that no network is trained on: those of the fold, of which the times are known, and those of the next fold,
@@ -8,7 +8,8 @@ times; they are quieter, and with more noise and echo than the recordings for tr
 
 With the programs of the project, it trains the models of a table, which are teachers, and students (self_training) on
 the soundscapes without labels, too. It prints the ROC-AUC of windows of 5 s of all soundscapes with labels, and the
-difference between student and teacher, with bootstrap intervals (95 %) over soundscapes: means over the seeds.
+differences of the student and of overlapping windows (eval.py --average-overlaps) from the teacher, with bootstrap
+intervals (95 %) over soundscapes: means over the seeds.
 Interrupted, it continues. Afterwards, delete datasets/DATASET-mixed* and experiments/DATASET-mixed*.
 """
 
@@ -126,15 +127,16 @@ def table(models, folder, settings):
     return path, [line[0] for line in lines]
 
 
-def windows(name, model):
-    """Scores and truth of the windows of the soundscapes of a dataset."""
-    output = f'{name}/{model}.soundscapes.pred.npz'
+def windows(name, model, overlap):
+    """Scores and truth of the windows of the soundscapes of a dataset; averages if they `overlap` by half."""
+    output = f'{name}/{model}{".overlap" if overlap else ""}.soundscapes.pred.npz'
     if not (EXPERIMENTS / output).exists():
         how = ('--vars', 'vars/predict_soundscapes.vars', '--score-rest', '--filelists', 'soundscapes_val')
-        run('experiments/predict.py', '--dataset', name, *how, f'{name}/{model}.npz', output)
+        half = ('--var', f'len_min={WINDOW / 2}') if overlap else ()
+        run('experiments/predict.py', '--dataset', name, *how, *half, f'{name}/{model}.npz', output)
     part = predictions.load(EXPERIMENTS / output)
-    found = segments.windows(part, Dataset(name).segments(), WINDOW)
-    return found._replace(scores=combination.softmax(found.scores))
+    part.scores = combination.softmax(part.scores)
+    return segments.windows(part, Dataset(name).segments(), WINDOW, overlap)
 
 
 def joined(parts):
@@ -166,17 +168,19 @@ def main():
             each = [f'{model}{kind}{suffix}' for model in models for kind in ('', '_student')]
             run('experiments/train_all.sh', '--dataset', name, '--models', path, '--wait', *each)
     for model in models:
-        result = []
-        for kind in '', '_student':
+        result = {}
+        for what, kind, overlap in ('teacher', '', False), ('student', '_student', False), ('overlap', '', True):
             seeds = [f'.seed{seed}' if seed else '' for seed in range(args.seeds)]
-            each = [joined([windows(name, f'{model}{kind}{suffix}') for name in names]) for suffix in seeds]
+            each = [joined([windows(name, f'{model}{kind}{suffix}', overlap) for name in names]) for suffix in seeds]
             rng, number = np.random.default_rng(0), each[0].recording[-1] + 1
             drawn = rng.multinomial(number, np.full(number, 1 / number), size=SAMPLES).astype(float)
             counts = np.concatenate([np.ones((1, number)), drawn])
-            result.append(np.mean([areas(one, counts) for one in each], axis=0))
-        for what, values in ('teacher', result[0]), ('student', result[1]), ('difference', result[1] - result[0]):
+            result[what] = np.mean([areas(one, counts) for one in each], axis=0)
+        for what in 'student', 'overlap':
+            result[f'{what} - teacher'] = result[what] - result['teacher']
+        for what, values in result.items():
             low, high = np.quantile(values[1:], [0.025, 0.975])
-            print(f'{model:16} {what:10}  ROC-AUC {values[0]:+.3f} ({low:+.3f} to {high:+.3f})')
+            print(f'{model:16} {what:17}  ROC-AUC {values[0]:+.3f} ({low:+.3f} to {high:+.3f})')
 
 
 if __name__ == '__main__':
